@@ -1,0 +1,3 @@
+"""Host Gymnasium environments on one machine and use them from another as if they were local."""
+
+from __future__ import annotations

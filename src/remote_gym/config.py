@@ -1,0 +1,129 @@
+"""Options of servers and clients, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from remote_gym.errors import ConfigError
+
+
+class RemoteArgs(TypedDict, total=False):
+    """Which environment to create, and how.
+
+    A client's are merged over the server's: ``entrypoint_kwargs`` one level deep, the client's winning.
+    """
+
+    entrypoint: str | None
+    """Path of the Python file that defines ``create_environment``, below the working directory or ``repo``."""
+    entrypoint_kwargs: dict[str, Any]
+    """Keyword arguments of ``create_environment``."""
+    repo: str | None
+    """Git repository to clone or update; only a server may name one."""
+    reference: str | None
+    """Branch, tag or commit of ``repo``."""
+    environment: str | None
+    """Name of one of the environments that the server offers; only a client names one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on what a peer may send. Both ends apply their own."""
+
+    message_bytes: int = 256 * 2**20
+    """Size of one encoded message."""
+    depth: int = 32
+    """How deep spaces and values may nest."""
+    items: int = 2**20
+    """Values in one message, each list member, dict entry and array counting as one."""
+    array_bytes: int = 256 * 2**20
+    """Size of one decoded array, a space's bounds included."""
+    text_length: int = 16 * 2**20
+    """Characters in one text, and a Text space's ``max_length``."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"Limits.{name} is {value!r}; use an integer of at least 1")
+        if self.depth > 40:
+            raise ConfigError(f"Limits.depth is {self.depth}; protobuf parsers stop at 100 levels, so use at most 40")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """PEM files of one end of a TLS connection.
+
+    Attributes:
+        ca: Certificate authority that the other end's certificate must come from.
+        certificate: This end's certificate.
+        private_key: Its key.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+def _check_seconds(options: object, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not value > 0:
+            raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use a number of seconds above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server behaves, beyond what it serves and where it listens. Times are in seconds."""
+
+    max_sessions: int = 1024
+    """Sessions open at once; one more gets `ServerFull`."""
+    open_timeout: float = 120.0
+    """How long creating an environment may take before its worker is stopped."""
+    close_timeout: float = 5.0
+    """How long an environment's ``close`` may take before its worker is killed."""
+    lease: float = 60.0
+    """How long a session lives on with nobody attached."""
+    use_thread: bool = False
+    """Run environments in threads of the server rather than in processes of their own."""
+    check_actions: bool = False
+    """Refuse actions outside their space's bounds with `InvalidAction`, before the environment sees them."""
+    allow_insecure: bool = False
+    """Serve without TLS on addresses that other machines can reach."""
+    reflection: bool = False
+    """Answer gRPC server reflection; needs the ``reflection`` extra."""
+    imports: tuple[str, ...] = ()
+    """Modules that each worker imports first, such as ``"ale_py"``, because they register environments."""
+    environments: Mapping[str, RemoteArgs] = field(default_factory=dict)
+    """Environments that a client may choose by name, beside the default."""
+    client_entrypoints: Path | None = None
+    """Folder below which clients may name an entrypoint file. None: they may not."""
+    interpreter: str | None = None
+    """Python executable for workers, where the environment needs another than the server's."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "open_timeout", "close_timeout", "lease")
+        if self.max_sessions < 1:
+            raise ConfigError(f"ServerOptions.max_sessions is {self.max_sessions}; use at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """How a client behaves. Times are in seconds."""
+
+    connect_timeout: float = 10.0
+    """How long reaching and authenticating the server may take."""
+    open_timeout: float = 150.0
+    """How long opening a session, which creates the environment, may take."""
+    reset_timeout: float = 300.0
+    step_timeout: float = 300.0
+    """How long a step, a render or a call may take."""
+    close_timeout: float = 10.0
+    allow_insecure: bool = False
+    """Connect without TLS to another machine."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

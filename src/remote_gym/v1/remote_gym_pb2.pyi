@@ -1,0 +1,525 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Frames(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FRAMES_NEVER: _ClassVar[Frames]
+    FRAMES_STEP: _ClassVar[Frames]
+
+class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DTYPE_UNSPECIFIED: _ClassVar[DType]
+    BOOL: _ClassVar[DType]
+    INT8: _ClassVar[DType]
+    INT16: _ClassVar[DType]
+    INT32: _ClassVar[DType]
+    INT64: _ClassVar[DType]
+    UINT8: _ClassVar[DType]
+    UINT16: _ClassVar[DType]
+    UINT32: _ClassVar[DType]
+    UINT64: _ClassVar[DType]
+    FLOAT16: _ClassVar[DType]
+    FLOAT32: _ClassVar[DType]
+    FLOAT64: _ClassVar[DType]
+    COMPLEX64: _ClassVar[DType]
+    COMPLEX128: _ClassVar[DType]
+    TEXT: _ClassVar[DType]
+    BYTES: _ClassVar[DType]
+FRAMES_NEVER: Frames
+FRAMES_STEP: Frames
+DTYPE_UNSPECIFIED: DType
+BOOL: DType
+INT8: DType
+INT16: DType
+INT32: DType
+INT64: DType
+UINT8: DType
+UINT16: DType
+UINT32: DType
+UINT64: DType
+FLOAT16: DType
+FLOAT32: DType
+FLOAT64: DType
+COMPLEX64: DType
+COMPLEX128: DType
+TEXT: DType
+BYTES: DType
+
+class OpenRequest(_message.Message):
+    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    REPO_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    versions: _containers.ScalarMap[str, str]
+    environment: str
+    entrypoint_kwargs: Value
+    entrypoint: str
+    repo: str
+    reference: str
+    render_mode: str
+    frames: Frames
+    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ...) -> None: ...
+
+class OpenResponse(_message.Message):
+    __slots__ = ("session", "error")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    error: ErrorDetail
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("id", "token", "lease", "description")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    token: str
+    lease: float
+    description: Description
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ...) -> None: ...
+
+class SpacesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SpacesResponse(_message.Message):
+    __slots__ = ("description", "error")
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    description: Description
+    error: ErrorDetail
+    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    EXPOSED_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    observation_space: Space
+    action_space: Space
+    metadata: Value
+    render_mode: str
+    spec: EnvironmentSpec
+    exposed: _containers.RepeatedCompositeFieldContainer[ExposedName]
+    versions: _containers.ScalarMap[str, str]
+    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class EnvironmentSpec(_message.Message):
+    __slots__ = ("id", "reward_threshold", "nondeterministic", "max_episode_steps")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REWARD_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NONDETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    MAX_EPISODE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reward_threshold: float
+    nondeterministic: bool
+    max_episode_steps: int
+    def __init__(self, id: _Optional[str] = ..., reward_threshold: _Optional[float] = ..., nondeterministic: bool = ..., max_episode_steps: _Optional[int] = ...) -> None: ...
+
+class ExposedName(_message.Message):
+    __slots__ = ("name", "callable")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CALLABLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    callable: bool
+    def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RENDER_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    reset: ResetRequest
+    step: StepRequest
+    render: RenderRequest
+    call: CallRequest
+    close: CloseRequest
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ...) -> None: ...
+
+class Response(_message.Message):
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "error")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RENDER_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    reset: Transition
+    step: Transition
+    render: RenderResponse
+    call: CallResponse
+    close: CloseResponse
+    error: ErrorDetail
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[Transition, _Mapping]] = ..., step: _Optional[_Union[Transition, _Mapping]] = ..., render: _Optional[_Union[RenderResponse, _Mapping]] = ..., call: _Optional[_Union[CallResponse, _Mapping]] = ..., close: _Optional[_Union[CloseResponse, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
+class ResetRequest(_message.Message):
+    __slots__ = ("seed", "options")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    seed: Value
+    options: Value
+    def __init__(self, seed: _Optional[_Union[Value, _Mapping]] = ..., options: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class StepRequest(_message.Message):
+    __slots__ = ("packed", "value")
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    value: Value
+    def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class Transition(_message.Message):
+    __slots__ = ("packed", "value", "reward_float", "reward_value", "terminated_bool", "terminated_value", "truncated_bool", "truncated_value", "info", "frame")
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FLOAT_FIELD_NUMBER: _ClassVar[int]
+    REWARD_VALUE_FIELD_NUMBER: _ClassVar[int]
+    TERMINATED_BOOL_FIELD_NUMBER: _ClassVar[int]
+    TERMINATED_VALUE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_BOOL_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    value: Value
+    reward_float: float
+    reward_value: Value
+    terminated_bool: bool
+    terminated_value: Value
+    truncated_bool: bool
+    truncated_value: Value
+    info: Value
+    frame: Frame
+    def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., reward_float: _Optional[float] = ..., reward_value: _Optional[_Union[Value, _Mapping]] = ..., terminated_bool: bool = ..., terminated_value: _Optional[_Union[Value, _Mapping]] = ..., truncated_bool: bool = ..., truncated_value: _Optional[_Union[Value, _Mapping]] = ..., info: _Optional[_Union[Value, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+
+class RenderRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RenderResponse(_message.Message):
+    __slots__ = ("frame",)
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    frame: Frame
+    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("array", "value")
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    array: Array
+    value: Value
+    def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class CallRequest(_message.Message):
+    __slots__ = ("name", "args", "kwargs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    KWARGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    args: Value
+    kwargs: Value
+    def __init__(self, name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., kwargs: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class CallResponse(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: Value
+    def __init__(self, value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class CloseRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CloseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[ErrorDetail.Kind]
+        CONFIG: _ClassVar[ErrorDetail.Kind]
+        ENCODING: _ClassVar[ErrorDetail.Kind]
+        SESSION_LOST: _ClassVar[ErrorDetail.Kind]
+        SERVER_FULL: _ClassVar[ErrorDetail.Kind]
+        NOT_PERMITTED: _ClassVar[ErrorDetail.Kind]
+        OUT_OF_SEQUENCE: _ClassVar[ErrorDetail.Kind]
+        INVALID_ACTION: _ClassVar[ErrorDetail.Kind]
+        ENVIRONMENT: _ClassVar[ErrorDetail.Kind]
+        PROTOCOL_MISMATCH: _ClassVar[ErrorDetail.Kind]
+        RESET_NEEDED: _ClassVar[ErrorDetail.Kind]
+        INVALID_OBSERVATION: _ClassVar[ErrorDetail.Kind]
+    KIND_UNSPECIFIED: ErrorDetail.Kind
+    CONFIG: ErrorDetail.Kind
+    ENCODING: ErrorDetail.Kind
+    SESSION_LOST: ErrorDetail.Kind
+    SERVER_FULL: ErrorDetail.Kind
+    NOT_PERMITTED: ErrorDetail.Kind
+    OUT_OF_SEQUENCE: ErrorDetail.Kind
+    INVALID_ACTION: ErrorDetail.Kind
+    ENVIRONMENT: ErrorDetail.Kind
+    PROTOCOL_MISMATCH: ErrorDetail.Kind
+    RESET_NEEDED: ErrorDetail.Kind
+    INVALID_OBSERVATION: ErrorDetail.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REMOTE_TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    kind: ErrorDetail.Kind
+    message: str
+    remote_type: str
+    remote_message: str
+    remote_traceback: str
+    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ...) -> None: ...
+
+class Value(_message.Message):
+    __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable")
+    NONE_FIELD_NUMBER: _ClassVar[int]
+    BOOLEAN_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    BIG_INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SURROGATE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    BINARY_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    TUPLE_FIELD_NUMBER: _ClassVar[int]
+    DICT_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
+    SCALAR_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ARRAY_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
+    UNENCODABLE_FIELD_NUMBER: _ClassVar[int]
+    none: Nothing
+    boolean: bool
+    integer: int
+    big_integer: bytes
+    number: float
+    text: str
+    surrogate_text: bytes
+    binary: bytes
+    list: List
+    tuple: List
+    dict: Dict
+    array: Array
+    scalar: Array
+    object_array: ObjectArray
+    graph: Graph
+    unencodable: Unencodable
+    def __init__(self, none: _Optional[_Union[Nothing, _Mapping]] = ..., boolean: bool = ..., integer: _Optional[int] = ..., big_integer: _Optional[bytes] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., surrogate_text: _Optional[bytes] = ..., binary: _Optional[bytes] = ..., list: _Optional[_Union[List, _Mapping]] = ..., tuple: _Optional[_Union[List, _Mapping]] = ..., dict: _Optional[_Union[Dict, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., scalar: _Optional[_Union[Array, _Mapping]] = ..., object_array: _Optional[_Union[ObjectArray, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., unencodable: _Optional[_Union[Unencodable, _Mapping]] = ...) -> None: ...
+
+class Nothing(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class List(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, items: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Dict(_message.Message):
+    __slots__ = ("names", "keys", "values")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    keys: _containers.RepeatedCompositeFieldContainer[Value]
+    values: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., values: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("dtype", "shape", "data", "item_length", "big_endian")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ITEM_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    BIG_ENDIAN_FIELD_NUMBER: _ClassVar[int]
+    dtype: DType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    item_length: int
+    big_endian: bool
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., item_length: _Optional[int] = ..., big_endian: bool = ...) -> None: ...
+
+class ObjectArray(_message.Message):
+    __slots__ = ("shape", "items")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    items: _containers.RepeatedCompositeFieldContainer[Value]
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
+
+class Graph(_message.Message):
+    __slots__ = ("nodes", "edges", "edge_links")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    EDGE_LINKS_FIELD_NUMBER: _ClassVar[int]
+    nodes: Array
+    edges: Array
+    edge_links: Array
+    def __init__(self, nodes: _Optional[_Union[Array, _Mapping]] = ..., edges: _Optional[_Union[Array, _Mapping]] = ..., edge_links: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+
+class Unencodable(_message.Message):
+    __slots__ = ("type", "repr")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    REPR_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    repr: str
+    def __init__(self, type: _Optional[str] = ..., repr: _Optional[str] = ...) -> None: ...
+
+class Space(_message.Message):
+    __slots__ = ("box", "discrete", "multi_discrete", "multi_binary", "text", "dict", "tuple", "sequence", "graph", "one_of")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    DISCRETE_FIELD_NUMBER: _ClassVar[int]
+    MULTI_DISCRETE_FIELD_NUMBER: _ClassVar[int]
+    MULTI_BINARY_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    DICT_FIELD_NUMBER: _ClassVar[int]
+    TUPLE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
+    ONE_OF_FIELD_NUMBER: _ClassVar[int]
+    box: BoxSpace
+    discrete: DiscreteSpace
+    multi_discrete: MultiDiscreteSpace
+    multi_binary: MultiBinarySpace
+    text: TextSpace
+    dict: DictSpace
+    tuple: TupleSpace
+    sequence: SequenceSpace
+    graph: GraphSpace
+    one_of: OneOfSpace
+    def __init__(self, box: _Optional[_Union[BoxSpace, _Mapping]] = ..., discrete: _Optional[_Union[DiscreteSpace, _Mapping]] = ..., multi_discrete: _Optional[_Union[MultiDiscreteSpace, _Mapping]] = ..., multi_binary: _Optional[_Union[MultiBinarySpace, _Mapping]] = ..., text: _Optional[_Union[TextSpace, _Mapping]] = ..., dict: _Optional[_Union[DictSpace, _Mapping]] = ..., tuple: _Optional[_Union[TupleSpace, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpace, _Mapping]] = ..., graph: _Optional[_Union[GraphSpace, _Mapping]] = ..., one_of: _Optional[_Union[OneOfSpace, _Mapping]] = ...) -> None: ...
+
+class BoxSpace(_message.Message):
+    __slots__ = ("dtype", "shape", "low", "high", "bounded_below", "bounded_above")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_BELOW_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_ABOVE_FIELD_NUMBER: _ClassVar[int]
+    dtype: DType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    low: bytes
+    high: bytes
+    bounded_below: bytes
+    bounded_above: bytes
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., low: _Optional[bytes] = ..., high: _Optional[bytes] = ..., bounded_below: _Optional[bytes] = ..., bounded_above: _Optional[bytes] = ...) -> None: ...
+
+class DiscreteSpace(_message.Message):
+    __slots__ = ("n", "start", "dtype")
+    N_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    n: int
+    start: int
+    dtype: DType
+    def __init__(self, n: _Optional[int] = ..., start: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ...) -> None: ...
+
+class MultiDiscreteSpace(_message.Message):
+    __slots__ = ("dtype", "shape", "nvec", "start")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    NVEC_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    dtype: DType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    nvec: bytes
+    start: bytes
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., nvec: _Optional[bytes] = ..., start: _Optional[bytes] = ...) -> None: ...
+
+class MultiBinarySpace(_message.Message):
+    __slots__ = ("shape", "scalar_n")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SCALAR_N_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    scalar_n: bool
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., scalar_n: bool = ...) -> None: ...
+
+class TextSpace(_message.Message):
+    __slots__ = ("min_length", "max_length", "characters")
+    MIN_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    min_length: int
+    max_length: int
+    characters: str
+    def __init__(self, min_length: _Optional[int] = ..., max_length: _Optional[int] = ..., characters: _Optional[str] = ...) -> None: ...
+
+class DictSpace(_message.Message):
+    __slots__ = ("keys", "spaces")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    SPACES_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[Value]
+    spaces: _containers.RepeatedCompositeFieldContainer[Space]
+    def __init__(self, keys: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...
+
+class TupleSpace(_message.Message):
+    __slots__ = ("spaces",)
+    SPACES_FIELD_NUMBER: _ClassVar[int]
+    spaces: _containers.RepeatedCompositeFieldContainer[Space]
+    def __init__(self, spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...
+
+class SequenceSpace(_message.Message):
+    __slots__ = ("space", "stack")
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    space: Space
+    stack: bool
+    def __init__(self, space: _Optional[_Union[Space, _Mapping]] = ..., stack: bool = ...) -> None: ...
+
+class GraphSpace(_message.Message):
+    __slots__ = ("node_space", "edge_space")
+    NODE_SPACE_FIELD_NUMBER: _ClassVar[int]
+    EDGE_SPACE_FIELD_NUMBER: _ClassVar[int]
+    node_space: Space
+    edge_space: Space
+    def __init__(self, node_space: _Optional[_Union[Space, _Mapping]] = ..., edge_space: _Optional[_Union[Space, _Mapping]] = ...) -> None: ...
+
+class OneOfSpace(_message.Message):
+    __slots__ = ("spaces",)
+    SPACES_FIELD_NUMBER: _ClassVar[int]
+    spaces: _containers.RepeatedCompositeFieldContainer[Space]
+    def __init__(self, spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,52 @@
+from remote_gym.v1 import remote_gym_pb2 as _remote_gym_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Launch(_message.Message):
+    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "id_from_client", "limits")
+    class LimitsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ENV_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    REPO_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    IMPORTS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    ID_FROM_CLIENT_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    env_id: int
+    entrypoint: str
+    repo: str
+    reference: str
+    root: str
+    entrypoint_kwargs: _remote_gym_pb2.Value
+    render_mode: str
+    frames: _remote_gym_pb2.Frames
+    imports: _containers.RepeatedScalarFieldContainer[str]
+    check_actions: bool
+    id_from_client: bool
+    limits: _containers.ScalarMap[str, int]
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., id_from_client: bool = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Launched(_message.Message):
+    __slots__ = ("description", "error")
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    description: _remote_gym_pb2.Description
+    error: _remote_gym_pb2.ErrorDetail
+    def __init__(self, description: _Optional[_Union[_remote_gym_pb2.Description, _Mapping]] = ..., error: _Optional[_Union[_remote_gym_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
