@@ -1,0 +1,32 @@
+"""Write requirements-dev.lock: exact versions, with hashes, of the group "dev" and every extra, for Python 3.10 and up.
+
+Arguments go on to ``uv pip compile``: ``--upgrade`` takes the newest versions, ``--upgrade-package NAME`` one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from install import LOCK, ROOT, VENV, uv_environment
+
+COMPILE = (
+    "pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.10 --generate-hashes "
+    # The lock is for everyone: no trace of the registry that this machine happens to use.
+    "--no-emit-index-url --no-emit-find-links --quiet"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Lock; returns the exit status of uv."""
+    pip_settings = [sys.executable, "-m", "pip", "config", "list"]
+    settings = subprocess.run(pip_settings, capture_output=True, text=True).stdout
+    remember = ["--custom-compile-command", "python3 ci/task.py update"]
+    command = [VENV / "bin" / "uv", *COMPILE.split(), *remember, "--output-file", LOCK.name, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=uv_environment(settings, os.environ)).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
