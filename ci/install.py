@@ -32,7 +32,7 @@ def fingerprint() -> str:
 
 
 def uv_requirement(lock: str) -> str:
-    """uv's own entry of a lock file, hashes included."""
+    """The entry of uv itself in a lock file, hashes included."""
     entry = re.search(r"^uv==(?:.*\\\n)*.*", lock, re.MULTILINE)
     if entry is None:
         raise SystemExit(f"error: {LOCK.name} holds no uv; run the task 'update'")
@@ -52,14 +52,14 @@ def uv_environment(pip_settings: str, environment: Mapping[str, str]) -> dict[st
 
 def _is_usable() -> bool:
     """Whether .venv works and is of the Python that runs this."""
-    code = "import sys; print(sys.version_info[:2])"
+    code = "import sys, pip; print(sys.version_info[:2])"
     try:
         found = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, timeout=60)
+        # Scripts in a moved environment point to where it was, so the place is checked as well.
+        activate = (VENV / "bin" / "activate").read_text(encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired):
         return False
-    # Scripts in a moved environment point to where it was, so the place is checked as well.
-    moved = str(VENV) not in (VENV / "bin" / "activate").read_text(encoding="utf-8")
-    return found.stdout.strip() == str(sys.version_info[:2]) and not moved
+    return found.stdout.strip() == str(sys.version_info[:2]) and str(VENV) in activate
 
 
 def _create() -> None:
@@ -83,7 +83,8 @@ def _install_with_uv() -> bool:
     if not _pip("--require-hashes", "--requirement", requirement):
         return False
     settings = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    command = [VENV / "bin" / "uv", "pip", "sync", "--quiet", "--python", PYTHON, "--require-hashes", LOCK]
+    command: list[str | Path] = [VENV / "bin" / "uv", "pip", "sync", "--quiet", "--python", PYTHON]
+    command += ["--require-hashes", LOCK]
     return subprocess.run(command, env=uv_environment(settings, os.environ)).returncode == 0
 
 

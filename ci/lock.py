@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from install import LOCK, ROOT, VENV, uv_environment
 
@@ -24,7 +23,7 @@ def main(arguments: list[str]) -> int:
     pip_settings = [sys.executable, "-m", "pip", "config", "list"]
     settings = subprocess.run(pip_settings, capture_output=True, text=True).stdout
     remember = ["--custom-compile-command", "python3 ci/task.py update"]
-    command = [VENV / "bin" / "uv", *COMPILE.split(), *remember, "--output-file", LOCK.name, *arguments]
+    command = [str(VENV / "bin" / "uv"), *COMPILE.split(), *remember, "--output-file", LOCK.name, *arguments]
     return subprocess.run(command, cwd=ROOT, env=uv_environment(settings, os.environ)).returncode
 
 

@@ -37,6 +37,7 @@ class Task:
 
     @property
     def takes_arguments(self) -> bool:
+        """Whether its block says what to do with arguments."""
         return self.script is not None and '"$@"' in self.script
 
 

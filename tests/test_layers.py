@@ -1,0 +1,137 @@
+"""Who may import whom, and what never loads gRPC."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
+COMMON = {"v1", "errors", "config", "tls", "wire"}
+EVERYTHING = {"*"}
+# A room, which is a module or folder of the package -> the rooms that it may import from, beside itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "v1": set(),
+    "errors": set(),
+    "config": {"errors"},
+    "json_object": {"errors"},
+    "hosts": {"errors"},
+    "cfssl": {"errors", "config", "hosts", "json_object"},
+    "certs": {"errors", "config", "cfssl", "hosts", "json_object"},
+    "tls": {"errors", "config"},
+    "wire": {"v1", "errors", "config"},
+    "client": COMMON,
+    "server": {*COMMON, "certs"},
+    "registration": {"client", "errors", "config"},
+    "testing": EVERYTHING,
+    "cli": EVERYTHING,
+    "__init__": EVERYTHING,
+}
+GRPC = {"grpc", "grpc_health", "grpc_reflection"}
+# A worker forks, so it has none of gRPC's threads; and servers of other protocols shall be able to use the service.
+WITHOUT_GRPC = ("wire", "server.host", "server.worker", "server.launcher", "server.sessions", "server.service")
+
+
+def module_name(path: Path) -> str:
+    """``wire.values`` for ``wire/values.py``, ``wire`` for ``wire/__init__.py``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = {name.partition(".")[0] for name in MODULES}
+
+
+def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of each import, those inside functions and ``TYPE_CHECKING`` included.
+
+    ``from a import b`` gives ``a.b``, whether that is a module or a name in one.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from ((node.lineno, argument.value) for argument in node.args if isinstance(argument, ast.Constant))
+
+
+def room_of(name: str) -> str:
+    """The room that an imported name of ours comes from; public names come from ``__init__``."""
+    first = f"{name}.".split(".")[1]
+    return first if first in ROOMS else "__init__"
+
+
+def violations(module: str, source: str) -> list[str]:
+    """The imports that the module's room may not make, each with line and reason."""
+    path = MODULES[module].relative_to(PACKAGE)
+    own = module.partition(".")[0]
+    allowed = {own} | MAY_IMPORT[own]
+    ours = [
+        (line, name)
+        for line, name in imports(source, ("remote_gym", *path.parts[:-1]))
+        if name.partition(".")[0] == "remote_gym"
+    ]
+    return [
+        f"{path}:{line}: imports {name}; {own} may import from {', '.join(sorted(allowed))}"
+        for line, name in ours
+        if "*" not in allowed and room_of(name) not in allowed
+    ]
+
+
+def without_grpc() -> list[str]:
+    return [name for name in MODULES if any(f"{name}.".startswith(f"{room}.") for room in WITHOUT_GRPC)]
+
+
+def test_every_room_has_its_rule():
+    assert MAY_IMPORT.keys() >= ROOMS, "say in MAY_IMPORT what the new room may import, and tell docs/architecture.md"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_what_its_room_may(module):
+    assert violations(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import remote_gym.server.host",
+        "from remote_gym import server",
+        "from remote_gym.server import host",
+        "from ..server import host",
+        "from ..server.host import Host",
+        "def lazily():\n    from remote_gym.server import host",
+        "import importlib\nimportlib.import_module('remote_gym.server.host')",
+        "from remote_gym import RemoteEnvironment",
+    ],
+)
+def test_client_may_not_import_the_server_by_any_way(source):
+    [violation] = violations("client", source)
+    assert violation.startswith("client/__init__.py:")
+
+
+def test_client_may_import_what_it_is_made_of():
+    source = "import grpc\nfrom remote_gym.wire import values\nfrom . import session\nfrom ..errors import ConfigError"
+    assert violations("client", source) == []
+
+
+@pytest.mark.parametrize("module", without_grpc())
+def test_module_names_no_grpc(module):
+    found = [name for _, name in imports(MODULES[module].read_text(encoding="utf-8"), ())]
+    assert not [name for name in found if name.partition(".")[0] in GRPC]
+
+
+def test_what_a_worker_imports_loads_no_grpc():
+    names = [f"remote_gym.{name}" for name in without_grpc()]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names}:\n"
+        "    importlib.import_module(name)\n"
+        f"    loaded = {GRPC} & sys.modules.keys()\n"
+        "    assert not loaded, f'importing {name} has loaded {loaded}'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
