@@ -1,0 +1,288 @@
+"""Turn a `Launch` into an environment: run an entrypoint file, or make a registered environment by its id.
+
+An entrypoint is a Python file below its root that defines ``create_environment(**entrypoint_kwargs)``. This runs
+in a worker's main thread, or in a thread of the server, and so it imports no grpc.
+
+Threads of one process share its modules. The import system itself loads an entrypoint file, once: a second
+thread waits until the first has finished, and never sees half of it; a failed import is tried again. A file that
+changes later is read again by new processes only, since a reload would tear the classes of running environments
+from their name. For the same reason, give environments whose helper modules share names a process each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import keyword
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium.envs.registration import parse_env_id
+
+from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.v1 import worker_pb2
+
+# Environments that open another one, named by their keyword arguments: a client could have any module imported
+# through the first two (Shimmy's), and reach any host that the server reaches through the last.
+_DOORS = {(None, "GymV21Environment"), (None, "GymV26Environment"), ("remote_gym", "Remote")}
+
+
+class Created(NamedTuple):
+    """A new environment, and what may be called on it."""
+
+    environment: gym.Env[Any, Any]
+    exposed: tuple[str, ...] = ()
+    """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``."""
+
+
+def create_environment(
+    launch: worker_pb2.Launch, entrypoint_kwargs: Mapping[str, Any], *, change_directory: bool
+) -> Created:
+    """Create the environment that a launch asks for.
+
+    The root is ``launch.root``, or the checkout of ``launch.repo``. It and its ``src`` folder go to the front of
+    ``sys.path``, then ``launch.imports`` are imported, then the entrypoint runs; without one, `gymnasium.make`
+    gets the keyword arguments, ``id`` among them. ``env_id``, ``enable_rendering`` and ``render_mode`` go only to
+    a ``create_environment`` that names them as parameters; keyword arguments of the same name win.
+
+    Args:
+        launch: What to create; its own ``entrypoint_kwargs`` are not looked at.
+        entrypoint_kwargs: The same, decoded.
+        change_directory: Make the root the working directory of this process. Not for threads, which share it.
+
+    Raises:
+        ConfigError: The launch cannot work as given, or the entrypoint does not keep to its form.
+        NotPermitted: A client named an environment id that would run code of its choice.
+        BaseException: Whatever the entrypoint, or the environment's constructor, raises.
+    """
+    kwargs = dict(entrypoint_kwargs)
+    if unnamed := [key for key in kwargs if not isinstance(key, str)]:
+        raise ConfigError(f"entrypoint_kwargs has the key {unnamed[0]!r}; use texts, as for any keyword argument")
+    root = _root(launch)
+    file = _entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
+    _enter(root, change_directory=change_directory)
+    for name in launch.imports:
+        _import(name)
+    if file is None:
+        return Created(environment=_make(launch, kwargs))
+    module = _FINDER.load(file)
+    function, exposed = _creator(module, file), _exposed(module, file)
+    injected = {
+        "env_id": launch.env_id,
+        "enable_rendering": bool(launch.render_mode),
+        "render_mode": launch.render_mode or None,
+    }
+    environment = function(**_arguments(function, file, kwargs, injected))
+    if not isinstance(environment, gym.Env):
+        raise ConfigError(
+            f"{file}: create_environment returned a {_qualified_name(type(environment))}; return a gymnasium.Env"
+        )
+    return Created(environment=environment, exposed=exposed)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Places
+
+
+def _root(launch: worker_pb2.Launch) -> Path:
+    root = Path(launch.root).resolve()
+    if not root.is_dir():
+        raise ConfigError(f"entrypoint root {str(root)!r} is not a folder; use one that the server can read")
+    if not launch.repo:
+        return root
+    # Here, since only who names a repository needs fcntl, which not every system has.
+    from remote_gym.server.repository import checkout, default_cache
+
+    local = root / launch.repo
+    repo = str(local) if local.exists() else launch.repo
+    return checkout(repo, launch.reference or None, default_cache())
+
+
+def _entrypoint_file(root: Path, entrypoint: str) -> Path:
+    """The entrypoint's path, with its symbolic links resolved, so that what was checked is what is loaded."""
+    try:
+        file = (root / entrypoint).resolve()
+        # Before anything is said about the file: what is outside is none of a client's business.
+        if not file.is_relative_to(root):
+            raise ConfigError(f"entrypoint {entrypoint!r} is outside its root {str(root)!r}; use a file below it")
+        if file.is_dir():
+            raise ConfigError(f"entrypoint {entrypoint!r} is a folder; name the .py file in it")
+        if not file.is_file():
+            raise ConfigError(f"entrypoint {entrypoint!r} does not exist below its root {str(root)!r}")
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"entrypoint {entrypoint!r} cannot be read: {error}") from error
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"entrypoint {entrypoint!r} is not a path: {error}") from error
+    if file.suffix != ".py":
+        raise ConfigError(f"entrypoint {entrypoint!r} is not a .py file")
+    return file
+
+
+def _enter(root: Path, *, change_directory: bool) -> None:
+    with _FINDER.lock:
+        for folder in (root, root / "src"):
+            if folder.is_dir() and str(folder) not in sys.path:
+                sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    if change_directory:
+        try:
+            os.chdir(root)
+        except OSError as error:
+            raise ConfigError(f"cannot change to the entrypoint's root {str(root)!r}: {error.strerror}") from error
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Modules
+
+
+class _EntrypointFinder(MetaPathFinder):
+    """Lets the import system find entrypoint files by name, and so lend its locks and its clean-up to them.
+
+    A file keeps the name that it was given first. That is its stem, as `pickle` and a sibling's ``import`` expect,
+    unless a module of that name exists elsewhere, which must stay importable.
+    """
+
+    def __init__(self) -> None:
+        # Held while names are chosen and sys.path changes, never while code of an entrypoint runs.
+        self.lock = threading.Lock()
+        self._files: dict[str, Path] = {}
+        self._names: dict[Path, str] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._files.get(fullname)
+        return importlib.util.spec_from_file_location(fullname, file) if file else None
+
+    def load(self, file: Path) -> ModuleType:
+        with self.lock:
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+            if file not in self._names:
+                name = file.stem if _is_free(file.stem, file) else _safe_name(file)
+                self._names[file], self._files[name] = name, file
+        return importlib.import_module(self._names[file])
+
+
+_FINDER = _EntrypointFinder()
+
+
+def _is_free(name: str, file: Path) -> bool:
+    """Whether importing `name` finds `file` or nothing at all."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        return False
+    if name in sys.modules:
+        origin = getattr(sys.modules[name], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            return True
+        origin = spec.origin
+    return origin is not None and Path(origin).resolve() == file
+
+
+def _safe_name(file: Path) -> str:
+    stem = "".join(character if character.isalnum() else "_" for character in file.stem)
+    return f"remote_gym_entrypoint_{stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+
+
+def _import(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"cannot import {name!r}; use a module's full name, such as 'ale_py'")
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"cannot import {name!r}: {error}; is it installed for {sys.executable}, or below the entrypoint's root?"
+        ) from error
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Entrypoint files
+
+
+def _creator(module: ModuleType, file: Path) -> Callable[..., object]:
+    function = getattr(module, "create_environment", None)
+    if function is None:
+        raise ConfigError(f"{file} does not define create_environment; write 'def create_environment(**kwargs): ...'")
+    if not callable(function):
+        raise ConfigError(f"{file}: create_environment is a {_qualified_name(type(function))}; use a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _exposed(module: ModuleType, file: Path) -> tuple[str, ...]:
+    names = getattr(module, "EXPOSED", ())
+    if not isinstance(names, (tuple, list)):
+        raise ConfigError(f"{file}: EXPOSED is {names!r}; use a tuple of names, such as ('action_masks',)")
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigError(f"{file}: EXPOSED holds {name!r}; use names of methods and attributes")
+    return tuple(dict.fromkeys(names))
+
+
+def _arguments(
+    function: Callable[..., object], file: Path, kwargs: dict[str, Any], injected: dict[str, Any]
+) -> dict[str, Any]:
+    """What to call the function with: `kwargs`, and of `injected` what its signature names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # callables written in C may have none
+        return kwargs
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = {name for name, parameter in signature.parameters.items() if parameter.kind in by_name}
+    arguments = {name: value for name, value in injected.items() if name in taken} | kwargs
+    try:
+        # Before the call: a TypeError out of the call itself is the entrypoint's own.
+        signature.bind(**arguments)
+    except TypeError as error:
+        passed = ", ".join(sorted(arguments)) or "no arguments"
+        raise ConfigError(f"{file}: create_environment{signature} was to be called with {passed}: {error}") from error
+    return arguments
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Registered environments
+
+
+def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    id_ = kwargs.pop("id", None)
+    if not isinstance(id_, str):
+        found = "no id" if id_ is None else f"the id {id_!r}"
+        raise ConfigError(
+            f"entrypoint_kwargs has {found}; without an entrypoint, use a Gymnasium id, such as {{'id': 'CartPole-v1'}}"
+        )
+    module, _, name = id_.rpartition(":")
+    if module and launch.id_from_client:
+        raise NotPermitted(f"id {id_!r} would import {module!r}; only the server may, by --import {module}")
+    if module:
+        _import(module)
+    try:
+        namespace, base, _ = parse_env_id(name)
+    except gym.error.Error as error:
+        raise ConfigError(f"id {id_!r} is not a Gymnasium id, such as 'CartPole-v1': {error}") from error
+    if launch.id_from_client and (namespace, base) in _DOORS:
+        raise NotPermitted(f"id {id_!r} would open another environment that the client names; only the server may")
+    if launch.render_mode:
+        kwargs.setdefault("render_mode", launch.render_mode)
+    try:
+        return gym.make(name, **kwargs)
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        raise ConfigError(
+            f"{error} If a package registers {id_!r}, the server has to import it first: --import MODULE"
+        ) from error
+
+
+def _qualified_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
