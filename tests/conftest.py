@@ -1,0 +1,36 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from remote_gym.certs import create_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificates:
+    """PEM files of one authority, and of a server and a client under it."""
+
+    ca: Path
+    ca_key: Path
+    server: Path
+    server_key: Path
+    client: Path
+    client_key: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for a server on this machine, made once per run; do not change the files."""
+    files = create_all(tmp_path_factory.mktemp("certificates"), ["localhost", "127.0.0.1", "::1"])
+    return Certificates(
+        ca=files.ca.certificate,
+        ca_key=files.ca.private_key,
+        server=files.server.certificate,
+        server_key=files.server.private_key,
+        client=files.client.certificate,
+        client_key=files.client.private_key,
+    )
