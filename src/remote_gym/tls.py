@@ -1,0 +1,176 @@
+"""PEM files turned into gRPC credentials and ssl contexts, with every fault of the files told before a handshake.
+
+A failed handshake looks the same to gRPC whatever the reason, so each function here first runs `check_files`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remote_gym.config import TlsFiles
+from remote_gym.errors import ConfigError
+
+# Both are loaded where they are used: the ssl contexts need no grpc, and what serves without TLS no cryptography.
+if TYPE_CHECKING:
+    import grpc
+
+    from remote_gym.pem import Role
+
+_SERVER_FORM = "(certificate, private key, certificate authority or None)"
+_CLIENT_FORM = "(certificate authority, certificate or None, private key or None)"
+
+PathOrNone = str | os.PathLike[str] | None
+
+
+def server_files(paths: Sequence[PathOrNone] | None) -> TlsFiles | None:
+    """Read ``server_credentials_paths``: certificate, private key, certificate authority or None.
+
+    Returns:
+        None for None and for three times None.
+
+    Raises:
+        ConfigError: If it has another form.
+    """
+    members = _three_paths(paths, f"server_credentials_paths has the form {_SERVER_FORM}")
+    if members is None:
+        return None
+    certificate, private_key, ca = members
+    return TlsFiles(ca=ca, certificate=certificate, private_key=private_key)
+
+
+def client_files(paths: Sequence[PathOrNone] | None) -> TlsFiles | None:
+    """Read ``client_credentials_paths``: certificate authority, certificate or None, private key or None.
+
+    Returns:
+        None for None and for three times None.
+
+    Raises:
+        ConfigError: If it has another form.
+    """
+    members = _three_paths(paths, f"client_credentials_paths has the form {_CLIENT_FORM}")
+    if members is None:
+        return None
+    ca, certificate, private_key = members
+    return TlsFiles(ca=ca, certificate=certificate, private_key=private_key)
+
+
+def check_files(files: TlsFiles, role: Role) -> None:
+    """Check that files can serve one end of a TLS connection.
+
+    Args:
+        files: A server needs certificate and key; a client without an authority trusts those of the system.
+        role: ``"server"`` or ``"client"``.
+
+    Raises:
+        ConfigError: Naming the file that is missing, cannot be read, is not PEM, is of another kind than its place
+            (swapped), does not belong to its key, is encrypted, not yet or no more valid, or made for the other role.
+    """
+    from remote_gym import pem
+
+    if role == "server" and (files.certificate is None or files.private_key is None):
+        missing = "certificate" if files.certificate is None else "private key"
+        raise ConfigError(f"a server needs a certificate and its private key; there is no {missing}")
+    if files.certificate is not None and files.private_key is None:
+        raise ConfigError(f"{files.certificate} is given without its private key; give both or neither")
+    if files.private_key is not None and files.certificate is None:
+        raise ConfigError(f"{files.private_key} is given without its certificate; give both or neither")
+    if files.certificate is not None and files.private_key is not None:
+        pem.check_pair(files.certificate, files.private_key, role)
+    if files.ca is not None:
+        pem.check_authority(files.ca)
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Make a gRPC server's credentials. With an authority, clients must show a certificate that it signed.
+
+    Raises:
+        ConfigError: As `check_files`.
+    """
+    import grpc
+
+    check_files(files, "server")
+    return grpc.ssl_server_credentials(
+        [(_content(files.private_key), _content(files.certificate))],
+        root_certificates=_content(files.ca),
+        require_client_auth=files.ca is not None,
+    )
+
+
+def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    """Make a gRPC client's credentials. Without an authority, gRPC's own list of public ones is trusted.
+
+    Raises:
+        ConfigError: As `check_files`.
+    """
+    import grpc
+
+    check_files(files, "client")
+    return grpc.ssl_channel_credentials(
+        root_certificates=_content(files.ca),
+        private_key=_content(files.private_key),
+        certificate_chain=_content(files.certificate),
+    )
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """Make a server's context: TLS 1.3; with an authority, clients must show a certificate that it signed.
+
+    Raises:
+        ConfigError: As `check_files`.
+    """
+    check_files(files, "server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if files.ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return _loaded(context, files)
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """Make a client's context: TLS 1.3; the server's certificate and host name are verified.
+
+    Raises:
+        ConfigError: As `check_files`.
+    """
+    check_files(files, "client")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if files.ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return _loaded(context, files)
+
+
+def _loaded(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        if files.certificate is not None:
+            # Without the password, OpenSSL would ask at the terminal if the key were replaced by an encrypted one.
+            context.load_cert_chain(files.certificate, files.private_key, password="")
+        if files.ca is not None:
+            context.load_verify_locations(files.ca)
+    except (OSError, ValueError) as error:  # SSLError is an OSError.
+        raise ConfigError(f"TLS does not accept {files}: {error}") from error
+    return context
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _three_paths(paths: Sequence[PathOrNone] | None, form: str) -> tuple[Path | None, Path | None, Path | None] | None:
+    if paths is None:
+        return None
+    if not isinstance(paths, tuple | list):
+        raise ConfigError(f"{form}; found {paths!r}")
+    if len(paths) != 3:
+        raise ConfigError(f"{form}; found {len(paths)} instead of 3: {tuple(paths)!r}")
+    for path in paths:
+        if path == "" or not isinstance(path, str | os.PathLike | None):
+            raise ConfigError(f"{form}, each a path; found {path!r} in {tuple(paths)!r}")
+    first, second, third = (None if path is None else Path(path) for path in paths)
+    return (first, second, third) if first or second or third else None
