@@ -18,7 +18,7 @@ from remote_gym.errors import ConfigError
 if TYPE_CHECKING:
     import grpc
 
-    from remote_gym.pem import Role
+    from remote_gym.tls.pem import Role
 
 _SERVER_FORM = "(certificate, private key, certificate authority or None)"
 _CLIENT_FORM = "(certificate authority, certificate or None, private key or None)"
@@ -69,7 +69,7 @@ def check_files(files: TlsFiles, role: Role) -> None:
         ConfigError: Naming the file that is missing, cannot be read, is not PEM, is of another kind than its place
             (swapped), does not belong to its key, is encrypted, not yet or no more valid, or made for the other role.
     """
-    from remote_gym import pem
+    from remote_gym.tls import pem
 
     if role == "server" and (files.certificate is None or files.private_key is None):
         missing = "certificate" if files.certificate is None else "private key"

@@ -1,4 +1,4 @@
-"""Certificates for mutual TLS: an authority of one's own, and what it signs for servers and clients.
+"""Making certificates and writing them to files.
 
 From the JSON files of cfssl come the certificates that cfssl makes; `create_all` does without any. A client is known to
 servers by the names in its certificate, so each client should have its own: ``hosts`` of its request, a DNS name
@@ -20,10 +20,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from remote_gym.cfssl import BUILT_IN_PROFILES, CertificateRequest, read_profile, read_request
-from remote_gym.errors import ConfigError
-from remote_gym.hosts import parse_hosts
-from remote_gym.signing import (
+from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest, read_profile, read_request
+from remote_gym.certs.hosts import parse_hosts
+from remote_gym.certs.signing import (
     Authority,
     PrivateKey,
     certificate_pem,
@@ -33,6 +32,7 @@ from remote_gym.signing import (
     sign_authority,
     sign_certificate,
 )
+from remote_gym.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
+from remote_gym.certs.json_object import JsonObject
 from remote_gym.errors import ConfigError
-from remote_gym.json_object import JsonObject
 
 AUTHORITY_EXPIRY = timedelta(hours=43800)
 CERTIFICATE_EXPIRY = timedelta(hours=8760)

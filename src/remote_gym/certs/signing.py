@@ -1,11 +1,12 @@
 """X.509 certificates made from requests and profiles, equal to cfssl's to the byte except for keys and serial numbers.
 
-Everything here is in memory; `remote_gym.certs` has the files.
+Everything here is in memory; `remote_gym.certs.create` has the files.
 """
 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from remote_gym.cfssl import EXTENDED_USAGES, AuthorityRequest, CertificateRequest, KeyRequest, Profile
+from remote_gym.certs.cfssl import EXTENDED_USAGES, AuthorityRequest, CertificateRequest, KeyRequest, Profile
+from remote_gym.certs.hosts import Hosts, parse_hosts
 from remote_gym.errors import ConfigError
-from remote_gym.hosts import Hosts, parse_hosts
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def sign_certificate(
     if request.authority is not None:
         raise ConfigError("ca is only for an authority's request; leave it out of a server's or client's")
     issuer = authority.certificate
-    builder = _builder(_subject(request), issuer.subject, key, profile.expiry, profile.backdate, now)
+    builder = _builder(_subject(request), _name_of(issuer), key, profile.expiry, profile.backdate, now)
     extended = [x509.ObjectIdentifier(EXTENDED_USAGES[usage]) for usage in profile.usages if usage in EXTENDED_USAGES]
     simple = [usage for usage in profile.usages if usage not in EXTENDED_USAGES]
     if simple:
@@ -170,6 +171,13 @@ def _subject(request: CertificateRequest) -> x509.Name:
         )
     except ValueError as error:
         raise ConfigError(f"CN or names cannot go into a certificate: {error}") from error
+
+
+def _name_of(certificate: x509.Certificate) -> x509.Name:
+    with warnings.catch_warnings():
+        # Existing authorities may have a country of more than two letters. That cannot be mended here, and works.
+        warnings.simplefilter("ignore", UserWarning)
+        return certificate.subject
 
 
 def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str]:
