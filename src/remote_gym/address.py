@@ -1,0 +1,58 @@
+"""Where a server is: `url` and `port` as users write them, and as gRPC does."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from remote_gym.errors import ConfigError
+
+
+def is_unix(url: str) -> bool:
+    """Whether it names a Unix socket, as ``unix:/path`` does."""
+    return url.startswith("unix:")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether only this machine can be reached by it."""
+    if is_unix(url) or url == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def grpc_address(url: str, port: int) -> str:
+    """As gRPC writes it: ``host:port``, ``[::1]:port``, or ``unix:path``.
+
+    Raises:
+        ConfigError: If the host is empty or holds a scheme or a port, or the port is out of range.
+    """
+    if is_unix(url):
+        return url
+    if not url or "/" in url:
+        raise ConfigError(f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme")
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port is {port}; use 1 to 65535, or, for a server, 0 for a free one")
+    host = url.strip("[]")
+    if ":" not in host:
+        return f"{host}:{port}"
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        raise ConfigError(f"url is {url!r}; use a host name or an address, and the port apart from it") from None
+    return f"[{host}]:{port}"
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Split ``host:port``, ``[::1]:port`` or ``unix:path`` into url and port (0 for a Unix socket).
+
+    Raises:
+        ConfigError: If there is no port, or it is no number.
+    """
+    if is_unix(address):
+        return address, 0
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"address is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,102 @@
+"""Which environment a client gets: its request, merged over what the server offers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from remote_gym.config import RemoteArgs, ServerOptions
+from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.wire.values import decode_value, encode_value
+
+ARGUMENTS = frozenset(RemoteArgs.__annotations__)
+
+
+def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a server's own arguments that cannot work.
+
+    Raises:
+        ConfigError: Naming the argument.
+    """
+    unknown = sorted(set(arguments) - (ARGUMENTS - {"environment"}))
+    if unknown:
+        raise ConfigError(
+            f"{where}: there is no argument {unknown[0]!r}; use entrypoint, entrypoint_kwargs, repo, reference"
+        )
+    for name in ("entrypoint", "repo", "reference"):
+        value = arguments.get(name)
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ConfigError(f"{where}: {name} is {value!r}; use a text or None")
+    kwargs = arguments.get("entrypoint_kwargs") or {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise ConfigError(f"{where}: entrypoint_kwargs is {kwargs!r}; use a dict with str keys")
+    encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().limits, path="entrypoint_kwargs")
+
+
+def launch_message(
+    request: pb.OpenRequest, default_args: Mapping[str, Any] | None, options: ServerOptions
+) -> worker_pb2.Launch:
+    """What to tell the worker, session and env_id aside.
+
+    Raises:
+        ConfigError: If no environment of that name is offered, or the keyword arguments are not a dict.
+        NotPermitted: If the client names code to run where the server allows none.
+        EncodingError: If the keyword arguments cannot be decoded.
+    """
+    offered = _choose(request.environment, default_args, options.environments)
+    limits = options.limits
+    sent = decode_value(request.entrypoint_kwargs, limits) if request.HasField("entrypoint_kwargs") else {}
+    if not isinstance(sent, dict) or not all(isinstance(name, str) for name in sent):
+        raise ConfigError(f"entrypoint_kwargs is {sent!r}; use a dict with str keys")
+    launch = worker_pb2.Launch(
+        entrypoint=os.fspath(offered.get("entrypoint") or ""),
+        repo=os.fspath(offered.get("repo") or ""),
+        reference=offered.get("reference") or "",
+        root=str(Path.cwd()),
+        render_mode=request.render_mode,
+        frames=request.frames,
+        imports=options.imports,
+        check_actions=options.check_actions,
+        id_from_client="id" in sent,
+        limits=asdict(limits),
+    )
+    _take_client_code(request, launch, options)
+    kwargs = {**(offered.get("entrypoint_kwargs") or {}), **sent}
+    encode_value(kwargs, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
+    return launch
+
+
+def _choose(
+    name: str, default_args: Mapping[str, Any] | None, environments: Mapping[str, RemoteArgs]
+) -> Mapping[str, Any]:
+    if not name and default_args is not None:
+        return default_args
+    if name in environments:
+        return environments[name]
+    names = ", ".join(sorted(environments)) or "no others than its default"
+    if name:
+        raise ConfigError(f"the server offers no environment {name!r}; it offers {names}")
+    raise ConfigError(
+        f"the server has no default environment; choose one by remote_args={{'environment': ...}}: {names}"
+    )
+
+
+def _take_client_code(request: pb.OpenRequest, launch: worker_pb2.Launch, options: ServerOptions) -> None:
+    for name in ("repo", "reference"):
+        if getattr(request, name):
+            raise NotPermitted(f"a client may not set {name!r}: which code runs is the server's to say")
+    if not request.entrypoint:
+        return
+    if options.client_entrypoints is None:
+        raise NotPermitted(
+            "a client may not set 'entrypoint': which code runs is the server's to say; it can offer several by "
+            "ServerOptions.environments, or a folder by ServerOptions.client_entrypoints"
+        )
+    launch.entrypoint = request.entrypoint
+    launch.root = str(Path(options.client_entrypoints).resolve())
+    launch.repo = launch.reference = ""

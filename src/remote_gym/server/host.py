@@ -1,0 +1,251 @@
+"""One environment, and the rule by which requests to it are answered. Does no input or output of its own."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from google.protobuf.message import EncodeError
+from gymnasium.error import ResetNeeded
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError, EncodingError, InvalidAction, OutOfSequence
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.elements import decode_action, encode_observation
+from remote_gym.wire.frames import encode_frame
+from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.messages import package_versions, parse
+from remote_gym.wire.spaces import encode_space
+from remote_gym.wire.status import encode_error
+from remote_gym.wire.values import decode_value, encode_value
+
+logger = logging.getLogger(__name__)
+
+
+class Host:
+    """Answers encoded requests from one environment, each exactly once.
+
+    Args:
+        environment: Belongs to the host from now on, which closes it.
+        exposed: Names of methods and attributes that `CallRequest` may use.
+        send_frames: Render after each reset and step, and send the frame along.
+        check_actions: Refuse actions that are not in ``environment.action_space``.
+        limits: Bounds on received values and on responses.
+
+    Raises:
+        ConfigError: If an exposed name does not exist, a space has no wire form, or frames are asked of an
+            environment without a render mode.
+    """
+
+    def __init__(
+        self,
+        environment: gym.Env[Any, Any],
+        *,
+        exposed: tuple[str, ...] = (),
+        send_frames: bool = False,
+        check_actions: bool = False,
+        limits: Limits,
+    ) -> None:
+        if send_frames and environment.render_mode is None:
+            raise ConfigError(
+                "frames were asked for, but the environment was created with render_mode=None; let create_environment "
+                "take `render_mode` (or `enable_rendering`) and pass it on, or connect with render_mode=None"
+            )
+        self._environment = environment
+        self._exposed = {name: _is_callable(environment, name) for name in exposed}
+        self._send_frames = send_frames
+        self._check_actions = check_actions
+        self._limits = limits
+        self._observation_layout = compile_layout(environment.observation_space)
+        self._action_layout = compile_layout(environment.action_space)
+        self._was_reset = False
+        self._sequence = 0
+        self._response = b""
+        self.closed = False
+        self._operations: dict[str | None, Callable[[pb.Request, pb.Response], None]] = {
+            "step": self._step,
+            "reset": self._reset,
+            "render": self._render,
+            "call": self._call,
+            "close": self._close,
+        }
+
+    def describe(self) -> pb.Description:
+        """What a client needs to know to stand in for the environment.
+
+        Raises:
+            ConfigError: If a space has no wire form.
+        """
+        environment = self._environment
+        description = pb.Description(
+            observation_space=encode_space(environment.observation_space, self._limits),
+            action_space=encode_space(environment.action_space, self._limits),
+            render_mode=environment.render_mode or "",
+            exposed=[pb.ExposedName(name=name, callable=kind) for name, kind in self._exposed.items()],
+            versions=package_versions(),
+        )
+        encode_value(self._encodable_metadata(), description.metadata, strict=True, limits=self._limits)
+        if environment.spec is not None:
+            description.spec.CopyFrom(_encode_spec(environment.spec))
+        return description
+
+    def answer(self, data: bytes) -> bytes:
+        """Answer one encoded `Request` with one encoded `Response`; never raises."""
+        try:
+            request = parse(pb.Request, data)
+        except EncodingError as error:
+            return pb.Response(error=encode_error(error)).SerializeToString()
+        if request.sequence == self._sequence != 0:
+            return self._response
+        if request.sequence != self._sequence + 1:
+            error = OutOfSequence(
+                f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
+                f"{self._sequence + 1} can be answered"
+            )
+            return pb.Response(sequence=request.sequence, error=encode_error(error)).SerializeToString()
+        self._response = self._run(request)
+        self._sequence = request.sequence
+        return self._response
+
+    def close(self) -> None:
+        """Close the environment, once."""
+        if not self.closed:
+            self.closed = True
+            self._environment.close()
+
+    def _run(self, request: pb.Request) -> bytes:
+        response = pb.Response(sequence=request.sequence)
+        operation = request.WhichOneof("operation")
+        try:
+            if operation is None:
+                raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
+            self._operations[operation](request, response)
+            return self._within_limit(response)
+        # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
+        # is who wants to know.
+        except BaseException as error:  # noqa: BLE001
+            return pb.Response(sequence=request.sequence, error=encode_error(error)).SerializeToString()
+
+    def _within_limit(self, response: pb.Response) -> bytes:
+        try:
+            data = response.SerializeToString()
+        except (ValueError, EncodeError) as error:
+            raise EncodingError(f"the response cannot be encoded: {error}") from error
+        if len(data) > self._limits.message_bytes:
+            raise EncodingError(
+                f"the response has {len(data):,} bytes and the server's limit is {self._limits.message_bytes:,}; "
+                "raise Limits.message_bytes at both ends"
+            )
+        return data
+
+    def _reset(self, request: pb.Request, response: pb.Response) -> None:
+        message = request.reset
+        seed = decode_value(message.seed, self._limits) if message.HasField("seed") else None
+        options = decode_value(message.options, self._limits) if message.HasField("options") else None
+        observation, info = self._environment.reset(seed=seed, options=options)
+        self._was_reset = True
+        encode_observation(self._observation_layout, observation, response.reset, self._limits)
+        self._finish(info, response.reset)
+
+    def _step(self, request: pb.Request, response: pb.Response) -> None:
+        if not self._was_reset:
+            raise ResetNeeded("Cannot call step before the first reset")
+        action = decode_action(self._action_layout, request.step, self._limits)
+        if self._check_actions and not self._environment.action_space.contains(action):
+            raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
+        observation, reward, terminated, truncated, info = self._environment.step(action)
+        transition = response.step
+        encode_observation(self._observation_layout, observation, transition, self._limits)
+        if type(reward) is float:
+            transition.reward_float = reward
+        else:
+            encode_value(reward, transition.reward_value, strict=True, limits=self._limits, path="reward")
+        if type(terminated) is bool:
+            transition.terminated_bool = terminated
+        else:
+            encode_value(terminated, transition.terminated_value, strict=True, limits=self._limits, path="terminated")
+        if type(truncated) is bool:
+            transition.truncated_bool = truncated
+        else:
+            encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
+        self._finish(info, transition)
+
+    def _finish(self, info: object, transition: pb.Transition) -> None:
+        if info != {}:
+            encode_value(info, transition.info, strict=False, limits=self._limits, path="info")
+        if self._send_frames:
+            encode_frame(self._environment.render(), transition.frame, self._limits)
+
+    def _render(self, request: pb.Request, response: pb.Response) -> None:
+        encode_frame(self._environment.render(), response.render.frame, self._limits)
+
+    def _call(self, request: pb.Request, response: pb.Response) -> None:
+        message = request.call
+        if message.name not in self._exposed:
+            exposed = ", ".join(self._exposed) or "nothing"
+            raise AttributeError(f"{message.name!r} is not exposed; this environment exposes {exposed}")
+        args = decode_value(message.args, self._limits) if message.HasField("args") else ()
+        kwargs = decode_value(message.kwargs, self._limits) if message.HasField("kwargs") else {}
+        value = _find_attribute(self._environment, message.name)
+        if self._exposed[message.name]:
+            value = value(*args, **kwargs)
+        elif args or kwargs:
+            raise TypeError(f"{message.name!r} is an attribute and takes no arguments")
+        encode_value(value, response.call.value, strict=True, limits=self._limits, path=message.name)
+
+    def _close(self, request: pb.Request, response: pb.Response) -> None:
+        response.close.SetInParent()
+        self.close()
+
+    def _encodable_metadata(self) -> dict[str, Any]:
+        encodable = {}
+        for key, value in self._environment.metadata.items():
+            try:
+                encode_value(value, pb.Value(), strict=True, limits=self._limits)
+            except EncodingError as error:
+                logger.debug("metadata[%r] stays here: %s", key, error)
+            else:
+                encodable[key] = value
+        return encodable
+
+
+def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
+    return pb.EnvironmentSpec(
+        id=spec.id,
+        reward_threshold=spec.reward_threshold,
+        nondeterministic=spec.nondeterministic,
+        max_episode_steps=spec.max_episode_steps,
+    )
+
+
+def _layers(environment: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
+    layers = [environment]
+    while isinstance(environment, gym.Wrapper):
+        environment = environment.env
+        layers.append(environment)
+    return layers
+
+
+def _find_attribute(environment: gym.Env[Any, Any], name: str) -> Any:
+    for layer in _layers(environment):
+        if _has(layer, name):
+            return getattr(layer, name)
+    raise AttributeError(f"the environment has no {name!r}")
+
+
+def _has(layer: object, name: str) -> bool:
+    # Statically: reading a property could compute something, or raise before the first reset. Wrappers of
+    # gymnasium < 1 answer every name through __getattr__, which a static look passes over too.
+    missing = object()
+    return inspect.getattr_static(layer, name, missing) is not missing
+
+
+def _is_callable(environment: gym.Env[Any, Any], name: str) -> bool:
+    for layer in _layers(environment):
+        if _has(layer, name):
+            static = inspect.getattr_static(layer, name)
+            return isinstance(static, (staticmethod, classmethod)) or callable(static)
+    raise ConfigError(f"EXPOSED names {name!r}, which the environment does not have; remove it or define it")

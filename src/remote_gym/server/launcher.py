@@ -1,0 +1,211 @@
+"""The process that forks workers.
+
+A server cannot fork them itself: gRPC's threads do not survive a fork. Nor can `multiprocessing`: its other ways
+to start a process import the user's ``__main__`` again, which runs a server script without a guard twice. So the
+server starts one launcher, a process without threads of its own and without gRPC, and asks it over a Unix socket.
+
+The launcher reaps its children, tells the server how each ended, and kills them all, hung ones too, when its
+socket to the server closes, which it does however the server ends.
+
+Both directions carry records of a fixed size, so the stream needs no framing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import gc
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from remote_gym.server import worker
+
+RECORD = struct.Struct("!BQq")
+"""(command or event, worker number, value)"""
+
+
+class Command(enum.IntEnum):
+    """What the server asks."""
+
+    LAUNCH = 1
+    """Comes with two descriptors: the worker's socket, and where its output goes."""
+    KILL = 2
+
+
+class Event(enum.IntEnum):
+    """What the launcher tells."""
+
+    STARTED = 1
+    """The value is the process id."""
+    EXITED = 2
+    """The value is the exit code, or minus the number of the signal that ended it."""
+
+
+GRACE = 2.0
+"""Seconds that workers have, once the server is gone, to close their environments by themselves."""
+
+
+class Launcher:
+    """The loop of a launcher process.
+
+    Args:
+        control: Connected to the server.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pids: dict[int, int] = {}  # worker number -> process id
+        self._wakeup, self._wakeup_writer = socket.socketpair()
+        for end in (self._wakeup, self._wakeup_writer):
+            end.setblocking(False)
+
+    def run(self) -> Callable[[], None] | None:
+        """Serve until the server is gone.
+
+        Returns:
+            None in the launcher, at its end; in a forked child what it is to do. The child returns through here,
+            rather than doing it in place, so that it unwinds to the interpreter and ends like any other program.
+        """
+        signal.set_wakeup_fd(self._wakeup_writer.fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._wakeup:
+                        self._wakeup.recv(4096)
+                        self._reap()
+                        continue
+                    received = self._receive()
+                    if received is None:
+                        self._stop_all()
+                        return None
+                    job = self._obey(*received)
+                    if job is not None:
+                        return job
+
+    def _receive(self) -> tuple[Command, int, list[int]] | None:
+        data, descriptors = b"", []
+        while len(data) < RECORD.size:
+            try:
+                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 2)
+            except ConnectionError:
+                return None
+            if not part:
+                return None
+            data += part
+            descriptors += fds
+        command, number, _ = RECORD.unpack(data)
+        return Command(command), number, descriptors
+
+    def _obey(self, command: Command, number: int, descriptors: list[int]) -> Callable[[], None] | None:
+        if command is Command.KILL:
+            if number in self._pids:
+                _kill_group(self._pids[number])
+            return None
+        connection, output = descriptors
+        try:
+            pid = _fork()
+        except OSError as error:
+            os.write(output, f"cannot fork a worker: {error}\n".encode())
+            self._tell(Event.EXITED, number, error.errno or 1)
+            pid = -1
+        if pid == 0:
+            self._become_worker(output)
+            sock = socket.socket(fileno=connection)
+            return lambda: worker.run(sock, own_process=True)
+        os.close(connection)
+        os.close(output)
+        if pid > 0:
+            with contextlib.suppress(OSError):  # the child does the same; whoever is first
+                os.setpgid(pid, pid)
+            self._pids[number] = pid
+            self._tell(Event.STARTED, number, pid)
+        return None
+
+    def _become_worker(self, output: int) -> None:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _die_with_parent()
+        for end in (self._control, self._wakeup, self._wakeup_writer):
+            end.close()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(source, target)
+        os.close(null)
+        os.close(output)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+    def _reap(self) -> None:
+        numbers = {pid: number for number, pid in self._pids.items()}
+        while self._pids:
+            # First look, then kill what the worker left running in its group, and only then reap it: a process
+            # that was not reaped keeps its id, so no other process can be hit.
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            _kill_group(ended.si_pid)
+            _, status = os.waitpid(ended.si_pid, 0)
+            number = numbers[ended.si_pid]
+            del self._pids[number]
+            self._tell(Event.EXITED, number, os.waitstatus_to_exitcode(status))
+
+    def _tell(self, event: Event, number: int, value: int) -> None:
+        with contextlib.suppress(ConnectionError):  # the server is gone, which the loop notices next
+            self._control.sendall(RECORD.pack(event, number, value))
+
+    def _stop_all(self) -> None:
+        deadline = time.monotonic() + GRACE
+        while self._pids and time.monotonic() < deadline:
+            self._wakeup.setblocking(True)
+            self._wakeup.settimeout(max(0.001, deadline - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                self._wakeup.recv(4096)
+            self._reap()
+        for pid in self._pids.values():
+            _kill_group(pid)
+        for pid in self._pids.values():
+            os.waitpid(pid, 0)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # NumPy's BLAS keeps threads, and takes care of them around a fork by itself.
+        warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+        return os.fork()
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the launcher dies; elsewhere the closing socket has to do."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+
+def main() -> NoReturn:
+    """Run a launcher on the descriptor named by the first argument; workers leave through here too."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.argv = [""]  # environments that read their program's arguments find none
+    gc.freeze()
+    job = Launcher(control).run()
+    if job is not None:
+        job()
+    sys.exit()

@@ -1,0 +1,217 @@
+"""Start a server and keep it running beside the caller's own code."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import threading
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from remote_gym.address import grpc_address, is_loopback, is_unix
+from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
+from remote_gym.errors import ConfigError
+from remote_gym.server.arguments import check_arguments
+from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.server.service import Service
+from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
+from remote_gym.tls import server_credentials, server_files
+
+logger = logging.getLogger(__name__)
+
+EXPIRY_INTERVAL = 1.0
+"""Seconds between two looks for sessions whose lease is over."""
+
+T = TypeVar("T")
+Path = str | os.PathLike[str]
+
+
+class RemoteEnvironmentServer:
+    """A running server. Made by `create_remote_environment_server`; a context manager, which stops it.
+
+    Attributes:
+        url: Where it listens, as it was given.
+        port: The port, also where 0 asked for a free one; 0 for a Unix socket.
+        options: As given.
+        secure: Whether clients need TLS.
+    """
+
+    def __init__(
+        self,
+        default_args: Mapping[str, Any] | None,
+        url: str,
+        port: int,
+        files: TlsFiles | None,
+        options: ServerOptions,
+    ) -> None:
+        self.url = url
+        self.options = options
+        self.secure = files is not None
+        credentials = None if files is None else server_credentials(files)
+        limits = options.limits
+        self._workers = (
+            ThreadWorkers(limits.message_bytes)
+            if options.use_thread
+            else ProcessWorkers(options.interpreter, limits.message_bytes)
+        )
+        self._stopping = threading.Lock()
+        self._stopped: threading.Event | None = None
+        self._terminated = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_handle_loop_error)
+        # A daemon: a script that forgets to stop its server must still end. The launcher notices, and ends the workers.
+        self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
+        self._thread.start()
+        try:
+            bound = self._call(self._start(default_args, grpc_address(url, port), credentials), timeout=30.0)
+        except BaseException:
+            self._end_loop()
+            raise
+        self.port = 0 if is_unix(url) else bound
+
+    @property
+    def address(self) -> str:
+        """What a client is told to connect to, such as ``localhost:56789``."""
+        return grpc_address(self.url, self.port)
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions are open."""
+        return len(self._service)
+
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped, as `grpc.Server.wait_for_termination` does.
+
+        Args:
+            timeout: Seconds; None waits for as long as the server runs, which is what it is for.
+
+        Returns:
+            Whether the time ran out first.
+        """
+        return not self._terminated.wait(timeout)
+
+    def stop(self, grace: float | None = None) -> threading.Event:
+        """Refuse new sessions, end calls in progress after `grace` seconds, and close every environment.
+
+        Returns at once; a second call changes nothing.
+
+        Args:
+            grace: Seconds; None ends calls at once.
+
+        Returns:
+            An event that is set when all is closed and every worker has ended.
+        """
+        with self._stopping:
+            if self._stopped is None:
+                self._stopped = self._terminated
+                threading.Thread(target=self._stop, args=(grace,), name="remote_gym-stop").start()
+        return self._stopped
+
+    def __enter__(self) -> RemoteEnvironmentServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop().wait(self._stop_timeout(None))
+
+    def _stop_timeout(self, grace: float | None) -> float:
+        return (grace or 0.0) + 2 * self.options.close_timeout + 5.0
+
+    async def _start(self, default_args: Mapping[str, Any] | None, address: str, credentials: Any) -> int:
+        self._service = Service(self._workers.launch, default_args, self.options)
+        self._grpc = GrpcServer(self._service, self.options)
+        port = await self._grpc.start(address, credentials)
+        self._expiring = asyncio.ensure_future(self._expire())
+        return port
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_INTERVAL)
+            self._service.expire()
+
+    async def _shut_down(self, grace: float | None) -> None:
+        self._expiring.cancel()
+        await self._grpc.stop(grace)
+        await self._service.close()
+        await self._workers.stop()
+
+    def _stop(self, grace: float | None) -> None:
+        try:
+            self._call(self._shut_down(grace), timeout=self._stop_timeout(grace))
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            logger.error("the server did not stop in time")
+        finally:
+            self._end_loop()
+            self._terminated.set()
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            leftover = asyncio.all_tasks(self._loop)
+            for task in leftover:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*leftover, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10.0)
+
+
+def create_remote_environment_server(
+    default_args: RemoteArgs | Mapping[str, Any] | None,
+    url: str = "localhost",
+    port: int = 56789,
+    server_credentials_paths: tuple[Path | None, Path | None, Path | None] | None = None,
+    use_thread: bool = False,
+    **options: Any,
+) -> RemoteEnvironmentServer:
+    """Serve environments to `RemoteEnvironment` clients, and return once it listens.
+
+    Args:
+        default_args: Which environment a client gets, and how it is made: ``entrypoint``, ``entrypoint_kwargs``,
+            ``repo``, ``reference``. Without an entrypoint, ``entrypoint_kwargs`` are those of `gymnasium.make`.
+            None if clients have to choose one of the `environments` option.
+        url: Host name or address to listen on, or ``unix:`` and a path.
+        port: TCP port; 0 picks a free one, which `RemoteEnvironmentServer.port` tells.
+        server_credentials_paths: PEM files: certificate, private key, and the certificate authority whose clients
+            may connect (None: any client may). None for no TLS, which only this machine can reach.
+        use_thread: Run environments in threads of this process rather than in processes of their own.
+        **options: Any field of `ServerOptions`.
+
+    Raises:
+        ConfigError: If an argument, an option, or a certificate file cannot work, or the port is in use.
+    """
+    chosen = ServerOptions(use_thread=use_thread, **options)
+    if default_args is None and not chosen.environments:
+        raise ConfigError("default_args is None and there are no named environments; give one of them")
+    if default_args is not None:
+        check_arguments("default_args", default_args)
+    for name, arguments in chosen.environments.items():
+        check_arguments(f"environments[{name!r}]", arguments)
+    files = server_files(server_credentials_paths) if server_credentials_paths is not None else None
+    if files is None and not chosen.allow_insecure and not is_loopback(url):
+        raise ConfigError(
+            f"url {url!r} can be reached from other machines, and without server_credentials_paths anybody could use "
+            "the server; give certificates ('remote-gym certs init' makes them), listen on 'localhost', or accept it "
+            "by allow_insecure=True"
+        )
+    return RemoteEnvironmentServer(default_args, url, port, files, chosen)
+
+
+def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # All of a process's event loops that use grpc.aio wait for the same wake-up socket, and the slower ones find it
+    # empty, which grpc.aio lets escape: https://github.com/grpc/grpc/issues/25364
+    if isinstance(context.get("exception"), BlockingIOError) and "PollerCompletionQueue" in context.get("message", ""):
+        return
+    loop.default_exception_handler(context)

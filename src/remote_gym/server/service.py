@@ -1,0 +1,223 @@
+"""What a server does when it is asked, whatever carried the question. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from remote_gym.config import ServerOptions
+from remote_gym.errors import ProtocolMismatch, RemoteGymError, SessionLost
+from remote_gym.server.arguments import launch_message
+from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.workers import Launch, Worker
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.wire.messages import PROTOCOL_VERSION, package_versions, parse
+from remote_gym.wire.status import encode_error
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Open:
+    """An open session with what serves it."""
+
+    session: Session
+    worker: Worker
+    description: pb.Description | None = None
+    cut: Callable[[], object] | None = None  # ends the attachment that stands
+
+
+class Service:
+    """Sessions and the workers behind them.
+
+    All methods run on one event loop.
+
+    Args:
+        launch: Starts a worker.
+        default_args: What a client gets that names no environment; None where it has to.
+        options: The server's.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        default_args: Mapping[str, Any] | None,
+        options: ServerOptions,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._launch = launch
+        self._default_args = default_args
+        self._options = options
+        self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
+        self._open: dict[str, _Open] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
+        """Create an environment for a client; failures come in the response."""
+        try:
+            return await self._open_session(request, owner)
+        except RemoteGymError as error:
+            return pb.OpenResponse(error=encode_error(error))
+
+    def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
+        """What `open` told about the environment, again."""
+        try:
+            return pb.SpacesResponse(description=self._find(session_id, token, owner).description)
+        except RemoteGymError as error:
+            return pb.SpacesResponse(error=encode_error(error))
+
+    async def ask(self, session_id: str, token: str, owner: str, data: bytes) -> bytes:
+        """Answer one encoded request that came by itself."""
+        try:
+            found = self._find(session_id, token, owner)
+        except RemoteGymError as error:
+            return error_response(error)
+        self._sessions.enter(found.session)
+        try:
+            return await found.worker.ask(data)
+        except SessionLost as error:
+            return error_response(error)
+        finally:
+            self._sessions.leave(found.session)
+
+    def attach(self, session_id: str, token: str, owner: str, cut: Callable[[], object]) -> Attachment:
+        """Bind a connection to a session, cutting off an older one.
+
+        Args:
+            session_id: The session's.
+            token: Its secret.
+            owner: Identity of the client that asks.
+            cut: Called when a newer connection takes over, or the server stops.
+
+        Raises:
+            SessionLost: If there is no such session.
+            NotPermitted: If it is another's.
+        """
+        return Attachment(self._sessions, self._find(session_id, token, owner), cut)
+
+    def expire(self) -> None:
+        """Close sessions whose lease is over."""
+        for session in self._sessions.expired():
+            logger.info("session %s: nobody came back within %.0f s; closing it", session.id, self._options.lease)
+            reason = f"nobody was attached for its lease of {self._options.lease:g} s"
+            self._end(self._open[session.id], reason)
+
+    async def close(self) -> None:
+        """Cut off every client and close every environment."""
+        for found in list(self._open.values()):
+            if found.cut is not None:
+                found.cut()
+            self._end(found, "the server is stopping")
+        while self._closing:
+            await asyncio.gather(*self._closing)
+
+    async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
+        _check_version(request)
+        message = launch_message(request, self._default_args, self._options)
+        session = self._sessions.open(owner)
+        message.session, message.env_id = session.id, session.env_id
+        self._sessions.enter(session)
+        try:
+            worker = await self._launch(session.id)
+        except BaseException:
+            self._sessions.end(session, "its worker did not start")
+            self._sessions.release(session)
+            raise
+        found = self._open[session.id] = _Open(session, worker)
+        try:
+            launched = await self._describe(worker, message)
+        except BaseException as error:
+            self._end(found, f"it did not open: {error!r}")
+            raise
+        self._sessions.leave(session)
+        if launched.HasField("error"):
+            self._end(found, "its environment could not be created")
+            return pb.OpenResponse(error=launched.error)
+        found.description = launched.description
+        worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
+        logger.info("session %s opened for %s", session.id, owner or "an anonymous client")
+        return pb.OpenResponse(
+            session=pb.Session(
+                id=session.id, token=session.token, lease=self._options.lease, description=launched.description
+            )
+        )
+
+    async def _describe(self, worker: Worker, message: worker_pb2.Launch) -> worker_pb2.Launched:
+        timeout = self._options.open_timeout
+        try:
+            answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), timeout)
+        except asyncio.TimeoutError:
+            raise SessionLost(
+                f"creating the environment took over {timeout:g} s; raise ServerOptions.open_timeout"
+            ) from None
+        return parse(worker_pb2.Launched, answer)
+
+    def _find(self, session_id: str, token: str, owner: str) -> _Open:
+        session = self._sessions.find(session_id, token, owner)
+        found = self._open[session.id]
+        if found.description is None:
+            raise SessionLost(f"session {session.id}: it is still opening")
+        return found
+
+    def _end(self, found: _Open, reason: str) -> None:
+        """Give the session's place back now; its worker closes in the background."""
+        if self._sessions.end(found.session, reason):
+            del self._open[found.session.id]
+            logger.info("session %s ended: %s", found.session.id, reason)
+            task = asyncio.ensure_future(self._close_worker(found))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _close_worker(self, found: _Open) -> None:
+        try:
+            await found.worker.close(self._options.close_timeout)
+        finally:
+            self._sessions.release(found.session)
+
+
+class Attachment:
+    """A connection bound to a session, until a newer one takes over."""
+
+    def __init__(self, sessions: Sessions, found: _Open, cut: Callable[[], object]) -> None:
+        if found.cut is not None:
+            found.cut()
+        found.cut = self._cut = cut
+        self._found = found
+        self._sessions = sessions
+        self._epoch = sessions.attach(found.session)
+
+    async def ask(self, data: bytes) -> bytes:
+        """Answer one encoded request; failures come in the response."""
+        try:
+            self._sessions.check_epoch(self._found.session, self._epoch)
+            return await self._found.worker.ask(data)
+        except RemoteGymError as error:
+            return error_response(error)
+
+    def detach(self) -> None:
+        """Let go of the session, which lives on for its lease. Call once."""
+        if self._found.cut is self._cut:
+            self._found.cut = None
+        self._sessions.leave(self._found.session)
+
+
+def error_response(error: RemoteGymError) -> bytes:
+    """An encoded response about the session as a whole."""
+    return pb.Response(error=encode_error(error)).SerializeToString()
+
+
+def _check_version(request: pb.OpenRequest) -> None:
+    if request.protocol_version != PROTOCOL_VERSION:
+        raise ProtocolMismatch(
+            f"the client speaks version {request.protocol_version} of the protocol ({dict(request.versions)}), "
+            f"the server version {PROTOCOL_VERSION} ({package_versions()}); install the same release at both ends"
+        )

@@ -1,0 +1,149 @@
+"""The state of a server's sessions: who owns which, how many there may be, and when a deserted one ends.
+
+Pure: no input or output, and time comes from the clock that is passed in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
+
+REMEMBERED = 4096
+"""How many ended sessions are remembered, so that their clients can be told why they ended."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Session:
+    """One client's claim on one environment.
+
+    Attributes:
+        id: Names the session; no secret.
+        token: Whoever holds it, and is the owner, may use the session.
+        owner: Identity of the client that opened it.
+        env_id: Lowest number that no other environment had.
+        epoch: Grows with each attachment; what an older one asks is refused.
+        users: Attachments, and calls by themselves, that are in progress; the lease runs while there are none.
+        expires: When the lease is over, on the registry's clock.
+    """
+
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    owner: str
+    env_id: int
+    epoch: int = 0
+    users: int = 0
+    expires: float
+
+
+class Sessions:
+    """The registry.
+
+    Args:
+        max_sessions: How many may be open at once.
+        lease: Seconds that a session lives on unattended.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, *, max_sessions: int, lease: float, clock: Callable[[], float]) -> None:
+        self._max_sessions = max_sessions
+        self._lease = lease
+        self._clock = clock
+        self._open: dict[str, Session] = {}
+        self._env_ids: set[int] = set()
+        self._ended: OrderedDict[str, str] = OrderedDict()  # id -> reason
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, owner: str) -> Session:
+        """Claim a place.
+
+        Raises:
+            ServerFull: If all are taken.
+        """
+        if len(self._open) >= self._max_sessions:
+            raise ServerFull(
+                f"the server holds {len(self._open)} sessions, as many as its max_sessions of {self._max_sessions} "
+                "allows; close one, or raise it"
+            )
+        session = Session(owner=owner, env_id=self._take_env_id(), expires=self._clock() + self._lease)
+        self._open[session.id] = session
+        return session
+
+    def find(self, session_id: str, token: str, owner: str) -> Session:
+        """The open session of that id, for the one who may use it.
+
+        Raises:
+            SessionLost: If there is none, with the reason where it ended a while ago.
+            NotPermitted: If the token is not the session's, or another identity opened it.
+        """
+        session = self._open.get(session_id)
+        if session is None:
+            reason = self._ended.get(session_id, "the server knows no such session; it may have restarted")
+            raise SessionLost(f"session {session_id}: {reason}")
+        # Compared in constant time, so that a token cannot be guessed byte by byte; as bytes, because
+        # compare_digest takes no str beyond ASCII, and a peer may send one.
+        if not hmac.compare_digest(session.token.encode(), token.encode("utf-8", "surrogatepass")):
+            raise NotPermitted(f"session {session_id}: this is not its token")
+        if session.owner != owner:
+            raise NotPermitted(f"session {session_id}: it was opened by another identity than {owner!r}")
+        return session
+
+    def enter(self, session: Session) -> None:
+        """Somebody begins to use the session: its lease stands still."""
+        session.users += 1
+
+    def leave(self, session: Session) -> None:
+        """One user less; with the last one the lease starts anew."""
+        session.users -= 1
+        session.expires = self._clock() + self._lease
+
+    def attach(self, session: Session) -> int:
+        """Enter, and begin a new epoch, which cuts off older attachments."""
+        self.enter(session)
+        session.epoch += 1
+        return session.epoch
+
+    def check_epoch(self, session: Session, epoch: int) -> None:
+        """Refuse what an older attachment asks.
+
+        Raises:
+            SessionLost: If the session has ended.
+            OutOfSequence: If a newer attachment stands.
+        """
+        if session.id not in self._open:
+            raise SessionLost(f"session {session.id}: {self._ended.get(session.id, 'it has ended')}")
+        if session.epoch != epoch:
+            raise OutOfSequence(f"session {session.id}: a newer connection has taken it over")
+
+    def expired(self) -> list[Session]:
+        """Sessions that nobody uses and whose lease is over."""
+        now = self._clock()
+        return [session for session in self._open.values() if not session.users and session.expires <= now]
+
+    def end(self, session: Session, reason: str) -> bool:
+        """Give the place back and remember why. The env_id stays taken until `release`.
+
+        Returns:
+            Whether it was open until now.
+        """
+        if self._open.pop(session.id, None) is None:
+            return False
+        self._ended[session.id] = reason
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        return True
+
+    def release(self, session: Session) -> None:
+        """Let another session have the env_id, now that the environment no longer uses what belongs to it."""
+        self._env_ids.discard(session.env_id)
+
+    def _take_env_id(self) -> int:
+        env_id = next(number for number in range(len(self._env_ids) + 1) if number not in self._env_ids)
+        self._env_ids.add(env_id)
+        return env_id
