@@ -2,7 +2,7 @@
 
 A document's blocks are one story, told in a temporary folder, from top to bottom:
 
-- ``python`` runs as a script, ``sh`` as a shell script, and of ``console`` the lines after ``$ `` do. Each must succeed.
+- ``python`` runs as a script, ``sh`` as a shell script, of ``console`` the lines after ``$ ``; each must succeed.
 - A comment above a block says more: ``<!-- test: file=env.py -->`` saves it under that name without running it;
   ``<!-- test: background -->`` lets it run on until the next such block, and waits until it accepts connections;
   ``<!-- test: skip: REASON -->`` leaves it out. ``file=server.py background`` does both.
