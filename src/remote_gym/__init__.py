@@ -1,3 +1,86 @@
 """Host Gymnasium environments on one machine and use them from another as if they were local."""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from remote_gym.errors import (
+    ConfigError,
+    ConnectError,
+    ConnectionLost,
+    DeadlineExceeded,
+    EncodingError,
+    InvalidAction,
+    InvalidObservation,
+    NotPermitted,
+    OutOfSequence,
+    ProtocolMismatch,
+    RemoteEnvironmentError,
+    RemoteGymError,
+    ServerFull,
+    SessionError,
+    SessionLost,
+    TransportError,
+)
+from remote_gym.registration import register
+
+if TYPE_CHECKING:
+    from remote_gym.client.environment import RemoteEnvironment
+    from remote_gym.config import ClientOptions, Limits, RemoteArgs, ServerOptions
+    from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
+    from remote_gym.wire.values import Unencodable
+
+__all__ = [
+    "ClientOptions",
+    "ConfigError",
+    "ConnectError",
+    "ConnectionLost",
+    "DeadlineExceeded",
+    "EncodingError",
+    "InvalidAction",
+    "InvalidObservation",
+    "Limits",
+    "NotPermitted",
+    "OutOfSequence",
+    "ProtocolMismatch",
+    "RemoteArgs",
+    "RemoteEnvironment",
+    "RemoteEnvironmentError",
+    "RemoteEnvironmentServer",
+    "RemoteGymError",
+    "ServerFull",
+    "ServerOptions",
+    "SessionError",
+    "SessionLost",
+    "TransportError",
+    "Unencodable",
+    "create_remote_environment_server",
+]
+
+# Loaded when first asked for. A worker, which imports this package too, must not load gRPC, and neither should a
+# trainer's process that only wants the exceptions.
+_HOMES = {
+    "ClientOptions": "remote_gym.config",
+    "Limits": "remote_gym.config",
+    "RemoteArgs": "remote_gym.config",
+    "RemoteEnvironment": "remote_gym.client.environment",
+    "RemoteEnvironmentServer": "remote_gym.server.serve",
+    "ServerOptions": "remote_gym.config",
+    "Unencodable": "remote_gym.wire.values",
+    "create_remote_environment_server": "remote_gym.server.serve",
+}
+
+register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

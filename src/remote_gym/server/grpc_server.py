@@ -14,7 +14,8 @@ from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError
 from remote_gym.server.service import Service, error_response
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.messages import SERVICE_NAME, SESSION_KEY, TOKEN_KEY, parse
+from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.wire.parse import parse
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.layout import compile_layout
-from remote_gym.wire.messages import package_versions, parse
+from remote_gym.protocol import package_versions
+from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.values import decode_value, encode_value

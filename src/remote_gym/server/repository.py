@@ -154,13 +154,14 @@ def _clone(git: _Git, partial: Path, commits: Path, *, default: bool) -> None:
     earlier = [folder for folder in commits.iterdir() if _FULL_HASH.fullmatch(folder.name)]
     if earlier:
         newest = max(earlier, key=lambda folder: folder.stat().st_mtime)
-        # Hard links where the file system has them: the folders stay independent of each other.
+        # Hard links where the file system has them: the folders stay independent of each other. Its branches do
+        # not come along, its tags do: hence the pruning, and the forcing, of tags.
         git.locally("clone", "--quiet", "--template=", "--no-checkout", "--", str(newest), str(partial), at=commits)
     else:
         git.locally("init", "--quiet", "--template=", at=partial)
-    refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+    refs = ["refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
     if default:
-        refs.append("+HEAD:refs/remotes/origin/HEAD")  # which may be on no branch
+        refs.append("HEAD:refs/remotes/origin/HEAD")  # which may be on no branch
     git.remotely("fetch", "--quiet", "--prune", "--no-tags", "--", git.repo, *refs, at=partial)
 
 

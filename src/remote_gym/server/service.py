@@ -16,7 +16,8 @@ from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.workers import Launch, Worker
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.messages import PROTOCOL_VERSION, package_versions, parse
+from remote_gym.protocol import PROTOCOL_VERSION, package_versions
+from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.messages import parse
+from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value

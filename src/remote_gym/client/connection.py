@@ -1,0 +1,217 @@
+"""A gRPC channel to one server, and the calls made on it."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+import weakref
+from typing import Any
+
+import grpc
+
+from remote_gym.address import grpc_address
+from remote_gym.client.diagnosis import diagnose, summarise
+from remote_gym.config import ClientOptions, Limits, TlsFiles
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.tls import channel_credentials
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.wire.parse import parse
+
+PATIENCE = 1.0
+"""Seconds without a connection after which it is worth finding out why."""
+
+
+def channel_options(limits: Limits) -> list[tuple[str, int]]:
+    """gRPC's own settings."""
+    return [
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would step twice
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # one environment's trouble is not another's
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
+        # Without it a half-open connection takes a minute to notice, whatever the keepalive timeout says.
+        ("grpc.http2.ping_timeout_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+class GrpcConnection:
+    """A channel to one server.
+
+    Args:
+        url: Host name, address, or ``unix:path``.
+        port: TCP port.
+        files: None for plaintext.
+        options: The client's.
+    """
+
+    def __init__(self, url: str, port: int, files: TlsFiles | None, options: ClientOptions) -> None:
+        self.address = grpc_address(url, port)
+        self._where = (url, port, files)
+        self._options = options
+        settings = channel_options(options.limits)
+        if files is None:
+            self._channel = grpc.insecure_channel(self.address, options=settings)
+        else:
+            self._channel = grpc.secure_channel(self.address, channel_credentials(files), options=settings)
+        self._open = self._channel.unary_unary(_method("Open"))
+        self._interact = self._channel.stream_stream(_method("Interact"))
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Reach the server and let both ends accept each other.
+
+        Raises:
+            ConnectError: If that fails for good, or is not done within `timeout` seconds; with what to check.
+        """
+        states: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        deadline = time.monotonic() + timeout
+        ask_why = time.monotonic() + min(PATIENCE, timeout / 2)
+        self._channel.subscribe(states.put, try_to_connect=True)
+        try:
+            while (now := time.monotonic()) < deadline:
+                try:
+                    state = states.get(timeout=max(0.0, min(ask_why, deadline) - now))
+                except queue.Empty:
+                    state = None
+                if state is grpc.ChannelConnectivity.READY:
+                    return
+                if ask_why < math.inf and state in (None, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                    ask_why = math.inf
+                    # A server may still be starting, but certificates that do not fit will not begin to.
+                    self._raise_if_hopeless(deadline - time.monotonic())
+        finally:
+            self._channel.unsubscribe(states.put)
+        checks = diagnose(*self._where, timeout=2.0)
+        raise ConnectError(f"no connection to {self.address} within {timeout:g} s: {summarise(checks)}")
+
+    def _raise_if_hopeless(self, timeout: float) -> None:
+        checks = diagnose(*self._where, timeout=min(2.0, timeout))
+        if any(check.hopeless for check in checks):
+            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
+
+    def open(self, request: pb.OpenRequest, timeout: float) -> pb.OpenResponse:
+        """Open a session.
+
+        Raises:
+            ConnectionLost: If the connection broke; the server closes what it may have opened after its lease.
+            DeadlineExceeded: If it took longer than `timeout` seconds.
+            EncodingError: If the answer is none.
+        """
+        try:
+            return parse(pb.OpenResponse, self._open(request.SerializeToString(), timeout=timeout))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"opening a session at {self.address}") from error
+
+    def attach(self, session_id: str, token: str) -> Interaction:
+        """Begin an `Interact` call for a session."""
+        requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        metadata = ((SESSION_KEY, session_id), (TOKEN_KEY, token))
+        return Interaction(self._interact(iter(requests.get, None), metadata=metadata), requests, self.address)
+
+    def close(self) -> None:
+        """End every call and close the channel."""
+        self._channel.close()
+
+
+class Interaction:
+    """One `Interact` call: ask, and be answered, again and again."""
+
+    def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None], address: str) -> None:
+        self._call = call
+        self._requests = requests
+        self._address = address
+        self._watchdog = _Watchdog(call)
+
+    def ask(self, data: bytes, timeout: float) -> bytes:
+        """Send one message and wait for the one that answers it. After an error the interaction is of no more use.
+
+        Raises:
+            DeadlineExceeded: If no answer came within `timeout` seconds.
+            ConnectionLost: If the call ended.
+        """
+        self._watchdog.deadline = time.monotonic() + timeout
+        self._requests.put(data)
+        try:
+            answer: bytes = next(self._call)
+        except StopIteration:
+            raise ConnectionLost(f"{self._address} ended the call") from None
+        except grpc.RpcError as error:
+            if self._watchdog.expired:
+                raise DeadlineExceeded(f"no answer from {self._address} within {timeout:g} s") from error
+            raise from_rpc_error(error, f"the connection to {self._address}") from error
+        except BaseException:
+            self.close()  # interrupted, by Ctrl-C say: the answer that is still to come is nobody's
+            raise
+        finally:
+            self._watchdog.deadline = math.inf
+        return answer
+
+    def close(self) -> None:
+        """Detach. The session lives on for its lease."""
+        self._watchdog.stop()
+        self._requests.put(None)
+        self._call.cancel()
+
+
+class _Watchdog:
+    """Cancels a call whose deadline has passed: a stream has no deadlines for its single messages.
+
+    A thread of its own looks every `INTERVAL` seconds. That costs a step no more than setting an attribute, where a
+    timer, or a queue to wait on, would cost it a hand-over between threads.
+    """
+
+    INTERVAL = 0.25
+
+    def __init__(self, call: Any) -> None:
+        self.deadline = math.inf
+        self.expired = False
+        self._call = call
+        self._stopped = threading.Event()
+        # Weakly, so that an environment that is dropped without being closed can be collected, and its call with it.
+        arguments = (weakref.ref(self), self._stopped)
+        threading.Thread(target=_watch, args=arguments, name="remote_gym-deadlines", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def look(self) -> None:
+        if time.monotonic() > self.deadline:
+            self.expired = True
+            self._call.cancel()
+            self.stop()
+
+
+def _watch(reference: weakref.ref[_Watchdog], stopped: threading.Event) -> None:
+    while not stopped.wait(_Watchdog.INTERVAL):
+        watchdog = reference()
+        if watchdog is None:
+            return
+        watchdog.look()
+        del watchdog
+
+
+def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:
+    """Our error for one of gRPC's."""
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"{what} took too long")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return EncodingError(f"{what}: {details}; raise Limits.message_bytes at both ends")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return ConnectError(f"{what}: what listens there is no remote_gym server ({details})")
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return EncodingError(f"{what}: {details}")
+    return ConnectionLost(f"{what} broke: {code.name}: {details}")
+
+
+def _method(name: str) -> str:
+    return f"/{SERVICE_NAME}/{name}"

@@ -1,0 +1,188 @@
+"""Find out, step by step, why a server cannot be reached.
+
+gRPC reports a closed port, a wrong certificate authority and a missing client certificate alike, as UNAVAILABLE, so
+the steps of a connection are taken here one by one, with the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass
+
+from remote_gym.address import is_unix
+from remote_gym.config import TlsFiles
+from remote_gym.errors import ConfigError
+from remote_gym.tls import client_context
+
+# What an HTTP/2 client says first. A server that accepts it answers with its settings.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
+
+
+@dataclass(frozen=True)
+class Check:
+    """One step of a connection.
+
+    Attributes:
+        step: What was tried, such as ``"TCP"``.
+        works: Whether it did.
+        found: What was found.
+        mend: What would likely help; empty where it works.
+        hopeless: Whether trying again, unchanged, cannot help.
+    """
+
+    step: str
+    works: bool
+    found: str
+    mend: str = ""
+    hopeless: bool = False
+
+
+def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> list[Check]:
+    """Take the steps of a connection until one fails.
+
+    Args:
+        url: Host name, address, or ``unix:path``.
+        port: TCP port.
+        files: None for plaintext.
+        timeout: Seconds for each step that waits.
+    """
+    checks: list[Check] = []
+    sock = _check_unix(url, timeout, checks) if is_unix(url) else _check_tcp(url, port, timeout, checks)
+    if sock is None:
+        return checks
+    with sock:
+        sock.settimeout(timeout)
+        checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files))
+    return checks
+
+
+def summarise(checks: list[Check]) -> str:
+    """The failed step and its mend; or that every step works."""
+    failed = next((check for check in checks if not check.works), None)
+    if failed is None:
+        return "each step by itself works, so the server may be starting, or too busy"
+    return f"{failed.step}: {failed.found}; {failed.mend}"
+
+
+def _check_unix(url: str, timeout: float, checks: list[Check]) -> socket.socket | None:
+    path = url.removeprefix("unix:")
+    path = path[2:] if path.startswith("///") else path
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        checks.append(Check("Unix socket", False, f"{path}: {error}", "start the server, or correct the path"))
+        return None
+    checks.append(Check("Unix socket", True, f"connected to {path}"))
+    return sock
+
+
+def _check_tcp(url: str, port: int, timeout: float, checks: list[Check]) -> socket.socket | None:
+    try:
+        found = socket.getaddrinfo(url.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        checks.append(Check("name resolution", False, f"{url!r} has no address ({error})", "correct the url"))
+        return None
+    addresses = sorted({str(entry[4][0]) for entry in found})
+    checks.append(Check("name resolution", True, f"{url} is {', '.join(addresses)}"))
+    reason: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(timeout)
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            reason = error
+        else:
+            checks.append(Check("TCP", True, f"connected to {address[0]} port {port}"))
+            return sock
+    mend = "check url and port, that the server runs, and that no firewall is in between"
+    if isinstance(reason, ConnectionRefusedError):
+        mend = "nobody listens there: start the server, or correct the port"
+    checks.append(Check("TCP", False, f"{url} port {port}: {reason}", mend))
+    return None
+
+
+def _check_plaintext(sock: socket.socket) -> Check:
+    """Whether the other end speaks HTTP/2 without TLS."""
+    try:
+        sock.sendall(_HTTP2_PREFACE)
+        answer = sock.recv(1)
+    except OSError as error:
+        return Check("plaintext", False, f"no answer ({error})", "check that a remote_gym server listens there")
+    if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
+        return Check("plaintext", True, "the server speaks HTTP/2 without TLS")
+    return Check(
+        "plaintext",
+        False,
+        "the server does not accept plaintext, so it likely wants TLS",
+        "give client_credentials_paths=(ca, certificate, key)",
+        hopeless=True,
+    )
+
+
+def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
+    try:
+        context = client_context(files)
+    except ConfigError as error:
+        return Check("TLS", False, str(error), "correct the file", hopeless=True)
+    context.set_alpn_protocols(["h2"])
+    name = "localhost" if is_unix(url) else url.strip("[]")
+    try:
+        with context.wrap_socket(sock, server_hostname=name) as secure:
+            return _check_accepted(secure)
+    except ssl.SSLCertVerificationError as error:
+        return _explain_server_certificate(error, url)
+    except ssl.SSLError as error:
+        return _explain_alert(error)
+    except OSError as error:
+        return Check("TLS", False, f"the server broke off the handshake ({error})", "check that it serves TLS")
+
+
+def _check_accepted(secure: ssl.SSLSocket) -> Check:
+    # In TLS 1.3 the client's end of the handshake is over before the server has looked at the client's certificate;
+    # whether it accepts it shows with the first thing that it sends.
+    with contextlib.suppress(TimeoutError):
+        secure.sendall(_HTTP2_PREFACE)
+        if not secure.recv(1):
+            return Check("TLS", False, "the server closed the connection", "check what its log says", hopeless=True)
+    certificate = secure.getpeercert() or {}
+    names = ", ".join(str(value) for _, value in certificate.get("subjectAltName", ()))  # type: ignore[misc]
+    until = certificate.get("notAfter", "?")
+    return Check("TLS", True, f"{secure.version()}; the server's certificate names {names or 'nobody'}, until {until}")
+
+
+def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
+    reason = error.verify_message
+    mend = "give the certificate authority that the server's certificate comes from (client_credentials_paths[0])"
+    if "expired" in reason:
+        mend = "make the server a new certificate; 'remote-gym certs server' does"
+    elif "not yet valid" in reason:
+        mend = "check both machines' clocks"
+    elif "ostname" in reason or "IP address" in reason:
+        mend = f"connect by a name that the certificate holds, or make one with {url!r} among its hosts"
+    return Check("TLS", False, f"the server's certificate is not accepted: {reason}", mend, hopeless=True)
+
+
+def _explain_alert(error: ssl.SSLError) -> Check:
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    found, mend = f"the handshake failed: {reason}", "check what the server's log says"
+    if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
+        found = "the server does not speak TLS"
+        mend = "connect with client_credentials_paths=None, or serve with server_credentials_paths"
+    elif "certificate required" in reason:
+        found = "the server requires a client certificate, and none was given"
+        mend = "give client_credentials_paths=(ca, certificate, key)"
+    elif "expired" in reason:
+        found = "the server refuses the client's certificate: it has expired, or is not yet valid"
+        mend = "make a new one; 'remote-gym certs client' does"
+    elif "unknown ca" in reason or "bad certificate" in reason or "certificate" in reason or "decrypt" in reason:
+        found = f"the server refuses the client's certificate: {reason}"
+        mend = "use one from the certificate authority that the server trusts, made for client authentication"
+    return Check("TLS", False, found, mend, hopeless=True)

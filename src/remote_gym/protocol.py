@@ -1,0 +1,19 @@
+"""What both ends have to agree on beside the messages themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+PROTOCOL_VERSION = 1
+SERVICE_NAME = "remote_gym.v1.RemoteGym"
+SESSION_KEY = "remote-gym-session"
+"""Key of the session's id in the metadata of a gRPC call."""
+TOKEN_KEY = "remote-gym-token"
+"""Key of the session's token."""
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides how an environment behaves, for error messages and logs."""
+    packages = ("remote-gym", "gymnasium", "numpy", "protobuf")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
