@@ -38,7 +38,7 @@ def bump_project(text: str, wanted: str) -> tuple[str, str]:
     """The new pyproject.toml, and the version it has."""
     found = VERSION.search(text)
     if found is None:
-        raise BumpError('pyproject.toml: found no line \'version = "..."\'')
+        raise BumpError("pyproject.toml: found no line that begins with 'version = '")
     version = next_version(found[1], wanted)
     return f'{text[: found.start()]}version = "{version}"{text[found.end() :]}', version
 

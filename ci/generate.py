@@ -10,7 +10,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from install import ROOT, VENV, uv_environment
 
@@ -58,7 +57,9 @@ def main() -> None:
     for stale in GENERATED.glob("*_pb2.py*"):
         stale.unlink()
     if subprocess.run([*protoc, *protos], cwd=ROOT).returncode:
-        raise SystemExit("error: protoc refused the files; it says above where. 'git checkout src/remote_gym/v1' undoes")
+        raise SystemExit(
+            "error: protoc refused the files; it says above where. 'git checkout src/remote_gym/v1' undoes"
+        )
     SOURCES.write_text(digests(), encoding="utf-8")
 
 

@@ -4,7 +4,6 @@ import inspect
 import json
 import subprocess
 import sys
-import types
 
 import pytest
 
@@ -41,12 +40,10 @@ def test_public_names_can_be_imported():
 def test_all_holds_every_public_name():
     for name in remote_gym.__all__:
         getattr(remote_gym, name)
-    public = {
-        name
-        for name, value in vars(remote_gym).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+    ours = {
+        name for name, value in vars(remote_gym).items() if getattr(value, "__module__", "").startswith("remote_gym")
     }
-    assert public == {name for name in remote_gym.__all__ if not name.startswith("_")}
+    assert {name for name in ours if not name.startswith("_")} == set(remote_gym.__all__)
 
 
 def test_all_keeps_what_is_promised():
