@@ -15,9 +15,9 @@ from remote_gym.address import grpc_address
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.tls import channel_credentials
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.wire.parse import parse
 
 PATIENCE = 1.0
@@ -25,7 +25,7 @@ PATIENCE = 1.0
 
 
 def channel_options(limits: Limits) -> list[tuple[str, int]]:
-    """gRPC's own settings."""
+    """GRPC's own settings."""
     return [
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", limits.message_bytes),

@@ -17,12 +17,12 @@ from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_observation, encode_action
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.layout import compile_layout
-from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 
@@ -201,7 +201,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         """What the entrypoint exposes reads like an attribute of this environment."""
         is_callable = self.__dict__.get("_exposed", {}).get(name)
         if is_callable is None:
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}, nor does its entrypoint expose it")
+            raise AttributeError(
+                f"{type(self).__name__!r} has no attribute {name!r}, nor does its entrypoint expose it"
+            )
         if not is_callable:
             return self.call(name)
         remote_method: Callable[..., Any] = lambda *args, **kwargs: self.call(name, *args, **kwargs)  # noqa: E731

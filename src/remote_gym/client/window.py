@@ -28,8 +28,8 @@ class Window:
             pygame.display.init()
         except pygame.error as error:
             raise ConfigError(
-                f"render_mode='human' needs a screen, and this machine has none ({error}); use render_mode='rgb_array', "
-                "or set SDL_VIDEODRIVER=dummy to show nothing"
+                f"render_mode='human' needs a screen, and this machine has none ({error}); use render_mode="
+                "'rgb_array', or set SDL_VIDEODRIVER=dummy to show nothing"
             ) from error
         self.fps: float | None = None
         self._pygame: Any = pygame
@@ -43,7 +43,9 @@ class Window:
             frame: uint8 of shape (height, width, 3). The window follows its size.
         """
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] not in (3, 4):
-            raise ConfigError(f"render_mode='human' shows images of shape (height, width, 3); render() gave {frame!r:.80}")
+            raise ConfigError(
+                f"render_mode='human' shows images of shape (height, width, 3); render() gave {frame!r:.80}"
+            )
         pygame = self._pygame
         size = (frame.shape[1], frame.shape[0])
         if self._screen is None or self._screen.get_size() != size:

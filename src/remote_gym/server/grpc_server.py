@@ -12,9 +12,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError
+from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.service import Service, error_response
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.wire.parse import parse
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ Context = Any  # grpc.aio.ServicerContext, which has no types
 
 
 def server_options(limits: Limits) -> list[tuple[str, int]]:
-    """gRPC's own settings."""
+    """GRPC's own settings."""
     return [
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
         ("grpc.max_receive_message_length", limits.message_bytes),

@@ -13,11 +13,11 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, InvalidAction, OutOfSequence
+from remote_gym.protocol import package_versions
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.layout import compile_layout
-from remote_gym.protocol import package_versions
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error
@@ -102,11 +102,11 @@ class Host:
         if request.sequence == self._sequence != 0:
             return self._response
         if request.sequence != self._sequence + 1:
-            error = OutOfSequence(
+            refusal = OutOfSequence(
                 f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
                 f"{self._sequence + 1} can be answered"
             )
-            return pb.Response(sequence=request.sequence, error=encode_error(error)).SerializeToString()
+            return pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString()
         self._response = self._run(request)
         self._sequence = request.sequence
         return self._response

@@ -11,12 +11,12 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ProtocolMismatch, RemoteGymError, SessionLost
+from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.workers import Launch, Worker
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 

@@ -30,24 +30,22 @@ def run(sock: socket.socket, *, own_process: bool) -> None:
         sock: The other end sends one `Launch`, then requests.
         own_process: Whether the process is this worker's alone, so that its working directory may change.
     """
-    connection = MessageSocket(sock, Limits())
     try:
-        _serve(connection, own_process=own_process)
+        first = MessageSocket(sock, Limits()).receive()
+        if first is not None:
+            _serve(sock, parse(worker_pb2.Launch, first), own_process=own_process)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
     finally:
-        connection.close()
+        sock.close()
 
 
-def _serve(connection: MessageSocket, *, own_process: bool) -> None:
-    first = connection.receive()
-    if first is None:
-        return
-    launch = parse(worker_pb2.Launch, first)
-    connection.limits = Limits(**launch.limits)
+def _serve(sock: socket.socket, launch: worker_pb2.Launch, *, own_process: bool) -> None:
+    limits = Limits(**launch.limits)
+    connection = MessageSocket(sock, limits)
     try:
-        host = _create_host(launch, connection.limits, own_process=own_process)
+        host = _create_host(launch, limits, own_process=own_process)
         launched = worker_pb2.Launched(description=host.describe())
     # User code runs here and may raise anything; whoever opened the session is told.
     except BaseException as error:  # noqa: BLE001

@@ -13,8 +13,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from remote_gym.errors import ConfigError, EncodingError, SessionLost
+from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.server.launcher import RECORD, Command, Event
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class ProcessWorkers:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         # With an interpreter of its own a worker finds modules in that one's own places, else where we do.
-        path = [] if self._interpreter else [entry or os.getcwd() for entry in sys.path]
+        path = [] if self._interpreter else [entry or str(Path.cwd()) for entry in sys.path]
         try:
             self._process = subprocess.Popen(
                 [self._interpreter or sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *path],
