@@ -40,10 +40,13 @@ class Repository:
 
 @pytest.fixture(autouse=True)
 def own_git_settings(tmp_path, monkeypatch):
-    """So that no setting of whoever runs the tests matters; `gitconfig` is what the server's user has set."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    """So that no setting of whoever runs the tests matters; the file is what the server's user has set."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    return tmp_path / "gitconfig"
+    return tmp_path / ".gitconfig"
 
 
 @pytest.fixture
@@ -99,12 +102,13 @@ def test_a_branch_that_was_rewound_is_followed(repository, cache):
     assert version(checkout(str(repository.path), "main", cache)) == "mended"
 
 
-def test_a_branch_that_replaces_another_as_its_folder_is_found(repository, cache):
-    repository.git("branch", "topic")
+@pytest.mark.parametrize("kind", ["branch", "tag"])
+def test_a_reference_that_replaces_another_as_its_folder_is_found(repository, cache, kind):
+    repository.git(kind, "topic")
     checkout(str(repository.path), "topic", cache)
-    repository.git("branch", "-D", "topic")
-    repository.git("checkout", "-b", "topic/one")
+    repository.git(kind, "-d", "topic")
     repository.commit("nested")
+    repository.git(kind, "topic/one")
     assert version(checkout(str(repository.path), "topic/one", cache)) == "nested"
 
 
@@ -197,6 +201,7 @@ def test_the_repositorys_hooks_and_the_users_templates_do_not_run(repository, ca
     evidence.unlink(missing_ok=True)
     folder = checkout(str(repository.path), "main", cache)
     assert (folder / "hooks" / "post-checkout").exists()
+    assert not (folder / ".git" / "hooks").exists()
     assert not evidence.exists()
 
 
@@ -300,6 +305,15 @@ def test_a_held_lock_is_waited_for_until_the_deadline(repository, cache):
             waiting = pool.submit(checkout, str(repository.path), "main", cache)
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert version(waiting.result(timeout=30)) == "second"
+
+
+@pytest.mark.parametrize("reference", ["main", "v1", None])
+def test_a_checkout_that_is_there_is_had_without_the_lock(repository, cache, reference):
+    repository.git("tag", "-m", "annotated", "v1")
+    folder = checkout(str(repository.path), "main", cache)
+    with (folder.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert checkout(str(repository.path), reference, cache, timeout=5) == folder
 
 
 def _checkout_version(repo: str, cache: Path) -> str:

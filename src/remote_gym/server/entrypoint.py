@@ -85,7 +85,7 @@ def create_environment(
     environment = function(**_arguments(function, file, kwargs, injected))
     if not isinstance(environment, gym.Env):
         raise ConfigError(
-            f"{file}: create_environment returned a {_qualified_name(type(environment))}; return a gymnasium.Env"
+            f"{file}: create_environment returned the type {_qualified_name(type(environment))}; return a gymnasium.Env"
         )
     return Created(environment=environment, exposed=exposed)
 
@@ -218,7 +218,7 @@ def _creator(module: ModuleType, file: Path) -> Callable[..., object]:
     if function is None:
         raise ConfigError(f"{file} does not define create_environment; write 'def create_environment(**kwargs): ...'")
     if not callable(function):
-        raise ConfigError(f"{file}: create_environment is a {_qualified_name(type(function))}; use a function")
+        raise ConfigError(f"{file}: create_environment is of type {_qualified_name(type(function))}; use a function")
     return function  # type: ignore[no-any-return]
 
 
