@@ -395,10 +395,10 @@ class Graph(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     EDGE_LINKS_FIELD_NUMBER: _ClassVar[int]
-    nodes: Array
-    edges: Array
-    edge_links: Array
-    def __init__(self, nodes: _Optional[_Union[Array, _Mapping]] = ..., edges: _Optional[_Union[Array, _Mapping]] = ..., edge_links: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+    nodes: Value
+    edges: Value
+    edge_links: Value
+    def __init__(self, nodes: _Optional[_Union[Value, _Mapping]] = ..., edges: _Optional[_Union[Value, _Mapping]] = ..., edge_links: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class Unencodable(_message.Message):
     __slots__ = ("type", "repr")
@@ -489,12 +489,14 @@ class TextSpace(_message.Message):
     def __init__(self, min_length: _Optional[int] = ..., max_length: _Optional[int] = ..., characters: _Optional[str] = ...) -> None: ...
 
 class DictSpace(_message.Message):
-    __slots__ = ("keys", "spaces")
+    __slots__ = ("keys", "spaces", "sort_keys_off")
     KEYS_FIELD_NUMBER: _ClassVar[int]
     SPACES_FIELD_NUMBER: _ClassVar[int]
+    SORT_KEYS_OFF_FIELD_NUMBER: _ClassVar[int]
     keys: _containers.RepeatedCompositeFieldContainer[Value]
     spaces: _containers.RepeatedCompositeFieldContainer[Space]
-    def __init__(self, keys: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...
+    sort_keys_off: bool
+    def __init__(self, keys: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ..., sort_keys_off: bool = ...) -> None: ...
 
 class TupleSpace(_message.Message):
     __slots__ = ("spaces",)

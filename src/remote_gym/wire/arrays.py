@@ -1,0 +1,231 @@
+"""NumPy arrays and scalars to messages and back."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remote_gym.config import Limits
+from remote_gym.errors import EncodingError
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+MAX_DIMENSIONS = 32  # NumPy 1's own bound; NumPy 2 would go to 64
+
+_LITTLE_ENDIAN = sys.byteorder == "little"
+
+_NUMBERS: dict[type[np.generic], pb.DType] = {
+    np.bool_: pb.BOOL,
+    np.int8: pb.INT8,
+    np.int16: pb.INT16,
+    np.int32: pb.INT32,
+    np.int64: pb.INT64,
+    np.uint8: pb.UINT8,
+    np.uint16: pb.UINT16,
+    np.uint32: pb.UINT32,
+    np.uint64: pb.UINT64,
+    np.float16: pb.FLOAT16,
+    np.float32: pb.FLOAT32,
+    np.float64: pb.FLOAT64,
+    np.complex64: pb.COMPLEX64,
+    np.complex128: pb.COMPLEX128,
+}
+
+_DTYPES: dict[int, np.dtype[Any]] = {code: np.dtype(scalar) for scalar, code in _NUMBERS.items()}
+
+# C's `long long` is a type of its own in NumPy, next to the int64 that it equals; so is `int` on some platforms.
+_CODES: dict[type[np.generic], pb.DType] = {
+    **{dtype.type: _NUMBERS[np.dtype(dtype.str).type] for dtype in map(np.dtype, "?bhilqBHILQefdFD")},
+    np.str_: pb.TEXT,
+    np.bytes_: pb.BYTES,
+}
+
+SCALAR_TYPES = frozenset(_CODES)
+"""The NumPy scalar types that have a wire form."""
+
+
+def dtype_code(dtype: np.dtype[Any]) -> pb.DType | None:
+    """The wire's name of a dtype, whatever its byte order; None where it has none."""
+    return _CODES.get(dtype.type)
+
+
+def number_dtype(code: int) -> np.dtype[Any]:
+    """The native dtype of a BOOL, an integer, a float or a complex.
+
+    Raises:
+        EncodingError: If the code is another or unknown.
+    """
+    dtype = _DTYPES.get(code)
+    if dtype is None:
+        raise EncodingError(f"dtype {_name(code)} where that of a number is needed")
+    return dtype
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """The elements in C order, little-endian."""
+    if _LITTLE_ENDIAN and array.dtype.byteorder != ">":
+        return array.tobytes()
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def from_bytes(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> NDArray[Any]:
+    """A writable array of its own memory, from little-endian elements in C order.
+
+    Args:
+        data: Holds at least as many bytes from `offset` on as the array needs.
+        dtype: A native dtype with a fixed size above 0.
+        shape: Its product fits memory.
+        offset: Where in `data` the elements begin, in bytes.
+
+    Raises:
+        EncodingError: If a bool is neither 0 nor 1.
+    """
+    wire_dtype = dtype if _LITTLE_ENDIAN else dtype.newbyteorder("<")
+    array: NDArray[Any] = np.ndarray(shape, wire_dtype, data, offset).astype(dtype, order="C")
+    if dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
+        raise EncodingError("a bool is neither 0 nor 1")
+    return array
+
+
+def scalar_to_bytes(value: np.generic) -> bytes:
+    """A NumPy number or bool, little-endian."""
+    return value.tobytes() if _LITTLE_ENDIAN else value.tobytes()[::-1]
+
+
+def array_obstacle(array: NDArray[Any], limits: Limits) -> str | None:
+    """Why an array has no wire form; None where it has one. Arrays of objects are not looked into."""
+    if type(array) is not np.ndarray:
+        return "a subclass of numpy.ndarray has no wire form; use numpy.asarray"
+    if array.dtype.type not in _CODES and array.dtype.kind != "O":
+        return f"dtype {array.dtype} has no wire form"
+    if array.ndim > MAX_DIMENSIONS:
+        return f"an array has {array.ndim} dimensions; at most {MAX_DIMENSIONS} can travel"
+    size = _room(array.shape, array.dtype.itemsize)
+    if size > limits.array_bytes:
+        return f"an array of {size} bytes is over the limit of {limits.array_bytes} (Limits.array_bytes)"
+    return None
+
+
+def encode_array(array: NDArray[Any], into: pb.Array) -> None:
+    """Write an array of bools, numbers or fixed-width texts.
+
+    Raises:
+        EncodingError: If its dtype has no wire form.
+    """
+    dtype = array.dtype
+    code = _CODES.get(dtype.type)
+    if code is None:
+        raise EncodingError(f"an array of dtype {dtype} has no wire form")
+    into.dtype = code
+    if array.ndim:
+        into.shape.extend(array.shape)
+    into.data = to_bytes(array)
+    if code >= pb.TEXT:
+        into.item_length = dtype.itemsize // 4 if code == pb.TEXT else dtype.itemsize
+    if dtype.byteorder == ">":
+        into.big_endian = True
+
+
+def decode_array(message: pb.Array, limits: Limits) -> NDArray[Any]:
+    """Read an array: writable, aligned, of its own memory.
+
+    Raises:
+        EncodingError: If dtype, shape and data do not fit each other, or are over the limits.
+    """
+    dtype = _dtype_of(message)
+    shape = checked_shape(message.shape, dtype.itemsize, limits)
+    data = message.data
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise EncodingError(f"{len(data)} bytes do not make an array of shape {shape} and dtype {dtype}")
+    if message.dtype == pb.TEXT:
+        _check_code_points(data)
+    if not dtype.itemsize:
+        return np.ndarray(shape, dtype)
+    array = from_bytes(data, dtype, shape)
+    if message.big_endian:
+        array = array.astype(dtype.newbyteorder(">"))
+    return array
+
+
+def encode_scalar(value: np.generic, into: pb.Array) -> None:
+    """Write a NumPy scalar of one of `SCALAR_TYPES`."""
+    if isinstance(value, np.str_):
+        # Not by way of an array, which would drop NUL characters at the end.
+        into.dtype, into.item_length = pb.TEXT, len(value)
+        into.data = value.encode("utf-32-le", "surrogatepass")
+    elif isinstance(value, np.bytes_):
+        into.dtype, into.item_length, into.data = pb.BYTES, len(value), bytes(value)
+    else:
+        into.dtype = _CODES[type(value)]
+        into.data = scalar_to_bytes(value)
+
+
+def decode_scalar(message: pb.Array, limits: Limits) -> np.generic:
+    """Read a NumPy scalar.
+
+    Raises:
+        EncodingError: If it has a shape, or dtype and data do not fit each other.
+    """
+    if message.shape:
+        raise EncodingError(f"a scalar has the shape {tuple(message.shape)}; it has to be ()")
+    array = decode_array(message, limits)
+    scalar: np.generic
+    if message.dtype == pb.TEXT:
+        scalar = np.str_(message.data.decode("utf-32-le", "surrogatepass"))
+    elif message.dtype == pb.BYTES:
+        scalar = np.bytes_(message.data)
+    else:
+        scalar = array.dtype.type(array[()])
+    return scalar
+
+
+def checked_shape(shape: Any, itemsize: int, limits: Limits) -> tuple[int, ...]:
+    """A shape that a peer sent, as a tuple.
+
+    Args:
+        shape: Sizes of the dimensions.
+        itemsize: Bytes per element.
+        limits: Bounds; `array_bytes` counts a dimension of size 0 as 1, so that no dimension can be giant.
+
+    Raises:
+        EncodingError: If there are too many dimensions, or too many elements.
+    """
+    if len(shape) > MAX_DIMENSIONS:
+        raise EncodingError(f"a shape has {len(shape)} dimensions; at most {MAX_DIMENSIONS} can travel")
+    sizes = tuple(shape)
+    if _room(sizes, itemsize) > limits.array_bytes:
+        raise EncodingError(f"shape {sizes} is over the limit of {limits.array_bytes} bytes (Limits.array_bytes)")
+    return sizes
+
+
+def _room(shape: tuple[int, ...], itemsize: int) -> int:
+    return math.prod(size or 1 for size in shape) * (itemsize or 1)
+
+
+def _dtype_of(message: pb.Array) -> np.dtype[Any]:
+    dtype = _DTYPES.get(message.dtype)
+    if dtype is not None:
+        if message.item_length:
+            raise EncodingError(f"item_length is {message.item_length} for {_name(message.dtype)}; it has to be absent")
+        return dtype
+    if message.dtype not in (pb.TEXT, pb.BYTES):
+        raise EncodingError(f"dtype {_name(message.dtype)} is unknown")
+    unit, letter = (4, "U") if message.dtype == pb.TEXT else (1, "S")
+    if message.item_length * unit > len(message.data) and len(message.data):
+        raise EncodingError(f"item_length is {message.item_length}, more than all of the {len(message.data)} bytes")
+    try:
+        return np.dtype(f"{letter}{message.item_length}")
+    except (TypeError, ValueError) as error:
+        raise EncodingError(f"item_length is {message.item_length}: {error}") from error
+
+
+def _check_code_points(data: bytes) -> None:
+    if np.frombuffer(data, "<u4").max(initial=0) > sys.maxunicode:
+        raise EncodingError("a text holds a code point beyond U+10FFFF")
+
+
+def _name(code: int) -> str:
+    return pb.DType.Name(code) if code in pb.DType.values() else str(code)

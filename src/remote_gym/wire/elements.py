@@ -1,0 +1,88 @@
+"""Observations and actions to messages and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remote_gym.config import Limits
+from remote_gym.errors import EncodingError, InvalidAction, InvalidObservation
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.conform import Mismatch, fit
+from remote_gym.wire.layout import Layout
+from remote_gym.wire.values import decode_value, encode_value
+
+
+def encode_observation(layout: Layout, observation: Any, into: pb.Transition, limits: Limits) -> None:
+    """Write an observation so that it arrives exactly as the environment returned it.
+
+    Raises:
+        InvalidObservation: If it does not fit its space, bounds aside.
+        EncodingError: If it fits, but has no wire form, such as a masked array or one over the limits.
+    """
+    packed = layout.pack(observation)
+    if packed is not None:
+        into.packed = packed
+        return
+    try:
+        fit(layout.space, observation)
+    except Mismatch as mismatch:
+        raise InvalidObservation(f"observation{mismatch}") from None
+    encode_value(observation, into.value, strict=True, limits=limits, path="observation")
+
+
+def decode_observation(layout: Layout, message: pb.Transition, limits: Limits) -> Any:
+    """Read an observation. Its arrays are writable and share no memory.
+
+    Raises:
+        EncodingError: If there is none, or it does not fit its space.
+    """
+    form = message.WhichOneof("observation")
+    if form == "packed":
+        return layout.unpack(message.packed)
+    if form is None:
+        raise EncodingError("a transition has no observation")
+    observation = decode_value(message.value, limits)
+    try:
+        fit(layout.space, observation)
+    except Mismatch as mismatch:
+        raise EncodingError(f"observation{mismatch}") from None
+    return observation
+
+
+def encode_action(layout: Layout, action: Any, into: pb.StepRequest, limits: Limits) -> None:
+    """Write an action, converted to its space's types as `remote_gym.wire.conform.fit` tells.
+
+    Raises:
+        InvalidAction: If it does not fit its space, bounds aside.
+        EncodingError: If it fits, but exceeds the limits.
+    """
+    packed = layout.pack(action)
+    if packed is None:
+        action = _fit_action(layout, action)
+        packed = layout.pack(action)
+    if packed is not None:
+        into.packed = packed
+    else:
+        encode_value(action, into.value, strict=True, limits=limits, path="action")
+
+
+def decode_action(layout: Layout, message: pb.StepRequest, limits: Limits) -> Any:
+    """Read an action. One that came as a Value is converted as `encode_action` would have.
+
+    Raises:
+        EncodingError: If there is none, or it cannot be read.
+        InvalidAction: If it does not fit its space, bounds aside.
+    """
+    form = message.WhichOneof("action")
+    if form == "packed":
+        return layout.unpack(message.packed)
+    if form is None:
+        raise EncodingError("a step has no action")
+    return _fit_action(layout, decode_value(message.value, limits))
+
+
+def _fit_action(layout: Layout, action: Any) -> Any:
+    try:
+        return fit(layout.space, action)
+    except Mismatch as mismatch:
+        raise InvalidAction(f"action{mismatch}") from None

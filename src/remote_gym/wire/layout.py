@@ -1,0 +1,167 @@
+"""The packed form of a space's elements: raw little-endian bytes, nothing else.
+
+Both ends compile the same layout from the same space, so neither names nor shapes travel. The proto file tells
+which elements have a packed form, and which bytes it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from remote_gym.errors import EncodingError
+from remote_gym.wire.arrays import from_bytes, scalar_to_bytes, to_bytes
+
+_Read = Callable[[bytes, int], Any]  # of all the bytes, and where in them the element begins
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How elements of a space are packed.
+
+    Attributes:
+        space: The space.
+        size: Bytes of a packed element; None where the space has no packed form.
+        pack: The packed form of an element; None where the space has none, or the element is not canonical, that
+            is, of exactly the type, dtype, shape and key order which the space would sample. Bounds do not matter.
+    """
+
+    space: gym.Space[Any]
+    size: int | None
+    pack: Callable[[Any], bytes | None]
+    _read: _Read
+
+    def unpack(self, data: bytes) -> Any:
+        """The element of a packed form: its arrays are writable and share no memory.
+
+        Raises:
+            EncodingError: If there is another number of bytes, or a bool is neither 0 nor 1.
+        """
+        if len(data) != self.size:
+            raise EncodingError(f"a packed element of {self.space} has {self.size} bytes, not {len(data)}")
+        return self._read(data, 0)
+
+
+class _Part(NamedTuple):
+    """The layout of a space or of a member of it."""
+
+    size: int
+    pack: Callable[[Any], bytes | None]
+    read: _Read
+
+
+def compile_layout(space: gym.Space[Any]) -> Layout:
+    """Work out the packed form of a space's elements.
+
+    A space without one has a layout as well, whose `pack` always gives None.
+    """
+    part = _part(space)
+    if part is None:
+        return Layout(space, None, lambda _element: None, lambda _data, _offset: None)
+    return Layout(space, part.size, part.pack, part.read)
+
+
+@functools.singledispatch
+def _part(_space: gym.Space[Any]) -> _Part | None:
+    return None
+
+
+@_part.register(spaces.Box)
+@_part.register(spaces.MultiDiscrete)
+@_part.register(spaces.MultiBinary)
+def _array_part(space: spaces.Box) -> _Part | None:
+    dtype, shape = space.dtype, space.shape
+    if not dtype.isnative:
+        return None
+
+    def pack(element: Any) -> bytes | None:
+        if type(element) is not np.ndarray or element.dtype != dtype or element.shape != shape:
+            return None
+        return to_bytes(element)
+
+    def read(data: bytes, offset: int) -> Any:
+        return from_bytes(data, dtype, shape, offset)
+
+    return _Part(math.prod(shape) * dtype.itemsize, pack, read)
+
+
+@_part.register(spaces.Discrete)
+def _discrete_part(space: spaces.Discrete) -> _Part:
+    dtype = np.dtype(space.dtype)
+    scalar_type = dtype.type
+
+    def pack(element: Any) -> bytes | None:
+        return scalar_to_bytes(element) if type(element) is scalar_type else None
+
+    def read(data: bytes, offset: int) -> Any:
+        return from_bytes(data, dtype, (), offset)[()]
+
+    return _Part(dtype.itemsize, pack, read)
+
+
+@_part.register(spaces.Dict)
+def _dict_part(space: spaces.Dict) -> _Part | None:
+    keys = tuple(space.spaces)
+    members = _parts(space.spaces.values())
+    if members is None:
+        return None
+
+    def pack(element: Any) -> bytes | None:
+        # An OrderedDict, which Gymnasium sampled before 1.0, would arrive as a dict in any form.
+        if type(element) not in (dict, OrderedDict) or tuple(element) != keys:
+            return None
+        return _join(members, element.values())
+
+    def read(data: bytes, offset: int) -> dict[Any, Any]:
+        return dict(zip(keys, _read_each(members, data, offset), strict=True))
+
+    return _Part(sum(member.size for member in members), pack, read)
+
+
+@_part.register(spaces.Tuple)
+def _tuple_part(space: spaces.Tuple) -> _Part | None:
+    members = _parts(space.spaces)
+    if members is None:
+        return None
+
+    def pack(element: Any) -> bytes | None:
+        if type(element) is not tuple or len(element) != len(members):
+            return None
+        return _join(members, element)
+
+    def read(data: bytes, offset: int) -> tuple[Any, ...]:
+        return tuple(_read_each(members, data, offset))
+
+    return _Part(sum(member.size for member in members), pack, read)
+
+
+def _parts(members: Any) -> list[_Part] | None:
+    parts = [_part(member) for member in members]
+    known = [part for part in parts if part is not None]
+    return known if len(known) == len(parts) else None
+
+
+def _join(members: list[_Part], elements: Any) -> bytes | None:
+    pieces = []
+    for member, element in zip(members, elements, strict=True):
+        piece = member.pack(element)
+        if piece is None:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _read_each(members: list[_Part], data: bytes, offset: int) -> list[Any]:
+    elements = []
+    for member in members:
+        elements.append(member.read(data, offset))
+        offset += member.size
+    return elements

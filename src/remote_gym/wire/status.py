@@ -1,0 +1,85 @@
+"""Errors to messages and back."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from gymnasium.error import ResetNeeded
+
+from remote_gym import errors
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.unencodable import type_name
+
+TEXT_LENGTH = 4 * 2**20
+"""Characters that remain of a message or a traceback."""
+
+_KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
+    errors.ConfigError: pb.ErrorDetail.CONFIG,
+    errors.EncodingError: pb.ErrorDetail.ENCODING,
+    errors.SessionLost: pb.ErrorDetail.SESSION_LOST,
+    errors.ServerFull: pb.ErrorDetail.SERVER_FULL,
+    errors.NotPermitted: pb.ErrorDetail.NOT_PERMITTED,
+    errors.OutOfSequence: pb.ErrorDetail.OUT_OF_SEQUENCE,
+    errors.InvalidAction: pb.ErrorDetail.INVALID_ACTION,
+    errors.InvalidObservation: pb.ErrorDetail.INVALID_OBSERVATION,
+    errors.ProtocolMismatch: pb.ErrorDetail.PROTOCOL_MISMATCH,
+    ResetNeeded: pb.ErrorDetail.RESET_NEEDED,
+}
+_TYPES: dict[int, Callable[[str], Exception]] = {kind: error_type for error_type, kind in _KINDS.items()}
+
+
+def encode_error(error: BaseException) -> pb.ErrorDetail:
+    """Write an exception.
+
+    One of our own, or Gymnasium's `ResetNeeded`, travels as what it is. Any other, `SystemExit` among them, is the
+    environment's: it travels as its type's name, its message and its traceback.
+    """
+    if isinstance(error, errors.RemoteEnvironmentError):
+        return _environment_error(error.remote_type, error.remote_message, error.remote_traceback)
+    kind = next((_KINDS[cls] for cls in type(error).__mro__ if cls in _KINDS), None)
+    if kind is None:
+        return _environment_error(type_name(error), _message_of(error), _traceback_of(error))
+    return pb.ErrorDetail(kind=kind, message=_text(_message_of(error)))
+
+
+def decode_error(detail: pb.ErrorDetail) -> Exception:
+    """Read an exception, to be raised."""
+    if detail.kind == pb.ErrorDetail.ENVIRONMENT:
+        return errors.RemoteEnvironmentError(detail.remote_type, detail.remote_message, detail.remote_traceback)
+    error_type = _TYPES.get(detail.kind)
+    if error_type is None:
+        return errors.RemoteGymError(
+            f"an error of kind {detail.kind}, which this version does not know: {detail.message}"
+        )
+    return error_type(detail.message)
+
+
+def _environment_error(name: str, message: str, trace: str) -> pb.ErrorDetail:
+    return pb.ErrorDetail(
+        kind=pb.ErrorDetail.ENVIRONMENT,
+        message=_text(f"{name}: {message}"),
+        remote_type=_text(name),
+        remote_message=_text(message),
+        remote_traceback=_text(trace),
+    )
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except (Exception, SystemExit) as failure:  # noqa: BLE001 - a stranger's __str__ may raise anything
+        return f"<{type(failure).__name__} in str() of the exception>"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except (Exception, SystemExit) as failure:  # noqa: BLE001 - it asks the exception for its notes and causes
+        return f"<{type(failure).__name__} while the traceback was formatted>"
+
+
+def _text(text: str) -> str:
+    if len(text) > TEXT_LENGTH:
+        text = f"{text[:TEXT_LENGTH]}... ({len(text)} characters)"
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,115 @@
+"""Messages on a socket, each preceded by its length: four bytes, big-endian.
+
+`MessageSocket` knows a socket's ``recv`` and ``sendall`` only, which an ``ssl.SSLSocket`` has as well, apart from
+``sendmsg``, which it does without where the socket is encrypted. A variant that polls before it blocks replaces
+`MessageSocket.read` alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
+
+HEADER_BYTES = 4
+_CHUNK = 2**16
+
+
+class MessageSocket:
+    """One end of a connected, blocking stream socket, which it owns.
+
+    Not for use by several threads at once, but one may send while another receives. After any error but an
+    `EncodingError` raised by `send` the stream is out of step, and all that is left is to close it.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self._socket = sock
+        self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._rest = b""
+        self._gathers = hasattr(sock, "sendmsg") and not isinstance(sock, ssl.SSLSocket)
+
+    def send(self, data: bytes) -> None:
+        """Send one message.
+
+        Raises:
+            EncodingError: If it is over the limit; nothing was sent.
+            ConnectionLost: If the other end is gone.
+            DeadlineExceeded: If the socket has a timeout and the other end did not read.
+        """
+        if len(data) > self._limit:
+            raise EncodingError(f"a message of {len(data)} bytes is over the limit of {self._limit}")
+        header = len(data).to_bytes(HEADER_BYTES, "big")
+        try:
+            # One call for header and payload, or Nagle's algorithm holds the payload back. A large one is not copied.
+            if len(data) <= _CHUNK or not self._gathers:
+                self._socket.sendall(header + data)
+            else:
+                sent = self._socket.sendmsg([header, data])
+                self._socket.sendall(header[sent:])  # nothing, unless the buffer took less than four bytes
+                self._socket.sendall(memoryview(data)[max(sent - HEADER_BYTES, 0) :])
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"a message of {len(data)} bytes was not read in time") from error
+        except OSError as error:
+            raise ConnectionLost(f"sending failed: {error}") from error
+
+    def receive(self) -> bytes | None:
+        """Wait for the next message; None where the other end closed after the last one.
+
+        Raises:
+            EncodingError: If its length is over the limit.
+            ConnectionLost: If the connection breaks, or ends within a message.
+            DeadlineExceeded: If the socket has a timeout and nothing came.
+        """
+        begun = self._rest or self.read(_CHUNK)
+        if not begun:
+            return None
+        while len(begun) < HEADER_BYTES:
+            begun += self._read_more()
+        length = int.from_bytes(begun[:HEADER_BYTES], "big")
+        if length > self._limit:
+            raise EncodingError(f"a message of {length} bytes is announced; the limit is {self._limit}")
+        end = HEADER_BYTES + length
+        if len(begun) >= end:
+            self._rest = begun[end:]
+            return begun[HEADER_BYTES:end]
+        self._rest = b""
+        return self._receive_rest(begun[HEADER_BYTES:], length)
+
+    def _receive_rest(self, begun: bytes, length: int) -> bytes:
+        parts, received = [begun], len(begun)
+        while received < length:
+            # No more than has come already is asked for, so that an announced length costs nothing by itself.
+            part = self._read_more(min(length - received, max(_CHUNK, received)))
+            parts.append(part)
+            received += len(part)
+        return b"".join(parts)
+
+    def _read_more(self, size: int = _CHUNK) -> bytes:
+        data = self.read(size)
+        if not data:
+            raise ConnectionLost("the connection ended within a message")
+        return data
+
+    def read(self, size: int) -> bytes:
+        """Wait for some bytes, at most `size`; none at the end of the stream."""
+        try:
+            return self._socket.recv(size)
+        except TimeoutError as error:
+            raise DeadlineExceeded("no message came in time") from error
+        except OSError as error:
+            raise ConnectionLost(f"receiving failed: {error}") from error
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once closed."""
+        return self._socket.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes were read ahead, which waiting for the descriptor would not tell."""
+        return bool(self._rest)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
