@@ -168,12 +168,13 @@ def load_authority(ca: Path, ca_key: Path) -> Authority:
     Raises:
         ConfigError: Naming the file, if it cannot be read, is of another kind, has expired, or the two do not match.
     """
+    ca_pem, ca_key_pem = _read(ca), _read(ca_key)
     try:
-        certificate = x509.load_pem_x509_certificate(_read(ca))
+        certificate = x509.load_pem_x509_certificate(ca_pem)
     except ValueError as error:
         raise ConfigError(f"{ca} is not a certificate in PEM form; use the authority's, such as ca.pem") from error
     try:
-        key = load_pem_private_key(_read(ca_key), password=None)
+        key = load_pem_private_key(ca_key_pem, password=None)
     except TypeError as error:
         raise ConfigError(
             f"{ca_key} is encrypted; decrypt it first: openssl pkey -in {ca_key} -out ca-key.pem"
@@ -215,7 +216,7 @@ def _blame(path: Path | None) -> Iterator[None]:
 
 
 def _files(directory: Path, name: str) -> CertificateFiles:
-    if not name or Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"name is {name!r}; use a plain file name without ending, such as 'server'")
     return CertificateFiles(certificate=directory / f"{name}.pem", private_key=directory / f"{name}-key.pem")
 

@@ -14,7 +14,7 @@ _NAME = rf"{_LABEL}(\.{_LABEL})*"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _DNS = re.compile(rf"(\*\.)?{_NAME}")
 _EMAIL = re.compile(rf"{_ATOM}(\.{_ATOM})*@{_NAME}")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+-]*:[!-~]+")
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://|urn:)[!-~]+")
 _PORT = re.compile(r"(.*[^:]|\[.*\]):[0-9]+")
 _PLACEHOLDER = re.compile(r".*[<>{}$].*|[A-Z0-9]+(_[A-Z0-9]+)+")
 
@@ -44,7 +44,7 @@ def parse_hosts(texts: Sequence[str]) -> Hosts:
             addresses.append(address)
         elif _EMAIL.fullmatch(text):
             emails.append(text)
-        elif _URI.fullmatch(text) and not _PORT.fullmatch(text):
+        elif _URI.fullmatch(text):
             uris.append(text)
         elif _is_dns_name(text):
             dns.append(text)

@@ -65,10 +65,10 @@ def sign_authority(request: CertificateRequest, key: PrivateKey, now: datetime) 
     Raises:
         ConfigError: If the request has no name at all, or another field that does not work.
     """
-    if not request.common_name and not request.names:
-        raise ConfigError("CN is missing; an authority needs a name, such as 'My authority'")
     settings = request.authority or AuthorityRequest()
     subject = _subject(request)
+    if not list(subject):
+        raise ConfigError("CN is missing; an authority needs a name, such as 'My authority'")
     addresses = Hosts(addresses=parse_hosts(request.hosts).addresses)
     if len(addresses.addresses) < len(request.hosts):
         log.warning("an authority is not for hosts: of %s only IP addresses go into its certificate", request.hosts)
@@ -76,7 +76,7 @@ def sign_authority(request: CertificateRequest, key: PrivateKey, now: datetime) 
     builder = builder.add_extension(_key_usage(["cert sign", "crl sign"]), critical=True)
     builder = builder.add_extension(x509.BasicConstraints(True, settings.path_length), critical=True)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    return _add_names(builder, addresses).sign(key, _hash(key))
+    return _add_hosts(builder, addresses, subject).sign(key, _hash(key))
 
 
 def sign_certificate(
@@ -98,7 +98,8 @@ def sign_certificate(
     if request.authority is not None:
         raise ConfigError("ca is only for an authority's request; leave it out of a server's or client's")
     issuer = authority.certificate
-    builder = _builder(_subject(request), _name_of(issuer), key, profile.expiry, profile.backdate, now)
+    subject = _subject(request)
+    builder = _builder(subject, _name_of(issuer), key, profile.expiry, profile.backdate, now)
     extended = [x509.ObjectIdentifier(EXTENDED_USAGES[usage]) for usage in profile.usages if usage in EXTENDED_USAGES]
     simple = [usage for usage in profile.usages if usage not in EXTENDED_USAGES]
     if simple:
@@ -108,7 +109,7 @@ def sign_certificate(
     builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     builder = _add_issuer_key(builder, issuer)
-    return _add_names(builder, hosts).sign(authority.private_key, _hash(authority.private_key))
+    return _add_hosts(builder, hosts, subject).sign(authority.private_key, _hash(authority.private_key))
 
 
 def check_authority(authority: Authority, now: datetime) -> None:
@@ -137,9 +138,8 @@ def _builder(
 ) -> x509.CertificateBuilder:
     # To the minute and half up, then backdated for peers whose clock is late: cfssl's rule.
     start = (now + timedelta(seconds=30)).replace(second=0, microsecond=0) - backdate
-    end = start + expiry
-    if end <= now:
-        raise ConfigError(f"expiry is {expiry}, of which {backdate} lie in the past already; use a longer one")
+    if expiry < backdate + timedelta(minutes=1):
+        raise ConfigError(f"expiry is {expiry}, of which {backdate} lie in the past; use at least a minute more")
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -147,7 +147,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start.astimezone(timezone.utc))
-        .not_valid_after(end.astimezone(timezone.utc))
+        .not_valid_after((start + expiry).astimezone(timezone.utc))
     )
 
 
@@ -213,14 +213,17 @@ def _add_issuer_key(builder: x509.CertificateBuilder, issuer: x509.Certificate) 
     return builder.add_extension(key, critical=False)
 
 
-def _add_names(builder: x509.CertificateBuilder, hosts: Hosts) -> x509.CertificateBuilder:
+def _add_hosts(builder: x509.CertificateBuilder, hosts: Hosts, subject: x509.Name) -> x509.CertificateBuilder:
     names: list[x509.GeneralName] = [
         *(x509.DNSName(name) for name in hosts.dns),
         *(x509.RFC822Name(email) for email in hosts.emails),
         *(x509.IPAddress(address) for address in hosts.addresses),
         *(x509.UniformResourceIdentifier(uri) for uri in hosts.uris),
     ]
-    return builder.add_extension(x509.SubjectAlternativeName(names), critical=False) if names else builder
+    if not names:
+        return builder
+    # Critical where nothing else says whose certificate it is: RFC 5280, 4.2.1.6.
+    return builder.add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
 
 
 def _hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
