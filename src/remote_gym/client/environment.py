@@ -211,10 +211,14 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
-        return {**self.__dict__, "_session": None, "_was_reset": False, "_window": None, "latest_image": None}
+        state = {**self.__dict__, "_session": None, "_was_reset": False, "_window": None, "latest_image": None}
+        del state["_observation_layout"], state["_action_layout"]  # made of functions
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._observation_layout = compile_layout(self.observation_space)
+        self._action_layout = compile_layout(self.action_space)
         if self.render_mode == "human":
             self._window = Window()
 
@@ -288,6 +292,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _make_spec(self, description: pb.Description) -> EnvSpec:
         spec = description.spec
+        paths = self.client_credentials_paths
         return EnvSpec(
             id=spec.id,
             entry_point="remote_gym:RemoteEnvironment",
@@ -300,7 +305,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
                 "url": self.url,
                 "port": self.port,
                 "remote_args": self.remote_args,
-                "client_credentials_paths": self.client_credentials_paths,
+                # As texts, since a spec can be written as JSON.
+                "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
                 "render_mode": self.render_mode,
                 "frames": self._frames,
                 **self._changed_options,

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_gym.testing import LoopbackServer, loopback_server
+
+ENVIRONMENTS = Path(__file__).parents[1] / "environments.py"
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An entrypoint has to be below the server's working directory.
+    monkeypatch.chdir(ENVIRONMENTS.parent)
+
+
+@pytest.fixture
+def obedient() -> dict[str, Any]:
+    """Arguments for a server of `environments.Obedient`."""
+    return {"entrypoint": "environments.py"}
+
+
+@pytest.fixture(params=["process", "thread"])
+def use_thread(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "thread")
+
+
+@pytest.fixture
+def server(obedient: dict[str, Any], use_thread: bool) -> Iterator[LoopbackServer]:
+    """A server over mutual TLS, with its environments in processes, then in threads."""
+    with loopback_server(obedient, use_thread=use_thread) as running:
+        yield running
+
+
+@pytest.fixture
+def process_server(obedient: dict[str, Any]) -> Iterator[LoopbackServer]:
+    with loopback_server(obedient) as running:
+        yield running

@@ -1,0 +1,177 @@
+"""What a client sees is what the environment returned."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import remote_gym
+from environments import ACTION
+from remote_gym import ConfigError, RemoteEnvironment, RemoteEnvironmentError
+from remote_gym.testing import find_difference
+from waiting import wait_until
+
+
+def test_rewards_and_flags_keep_their_kind(server):
+    environment = server.environment()
+    environment.reset()
+    _, reward, terminated, truncated, _ = environment.step(ACTION["step"])
+    assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
+    returned = environment.step(ACTION["numpy_flags"])[1:4]
+    assert find_difference((np.float32(0.5), np.True_, np.False_), returned) is None
+
+
+def test_observations_keep_a_kind_that_the_space_would_not_sample(server):
+    environment = server.environment()
+    environment.reset()
+    observation, reward, *_ = environment.step(ACTION["python_kinds"])
+    assert type(observation["count"]) is int
+    assert observation["position"].dtype == np.float64
+    assert type(reward) is int
+
+
+def test_observations_are_writable_and_share_no_memory(server):
+    environment = server.environment()
+    first, _ = environment.reset()
+    second, *_ = environment.step(ACTION["step"])
+    assert not np.shares_memory(first["position"], second["position"])
+    second["position"][:] = 7
+
+
+def test_options_and_the_kind_of_an_action_reach_the_environment(server):
+    environment = server.environment()
+    options = {"list": [1, 2.5, None], ("a", 1): np.arange(3), "nested": {"b": b"x"}}
+    _, info = environment.reset(seed=3, options=options)
+    assert find_difference(options, info["options"]) is None
+    assert type(environment.step(0)[4]["action"]) is int
+    assert type(environment.step(np.int64(0))[4]["action"]) is np.int64
+    assert type(environment.step(np.int8(0))[4]["action"]) is np.int64
+
+
+def test_the_environment_runs_in_the_main_thread_of_a_process_of_its_own(process_server):
+    environment = process_server.environment()
+    _, info = environment.reset()
+    assert info["main"]
+    assert info["thread"] == "MainThread"
+
+
+def test_env_ids_are_the_lowest_free(server):
+    first, second = server.environment(), server.environment()
+    assert [each.reset()[1]["env_id"] for each in (first, second)] == [0, 1]
+
+
+def test_metadata_arrives_without_what_has_no_wire_form(server):
+    environment = server.environment()
+    assert environment.metadata == {"render_modes": ["rgb_array", "human"], "render_fps": 12}
+    assert environment.spec is None
+
+
+def test_frames_come_with_observations_when_asked_for_and_may_change_shape(server):
+    environment = server.environment(render_mode="rgb_array")
+    assert environment.render_mode == "rgb_array"
+    assert environment.render() is None
+    environment.reset()
+    assert environment.render().shape == (4, 6, 3)
+    environment.step(ACTION["step"])
+    frame = environment.render()
+    assert frame.shape == (5, 6, 3)
+    assert (frame == 1).all()
+    assert environment.latest_image is frame
+
+
+def test_frames_on_demand_are_rendered_when_asked_for(server):
+    environment = server.environment(render_mode="rgb_array", frames="on_demand")
+    environment.reset()
+    environment.step(ACTION["raise_in_render"])
+    with pytest.raises(RemoteEnvironmentError, match="painter"):
+        environment.render()
+    assert environment.latest_image is None
+
+
+def test_no_frame_is_rendered_or_sent_when_none_is_asked_for(server):
+    environment = server.environment()
+    environment.reset()
+    environment.step(ACTION["raise_in_render"])
+    assert environment.render() is None
+
+
+def test_exposed_names_can_be_called_and_read_and_nothing_else(server):
+    environment = server.environment()
+    assert environment.call("add", 2, b=3) == 5
+    assert environment.add(2) == 2
+    assert environment.call("difficulty") == environment.difficulty == 3
+    assert environment.as_static() == "static"
+    assert environment.action_masks().all()
+    assert environment.get_wrapper_attr("action_masks")().all()
+    with pytest.raises(AttributeError, match="hidden"):
+        _ = environment.hidden
+    with pytest.raises(RemoteEnvironmentError, match="not exposed"):
+        environment.call("hidden")
+    with pytest.raises(RemoteEnvironmentError, match="nothing here"):
+        environment.call("fail")
+
+
+def test_a_pickled_copy_opens_a_session_of_its_own_at_its_next_reset(server):
+    environment = server.environment()
+    environment.reset()
+    environment.step(ACTION["step"])
+    copied = pickle.loads(pickle.dumps(environment))
+    assert server.server.session_count == 1
+    assert copied.observation_space == environment.observation_space
+    _, info = copied.reset()
+    assert server.server.session_count == 2
+    assert info["env_id"] == 1
+    assert environment.step(ACTION["step"])[0]["count"] == 2
+    copied.close()
+    copy.deepcopy(environment).close()
+
+
+def test_the_constructor_runs_once_for_each_session(server, tmp_path):
+    log = tmp_path / "log"
+    environment = server.environment(remote_args={"entrypoint_kwargs": {"log": str(log)}})
+    environment.reset()
+    environment.step(ACTION["step"])
+    environment.close()
+    wait_until(lambda: "close" in log.read_text())
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["open", "reset", "step", "close"]
+
+
+def test_close_is_idempotent_and_reset_opens_again(server):
+    environment = server.environment()
+    environment.reset()
+    environment.close()
+    environment.close()
+    wait_until(lambda: server.server.session_count == 0)
+    environment.reset()
+    assert server.server.session_count == 1
+
+
+def test_gym_make_makes_one(server):
+    assert remote_gym
+    environment = gym.make(
+        "remote_gym/Remote-v0",
+        url=server.server.url,
+        port=server.server.port,
+        client_credentials_paths=server.client_credentials_paths,
+        render_mode="rgb_array",
+    )
+    try:
+        environment.reset(seed=1)
+        environment.step(ACTION["step"])
+        assert environment.render().shape == (5, 6, 3)
+        assert isinstance(environment.unwrapped, RemoteEnvironment)
+    finally:
+        environment.close()
+
+
+def test_unknown_arguments_are_refused(server):
+    with pytest.raises(ConfigError, match="entry_point"):
+        server.environment(remote_args={"entry_point": "x"})
+    with pytest.raises(ConfigError, match="on_demand"):
+        server.environment(frames="sometimes")
+    with pytest.raises(TypeError, match="step_timout"):
+        server.environment(step_timout=3)

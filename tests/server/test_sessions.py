@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+
+from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
+from remote_gym.server.sessions import REMEMBERED, Sessions
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sessions(clock: Clock) -> Sessions:
+    return Sessions(max_sessions=3, lease=60.0, clock=clock)
+
+
+def test_a_session_is_found_by_its_id_token_and_owner(sessions):
+    session = sessions.open("alice")
+    assert sessions.find(session.id, session.token, "alice") is session
+
+
+def test_an_unknown_session_is_lost(sessions):
+    with pytest.raises(SessionLost, match="no such session"):
+        sessions.find("nobody", "token", "alice")
+
+
+@pytest.mark.parametrize("token", ["", "x", "ü", "\udcff"])
+def test_a_wrong_token_is_refused(sessions, token):
+    session = sessions.open("alice")
+    with pytest.raises(NotPermitted, match="token"):
+        sessions.find(session.id, token, "alice")
+
+
+def test_another_identity_is_refused_even_with_the_token(sessions):
+    session = sessions.open("alice")
+    with pytest.raises(NotPermitted, match="'mallory'"):
+        sessions.find(session.id, session.token, "mallory")
+
+
+def test_a_token_does_not_show_in_the_repr(sessions):
+    session = sessions.open("alice")
+    assert session.token not in repr(session)
+
+
+def test_one_more_than_max_sessions_is_refused_until_one_ends(sessions):
+    first, _, _ = (sessions.open("alice") for _ in range(3))
+    with pytest.raises(ServerFull, match="3 sessions"):
+        sessions.open("alice")
+    sessions.end(first, "closed")
+    sessions.open("alice")
+    assert len(sessions) == 3
+
+
+def test_env_ids_are_the_lowest_free_and_wait_for_the_old_environment(sessions):
+    zero, one, _ = (sessions.open("alice") for _ in range(3))
+    sessions.end(zero, "closed")
+    assert sessions.open("alice").env_id == 3
+    sessions.release(zero)
+    sessions.end(one, "closed")
+    assert sessions.open("alice").env_id == 0
+
+
+def test_a_session_that_nobody_uses_expires_after_its_lease(sessions, clock):
+    session = sessions.open("alice")
+    clock.now += 59.9
+    assert sessions.expired() == []
+    clock.now += 0.1
+    assert sessions.expired() == [session]
+
+
+def test_the_lease_stands_still_while_somebody_uses_the_session(sessions, clock):
+    session = sessions.open("alice")
+    sessions.enter(session)
+    sessions.attach(session)
+    clock.now += 1000
+    sessions.leave(session)
+    assert sessions.expired() == []
+    sessions.leave(session)
+    assert sessions.expired() == []
+    clock.now += 60
+    assert sessions.expired() == [session]
+
+
+def test_a_newer_attachment_cuts_off_the_older(sessions):
+    session = sessions.open("alice")
+    older = sessions.attach(session)
+    newer = sessions.attach(session)
+    sessions.check_epoch(session, newer)
+    with pytest.raises(OutOfSequence, match="newer connection"):
+        sessions.check_epoch(session, older)
+
+
+def test_what_asks_of_an_ended_session_is_told_why_it_ended(sessions):
+    session = sessions.open("alice")
+    epoch = sessions.attach(session)
+    assert sessions.end(session, "its worker was ended by SIGKILL")
+    with pytest.raises(SessionLost, match="SIGKILL"):
+        sessions.check_epoch(session, epoch)
+    with pytest.raises(SessionLost, match="SIGKILL"):
+        sessions.find(session.id, session.token, "alice")
+
+
+def test_a_session_ends_once(sessions):
+    session = sessions.open("alice")
+    assert sessions.end(session, "first")
+    assert not sessions.end(session, "second")
+    with pytest.raises(SessionLost, match="first"):
+        sessions.find(session.id, session.token, "alice")
+
+
+def test_memory_of_ended_sessions_is_bounded(clock):
+    sessions = Sessions(max_sessions=1, lease=60.0, clock=clock)
+    first = sessions.open("alice")
+    sessions.end(first, "long ago")
+    for _ in range(REMEMBERED):
+        sessions.end(sessions.open("alice"), "recently")
+    with pytest.raises(SessionLost, match="no such session"):
+        sessions.find(first.id, first.token, "alice")
