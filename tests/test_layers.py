@@ -24,8 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": BOTH_ENDS,
     "server": {*BOTH_ENDS, "certs"},
     "registration": {"client", "errors", "config"},
+    "play": {*BOTH_ENDS, "client"},
     "testing": EVERYTHING,
     "cli": EVERYTHING,
+    "__main__": {"cli"},
     "__init__": EVERYTHING,
 }
 GRPC = {"grpc", "grpc_health", "grpc_reflection"}

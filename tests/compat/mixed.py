@@ -23,7 +23,7 @@ from remote_gym import create_remote_environment_server
 server = create_remote_environment_server({"entrypoint_kwargs": {"id": sys.argv[1]}}, url="localhost", port=0)
 print(server.port, flush=True)
 sys.stdin.read()
-server.stop(None)
+server.stop().wait(30)
 """
 
 
