@@ -142,12 +142,8 @@ def decode_array(message: pb.Array, limits: Limits) -> NDArray[Any]:
         raise EncodingError(f"{len(data)} bytes do not make an array of shape {shape} and dtype {dtype}")
     if message.dtype == pb.TEXT:
         _check_code_points(data)
-    if not dtype.itemsize:
-        return np.ndarray(shape, dtype)
-    array = from_bytes(data, dtype, shape)
-    if message.big_endian:
-        array = array.astype(dtype.newbyteorder(">"))
-    return array
+    array: NDArray[Any] = from_bytes(data, dtype, shape) if dtype.itemsize else np.ndarray(shape, dtype)
+    return array.astype(dtype.newbyteorder(">")) if message.big_endian else array
 
 
 def encode_scalar(value: np.generic, into: pb.Array) -> None:

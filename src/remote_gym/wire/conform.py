@@ -70,8 +70,10 @@ def fit(space: gym.Space[Any], element: Any) -> Any:
 @fit.register(spaces.Box)
 @fit.register(spaces.MultiDiscrete)
 @fit.register(spaces.MultiBinary)
-def _fit_box(space: spaces.Box, element: Any) -> NDArray[Any]:
-    return _fit_array(element, space.dtype, space.shape)
+def _fit_box(space: spaces.Box, element: Any) -> Any:
+    array = _fit_array(element, space.dtype, space.shape)
+    # Where the shape is (), a NumPy scalar serves as well: Gymnasium itself samples one from an integer box.
+    return array[()] if isinstance(element, np.generic) else array
 
 
 @fit.register(spaces.Discrete)
@@ -98,7 +100,7 @@ def _fit_dict(space: spaces.Dict, element: Any) -> dict[Any, Any]:
 
 
 @fit.register(spaces.Tuple)
-def _fit_tuple(space: spaces.Tuple, element: Any) -> tuple[Any, ...]:
+def _fit_tuple(space: spaces.Tuple[Any], element: Any) -> tuple[Any, ...]:
     _check_length(space, element)
     pairs = enumerate(zip(space.spaces, element, strict=True))
     return tuple(_fit_member(member, item, index) for index, (member, item) in pairs)
@@ -185,7 +187,7 @@ def _fit_stacked_dict(space: spaces.Dict, element: Any) -> dict[Any, Any]:
 
 
 @_fit_stacked.register(spaces.Tuple)
-def _fit_stacked_tuple(space: spaces.Tuple, element: Any) -> tuple[Any, ...]:
+def _fit_stacked_tuple(space: spaces.Tuple[Any], element: Any) -> tuple[Any, ...]:
     _check_length(space, element)
     pairs = enumerate(zip(space.spaces, element, strict=True))
     return tuple(_fit_member(member, item, index, stacked=True) for index, (member, item) in pairs)
@@ -200,7 +202,7 @@ def _members_of(space: spaces.Dict, element: Any) -> dict[Any, gym.Space[Any]]:
     return members
 
 
-def _check_length(space: spaces.Tuple, element: Any) -> None:
+def _check_length(space: spaces.Tuple[Any], element: Any) -> None:
     sized = isinstance(element, tuple | list) or (isinstance(element, np.ndarray) and element.ndim)
     if not sized or len(element) != len(space.spaces):
         raise Mismatch(f"tuple of length {len(space.spaces)}", describe(element))

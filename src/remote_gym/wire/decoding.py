@@ -98,27 +98,35 @@ def _decode_dict(message: pb.Value, state: _Decoding) -> dict[Any, Any]:
             "it has to have as many values as names, or as keys"
         )
     state.enter(len(values))
+    found = [_decode(value, state) for value in values]
     if names:
         _check_received("a str", max(map(len, names)), state)
-        found = dict(zip(names, [_decode(value, state) for value in values], strict=True))
+        entries = dict(zip(names, found, strict=True))
+        if len(entries) != len(names):
+            raise EncodingError("a dict has a name twice")
     else:
-        found = dict_of([_decode(key, state) for key in keys], [_decode(value, state) for value in values])
-    if len(found) != len(values):
-        raise EncodingError("a dict has a key twice")
+        entries = dict_of([_decode(key, state) for key in keys], found)
     state.depth -= 1
-    return found
+    return entries
 
 
 def dict_of(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
+    """A dict of as many keys as values.
+
+    Raises:
+        EncodingError: If a key cannot be one or is there twice, or too many keys have the same hash.
+    """
     try:
-        # Numbers can be chosen so that their hashes are equal, which would take quadratic time.
-        if len(keys) > _COLLIDING_KEYS and max(Counter(map(hash, keys)).values()) > _COLLIDING_KEYS:
-            raise EncodingError(f"a dict has more than {_COLLIDING_KEYS} keys of the same hash")
-        return dict(zip(keys, values, strict=True))
-    except EncodingError:
-        raise
-    except (TypeError, ValueError, ArithmeticError) as error:
+        hashes = Counter(map(hash, keys))
+    except TypeError as error:
         raise EncodingError(f"a dict has a key that cannot be one: {error}") from error
+    # Numbers can be chosen so that their hashes are equal, which would take quadratic time.
+    if len(keys) > _COLLIDING_KEYS and max(hashes.values()) > _COLLIDING_KEYS:
+        raise EncodingError(f"a dict has more than {_COLLIDING_KEYS} keys of the same hash")
+    found = dict(zip(keys, values, strict=True))
+    if len(found) != len(keys):
+        raise EncodingError("a dict has a key twice")
+    return found
 
 
 def _decode_object_array(message: pb.Value, state: _Decoding) -> NDArray[Any]:

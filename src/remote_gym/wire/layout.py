@@ -127,7 +127,7 @@ def _dict_part(space: spaces.Dict) -> _Part | None:
 
 
 @_part.register(spaces.Tuple)
-def _tuple_part(space: spaces.Tuple) -> _Part | None:
+def _tuple_part(space: spaces.Tuple[Any]) -> _Part | None:
     members = _parts(space.spaces)
     if members is None:
         return None

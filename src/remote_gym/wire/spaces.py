@@ -1,15 +1,12 @@
-"""Spaces to messages and back: rebuilt, a space is equal, and samples alike from the same seed."""
+"""Spaces to messages, from which they are rebuilt: equal, and sampling alike from the same seed."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import math
 import string
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -19,19 +16,14 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import checked_shape, dtype_code, from_bytes, number_dtype, to_bytes
+from remote_gym.wire.arrays import dtype_code, to_bytes
 from remote_gym.wire.conform import Mismatch, OneOf, fit, is_textual
-from remote_gym.wire.decoding import dict_of
+from remote_gym.wire.rebuild import decode_space, key_limits
 from remote_gym.wire.unencodable import short_repr, type_name
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values import encode_value
 
-S = TypeVar("S")
+__all__ = ["decode_space", "encode_space"]
 
-_DISCRETE_HAS_DTYPE = "dtype" in inspect.signature(spaces.Discrete).parameters
-_DICT_HAS_SORT_KEYS = "sort_keys" in inspect.signature(spaces.Dict).parameters
-
-_KEY_DEPTH = 4  # of a Dict space's keys: the space's own nesting comes on top, and parsers stop at 100 levels
-_SPACE_COST = 16  # in items: a space takes that much longer to build than a value
 _TRIALS = 32  # samples that a stand-in has to contain
 _TEXT_ROOM = 4096  # characters that a text of unknown length may have, at least
 
@@ -52,18 +44,6 @@ def encode_space(space: gym.Space[Any], limits: Limits) -> pb.Space:
     except EncodingError as error:
         raise ConfigError(f"the space {short_repr(space)} cannot travel: {error}") from error
     return message
-
-
-def decode_space(message: pb.Space, limits: Limits) -> gym.Space[Any]:
-    """Rebuild a space.
-
-    Raises:
-        EncodingError: If the message describes none, one over the limits, or one that the installed Gymnasium lacks.
-    """
-    return _Decoding(limits).read(message)
-
-
-# Encoding -------------------------------------------------------------------------------------------------
 
 
 def _write(space: gym.Space[Any], into: pb.Space, limits: Limits, depth: int) -> None:
@@ -131,17 +111,17 @@ def _write_text(space: spaces.Text, into: pb.Space, _limits: Limits, _depth: int
 def _write_dict(space: spaces.Dict, into: pb.Space, limits: Limits, depth: int) -> None:
     into.dict.SetInParent()
     into.dict.sort_keys_off = not getattr(space, "sort_keys", True)
-    key_limits = _key_limits(limits)
+    bounds = key_limits(limits)
     for key, member in space.spaces.items():
         try:
-            encode_value(key, into.dict.keys.add(), strict=True, limits=key_limits, path="a Dict space's key")
+            encode_value(key, into.dict.keys.add(), strict=True, limits=bounds, path="a Dict space's key")
         except EncodingError as error:
             raise ConfigError(str(error)) from error
         _write(member, into.dict.spaces.add(), limits, depth + 1)
 
 
 @_write_kind.register(spaces.Tuple)
-def _write_tuple(space: spaces.Tuple, into: pb.Space, limits: Limits, depth: int) -> None:
+def _write_tuple(space: spaces.Tuple[Any], into: pb.Space, limits: Limits, depth: int) -> None:
     into.tuple.SetInParent()
     _write_members(space.spaces, into.tuple, limits, depth)
 
@@ -228,156 +208,3 @@ def _set_characters(into: pb.TextSpace, characters: str) -> None:
 
 def _wrapped(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
-
-
-def _key_limits(limits: Limits) -> Limits:
-    return replace(limits, depth=min(limits.depth, _KEY_DEPTH))
-
-
-# Decoding -------------------------------------------------------------------------------------------------
-
-
-class _Decoding:
-    """One call of `decode_space`: reads each kind of space, and counts what it may still build."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._depth = 0
-        self._items = limits.items
-        self._bytes = limits.array_bytes
-        # Gymnasium keeps copies of what Sequence and Graph hold, and copies of the copies where these are nested.
-        self._copies = 1
-
-    def read(self, message: pb.Space) -> gym.Space[Any]:
-        kind = message.WhichOneof("kind")
-        if kind is None:
-            raise EncodingError("a space is of no kind that this version knows")
-        if self._depth > self._limits.depth:
-            raise EncodingError(f"a space is nested deeper than {self._limits.depth} levels (Limits.depth)")
-        self._items -= _SPACE_COST * self._copies
-        if self._items < 0:
-            raise EncodingError(f"a space has too many members for the limit of {self._limits.items} (Limits.items)")
-        self._depth += 1
-        space: gym.Space[Any] = getattr(self, f"_read_{kind}")(getattr(message, kind))
-        self._depth -= 1
-        return space
-
-    def _read_box(self, message: pb.BoxSpace) -> spaces.Box:
-        dtype = number_dtype(message.dtype)
-        shape = self._charged(message.shape, 2 * dtype.itemsize + 2)
-        bool_dtype = np.dtype(np.bool_)
-        low = _bounds("low", message.low, dtype, shape)
-        high = _bounds("high", message.high, dtype, shape)
-        below = _bounds("bounded_below", message.bounded_below, bool_dtype, shape)
-        above = _bounds("bounded_above", message.bounded_above, bool_dtype, shape)
-        if dtype.kind == "c":
-            raise EncodingError(f"a Box of dtype {dtype}")
-        space = _build(lambda: spaces.Box(low, high, shape, dtype.type))
-        # Infinite bounds of an integer box have become the dtype's own, yet it samples as if they were infinite.
-        space.bounded_below, space.bounded_above = below, above
-        return space
-
-    def _read_discrete(self, message: pb.DiscreteSpace) -> spaces.Discrete:
-        dtype = _integer_dtype("Discrete", message.dtype)
-        bits = 2**64 if dtype == np.uint64 else 0
-        n, start = (number + bits if number < 0 else number for number in (message.n, message.start))
-        info = np.iinfo(dtype)
-        if not (0 < n <= info.max and info.min <= start <= info.max):
-            raise EncodingError(f"a Discrete space has n {n} and start {start}, which are not both of dtype {dtype}")
-        if dtype == np.int64:
-            return _build(lambda: spaces.Discrete(n, start=start))
-        if not _DISCRETE_HAS_DTYPE:
-            raise EncodingError(
-                f"Discrete spaces of dtype {dtype} are unknown to gymnasium {gym.__version__}; update it"
-            )
-        return _build(lambda: spaces.Discrete(n, start=start, dtype=dtype.type))
-
-    def _read_multi_discrete(self, message: pb.MultiDiscreteSpace) -> spaces.MultiDiscrete:
-        dtype = _integer_dtype("MultiDiscrete", message.dtype)
-        shape = self._charged(message.shape, 2 * dtype.itemsize)
-        nvec = _elements("nvec", message.nvec, dtype, shape)
-        start = _elements("start", message.start, dtype, shape)
-        return _build(lambda: spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start))
-
-    def _read_multi_binary(self, message: pb.MultiBinarySpace) -> spaces.MultiBinary:
-        shape = self._charged(message.shape, 1)
-        if message.scalar_n and len(shape) != 1:
-            raise EncodingError(f"a MultiBinary space with a scalar n has the shape {shape}")
-        return _build(lambda: spaces.MultiBinary(shape[0] if message.scalar_n else shape))
-
-    def _read_text(self, message: pb.TextSpace) -> spaces.Text:
-        limit = self._limits.text_length
-        if message.max_length > limit or len(message.characters) > limit:
-            raise EncodingError(f"a Text space's max_length is {message.max_length}; the limit is {limit}")
-        self._items -= len(message.characters) * self._copies
-        return _build(
-            lambda: spaces.Text(message.max_length, min_length=message.min_length, charset=message.characters)
-        )
-
-    def _read_dict(self, message: pb.DictSpace) -> spaces.Dict:
-        if len(message.keys) != len(message.spaces):
-            raise EncodingError(f"a Dict space has {len(message.keys)} keys and {len(message.spaces)} spaces")
-        members = [self.read(member) for member in message.spaces]
-        key_limits = _key_limits(self._limits)
-        entries = dict_of([decode_value(key, key_limits) for key in message.keys], members)
-        options = {"sort_keys": not message.sort_keys_off} if _DICT_HAS_SORT_KEYS else {}
-        return _build(lambda: spaces.Dict(list(entries.items()), **options))
-
-    def _read_tuple(self, message: pb.TupleSpace) -> spaces.Tuple:
-        members = [self.read(member) for member in message.spaces]
-        return _build(lambda: spaces.Tuple(members))
-
-    def _read_sequence(self, message: pb.SequenceSpace) -> spaces.Sequence:
-        feature = self._read_copied(message.space) if message.stack else self.read(message.space)
-        return _build(lambda: spaces.Sequence(feature, stack=message.stack))
-
-    def _read_graph(self, message: pb.GraphSpace) -> spaces.Graph:
-        node = self._read_copied(message.node_space)
-        edge = self._read_copied(message.edge_space) if message.HasField("edge_space") else None
-        return _build(lambda: spaces.Graph(node, edge))
-
-    def _read_one_of(self, message: pb.OneOfSpace) -> gym.Space[Any]:
-        if OneOf is None:
-            raise EncodingError(f"OneOf spaces are unknown to gymnasium {gym.__version__}; update it to 1.0 or later")
-        make: Callable[[list[gym.Space[Any]]], gym.Space[Any]] = OneOf
-        members = [self.read(member) for member in message.spaces]
-        return _build(lambda: make(members))
-
-    def _read_copied(self, message: pb.Space) -> gym.Space[Any]:
-        self._copies *= 2
-        space = self.read(message)
-        self._copies //= 2
-        return space
-
-    def _charged(self, shape: Any, bytes_per_element: int) -> tuple[int, ...]:
-        sizes = checked_shape(shape, bytes_per_element, self._limits)
-        self._bytes -= math.prod(sizes) * bytes_per_element * self._copies
-        if self._bytes < 0:
-            raise EncodingError(f"a space's bounds are over the limit of {self._limits.array_bytes} bytes")
-        return sizes
-
-
-def _build(make: Callable[[], S]) -> S:
-    try:
-        return make()
-    except Exception as error:  # whatever Gymnasium's constructors raise, assertions among them
-        raise EncodingError(f"Gymnasium {gym.__version__} refuses a space: {error}") from error
-
-
-def _integer_dtype(kind: str, code: int) -> np.dtype[Any]:
-    dtype = number_dtype(code)
-    if dtype.kind not in "iu":
-        raise EncodingError(f"a {kind} space has the dtype {dtype}; it has to be an integer")
-    return dtype
-
-
-def _elements(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise EncodingError(f"{name} has {len(data)} bytes, which does not fit shape {shape} and dtype {dtype}")
-    return from_bytes(data, dtype, shape)
-
-
-def _bounds(name: str, data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if len(data) == dtype.itemsize:
-        return np.full(shape, from_bytes(data, dtype, ()), dtype)
-    return _elements(name, data, dtype, shape)

@@ -27,7 +27,6 @@ class MessageSocket:
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._socket = sock
         self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
-        self._rest = b""
         self._gathers = hasattr(sock, "sendmsg") and not isinstance(sock, ssl.SSLSocket)
 
     def send(self, data: bytes) -> None:
@@ -57,40 +56,35 @@ class MessageSocket:
     def receive(self) -> bytes | None:
         """Wait for the next message; None where the other end closed after the last one.
 
+        Nothing is read ahead, so that between messages the socket may be handed to another process, or waited for.
+
         Raises:
             EncodingError: If its length is over the limit.
             ConnectionLost: If the connection breaks, or ends within a message.
             DeadlineExceeded: If the socket has a timeout and nothing came.
         """
-        begun = self._rest or self.read(_CHUNK)
-        if not begun:
+        header = self.read(HEADER_BYTES)
+        if not header:
             return None
-        while len(begun) < HEADER_BYTES:
-            begun += self._read_more()
-        length = int.from_bytes(begun[:HEADER_BYTES], "big")
+        if len(header) < HEADER_BYTES:
+            header += self._read_exactly(HEADER_BYTES - len(header))
+        length = int.from_bytes(header, "big")
         if length > self._limit:
             raise EncodingError(f"a message of {length} bytes is announced; the limit is {self._limit}")
-        end = HEADER_BYTES + length
-        if len(begun) >= end:
-            self._rest = begun[end:]
-            return begun[HEADER_BYTES:end]
-        self._rest = b""
-        return self._receive_rest(begun[HEADER_BYTES:], length)
+        return self._read_exactly(length)
 
-    def _receive_rest(self, begun: bytes, length: int) -> bytes:
-        parts, received = [begun], len(begun)
-        while received < length:
+    def _read_exactly(self, size: int) -> bytes:
+        parts, received = [], 0
+        while received < size:
             # No more than has come already is asked for, so that an announced length costs nothing by itself.
-            part = self._read_more(min(length - received, max(_CHUNK, received)))
+            part = self.read(min(size - received, max(_CHUNK, received)))
+            if not part:
+                raise ConnectionLost(f"the connection ended within a message, after {received} of {size} bytes")
+            if len(part) == size:
+                return part
             parts.append(part)
             received += len(part)
         return b"".join(parts)
-
-    def _read_more(self, size: int = _CHUNK) -> bytes:
-        data = self.read(size)
-        if not data:
-            raise ConnectionLost("the connection ended within a message")
-        return data
 
     def read(self, size: int) -> bytes:
         """Wait for some bytes, at most `size`; none at the end of the stream."""
@@ -104,11 +98,6 @@ class MessageSocket:
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
         return self._socket.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """Whether bytes were read ahead, which waiting for the descriptor would not tell."""
-        return bool(self._rest)
 
     def close(self) -> None:
         """Close the socket."""

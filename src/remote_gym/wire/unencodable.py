@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import reprlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _logger = logging.getLogger(__name__)
@@ -56,14 +58,19 @@ def describe(value: object) -> Unencodable:
     return Unencodable(type_name(value).encode("utf-8", "replace").decode(), short_repr(value))
 
 
-# Bounded, so that classes made at run time cannot fill the memory; one pushed out is logged again.
-@functools.lru_cache(maxsize=1024)
 def log_unencodable(name: str, reason: str) -> None:
-    """Say, once per type, that its values do not arrive."""
-    _logger.warning("A value of type %s arrives as Unencodable: %s. Further ones are not logged.", name, reason)
+    """Say, once per type, that a value of it does not arrive."""
+    if next(_occurrences(name)) == 0:
+        _logger.warning("A value of type %s arrives as Unencodable: %s. Further ones are not logged.", name, reason)
 
 
-@functools.lru_cache(maxsize=1024)
 def log_as_base(name: str, base: str) -> None:
     """Say, once per type, that its values arrive as a base class's."""
-    _logger.info("A value of type %s arrives as %s. Further ones are not logged.", name, base)
+    if next(_occurrences(name)) == 0:
+        _logger.info("A value of type %s arrives as %s. Further ones are not logged.", name, base)
+
+
+# Bounded, so that classes made at run time cannot fill the memory; a type pushed out is logged again.
+@functools.lru_cache(maxsize=1024)
+def _occurrences(_name: str) -> Iterator[int]:
+    return itertools.count()

@@ -1,0 +1,233 @@
+"""Spaces of every kind, strategies for spaces and values, and what it means that something arrived unchanged."""
+
+from __future__ import annotations
+
+import inspect
+import struct
+from collections import OrderedDict
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces import GraphInstance
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from remote_gym.config import Limits
+
+LIMITS = Limits()
+HAS_ONE_OF = hasattr(spaces, "OneOf")
+DISCRETE_HAS_DTYPE = "dtype" in inspect.signature(spaces.Discrete).parameters
+DICT_HAS_SORT_KEYS = "sort_keys" in inspect.signature(spaces.Dict).parameters
+GRAPH_HOLDS_ANY = DICT_HAS_SORT_KEYS  # both came with Gymnasium 1.4
+
+BOX_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+FLOAT_DTYPES = ("float16", "float32", "float64")
+
+
+def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: str) -> spaces.Box:
+    return spaces.Box(low, high, shape, np.dtype(dtype).type)
+
+
+SPACES: dict[str, gym.Space[Any]] = {
+    "box": _box(-1, 1, (3,), "float32"),
+    "box-scalar": _box(-1, 1, (), "float64"),
+    "box-scalar-int": _box(0, 9, (), "int8"),
+    "box-image": _box(0, 255, (4, 5, 3), "uint8"),
+    "box-empty": _box(0, 1, (2, 0, 3), "float32"),
+    "box-bool": _box(0, 1, (7,), "bool"),
+    "box-bounds": spaces.Box(np.array([-1, -np.inf, 0]), np.array([1, 3, np.inf]), dtype=np.float64),
+    "box-negative-zero": spaces.Box(np.array([-0.0, 0.0]), np.array([0.0, 1.0]), dtype=np.float64),
+    "box-half-bounded-int": spaces.Box(np.array([-np.inf, 0]), np.array([3, np.inf]), dtype=np.int32),
+    "box-unbounded-int": _box(-np.inf, np.inf, (4,), "int16"),
+    **{f"box-{dtype}": _box(0, 1, (2, 3), dtype) for dtype in BOX_DTYPES},
+    **{f"box-{dtype}": _box(-np.inf, np.inf, (3, 2), dtype) for dtype in FLOAT_DTYPES},
+    "discrete": spaces.Discrete(5),
+    "discrete-start": spaces.Discrete(3, start=-7),
+    "discrete-large": spaces.Discrete(2**63 - 1),
+    "multi-discrete": spaces.MultiDiscrete([3, 4, 5]),
+    "multi-discrete-2d": spaces.MultiDiscrete(np.array([[1, 2], [3, 4]]), dtype=np.int16),
+    "multi-discrete-start": spaces.MultiDiscrete([3, 4], start=[-10, 10]),
+    "multi-binary": spaces.MultiBinary(3),
+    "multi-binary-shape": spaces.MultiBinary((3,)),
+    "multi-binary-2d": spaces.MultiBinary((2, 3)),
+    "text": spaces.Text(8),
+    "text-order": spaces.Text(5, min_length=0, charset="zyx\u00e4\U0001f600a"),
+    "dict-order": spaces.Dict([("b", spaces.Discrete(2)), ("a", _box(0, 1, (2,), "float32"))]),
+    "dict-keys": spaces.Dict([(3, spaces.Discrete(2)), ((1, "x"), spaces.Discrete(3)), ("s", spaces.Discrete(4))]),
+    "dict-empty": spaces.Dict({}),
+    "dict-nested": spaces.Dict({"x": spaces.Dict({"y": spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary(2)])})}),
+    "dict-text": spaces.Dict({"mission": spaces.Text(4), "flag": _box(0, 1, (), "bool")}),
+    "tuple": spaces.Tuple([spaces.Discrete(2), _box(0, 1, (2,), "float16"), _box(0, 1, (3,), "bool")]),
+    "tuple-empty": spaces.Tuple([]),
+    "sequence": spaces.Sequence(_box(0, 1, (2,), "float32")),
+    "sequence-dict": spaces.Sequence(spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Text(3)})),
+    "sequence-stack": spaces.Sequence(_box(0, 1, (2,), "float32"), stack=True),
+    "sequence-stack-discrete": spaces.Sequence(spaces.Discrete(4), stack=True),
+    "sequence-stack-nested": spaces.Sequence(
+        spaces.Dict({"a": spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary((2, 2))])}), stack=True
+    ),
+    "sequence-stack-text": spaces.Sequence(spaces.Text(3), stack=True),
+    "graph": spaces.Graph(_box(0, 1, (3,), "float32"), spaces.Discrete(4)),
+    "graph-no-edges": spaces.Graph(spaces.Discrete(4), None),
+}
+if HAS_ONE_OF:
+    SPACES["one-of"] = spaces.OneOf([spaces.Discrete(3), _box(0, 1, (2,), "float32"), spaces.Text(3)])
+if DISCRETE_HAS_DTYPE:
+    SPACES["discrete-uint8"] = spaces.Discrete(200, start=10, dtype=np.uint8)
+    SPACES["discrete-uint64"] = spaces.Discrete(5, start=2**63 + 7, dtype=np.uint64)
+if DICT_HAS_SORT_KEYS:
+    SPACES["dict-unsorted"] = spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Discrete(3)}, sort_keys=False)
+if GRAPH_HOLDS_ANY:
+    SPACES["graph-of-dicts"] = spaces.Graph(
+        spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple([_box(0, 1, (2,), "float32")])
+    )
+
+
+def plain(element: Any) -> Any:
+    """The element with a dict for each OrderedDict, which is what Gymnasium samples before 1.0."""
+    if type(element) in (dict, OrderedDict):
+        return {key: plain(item) for key, item in element.items()}
+    if type(element) in (list, tuple):
+        return type(element)(map(plain, element))
+    return element
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two values agree in every type, dtype, shape, order and bit."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float) and not isinstance(left, np.generic):
+        return struct.pack("<d", left) == struct.pack("<d", right)
+    if isinstance(left, np.ndarray) and left.dtype.kind == "O":
+        return left.shape == right.shape and same(left.ravel().tolist(), right.ravel().tolist())
+    if isinstance(left, str | bytes):
+        return left == right and len(left) == len(right)
+    if isinstance(left, np.ndarray | np.generic):
+        return left.dtype.str == right.dtype.str and left.shape == right.shape and left.tobytes() == right.tobytes()
+    if isinstance(left, dict):
+        return same(list(left.items()), list(right.items()))
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def arrays_in(value: Any) -> list[Any]:
+    """Every array in a value that it is made of."""
+    if isinstance(value, np.ndarray):
+        inner = [array for item in value.ravel().tolist() for array in arrays_in(item)] if value.dtype == object else []
+        return [value, *inner]
+    if isinstance(value, dict):
+        return [array for item in value.values() for array in arrays_in(item)]
+    if isinstance(value, list | tuple):
+        return [array for item in value for array in arrays_in(item)]
+    return []
+
+
+# Strategies -----------------------------------------------------------------------------------------------
+
+SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+POSITIVE_SHAPES = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> spaces.Box:
+    dtype = np.dtype(draw(st.sampled_from(BOX_DTYPES + FLOAT_DTYPES)))
+    shape = draw(SHAPES)
+    if dtype.kind == "b":
+        bounds = st.sampled_from([False, True])
+    elif dtype.kind == "f":
+        width = 8 * dtype.itemsize
+        bounds = st.floats(-1000, 1000, width=width)
+    else:
+        bounds = st.integers(-100 if dtype.kind == "i" else 0, 100)
+    one, two = (draw(hnp.arrays(dtype, shape, elements=bounds, fill=bounds)) for _ in range(2))
+    low, high = np.minimum(one, two), np.maximum(one, two)
+    if dtype.kind in "if" and draw(st.booleans()):
+        free = hnp.arrays(bool, shape, elements=st.booleans(), fill=st.booleans())
+        low = np.where(draw(free), -np.inf, low.astype(np.float64))
+        high = np.where(draw(free), np.inf, high.astype(np.float64))
+        if dtype.kind == "f":
+            low, high = low.astype(dtype), high.astype(dtype)
+    return spaces.Box(low, high, shape, dtype.type)
+
+
+@st.composite
+def discretes(draw: st.DrawFn) -> spaces.Discrete:
+    n, start = draw(st.integers(1, 100)), draw(st.integers(-20, 20))
+    if DISCRETE_HAS_DTYPE and draw(st.booleans()):
+        return spaces.Discrete(n, start=abs(start), dtype=np.dtype(draw(st.sampled_from(BOX_DTYPES[1:]))).type)
+    return spaces.Discrete(n, start=start)
+
+
+@st.composite
+def multi_discretes(draw: st.DrawFn) -> spaces.MultiDiscrete:
+    shape = draw(POSITIVE_SHAPES)
+    dtype = np.dtype(draw(st.sampled_from(BOX_DTYPES[1:])))
+    nvec = draw(hnp.arrays(dtype, shape, elements=st.integers(1, 50)))
+    start = draw(hnp.arrays(dtype, shape, elements=st.integers(0 if dtype.kind == "u" else -20, 20)))
+    return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> spaces.Text:
+    characters = draw(st.lists(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10, unique=True))
+    least = draw(st.integers(0, 5))
+    return spaces.Text(least + draw(st.integers(0, 5)), min_length=least, charset="".join(characters))
+
+
+MULTI_BINARIES = st.one_of(st.integers(1, 9), POSITIVE_SHAPES).map(spaces.MultiBinary)
+LEAVES = st.one_of(boxes(), discretes(), multi_discretes(), MULTI_BINARIES, texts())
+KEYS = st.one_of(st.text(max_size=5), st.integers(), st.tuples(st.integers(), st.text(max_size=3)))
+
+
+def _containers(members: st.SearchStrategy[gym.Space[Any]]) -> st.SearchStrategy[gym.Space[Any]]:
+    kinds: list[st.SearchStrategy[Any]] = [
+        st.dictionaries(KEYS, members, max_size=3).map(lambda found: spaces.Dict(list(found.items()))),
+        st.lists(members, max_size=3).map(spaces.Tuple),
+        st.builds(spaces.Sequence, members),
+        st.builds(spaces.Sequence, LEAVES, stack=st.just(True)),
+        st.builds(spaces.Graph, st.one_of(boxes(), discretes()), st.one_of(st.none(), boxes(), discretes())),
+    ]
+    if HAS_ONE_OF:
+        kinds.append(st.lists(members, min_size=1, max_size=3).map(spaces.OneOf))
+    return st.one_of(kinds)
+
+
+ANY_SPACE = st.recursive(LEAVES, _containers, max_leaves=6)
+
+SURROGATES = st.text(st.characters(), max_size=10)
+NUMBER_DTYPES = st.one_of(
+    hnp.boolean_dtypes(),
+    hnp.integer_dtypes(endianness="?"),
+    hnp.unsigned_integer_dtypes(endianness="?"),
+    hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64)),
+    hnp.complex_number_dtypes(endianness="?", sizes=(64, 128)),
+    hnp.unicode_string_dtypes(endianness="?", max_len=5),
+    hnp.byte_string_dtypes(max_len=5),
+)
+ARRAYS = hnp.arrays(NUMBER_DTYPES, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+SCALARS = hnp.arrays(NUMBER_DTYPES.map(lambda dtype: dtype.newbyteorder("=")), ()).map(lambda array: array[()])
+SIMPLE = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-(2**70), 2**70), st.floats(), SURROGATES, st.binary(max_size=10)
+)
+HASHABLE = st.recursive(st.one_of(SIMPLE, SCALARS), lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+
+
+def _object_arrays(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3).map(lambda items: np.fromiter(items, dtype=object, count=len(items)))
+
+
+def _values(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(SURROGATES, inner, max_size=4),
+        st.dictionaries(HASHABLE, inner, max_size=4),
+        _object_arrays(inner),
+        st.builds(GraphInstance, ARRAYS, st.one_of(st.none(), ARRAYS), st.one_of(st.none(), ARRAYS)),
+    )
+
+
+ANY_VALUE = st.recursive(st.one_of(SIMPLE, ARRAYS, SCALARS), _values, max_leaves=10)
