@@ -148,6 +148,8 @@ def test_placeholder_among_the_hosts_is_refused_unless_replaced(authority, tmp_p
     csr = write({"CN": "server", "hosts": ["ENTER_ENVIRONMENT_HOSTING_SERVER_IP_HERE", "localhost"]})
     with pytest.raises(ConfigError, match=r"csr\.json: host 'ENTER_.*' is a placeholder; write the name"):
         certify(authority, csr, tmp_path, name="it")
+    with pytest.raises(ConfigError, match=r"^host '192\.0\.2\.7:80' has a port"):
+        certify(authority, csr, tmp_path, name="it", hosts=["192.0.2.7:80"])
     files = certify(authority, csr, tmp_path, name="it", hosts=["192.0.2.7"])
     assert names(load(files.certificate)) == [x509.IPAddress(ip_address("192.0.2.7"))]
 
@@ -168,7 +170,7 @@ def test_certificate_that_outlives_its_authority_is_made_with_a_warning(tmp_path
     [
         ({}, "CN is missing; an authority needs a name"),
         ({"names": [{}]}, "CN is missing; an authority needs a name"),
-        ({"CN": "x" * 65}, "CN or names cannot go into a certificate"),
+        ({"CN": "x" * 65}, f"CN is '{'x' * 65}'; use at most 64 bytes"),
         ({"names": [{"O": "x"}, {"O": "x"}]}, "CN or names cannot go into a certificate"),
         ({"CN": "x", "ca": {"expiry": "5m"}}, "expiry is 0:05:00, of which 0:05:00 lie in the past"),
         ({"CN": "x", "hosts": ["<host>"]}, "host '<host>' is a placeholder"),
@@ -301,3 +303,11 @@ def test_authority_without_a_key_identifier_signs_as_well(key):
     made.verify_directly_issued_by(bare)
     with pytest.raises(x509.ExtensionNotFound):
         made.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+
+
+def test_certificate_without_extensions_does_not_sign(key, tmp_path):
+    now = datetime.now(timezone.utc)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bare")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    ca = write_certificate(tmp_path / "ca.pem", builder.sign(key, SHA256()))
+    assert f"{ca} is not an authority's" in refusal(ca, write_key(tmp_path / "key.pem", key), tmp_path)

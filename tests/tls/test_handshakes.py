@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,26 +29,35 @@ ADDRESSES = ["localhost", "127.0.0.1", "::1"]
 
 
 @pytest.fixture(scope="session")
+def made_step_by_step(tmp_path_factory) -> Path:
+    return run_readme(tmp_path_factory.mktemp("step-by-step"), "remote-gym certs ca")
+
+
+@pytest.fixture(scope="session")
 def made_by_cfssl(tmp_path_factory) -> Path:
-    """The folder of the shipped requests, after the cfssl commands of its README were run there as they stand."""
     if not (shutil.which("cfssl") and shutil.which("cfssljson")):
         pytest.skip("needs cfssl and cfssljson on the PATH (Debian: golang-cfssl)")
-    folder = tmp_path_factory.mktemp("cfssl") / "ssl"
-    shutil.copytree(SSL, folder)
-    [block] = re.findall(r"```sh\n(cfssl .*?)```", (SSL / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    # The names of the README's example do not lead to this machine.
-    script = "set -eo pipefail\n" + re.sub(r"-hostname \S+ ", "", block)
-    subprocess.run(["bash", "-c", script], cwd=folder, check=True, capture_output=True, timeout=60)
-    return folder
+    return run_readme(tmp_path_factory.mktemp("cfssl"), "cfssl ")
 
 
-@pytest.fixture(params=["ours", "cfssl"])
+def run_readme(folder: Path, start: str) -> Path:
+    """Run the commands in the README of ``ssl/`` as they stand, in a copy of that folder; returns the copy."""
+    shutil.copytree(SSL, folder / "ssl")
+    [block] = re.findall(rf"```sh\n({start}.*?)```", (SSL / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    # But for the names, which do not lead to this machine.
+    commands = re.sub(r" --?host(name)? [a-z.]+", "", block)
+    ours = f'remote-gym() {{ {shlex.quote(sys.executable)} -m remote_gym "$@"; }}'
+    script = f"set -eo pipefail\n{ours}\n{commands}"
+    subprocess.run(["bash", "-c", script], cwd=folder / "ssl", check=True, capture_output=True, timeout=60)
+    return folder / "ssl"
+
+
+@pytest.fixture(params=["made_at_once", "made_step_by_step", "made_by_cfssl"])
 def ends(request, certificates) -> tuple[TlsFiles, TlsFiles]:
     """Files of a server and of a client."""
-    if request.param == "cfssl":
-        folder = request.getfixturevalue("made_by_cfssl")
-        return files(folder, "server"), files(folder, "client")
-    return files(certificates.ca.parent, "server"), files(certificates.ca.parent, "client")
+    at_once = request.param == "made_at_once"
+    folder = certificates.ca.parent if at_once else request.getfixturevalue(request.param)
+    return files(folder, "server"), files(folder, "client")
 
 
 @pytest.fixture

@@ -213,22 +213,34 @@ def test_encrypted_key_is_told_with_the_remedy(form, certificates, tmp_path):
     assert said == f"{path} is encrypted; decrypt it first: openssl pkey -in {path} -out key.pem"
 
 
-@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP521R1()), ed25519.Ed25519PrivateKey.generate()])
-def test_key_that_grpc_refuses(key, tmp_path):
+def self_signed(key, directory):
+    """A certificate without any extension, and its key."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     now = datetime.now(timezone.utc)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
     certificate = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else SHA256())
     pem = serialization.Encoding.PEM
-    (tmp_path / "it.pem").write_bytes(certificate.public_bytes(pem))
-    (tmp_path / "key.pem").write_bytes(
+    (directory / "it.pem").write_bytes(certificate.public_bytes(pem))
+    (directory / "key.pem").write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    said = refusal("server", certificate=tmp_path / "it.pem", private_key=tmp_path / "key.pem")
-    assert said.startswith(f"{tmp_path}/key.pem is of a kind that gRPC refuses")
+    return directory / "it.pem", directory / "key.pem"
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP521R1()), ed25519.Ed25519PrivateKey.generate()])
+def test_key_that_grpc_refuses(key, tmp_path):
+    certificate, private_key = self_signed(key, tmp_path)
+    said = refusal("server", certificate=certificate, private_key=private_key)
+    assert said.startswith(f"{private_key} is of a kind that gRPC refuses")
 
 
 # What is fine
+
+
+def test_certificate_that_signed_itself_serves_and_is_trusted_directly(tmp_path):
+    certificate, private_key = self_signed(ec.generate_private_key(ec.SECP256R1()), tmp_path)
+    tls.check_files(TlsFiles(certificate=certificate, private_key=private_key), "server")
+    tls.check_files(TlsFiles(ca=certificate), "client")
 
 
 def test_authority_file_may_hold_several_of_which_some_expired(certificates, bad_certificates, tmp_path):

@@ -152,6 +152,8 @@ def _builder(
 
 
 def _subject(request: CertificateRequest) -> x509.Name:
+    if len(request.common_name.encode()) > 64:  # RFC 5280's bound, which not every version of cryptography checks.
+        raise ConfigError(f"CN is {request.common_name!r}; use at most 64 bytes")
     names = request.names
     attributes = [
         (NameOID.COUNTRY_NAME, [name.country for name in names]),
