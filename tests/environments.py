@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import pathlib
@@ -205,7 +206,7 @@ class Sampler(gym.Env[Any, Any]):
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.observation_space = space
-        self.action_space = space
+        self.action_space = copy.deepcopy(space)  # with random numbers of its own
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)

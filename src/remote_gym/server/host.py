@@ -31,14 +31,13 @@ class Host:
 
     Args:
         environment: Belongs to the host from now on, which closes it.
-        exposed: Names of methods and attributes that `CallRequest` may use.
+        exposed: Names of methods and attributes that `CallRequest` may use, where the environment has them.
         send_frames: Render after each reset and step, and send the frame along.
         check_actions: Refuse actions that are not in ``environment.action_space``.
         limits: Bounds on received values and on responses.
 
     Raises:
-        ConfigError: If an exposed name does not exist, a space has no wire form, or frames are asked of an
-            environment without a render mode.
+        ConfigError: If frames are asked of an environment without a render mode.
     """
 
     def __init__(
@@ -56,7 +55,13 @@ class Host:
                 "take `render_mode` (or `enable_rendering`) and pass it on, or connect with render_mode=None"
             )
         self._environment = environment
-        self._exposed = {name: _is_callable(environment, name) for name in exposed}
+        self._exposed: dict[str, bool] = {}
+        for name in exposed:
+            # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
+            if (is_callable := _is_callable(environment, name)) is None:
+                logger.warning("EXPOSED names %r, which this environment does not have", name)
+            else:
+                self._exposed[name] = is_callable
         self._send_frames = send_frames
         self._check_actions = check_actions
         self._limits = limits
@@ -244,9 +249,10 @@ def _has(layer: object, name: str) -> bool:
     return inspect.getattr_static(layer, name, missing) is not missing
 
 
-def _is_callable(environment: gym.Env[Any, Any], name: str) -> bool:
+def _is_callable(environment: gym.Env[Any, Any], name: str) -> bool | None:
+    """Whether the attribute of that name is a method; None if there is no such attribute."""
     for layer in _layers(environment):
         if _has(layer, name):
             static = inspect.getattr_static(layer, name)
             return isinstance(static, (staticmethod, classmethod)) or callable(static)
-    raise ConfigError(f"EXPOSED names {name!r}, which the environment does not have; remove it or define it")
+    return None

@@ -21,7 +21,7 @@ from remote_gym.server.launcher import RECORD, Command, Event
 logger = logging.getLogger(__name__)
 
 SETTLE = 0.5
-"""Seconds to wait, after a worker's socket closed, for word of how it ended."""
+"""Seconds between the end of a worker's socket and word of how it ended, or the other way round, at most."""
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
 
@@ -84,9 +84,10 @@ class Worker(asyncio.BufferedProtocol):
         """The process or thread has ended."""
         if not self.exited.done():
             self.exited.set_result(how)
-        # A process that the environment forked may still hold the socket open.
+        # Its last words may still be on their way, and the socket's end after them; but a process that the environment
+        # forked may hold the socket open, so that the end never comes.
         if self._transport is not None:
-            self._transport.abort()
+            asyncio.get_running_loop().call_later(SETTLE, self._transport.abort)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         assert isinstance(transport, asyncio.Transport)
