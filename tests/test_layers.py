@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {*BOTH_ENDS, "certs"},
     "registration": {"client", "errors", "config"},
     "play": {*BOTH_ENDS, "client"},
+    "demo": {*BOTH_ENDS, "certs", "client", "play"},
     "testing": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": {"cli"},

@@ -6,7 +6,6 @@ the steps of a connection are taken here one by one, with the standard library.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from remote_gym.tls import client_context
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
+_FRAME_HEADER_SIZE, _SETTINGS = 9, 4
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,21 @@ def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> 
         timeout: Seconds for each step that waits.
     """
     checks: list[Check] = []
-    sock = _check_unix(url, timeout, checks) if is_unix(url) else _check_tcp(url, port, timeout, checks)
+    sock = reach(url, port, timeout, checks)
     if sock is None:
         return checks
     with sock:
-        sock.settimeout(timeout)
         checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files))
     return checks
+
+
+def reach(url: str, port: int, timeout: float, checks: list[Check]) -> socket.socket | None:
+    """Open a socket to a server, noting each step in `checks`.
+
+    Returns:
+        Connected, with `timeout` set; None if a step failed.
+    """
+    return _check_unix(url, timeout, checks) if is_unix(url) else _check_tcp(url, port, timeout, checks)
 
 
 def summarise(checks: list[Check]) -> str:
@@ -113,18 +121,38 @@ def _check_plaintext(sock: socket.socket) -> Check:
     """Whether the other end speaks HTTP/2 without TLS."""
     try:
         sock.sendall(_HTTP2_PREFACE)
-        answer = sock.recv(1)
+        answer = _receive(sock, _FRAME_HEADER_SIZE)
+    except TimeoutError:
+        return _no_answer("plaintext")
     except OSError as error:
-        return Check("plaintext", False, f"no answer ({error})", "check that a remote_gym server listens there")
-    if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
+        return _wants_tls(f"the server broke off ({error.strerror})")
+    if len(answer) == _FRAME_HEADER_SIZE and answer[3] == _SETTINGS:
         return Check("plaintext", True, "the server speaks HTTP/2 without TLS")
-    return Check(
-        "plaintext",
-        False,
-        "the server does not accept plaintext, so it likely wants TLS",
-        "give client_credentials_paths=(ca, certificate, key)",
-        hopeless=True,
-    )
+    if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
+        return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
+    return _wants_tls("the server does not accept plaintext")
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    """Up to `size` bytes; fewer where the other end closes before."""
+    received = b""
+    while len(received) < size and (more := sock.recv(size - len(received))):
+        received += more
+    return received
+
+
+def _wants_tls(found: str) -> Check:
+    mend = "it likely wants TLS: give the files of client_credentials_paths (--ca, --certificate, --key)"
+    return Check("plaintext", False, found, mend, hopeless=True)
+
+
+def _no_answer(step: str) -> Check:
+    mend = "check that a remote_gym server listens there, rather than something else, and that it is not stuck"
+    return Check(step, False, "what listens there does not answer", mend)
+
+
+def _foreign(step: str, found: str) -> Check:
+    return Check(step, False, found, "correct the port: this is no remote_gym server", hopeless=True)
 
 
 def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
@@ -136,31 +164,47 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
     name = "localhost" if is_unix(url) else url.strip("[]")
     try:
         with context.wrap_socket(sock, server_hostname=name) as secure:
-            return _check_accepted(secure)
+            return _check_accepted(secure, files)
     except ssl.SSLCertVerificationError as error:
         return _explain_server_certificate(error, url)
     except ssl.SSLError as error:
         return _explain_alert(error)
+    except TimeoutError:
+        return _no_answer("TLS")
     except OSError as error:
         return Check("TLS", False, f"the server broke off the handshake ({error})", "check that it serves TLS")
 
 
-def _check_accepted(secure: ssl.SSLSocket) -> Check:
+def _check_accepted(secure: ssl.SSLSocket, files: TlsFiles) -> Check:
     # In TLS 1.3 the client's end of the handshake is over before the server has looked at the client's certificate;
-    # whether it accepts it shows with the first thing that it sends.
-    with contextlib.suppress(TimeoutError):
+    # whether it accepts it shows with the first thing that it sends. gRPC's servers close without a word.
+    try:
         secure.sendall(_HTTP2_PREFACE)
-        if not secure.recv(1):
-            return Check("TLS", False, "the server closed the connection", "check what its log says", hopeless=True)
-    certificate = secure.getpeercert() or {}
-    names = ", ".join(str(value) for _, value in certificate.get("subjectAltName", ()))  # type: ignore[misc]
-    until = certificate.get("notAfter", "?")
-    return Check("TLS", True, f"{secure.version()}; the server's certificate names {names or 'nobody'}, until {until}")
+        answer = _receive(secure, _FRAME_HEADER_SIZE)
+    except TimeoutError:
+        return _no_answer("TLS")
+    except ConnectionError:
+        answer = b""
+    if not answer and files.certificate is None:
+        return _refused("the server closed the connection: it likely requires a client certificate, and none is given")
+    if not answer:
+        return _refused(f"the server closed the connection: it likely refuses {files.certificate}")
+    if secure.selected_alpn_protocol() != "h2":
+        return _foreign("TLS", "what listens there speaks TLS, but not HTTP/2")
+    return Check("TLS", True, f"{secure.version()}, both ends accept each other")
+
+
+def _refused(found: str) -> Check:
+    mend = (
+        "give a certificate and key (client_credentials_paths=(ca, certificate, key), --certificate and --key) from "
+        "the authority that the server trusts, made for client authentication and not expired"
+    )
+    return Check("TLS", False, found, mend, hopeless=True)
 
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message
-    mend = "give the certificate authority that the server's certificate comes from (client_credentials_paths[0])"
+    mend = "give the certificate authority that the server's comes from (client_credentials_paths[0], --ca)"
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:
@@ -175,14 +219,14 @@ def _explain_alert(error: ssl.SSLError) -> Check:
     found, mend = f"the handshake failed: {reason}", "check what the server's log says"
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
         found = "the server does not speak TLS"
-        mend = "connect with client_credentials_paths=None, or serve with server_credentials_paths"
+        mend = (
+            "connect without certificates (client_credentials_paths=None, no --ca), or have the server serve TLS "
+            "(server_credentials_paths, --certificate and --key); check the port too"
+        )
     elif "certificate required" in reason:
-        found = "the server requires a client certificate, and none was given"
-        mend = "give client_credentials_paths=(ca, certificate, key)"
+        return _refused("the server requires a client certificate, and none is given")
     elif "expired" in reason:
-        found = "the server refuses the client's certificate: it has expired, or is not yet valid"
-        mend = "make a new one; 'remote-gym certs client' does"
-    elif "unknown ca" in reason or "bad certificate" in reason or "certificate" in reason or "decrypt" in reason:
-        found = f"the server refuses the client's certificate: {reason}"
-        mend = "use one from the certificate authority that the server trusts, made for client authentication"
+        return _refused("the server refuses the client's certificate: it has expired, or is not yet valid")
+    elif "unknown ca" in reason or "certificate" in reason or "decrypt" in reason:
+        return _refused(f"the server refuses the client's certificate: {reason}")
     return Check("TLS", False, found, mend, hopeless=True)

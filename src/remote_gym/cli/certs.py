@@ -1,0 +1,99 @@
+"""``remote-gym certs``: certificates for mutual TLS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from remote_gym.certs import CertificateFiles, create_all, create_authority, create_certificate
+from remote_gym.cli.options import FILE, FOLDER, Command
+
+
+@click.group()
+def certs() -> None:
+    """Make certificates for mutual TLS: an authority's, servers' and clients'."""
+
+
+def _output_options(command: Command) -> Command:
+    for option in (
+        click.option("--force", is_flag=True, help="Replace files that are there."),
+        click.option("--directory", type=FOLDER, default=".", help="Where the files go."),
+    ):
+        command = option(command)
+    return command
+
+
+@certs.command()
+@click.argument("directory", type=FOLDER)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    default=("localhost", "127.0.0.1", "::1"),
+    help="Name or address by which clients reach the server; repeatable.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def init(directory: Path, hosts: tuple[str, ...], force: bool) -> None:
+    """Make an authority's, a server's and a client's certificate in DIRECTORY, all at once."""
+    files = create_all(directory, hosts, force=force)
+    for role, made in (("authority", files.ca), ("server", files.server), ("client", files.client)):
+        _tell(role, made)
+    click.echo(f"The server's is good for {', '.join(hosts)}. Keep {files.ca.private_key} to yourself.")
+
+
+@certs.command()
+@click.argument("csr", type=FILE)
+@click.option("--name", default="ca", help="Of the files: NAME.pem and NAME-key.pem.")
+@_output_options
+def ca(csr: Path, name: str, directory: Path, force: bool) -> None:
+    """Make an authority from CSR, a request in cfssl's JSON such as ssl/ca-csr.json."""
+    _tell("authority", create_authority(csr, directory, name=name, force=force))
+
+
+def _leaf_options(command: Command) -> Command:
+    for option in (
+        click.option(
+            "--host",
+            "hosts",
+            multiple=True,
+            help="Name or address of a server, name of a client; repeatable. Instead of those that CSR holds.",
+        ),
+        click.option("--profile", help="Of --config; without it, its default."),
+        click.option("--config", type=FILE, help="Signing profiles in cfssl's JSON, such as ssl/ca-config.json."),
+        click.option("--ca-key", type=FILE, help="The authority's private key.  [default: ca-key.pem beside --ca]"),
+        click.option("--ca", "ca_file", type=FILE, help="The authority.  [default: ca.pem in --directory]"),
+        click.argument("csr", type=FILE),
+    ):
+        command = option(command)
+    return _output_options(command)
+
+
+def _create(role: str, csr: Path, directory: Path, ca_file: Path | None, ca_key: Path | None, **arguments: Any) -> None:
+    ca_file = ca_file or directory / "ca.pem"
+    # Without a config the built-in profile for this role says what the certificate may be used for.
+    profile = arguments.pop("profile") or (role if arguments["config"] is None else None)
+    hosts = arguments.pop("hosts") or None
+    key = ca_key or ca_file.with_name(f"{ca_file.stem}-key.pem")
+    _tell(role, create_certificate(csr, directory, ca=ca_file, ca_key=key, profile=profile, hosts=hosts, **arguments))
+
+
+@certs.command()
+@_leaf_options
+@click.option("--name", default="server", help="Of the files: NAME.pem and NAME-key.pem.")
+def server(**arguments: Any) -> None:
+    """Make a server's certificate from CSR, a request in cfssl's JSON such as ssl/server-csr.json."""
+    _create("server", **arguments)
+
+
+@certs.command()
+@_leaf_options
+@click.option("--name", default="client", help="Of the files: NAME.pem and NAME-key.pem.")
+def client(**arguments: Any) -> None:
+    """Make a client's certificate from CSR, a request in cfssl's JSON such as ssl/client-csr.json."""
+    _create("client", **arguments)
+
+
+def _tell(role: str, files: CertificateFiles) -> None:
+    click.echo(f"{role + ':':<11}{files.certificate}, {files.private_key}")

@@ -1,0 +1,74 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from remote_gym.address import parse_address
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _parse_address(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, int]:
+    return parse_address(value)
+
+
+def _parse_json_object(_ctx: click.Context, _param: click.Parameter, value: str | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    try:
+        parsed = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise click.BadParameter(f'{value!r} is not a JSON object; use one such as {{"difficulty": 2}}')
+    return parsed
+
+
+def address_argument(command: Command) -> Command:
+    """``ADDRESS``, as a url and a port."""
+    return click.argument("address", metavar="HOST:PORT", callback=_parse_address)(command)
+
+
+def kwargs_option(command: Command) -> Command:
+    """``--kwargs``, as a dict; empty without it."""
+    return click.option(
+        "--kwargs", metavar="JSON", callback=_parse_json_object, help="Keyword arguments for the environment."
+    )(command)
+
+
+def client_tls_options(command: Command) -> Command:
+    """``--ca``, ``--certificate`` and ``--key`` of a client."""
+    for option in (
+        click.option("--key", type=FILE, help="This client's private key."),
+        click.option("--certificate", type=FILE, help="This client's certificate."),
+        click.option("--ca", type=FILE, help="The certificate authority that the server's certificate comes from."),
+    ):
+        command = option(command)
+    return command
+
+
+def session_options(command: Command) -> Command:
+    """``--environment`` and ``--kwargs``: what to open at a server."""
+    named = click.option("--environment", metavar="NAME", help="Which of the environments that the server offers.")
+    return named(kwargs_option(command))
+
+
+def remote_args(environment: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What `session_options` gave, as ``remote_args`` of a client."""
+    return {"environment": environment, "entrypoint_kwargs": kwargs}
+
+
+def client_credentials(
+    ca: Path | None, certificate: Path | None, key: Path | None
+) -> tuple[Path | None, Path | None, Path | None] | None:
+    """What `client_tls_options` gave, as ``client_credentials_paths``; None for none of them."""
+    return (ca, certificate, key) if ca or certificate or key else None

@@ -1,0 +1,168 @@
+"""``remote-gym serve``: offer environments to clients."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from remote_gym.address import is_unix
+from remote_gym.cli.options import FILE, FOLDER, kwargs_option
+from remote_gym.config import RemoteArgs, ServerOptions
+from remote_gym.errors import ConfigError
+from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
+
+LISTENS_ON = "Listens on: "
+"""Begins the line that tells a program which port was chosen."""
+
+_EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
+_DEFAULTS = ServerOptions()
+
+
+@click.command()
+@click.argument("environment_id", metavar="[ID]", required=False)
+@click.option("--entrypoint", help="Python file that defines create_environment, instead of a Gymnasium ID.")
+@kwargs_option
+@click.option("--repo", help="Git repository that the entrypoint is in.")
+@click.option("--reference", help="Its branch, tag or commit.")
+@click.option(
+    "--environment", "named", metavar="NAME=ID|FILE.py", multiple=True, help="Offer one more, by name; repeatable."
+)
+@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Registers environments; repeatable.")
+@click.option("--url", default="localhost", help="Name or address to listen on, or unix:PATH.")
+@click.option("--port", type=click.IntRange(0, 65535), default=56789, help="0 picks a free one.")
+@click.option("--certificate", type=FILE, help="This server's certificate.")
+@click.option("--key", type=FILE, help="Its private key.")
+@click.option("--ca", type=FILE, help="Authority whose clients may connect; without it any client may.")
+@click.option("--allow-insecure", is_flag=True, help="Serve other machines without certificates.")
+@click.option("--thread", "use_thread", is_flag=True, help="Run environments in threads rather than processes.")
+@click.option("--max-sessions", type=click.IntRange(1), default=_DEFAULTS.max_sessions, help="Open at once.")
+@click.option("--check-actions", is_flag=True, help="Refuse actions outside the bounds of their space.")
+@click.option("--reflection", is_flag=True, help="Answer gRPC server reflection.")
+@click.option("--client-entrypoints", type=FOLDER, help="Clients may run any entrypoint file below it.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def serve(
+    environment_id: str | None,
+    entrypoint: str | None,
+    kwargs: dict[str, Any],
+    repo: str | None,
+    reference: str | None,
+    named: tuple[str, ...],
+    url: str,
+    port: int,
+    certificate: Path | None,
+    key: Path | None,
+    ca: Path | None,
+    use_thread: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Serve a Gymnasium environment, by its ID or by an entrypoint file, until Ctrl-C or SIGTERM."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    files = (certificate, key, ca) if certificate or key or ca else None
+    default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference)
+    options["environments"] = dict(_parse_named(text) for text in named)
+    if default_args is None and not named:
+        raise click.UsageError("Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, or --environment.")
+    try:
+        with create_remote_environment_server(default_args, url, port, files, use_thread, **options) as server:
+            click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
+            # In short waits: where a signal reaches another thread than this one, it does not end a long one.
+            while server.wait_for_termination(1.0):
+                pass
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _default_args(
+    environment_id: str | None,
+    entrypoint: str | None,
+    kwargs: dict[str, Any],
+    repo: str | None,
+    reference: str | None,
+) -> RemoteArgs | None:
+    if environment_id and entrypoint:
+        raise click.UsageError("Give either an ID or --entrypoint.")
+    if entrypoint:
+        return {"entrypoint": entrypoint, "entrypoint_kwargs": kwargs, "repo": repo, "reference": reference}
+    if repo or reference:
+        raise click.UsageError("--repo and --reference need --entrypoint, a file in that repository.")
+    if environment_id:
+        return {"entrypoint_kwargs": {"id": environment_id, **kwargs}}
+    if kwargs:
+        raise click.UsageError("--kwargs needs an ID or --entrypoint.")
+    return None
+
+
+def _parse_named(text: str) -> tuple[str, RemoteArgs]:
+    name, _, what = text.partition("=")
+    if not name or not what:
+        raise ConfigError(f"--environment is {text!r}; use NAME=ID or NAME=FILE.py, such as easy=CartPole-v1")
+    return name, {"entrypoint": what} if what.endswith(".py") else {"entrypoint_kwargs": {"id": what}}
+
+
+def _greeting(
+    server: RemoteEnvironmentServer, served: str | None, certificate: Path | None, ca: Path | None
+) -> list[str]:
+    """What is served where to whom, and how to connect to it."""
+    names = list(server.options.environments)
+    lines = [
+        f"Serves: {', '.join([*([served] if served else []), *names])}",
+        f"{LISTENS_ON}{server.address}",
+    ]
+    hosts = _hosts(certificate)
+    if certificate is None:
+        lines.append(f"Open to: {'anybody, unencrypted' if server.options.allow_insecure else 'this machine'}")
+    elif ca is None:
+        lines.append(
+            "Open to: any client; the connection is encrypted (--ca restricts it to clients with certificates)"
+        )
+    else:
+        lines.append(f"Open to: clients with a certificate from {ca}")
+    if certificate and not hosts:
+        lines.append(f"Warning: {certificate} names no host, so no client will accept it")
+    host = _reachable_name(server.url, hosts)
+    arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
+    if names and not served:
+        arguments.append(f'remote_args={{"environment": "{names[0]}"}}')
+    if certificate:
+        client = '"client.pem", "client-key.pem"' if ca else "None, None"
+        arguments.append(f'client_credentials_paths=("ca.pem", {client})')
+    elif host not in ("localhost", "127.0.0.1", "::1") and not is_unix(host):
+        arguments.append("allow_insecure=True")
+    return [
+        *lines,
+        "Connect with:",
+        "",
+        "    from remote_gym import RemoteEnvironment",
+        "",
+        f"    environment = RemoteEnvironment({', '.join(arguments)})",
+        "",
+    ]
+
+
+def _hosts(certificate: Path | None) -> tuple[str, ...]:
+    if certificate is None:
+        return ()
+    # Here, since without TLS there is no need to load cryptography.
+    from remote_gym.tls.facts import read_certificate
+
+    return read_certificate(certificate).hosts
+
+
+def _reachable_name(url: str, hosts: tuple[str, ...]) -> str:
+    """By which name a client can connect: one that the certificate holds, where there is a certificate."""
+    if is_unix(url) or url in hosts or (not hosts and url not in _EVERY_ADDRESS):
+        return url
+    return hosts[0] if hosts else socket.gethostname()

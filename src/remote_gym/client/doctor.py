@@ -1,0 +1,155 @@
+"""Use a server step by step, from its name to a step of its environment, and tell of each how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from remote_gym.client.diagnosis import Check, diagnose, reach
+from remote_gym.client.environment import RemoteEnvironment
+from remote_gym.config import TlsFiles
+from remote_gym.errors import (
+    ConfigError,
+    ConnectError,
+    InvalidObservation,
+    NotPermitted,
+    ProtocolMismatch,
+    RemoteEnvironmentError,
+    RemoteGymError,
+    ServerFull,
+    SessionLost,
+    TransportError,
+)
+from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.tls import check_files
+
+_MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
+    (ServerFull, "close a session, or raise the server's --max-sessions"),
+    (NotPermitted, "ask for something else, or have the server allow it"),
+    (ProtocolMismatch, "install the same release of remote_gym at both ends"),
+    (ConfigError, "correct the arguments, here or of the server"),
+    (RemoteEnvironmentError, "correct the environment's own code, which raised this, or what it needs on the server"),
+    (InvalidObservation, "correct the environment: what it returns does not fit its own observation_space"),
+    (SessionLost, "look into the server's log for what ended the environment"),
+    (TransportError, "look into the server's log; it may be overloaded, or something in between cuts connections"),
+)
+
+
+def examine(
+    url: str, port: int, files: TlsFiles | None, remote_args: Mapping[str, Any] | None, *, timeout: float
+) -> Iterator[Check]:
+    """Take the steps one by one, until one fails.
+
+    Args:
+        url: Host name, address, or ``unix:path``.
+        port: TCP port.
+        files: This client's; None for plaintext.
+        remote_args: What to open.
+        timeout: Seconds for each step of the connection. The environment has those of `ClientOptions`.
+    """
+    if files is not None:
+        check = _check_own_files(files)
+        yield check
+        if not check.works:
+            return
+    checks = diagnose(url, port, files, timeout=timeout)
+    for check in checks:
+        if check.step in ("TLS", "plaintext"):
+            yield from _look_at_server(url, port, timeout)
+        yield check
+    if all(check.works for check in checks):
+        yield from _use(url, port, files, remote_args, timeout)
+
+
+def _check_own_files(files: TlsFiles) -> Check:
+    # Here, since without TLS there is no need to load cryptography.
+    from remote_gym.tls.facts import read_certificate
+
+    step = "this client's certificate"
+    try:
+        check_files(files, "client")
+    except ConfigError as error:
+        return Check(step, False, str(error), "correct the file", hopeless=True)
+    if files.certificate is None:
+        return Check(step, True, "none is given")
+    return Check(step, True, str(read_certificate(files.certificate)))
+
+
+def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:
+    """What the server shows to anybody, and whether it asks for a certificate; nothing where it speaks no TLS."""
+    from remote_gym.tls.facts import decode_certificate
+
+    sock = reach(url, port, timeout, [])
+    if sock is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # only looked at: nothing is sent, and nothing that is received is believed
+    context.set_alpn_protocols(["h2"])
+    with sock, contextlib.suppress(OSError), context.wrap_socket(sock) as secure:
+        facts = decode_certificate(secure.getpeercert(binary_form=True) or b"")
+        yield Check("server's certificate", True, str(facts))
+        requires = "a client certificate" if _requires_certificate(secure) else "no client certificate"
+        yield Check("server's demand", True, requires)
+
+
+def _requires_certificate(secure: ssl.SSLSocket) -> bool:
+    """Whether it objects to a client that has shown none, which it does after the client's half of the handshake."""
+    try:
+        return not secure.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def _use(
+    url: str, port: int, files: TlsFiles | None, remote_args: Mapping[str, Any] | None, timeout: float
+) -> Iterator[Check]:
+    credentials = (files.ca, files.certificate, files.private_key) if files else None
+    start = time.perf_counter()
+    try:
+        environment = RemoteEnvironment(
+            url, port, remote_args, credentials, connect_timeout=timeout, allow_insecure=True
+        )
+    except (ConnectError, ProtocolMismatch) as error:
+        yield _failure("protocol", error)
+        return
+    except RemoteGymError as error:
+        yield Check("protocol", True, f"version {PROTOCOL_VERSION}")
+        yield _failure("session", error)
+        return
+    with contextlib.closing(environment):
+        yield Check("protocol", True, f"version {PROTOCOL_VERSION}")
+        name = environment.spec.id if environment.spec else "an environment"
+        yield Check("session", True, f"opened for {name} in {_since(start)}")
+        reset = _timed("reset", environment.reset, "observation of ")
+        yield reset
+        if reset.works:
+            yield _timed("step", lambda: environment.step(environment.action_space.sample()), "observation of ")
+
+
+def _timed(step: str, call: Callable[[], tuple[Any, ...]], found: str) -> Check:
+    start = time.perf_counter()
+    try:
+        observation = call()[0]
+    except RemoteGymError as error:
+        return _failure(step, error)
+    shape = getattr(observation, "shape", None)
+    what = type(observation).__name__ if shape is None else f"shape {shape}"
+    return Check(step, True, f"{found}{what} in {_since(start)}")
+
+
+def _failure(step: str, error: RemoteGymError) -> Check:
+    if isinstance(error, ConnectError):
+        mend = "correct the port: another server listens there, or one that is not ready"
+    else:
+        mend = next((mend for kind, mend in _MENDS if isinstance(error, kind)), "look into the server's log")
+    return Check(step, False, str(error), mend)
+
+
+def _since(start: float) -> str:
+    return f"{(time.perf_counter() - start) * 1e3:.1f} ms"

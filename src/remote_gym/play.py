@@ -1,0 +1,234 @@
+"""Play episodes in an environment, local or remote, and measure and record them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.elements import encode_action, encode_observation
+from remote_gym.wire.frames import encode_frame
+from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.values import encode_value
+
+Policy = Callable[[Any], Any]
+"""Chooses an action for an observation."""
+
+GIF_SIDE = 320
+"""Pixels that neither side of a GIF much exceeds: its format knows little compression."""
+
+
+class Step(NamedTuple):
+    """What one `step` was given and returned."""
+
+    action: Any
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One episode, from `reset` to its end.
+
+    Attributes:
+        total_reward: Sum of the rewards.
+        step_seconds: Time that each `step` took; float64 of shape (steps,).
+        seconds: Time spent in `reset` and `step` together.
+    """
+
+    total_reward: float
+    step_seconds: NDArray[np.float64]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Several episodes in numbers; times in seconds."""
+
+    episodes: int
+    steps: int
+    mean_return: float
+    steps_per_second: float
+    """Of the time spent in `reset` and `step`."""
+    latency_p50: float
+    latency_p99: float
+
+
+def play_episodes(
+    environment: gym.Env[Any, Any],
+    count: int,
+    *,
+    policy: Policy | None = None,
+    seed: int | None = None,
+    watch: Callable[[Step | None], None] | None = None,
+) -> Iterator[Episode]:
+    """Play one episode after another.
+
+    Args:
+        environment: Stays open.
+        count: How many.
+        policy: None for random actions.
+        seed: Of the first reset, and of the random actions.
+        watch: Called after each step, and with None after each reset; its time is not measured.
+    """
+    environment.action_space.seed(seed)
+    for number in range(count):
+        start = time.perf_counter()
+        observation, _ = environment.reset(seed=seed if number == 0 else None)
+        seconds = time.perf_counter() - start
+        if watch is not None:
+            watch(None)
+        total_reward, step_seconds, ended = 0.0, [], False
+        while not ended:
+            action = environment.action_space.sample() if policy is None else policy(observation)
+            start = time.perf_counter()
+            step = Step(action, *environment.step(action))
+            step_seconds.append(time.perf_counter() - start)
+            if watch is not None:
+                watch(step)
+            observation, ended = step.observation, bool(step.terminated or step.truncated)
+            total_reward += float(step.reward)
+        yield Episode(
+            total_reward=total_reward, step_seconds=np.asarray(step_seconds), seconds=seconds + sum(step_seconds)
+        )
+
+
+def summarise(episodes: Sequence[Episode]) -> Summary:
+    """Put at least one episode into numbers."""
+    step_seconds = np.concatenate([episode.step_seconds for episode in episodes])
+    return Summary(
+        episodes=len(episodes),
+        steps=len(step_seconds),
+        mean_return=float(np.mean([episode.total_reward for episode in episodes])),
+        steps_per_second=len(step_seconds) / sum(episode.seconds for episode in episodes),
+        latency_p50=float(np.percentile(step_seconds, 50)),
+        latency_p99=float(np.percentile(step_seconds, 99)),
+    )
+
+
+def load_policy(name: str) -> Policy:
+    """Import a policy by its name, ``module:callable``; modules of the working directory are found too.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"policy is {name!r}; use MODULE:CALLABLE, such as my_agent:choose_action")
+    # A console script, unlike `python -m`, does not look there by itself.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        policy = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"policy {name!r} cannot be imported: {error}") from error
+    if not callable(policy):
+        raise ConfigError(f"policy {name!r} is {policy!r}; name a callable that takes an observation")
+    return policy  # type: ignore[no-any-return]
+
+
+class MessageSizes:
+    """Tells how large the messages of a step are: request and response as encoded, without gRPC's and TLS's framing.
+
+    Args:
+        environment: Whose spaces decide how they are encoded.
+    """
+
+    def __init__(self, environment: gym.Env[Any, Any]) -> None:
+        self._action_layout = compile_layout(environment.action_space)
+        self._observation_layout = compile_layout(environment.observation_space)
+        self._limits = Limits()
+
+    def measure(self, step: Step, frame: Any = None) -> int:
+        """Bytes of both messages together.
+
+        Args:
+            step: To be sent again, as it were.
+            frame: That comes with the observation; None where none does.
+        """
+        request, response = pb.Request(sequence=1), pb.Response(sequence=1)
+        transition = response.step
+        encode_action(self._action_layout, step.action, request.step, self._limits)
+        encode_observation(self._observation_layout, step.observation, transition, self._limits)
+        for name in ("reward", "terminated", "truncated"):
+            value, kind = getattr(step, name), float if name == "reward" else bool
+            if type(value) is kind:
+                setattr(transition, f"{name}_{kind.__name__}", value)
+            else:
+                encode_value(value, getattr(transition, f"{name}_value"), strict=True, limits=self._limits, path=name)
+        if step.info:
+            encode_value(step.info, transition.info, strict=False, limits=self._limits, path="info")
+        if frame is not None:
+            encode_frame(frame, transition.frame, self._limits)
+        return request.ByteSize() + response.ByteSize()
+
+
+class Recording:
+    """Writes frames to a ``.gif`` or ``.mp4`` file; a context manager, after which the file is complete.
+
+    Args:
+        path: Replaced where it exists.
+        fps: Frames a second.
+
+    Raises:
+        ConfigError: If the file's kind is another, imageio is not installed, or the folder does not exist.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self._is_gif = path.suffix.lower() == ".gif"
+        if path.suffix.lower() not in (".gif", ".mp4"):
+            raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4")
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot record to {str(path)!r}: there is no folder {str(path.parent)!r}")
+        try:
+            import imageio.v2 as imageio
+        except ImportError as error:
+            raise ConfigError("recording needs imageio: pip install 'remote-gym[record]'") from error
+        # For an MP4, imageio would stretch frames to sides of a multiple of 16.
+        options: dict[str, Any] = (
+            {"duration": 1000 / fps, "loop": 0} if self._is_gif else {"fps": fps, "macro_block_size": 2}
+        )
+        self._writer: Any = imageio.get_writer(path, **options)
+
+    def add(self, frame: Any) -> None:
+        """Append a frame.
+
+        Args:
+            frame: uint8 of shape (height, width, 3).
+
+        Raises:
+            ConfigError: If it is something else.
+        """
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ConfigError(f"can record uint8 images of shape (height, width, 3); render() gave {frame!r:.80}")
+        if self._is_gif:
+            every = max(1, round(max(frame.shape[:2]) / GIF_SIDE))
+            frame = frame[::every, ::every]
+        else:
+            height, width = frame.shape[:2]
+            frame = frame[: height // 2 * 2, : width // 2 * 2]
+        self._writer.append_data(frame)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
