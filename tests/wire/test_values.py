@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from gymnasium.spaces import GraphInstance
 from hypothesis import given
-from wire.examples import ANY_VALUE, LIMITS, arrays_in, same
 
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.values import Unencodable, decode_array, decode_value, encode_array, encode_value
+from wire.examples import ANY_VALUE, LIMITS, arrays_in, same
 
 
 def carry(value: Any, *, strict: bool = True, limits: Limits = LIMITS) -> Any:

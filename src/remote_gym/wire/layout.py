@@ -45,6 +45,8 @@ class Layout:
         Raises:
             EncodingError: If there is another number of bytes, or a bool is neither 0 nor 1.
         """
+        if self.size is None:
+            raise EncodingError(f"an element came packed, and {self.space} has no packed form")
         if len(data) != self.size:
             raise EncodingError(f"a packed element of {self.space} has {self.size} bytes, not {len(data)}")
         return self._read(data, 0)

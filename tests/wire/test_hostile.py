@@ -1,0 +1,251 @@
+"""Whatever bytes come in, every decoder answers with a result or an `EncodingError`, soon and in little memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.message import Message
+from gymnasium import spaces
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from remote_gym.config import Limits
+from remote_gym.errors import EncodingError, InvalidAction
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.elements import decode_action, decode_observation, encode_observation
+from remote_gym.wire.frames import decode_frame
+from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.parse import parse
+from remote_gym.wire.spaces import decode_space, encode_space
+from remote_gym.wire.status import decode_error
+from remote_gym.wire.values import decode_array, decode_value, encode_value
+from wire.examples import ANY_SPACE, ANY_VALUE, LIMITS, SPACES, seeded
+
+SMALL = Limits(message_bytes=2**20, items=2**12, array_bytes=2**20, text_length=2**16)
+LAYOUTS = [compile_layout(space) for space in SPACES.values()]
+
+Decoder = Callable[[Any], object]
+DECODERS: list[tuple[type[Message], Decoder]] = [
+    (pb.Value, lambda message: decode_value(message, SMALL)),
+    (pb.Array, lambda message: decode_array(message, SMALL)),
+    (pb.Space, lambda message: decode_space(message, SMALL)),
+    (pb.Frame, lambda message: decode_frame(message, SMALL)),
+    (pb.ErrorDetail, lambda message: decode_error(message)),
+    (pb.Transition, lambda message: [_decode_observation(layout, message) for layout in LAYOUTS]),
+    (pb.StepRequest, lambda message: [_decode_action(layout, message) for layout in LAYOUTS]),
+]
+
+
+def _decode_observation(layout: Any, message: pb.Transition) -> None:
+    with contextlib.suppress(EncodingError):
+        decode_observation(layout, message, SMALL)
+
+
+def _decode_action(layout: Any, message: pb.StepRequest) -> None:
+    with contextlib.suppress(EncodingError, InvalidAction):
+        decode_action(layout, message, SMALL)
+
+
+def decode_everything(data: bytes) -> None:
+    """Any exception other than an `EncodingError` fails the test."""
+    for message_class, decode in DECODERS:
+        with contextlib.suppress(EncodingError):
+            decode(parse(message_class, data))
+
+
+@st.composite
+def mutations(draw: st.DrawFn, encoded: st.SearchStrategy[bytes]) -> bytes:
+    """Cut short, with bytes changed, inserted or left out."""
+    data = bytearray(draw(encoded))
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(data)))
+        kind = draw(st.sampled_from(["cut", "set", "insert", "remove"]))
+        if kind == "cut":
+            del data[place:]
+        elif kind == "set" and place < len(data):
+            data[place] = draw(st.integers(0, 255))
+        elif kind == "insert":
+            data[place:place] = draw(st.binary(max_size=4))
+        else:
+            del data[place : place + draw(st.integers(1, 4))]
+    return bytes(data)
+
+
+def encoded_value(value: Any) -> bytes:
+    message = pb.Value()
+    encode_value(value, message, strict=True, limits=LIMITS)
+    return message.SerializeToString()
+
+
+def encoded_space(space: Any) -> bytes:
+    return encode_space(space, LIMITS).SerializeToString()
+
+
+def encoded_observation(space: Any) -> bytes:
+    message = pb.Transition()
+    encode_observation(compile_layout(space), seeded(space).sample(), message, LIMITS)
+    return message.SerializeToString()
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+def test_random_bytes(data: bytes) -> None:
+    decode_everything(data)
+
+
+@given(mutations(ANY_VALUE.map(encoded_value)))
+def test_mutated_values(data: bytes) -> None:
+    decode_everything(data)
+
+
+@given(mutations(ANY_SPACE.map(encoded_space)))
+def test_mutated_spaces(data: bytes) -> None:
+    decode_everything(data)
+
+
+@given(mutations(st.sampled_from(list(SPACES.values())).map(encoded_observation)))
+def test_mutated_elements(data: bytes) -> None:
+    decode_everything(data)
+
+
+INTEGERS = st.integers(0, 2**64 - 1) | st.integers(0, 40) | st.sampled_from([2**31, 2**32, 2**63, 2**64 - 1])
+MESSAGES = st.builds(
+    lambda **fields: pb.Array(**fields),
+    dtype=st.integers(0, 20),
+    shape=st.lists(INTEGERS, max_size=4) | st.lists(st.integers(0, 3), max_size=40),
+    data=st.binary(max_size=64),
+    item_length=st.integers(0, 2**32 - 1) | st.integers(0, 4),
+    big_endian=st.booleans(),
+)
+
+
+@given(MESSAGES)
+def test_arrays_of_any_shape_and_dtype(message: pb.Array) -> None:
+    for data in (message, pb.Value(array=message), pb.Value(scalar=message), pb.Frame(array=message)):
+        decode_everything(data.SerializeToString())
+
+
+@given(INTEGERS, st.lists(INTEGERS, max_size=3), st.integers(0, 20), st.binary(max_size=16))
+def test_spaces_of_any_numbers(number: int, shape: list[int], dtype: Any, data: bytes) -> None:
+    signed = number - 2**63
+    for space in (
+        pb.Space(
+            box=pb.BoxSpace(dtype=dtype, shape=shape, low=data, high=data, bounded_below=b"\1", bounded_above=b"")
+        ),
+        pb.Space(discrete=pb.DiscreteSpace(n=signed, start=-signed - 1, dtype=dtype)),
+        pb.Space(multi_discrete=pb.MultiDiscreteSpace(shape=shape, dtype=dtype, nvec=data, start=data)),
+        pb.Space(multi_binary=pb.MultiBinarySpace(shape=shape)),
+        pb.Space(text=pb.TextSpace(min_length=number, max_length=number, characters="ab")),
+    ):
+        decode_everything(space.SerializeToString())
+
+
+def nested_lists(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = pb.Value(list=pb.List()).SerializeToString()[:1] + _delimited(b"\x0a" + _delimited(data))
+    return data
+
+
+def _delimited(data: bytes) -> bytes:
+    size, prefix = len(data), bytearray()
+    while size > 127:
+        prefix.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*prefix, size]) + data
+
+
+@pytest.mark.parametrize("depth", [33, 60, 5000])
+def test_nesting_beyond_the_limit(depth: int) -> None:
+    with pytest.raises(EncodingError):
+        decode_value(parse(pb.Value, nested_lists(depth)), LIMITS)
+
+
+REFUSED = {
+    "no-kind": pb.Value(),
+    "no-kind-within": pb.Value(list=pb.List(items=[pb.Value()])),
+    "uneven-dict": pb.Value(dict=pb.Dict(names=["a"])),
+    "both-keys": pb.Value(dict=pb.Dict(names=["a"], keys=[pb.Value(integer=1)], values=[pb.Value(integer=1)] * 2)),
+    "name-twice": pb.Value(dict=pb.Dict(names=["a", "a"], values=[pb.Value(integer=1)] * 2)),
+    "key-twice": pb.Value(
+        dict=pb.Dict(keys=[pb.Value(integer=1), pb.Value(number=1.0)], values=[pb.Value(integer=1)] * 2)
+    ),
+    "key-unhashable": pb.Value(dict=pb.Dict(keys=[pb.Value(list=pb.List())], values=[pb.Value(integer=1)])),
+    "name-long": pb.Value(dict=pb.Dict(names=["a" * 2**17], values=[pb.Value(integer=1)])),
+    "text-long": pb.Value(text="a" * 2**17),
+    "surrogates-long": pb.Value(surrogate_text=b"a" * 2**17),
+    "surrogates-no-utf8": pb.Value(surrogate_text=b"\xff"),
+    "integer-long": pb.Value(big_integer=b"a" * 2**17),
+    "objects-short": pb.Value(object_array=pb.ObjectArray(shape=[2], items=[pb.Value(integer=1)])),
+    "objects-giant": pb.Value(object_array=pb.ObjectArray(shape=[2**40])),
+    "objects-empty-giant": pb.Value(object_array=pb.ObjectArray(shape=[0, 2**40])),
+    "items": pb.Value(list=pb.List(items=[pb.Value(boolean=True)] * 2**12)),
+    "array-no-dtype": pb.Value(array=pb.Array(data=b"")),
+    "array-short": pb.Value(array=pb.Array(dtype=pb.INT16, shape=[2], data=b"abc")),
+    "array-bool": pb.Value(array=pb.Array(dtype=pb.BOOL, shape=[1], data=b"\2")),
+    "array-code-point": pb.Value(array=pb.Array(dtype=pb.TEXT, item_length=1, data=b"\0\0\x11\0")),
+    "array-item-length": pb.Value(array=pb.Array(dtype=pb.TEXT, item_length=2, data=b"a\0\0\0")),
+    "array-item-length-giant": pb.Value(array=pb.Array(dtype=pb.TEXT, item_length=2**32 - 1, shape=[0])),
+    "array-needless-item-length": pb.Value(array=pb.Array(dtype=pb.INT8, item_length=1, data=b"a")),
+    "scalar-shape": pb.Value(scalar=pb.Array(dtype=pb.INT8, shape=[1], data=b"a")),
+    "scalar-code-point": pb.Value(scalar=pb.Array(dtype=pb.TEXT, item_length=1, data=b"\0\0\x11\0")),
+    "graph-empty": pb.Value(graph=pb.Graph()),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED.values(), ids=REFUSED)
+def test_a_value_that_no_sender_writes_is_refused(message: pb.Value) -> None:
+    with pytest.raises(EncodingError):
+        decode_value(message, SMALL)
+
+
+def test_keys_chosen_to_collide_take_no_time() -> None:
+    keys = [pb.Value(number=float(2**61 - 1) * 2.0**exponent) for exponent in range(2)]
+    modulus = 2**61 - 1
+    message = pb.Value()
+    for factor in range(50_000):
+        encode_value(factor * modulus, message.dict.keys.add(), strict=True, limits=LIMITS)
+        message.dict.values.add().boolean = True
+    begun = time.monotonic()
+    with pytest.raises(EncodingError, match="same hash"):
+        decode_value(message, LIMITS)
+    assert time.monotonic() - begun < 5
+    assert len(keys) == 2
+
+
+def test_a_small_message_takes_little_memory() -> None:
+    """Bounds that travel as one element are what a peer can multiply most."""
+    shape = [SMALL.array_bytes // 4]
+    one = pb.BoxSpace(dtype=pb.UINT8, shape=shape, low=b"\0", high=b"\1", bounded_below=b"\1", bounded_above=b"\1")
+    data = pb.Space(tuple=pb.TupleSpace(spaces=[pb.Space(box=one)] * 50)).SerializeToString()
+    tracemalloc.start()
+    with pytest.raises(EncodingError):
+        decode_space(parse(pb.Space, data), SMALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * SMALL.array_bytes
+
+
+def test_a_hostile_action_for_a_box_takes_little_memory() -> None:
+    layout = compile_layout(spaces.Box(0, 1, (1000,), np.float32))
+    message = pb.StepRequest()
+    message.value.list.items.add().text = "x" * 60_000
+    for _ in range(999):
+        message.value.list.items.add().boolean = True
+    tracemalloc.start()
+    with pytest.raises(InvalidAction):
+        decode_action(layout, message, SMALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21
+
+
+def test_bytes_that_are_no_message_name_it() -> None:
+    with pytest.raises(EncodingError, match="Request"):
+        parse(pb.Request, b"\xff\xff")

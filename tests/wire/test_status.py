@@ -1,0 +1,124 @@
+"""Every error arrives as itself, or as the environment's."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from gymnasium.error import ResetNeeded
+
+from remote_gym import errors
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.parse import parse
+from remote_gym.wire.status import TEXT_LENGTH, decode_error, encode_error
+
+# What says that the network failed is found out by the end that it failed for.
+NEVER_TRAVEL = (errors.TransportError,)
+ALL = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.RemoteGymError)]
+LEAVES = [cls for cls in ALL if not cls.__subclasses__() and not issubclass(cls, NEVER_TRAVEL)]
+
+
+def carry(error: BaseException) -> Exception:
+    return decode_error(parse(pb.ErrorDetail, encode_error(error).SerializeToString()))
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001 - that is what is tested
+        return caught
+
+
+@pytest.mark.parametrize("cls", [*(cls for cls in LEAVES if cls is not errors.RemoteEnvironmentError), ResetNeeded])
+def test_our_own_errors_arrive_as_themselves(cls: type[Exception]) -> None:
+    arrived = carry(cls("what happened"))
+    assert type(arrived) is cls
+    assert str(arrived) == "what happened"
+
+
+def test_an_error_that_already_is_an_environment_s_arrives_unchanged() -> None:
+    arrived = carry(errors.RemoteEnvironmentError("a.B", "why", "Traceback"))
+    assert type(arrived) is errors.RemoteEnvironmentError
+    assert arrived.args == ("a.B", "why", "Traceback")
+
+
+def test_no_kind_is_unmapped() -> None:
+    for kind in pb.ErrorDetail.Kind.values():
+        arrived = decode_error(pb.ErrorDetail(kind=kind, message="m"))
+        assert (type(arrived) is errors.RemoteGymError) == (kind == pb.ErrorDetail.KIND_UNSPECIFIED)
+
+
+def test_a_kind_from_the_future_tells_its_message() -> None:
+    arrived = decode_error(pb.ErrorDetail(kind=99, message="the moon is full"))  # type: ignore[arg-type]
+    assert type(arrived) is errors.RemoteGymError
+    assert "99" in str(arrived)
+    assert "the moon is full" in str(arrived)
+
+
+def test_an_error_of_a_subclass_of_ours_arrives_as_ours() -> None:
+    class Worse(errors.SessionLost):
+        pass
+
+    assert type(carry(Worse("x"))) is errors.SessionLost
+
+
+def test_the_environment_s_exception_arrives_with_type_message_and_traceback() -> None:
+    arrived = carry(raised(KeyError("speed")))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert arrived.remote_type == "builtins.KeyError"
+    assert arrived.remote_message == "'speed'"
+    assert arrived.remote_traceback.startswith("Traceback")
+    assert "in raised" in arrived.remote_traceback
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), ConnectionError("x"), errors.ConnectionLost("x")]
+)
+def test_any_other_exception_is_the_environment_s(error: BaseException) -> None:
+    arrived = carry(error)
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert arrived.remote_type.endswith(type(error).__qualname__)
+
+
+def test_messages_of_a_megabyte_arrive_whole() -> None:
+    arrived = carry(raised(ValueError("x" * 2**20)))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert arrived.remote_message == "x" * 2**20
+
+
+def test_endless_messages_are_cut() -> None:
+    arrived = carry(ValueError("x" * (TEXT_LENGTH + 5)))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert len(arrived.remote_message) < TEXT_LENGTH + 50
+    assert str(TEXT_LENGTH + 5) in arrived.remote_message
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no")
+
+    __repr__ = __str__
+
+
+class NoNotes(Exception):
+    @property
+    def __cause__(self) -> BaseException:
+        raise RuntimeError("no")
+
+
+def test_an_exception_without_text_arrives() -> None:
+    arrived = carry(raised(NoText()))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert "SystemExit in str()" in arrived.remote_message
+
+
+def test_an_exception_whose_traceback_cannot_be_formatted_arrives() -> None:
+    arrived = carry(NoNotes("x"))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert "RuntimeError" in arrived.remote_traceback
+    assert arrived.remote_message == "x"
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    assert "?" in str(carry(ValueError("a\ud800")))
+    assert str(carry(errors.ConfigError("a\ud800"))) == "a?"
