@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from remote_gym.address import is_unix
 from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
-from remote_gym.tls import client_context
+from remote_gym.tls import check_files, client_context
 
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -188,10 +188,18 @@ def _check_accepted(secure: ssl.SSLSocket, files: TlsFiles) -> Check:
     if not answer and files.certificate is None:
         return _refused("the server closed the connection: it likely requires a client certificate, and none is given")
     if not answer:
-        return _refused(f"the server closed the connection: it likely refuses {files.certificate}")
+        return _refused(f"the server closed the connection: it likely refuses {files.certificate}{_fault(files)}")
     if secure.selected_alpn_protocol() != "h2":
         return _foreign("TLS", "what listens there speaks TLS, but not HTTP/2")
     return Check("TLS", True, f"{secure.version()}, both ends accept each other")
+
+
+def _fault(files: TlsFiles) -> str:
+    try:
+        check_files(files, "client")
+    except ConfigError as error:
+        return f": {error}"
+    return ""
 
 
 def _refused(found: str) -> Check:
