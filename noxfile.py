@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "ci"))
+from install import environment_for_uv
 
 nox.needs_version = ">=2025.10.16"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -17,6 +21,8 @@ nox.options.download_python = "never"
 # Where pyenv is, its interpreters are there but not on PATH.
 VERSIONS = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 os.environ["PATH"] = os.pathsep.join([*map(str, sorted(VERSIONS.glob("3.*/bin"))), os.environ["PATH"]])
+
+os.environ.update(environment_for_uv())
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 TEST = nox.project.dependency_groups(PROJECT, "test")

@@ -7,11 +7,9 @@ remote_gym supports protobuf 4.25. That generator exists for Python 3.10 to 3.12
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
-import sys
 
-from install import ROOT, VENV, uv_environment
+from install import ROOT, VENV, environment_for_uv
 
 GENERATED = ROOT / "src" / "remote_gym" / "v1"
 SOURCES = GENERATED / "SOURCES.sha256"
@@ -30,10 +28,7 @@ def digests() -> str:
 
 
 def _uv(*arguments: str) -> int:
-    pip_settings = [sys.executable, "-m", "pip", "config", "list"]
-    settings = subprocess.run(pip_settings, capture_output=True, text=True).stdout
-    environment = uv_environment(settings, os.environ)
-    return subprocess.run([str(VENV / "bin" / "uv"), *arguments], cwd=ROOT, env=environment).returncode
+    return subprocess.run([str(VENV / "bin" / "uv"), *arguments], cwd=ROOT, env=environment_for_uv()).returncode
 
 
 def _make_environment() -> str:

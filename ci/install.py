@@ -50,6 +50,13 @@ def uv_environment(pip_settings: str, environment: Mapping[str, str]) -> dict[st
     return result
 
 
+def environment_for_uv() -> dict[str, str]:
+    """Our own environment, completed by `uv_environment` from this machine's configuration of pip."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    settings = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return uv_environment(settings, os.environ)
+
+
 def _is_usable() -> bool:
     """Whether .venv works and is of the Python that runs this."""
     code = "import sys, pip; print(sys.version_info[:2])"
@@ -82,10 +89,9 @@ def _install_with_uv() -> bool:
     requirement.write_text(uv_requirement(LOCK.read_text(encoding="utf-8")), encoding="utf-8")
     if not _pip("--require-hashes", "--requirement", requirement):
         return False
-    settings = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     command: list[str | Path] = [VENV / "bin" / "uv", "pip", "sync", "--quiet", "--python", PYTHON]
     command += ["--require-hashes", LOCK]
-    return subprocess.run(command, env=uv_environment(settings, os.environ)).returncode == 0
+    return subprocess.run(command, env=environment_for_uv()).returncode == 0
 
 
 def main() -> None:

@@ -5,11 +5,10 @@ Arguments go on to ``uv pip compile``: ``--upgrade`` takes the newest versions, 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-from install import LOCK, ROOT, VENV, uv_environment
+from install import LOCK, ROOT, VENV, environment_for_uv
 
 COMPILE = (
     "pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.10 --generate-hashes "
@@ -20,11 +19,9 @@ COMPILE = (
 
 def main(arguments: list[str]) -> int:
     """Lock; returns the exit status of uv."""
-    pip_settings = [sys.executable, "-m", "pip", "config", "list"]
-    settings = subprocess.run(pip_settings, capture_output=True, text=True).stdout
     remember = ["--custom-compile-command", "python3 ci/task.py update"]
     command = [str(VENV / "bin" / "uv"), *COMPILE.split(), *remember, "--output-file", LOCK.name, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=uv_environment(settings, os.environ)).returncode
+    return subprocess.run(command, cwd=ROOT, env=environment_for_uv()).returncode
 
 
 if __name__ == "__main__":
