@@ -197,7 +197,6 @@ def _containers(members: st.SearchStrategy[gym.Space[Any]]) -> st.SearchStrategy
     return st.one_of(kinds)
 
 
-
 def seeded(space: gym.Space[Any]) -> gym.Space[Any]:
     """The space, which from now on samples the same each time."""
     space.seed(7)

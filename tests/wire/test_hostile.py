@@ -206,7 +206,6 @@ def test_a_value_that_no_sender_writes_is_refused(message: pb.Value) -> None:
 
 
 def test_keys_chosen_to_collide_take_no_time() -> None:
-    keys = [pb.Value(number=float(2**61 - 1) * 2.0**exponent) for exponent in range(2)]
     modulus = 2**61 - 1
     message = pb.Value()
     for factor in range(50_000):
@@ -216,7 +215,6 @@ def test_keys_chosen_to_collide_take_no_time() -> None:
     with pytest.raises(EncodingError, match="same hash"):
         decode_value(message, LIMITS)
     assert time.monotonic() - begun < 5
-    assert len(keys) == 2
 
 
 def test_a_small_message_takes_little_memory() -> None:

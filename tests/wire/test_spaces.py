@@ -169,6 +169,13 @@ def test_nesting_is_bounded() -> None:
         encode_space(deep(33), LIMITS)
 
 
+def test_nesting_is_bounded_by_the_receiver_too() -> None:
+    message = encode_space(deep(5), LIMITS)
+    assert decode_space(message, Limits(depth=5)) == deep(5)
+    with pytest.raises(EncodingError, match="deeper than 4"):
+        decode_space(message, Limits(depth=4))
+
+
 def test_the_deepest_permitted_space_passes_the_parser() -> None:
     limits = Limits(depth=40)
     space: gym.Space[Any] = spaces.Discrete(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import weakref
 from collections import OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,20 @@ def test_long_reprs_are_shortened_without_being_made_first() -> None:
 def test_surrogates_in_a_repr_are_replaced() -> None:
     assert carry({"\ud800"}, strict=False).repr == "{'\\ud800'}"
     assert carry(type("Odd", (), {"__repr__": lambda self: "\ud800"})(), strict=False).repr == "?"
+
+
+def test_an_unencodable_with_surrogates_passes_on() -> None:
+    assert carry(Unencodable("a\ud800", "b")) == Unencodable("a?", "b")
+
+
+def test_a_dead_proxy_does_not_break_an_info() -> None:
+    class Owner:
+        pass
+
+    owner = Owner()
+    dead = weakref.proxy(owner)
+    del owner
+    assert carry({"proxy": dead}, strict=False)["proxy"].type.endswith("ProxyType")
 
 
 def cyclic(kind: str) -> Any:

@@ -22,7 +22,15 @@ from remote_gym.wire.arrays import (
     encode_array,
     encode_scalar,
 )
-from remote_gym.wire.unencodable import Unencodable, describe, log_as_base, log_unencodable, short_repr, type_name
+from remote_gym.wire.unencodable import (
+    Unencodable,
+    describe,
+    log_as_base,
+    log_unencodable,
+    printable,
+    short_repr,
+    type_name,
+)
 
 _ONLY_STR = {str}
 
@@ -226,8 +234,8 @@ def _encode_graph(value: GraphInstance, into: pb.Value, state: _Encoding) -> Non
 
 
 def _encode_unencodable(value: Unencodable, into: pb.Value, _state: _Encoding) -> None:
-    into.unencodable.type = value.type
-    into.unencodable.repr = value.repr
+    into.unencodable.type = printable(value.type)
+    into.unencodable.repr = printable(value.repr)
 
 
 # How an instance of a subclass becomes one of the base, whatever the subclass overrides: str() of an enum member
@@ -244,11 +252,12 @@ _BASES: dict[type, Callable[[Any], Any]] = {
 
 
 def _encode_other(value: object, into: pb.Value, state: _Encoding) -> None:
-    if isinstance(value, np.ndarray):
-        _encode_ndarray(value, into, state)
-        return
-    base = next((base for base in _BASES if isinstance(value, base)), None)
-    if base is None or isinstance(value, np.generic):
+    # The type is asked, not the value: what isinstance() looks at may be overridden, and a dead proxy's raises.
+    cls = type(value)
+    if issubclass(cls, np.ndarray):
+        raise _NoWireForm("a subclass of numpy.ndarray has no wire form; use numpy.asarray")
+    base = next((base for base in _BASES if issubclass(cls, base)), None)
+    if base is None or issubclass(cls, np.generic):
         raise _NoWireForm(f"a value of type {type_name(value)} has no wire form")
     try:
         plain = _BASES[base](value)

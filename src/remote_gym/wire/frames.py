@@ -24,7 +24,7 @@ def encode_frame(rendered: object, into: pb.Frame, limits: Limits) -> None:
     Raises:
         EncodingError: If it has no wire form.
     """
-    if isinstance(rendered, np.ndarray) and rendered.dtype.kind != "O":
+    if type(rendered) is np.ndarray and rendered.dtype.kind != "O":
         obstacle = array_obstacle(rendered, limits)
         if obstacle is not None:
             raise EncodingError(f"frame: {obstacle}")

@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym import errors
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.unencodable import printable, type_name
 
 TEXT_LENGTH = 4 * 2**20
 """Characters that remain of a message or a traceback."""
@@ -82,4 +82,4 @@ def _traceback_of(error: BaseException) -> str:
 def _text(text: str) -> str:
     if len(text) > TEXT_LENGTH:
         text = f"{text[:TEXT_LENGTH]}... ({len(text)} characters)"
-    return text.encode("utf-8", "replace").decode()
+    return printable(text)

@@ -28,6 +28,11 @@ class Unencodable:
     repr: str
 
 
+def printable(text: str) -> str:
+    """The text with each lone surrogate, which no message can hold, as a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def type_name(value: object) -> str:
     """Module and qualified name of a value's class, such as ``"builtins.set"``."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
@@ -50,12 +55,12 @@ def short_repr(value: object) -> str:
         text = f"<{type(error).__name__} in repr>"
     if len(text) > REPR_LENGTH:
         text = f"{text[: REPR_LENGTH - 3]}..."
-    return text.encode("utf-8", "replace").decode()
+    return printable(text)
 
 
 def describe(value: object) -> Unencodable:
     """Sum a value up by its type and its ``repr``."""
-    return Unencodable(type_name(value).encode("utf-8", "replace").decode(), short_repr(value))
+    return Unencodable(printable(type_name(value)), short_repr(value))
 
 
 def log_unencodable(name: str, reason: str) -> None:
