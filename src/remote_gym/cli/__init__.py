@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any
 
 import click
 
-from remote_gym.cli.certs import certs
-from remote_gym.cli.demo import demo
-from remote_gym.cli.doctor import doctor
-from remote_gym.cli.play import play
-from remote_gym.cli.serve import serve
 from remote_gym.errors import RemoteGymError
+
+_COMMANDS = ("demo", "serve", "play", "certs", "doctor")
 
 
 class _Commands(click.Group):
-    """Shows our own errors as messages, without a traceback."""
+    """Imports a command when it is asked for, and shows our own errors as messages, without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Recording starts ffmpeg, for which Python forks, and gRPC, loaded by then, would write a remark about that.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             return super().invoke(ctx)
         except RemoteGymError as error:
@@ -28,7 +38,3 @@ class _Commands(click.Group):
 @click.version_option(package_name="remote-gym")
 def main() -> None:
     """Host Gymnasium environments on one machine and use them from another as if they were local."""
-
-
-for _command in (demo, serve, play, certs, doctor):
-    main.add_command(_command)

@@ -1,0 +1,345 @@
+"""The command line: in this process where it parses and prints, as a process where it serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import psutil
+import pytest
+from click.testing import CliRunner
+from cryptography import x509
+
+from remote_gym.cli import main
+from remote_gym.errors import RemoteGymError
+from remote_gym.play import play_episodes
+from remote_gym.server.serve import create_remote_environment_server
+from waiting import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+STOP_TIMEOUT = 20.0
+
+
+def run(*arguments, status=0):
+    """What a command prints, once it has ended with that exit status."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def plain_port():
+    with create_remote_environment_server(CARTPOLE, port=0) as server:
+        yield server.port
+
+
+@pytest.fixture(scope="module")
+def server_options(certificates):
+    return ("--certificate", certificates.server, "--key", certificates.server_key, "--ca", certificates.ca)
+
+
+@pytest.fixture(scope="module")
+def client_options(certificates):
+    return ("--certificate", certificates.client, "--key", certificates.client_key, "--ca", certificates.ca)
+
+
+@contextlib.contextmanager
+def serving(*arguments, cwd=None, env=None):
+    """Run ``remote-gym serve`` as a process; gives the process and what it printed when it was ready."""
+    command = [sys.executable, "-m", "remote_gym", "serve", *map(str, arguments)]
+    environment = {**os.environ, **(env or {})}
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        printed = ""
+        while "RemoteEnvironment(" not in printed:
+            line = process.stdout.readline()
+            assert line, f"{printed}{process.stderr.read()}"
+            printed += line
+        yield process, printed
+    finally:
+        process.kill()
+        process.communicate(timeout=STOP_TIMEOUT)
+
+
+def port_of(printed):
+    return int(re.search(r"^Listens on: .*:(\d+)$", printed, re.MULTILINE)[1])
+
+
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_the_commands():
+    printed = run("--help")
+    for command in ("demo", "serve", "play", "certs", "doctor"):
+        assert re.search(rf"^  {command} ", printed, re.MULTILINE)
+        assert "Usage" in run(command, "--help")
+
+
+def test_unknown_command_is_refused():
+    assert "No such command 'sevre'" in run("sevre", status=2)
+
+
+def test_module_is_the_command():
+    command = [sys.executable, "-m", "remote_gym", "--version"]
+    printed = subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+    assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+\n", printed)
+
+
+# ------------------------------------------------------------------------------------------------------- certs
+
+
+def hosts_of(path):
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+def test_certs_init_makes_all(tmp_path):
+    printed = run("certs", "init", tmp_path / "new", "--host", "server.example.com", "--host", "10.0.0.7")
+    names = {"ca.pem", "ca-key.pem", "server.pem", "server-key.pem", "client.pem", "client-key.pem"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+    assert all(str(tmp_path / "new" / name) in printed for name in names)
+    assert hosts_of(tmp_path / "new" / "server.pem") == ["server.example.com", "10.0.0.7"]
+
+
+def test_certs_init_keeps_what_is_there_unless_forced(tmp_path):
+    run("certs", "init", tmp_path)
+    before = (tmp_path / "ca.pem").read_bytes()
+    assert "--force" in run("certs", "init", tmp_path, status=1)
+    assert (tmp_path / "ca.pem").read_bytes() == before
+    run("certs", "init", tmp_path, "--force")
+    assert (tmp_path / "ca.pem").read_bytes() != before
+
+
+def test_three_commands_make_certificates_that_work(tmp_path, monkeypatch):
+    requests = ROOT / "ssl"
+    monkeypatch.chdir(tmp_path)
+    config = ("--config", requests / "ca-config.json")
+    run("certs", "ca", requests / "ca-csr.json")
+    run("certs", "server", requests / "server-csr.json", *config, "--profile", "server", "--host", "localhost")
+    run("certs", "client", requests / "client-csr.json", *config, "--profile", "client", "--name", "alice")
+    assert hosts_of(tmp_path / "server.pem") == ["localhost"]
+    with create_remote_environment_server(
+        CARTPOLE, port=0, server_credentials_paths=("server.pem", "server-key.pem", "ca.pem")
+    ) as server:
+        files = ("--ca", "ca.pem", "--certificate", "alice.pem", "--key", "alice-key.pem")
+        run("doctor", f"localhost:{server.port}", *files)
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_certificate_is_good_for_its_role_without_a_config(role, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("certs", "ca", ROOT / "ssl" / "ca-csr.json", "--name", "root", "--directory", "keys")
+    run("certs", role, ROOT / "ssl" / f"{role}-csr.json", "--ca", "keys/root.pem")
+    certificate = x509.load_pem_x509_certificate(Path(f"{role}.pem").read_bytes())
+    [usage] = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert usage._name == f"{role}Auth"
+
+
+# ------------------------------------------------------------------------------------------------------- serve
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Say what to serve"),
+        (("CartPole-v1", "--entrypoint", "env.py"), "either an ID or --entrypoint"),
+        (("CartPole-v1", "--repo", "somewhere"), "need --entrypoint"),
+        (("--kwargs", "{}", "--environment", "easy"), "use NAME=ID or NAME=FILE.py"),
+        (("--kwargs", '{"a": 1}', "--environment", "easy=CartPole-v1"), "--kwargs needs"),
+        (("CartPole-v1", "--kwargs", "{a}"), "is not JSON"),
+        (("CartPole-v1", "--kwargs", "[1]"), "is not a JSON object"),
+        (("CartPole-v1", "--ca", "missing.pem"), "does not exist"),
+        (("CartPole-v1", "--url", "0.0.0.0", "--port", "0"), "remote-gym certs init"),
+    ],
+)
+def test_serve_refuses_what_cannot_work(arguments, message):
+    result = CliRunner().invoke(main, ["serve", *arguments])
+    assert result.exit_code in (1, 2)
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_server_and_workers(signal_number):
+    with serving("CartPole-v1", "--port", "0") as (process, printed):
+        environment = gym.make("remote_gym/Remote-v0", port=port_of(printed), close_timeout=0.5)
+        environment.reset()
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2  # the launcher, and one worker
+        process.send_signal(signal_number)
+        output, log = process.communicate(timeout=STOP_TIMEOUT)
+        assert process.returncode == 0, log
+        assert output.endswith("Stopped.\n")
+        assert "Traceback" not in log
+        wait_until(lambda: not any(worker.is_running() for worker in workers))
+        with contextlib.suppress(RemoteGymError):
+            environment.close()
+
+
+def test_printed_lines_connect(server_options, certificates, tmp_path):
+    for name, path in (
+        ("ca.pem", certificates.ca),
+        ("client.pem", certificates.client),
+        ("client-key.pem", certificates.client_key),
+    ):
+        (tmp_path / name).symlink_to(path)
+    # Every address of the machine: whoever connects needs a name that the certificate holds.
+    with serving("CartPole-v1", "--port", "0", "--url", "0.0.0.0", *server_options) as (_, printed):
+        assert f"Open to: clients with a certificate from {certificates.ca}" in printed
+        lines = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
+        script = "\n".join([*lines, "environment.reset(seed=1)", "environment.close()"])
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=tmp_path)
+
+
+def test_named_environments_are_told_and_served(tmp_path):
+    (tmp_path / "env.py").write_text(
+        "import gymnasium\ndef create_environment(length):\n    return gymnasium.make('CartPole-v1', "
+        "max_episode_steps=length)\n"
+    )
+    arguments = ("--environment", "poles=CartPole-v1", "--environment", "short=env.py", "--port", "0")
+    with serving(*arguments, cwd=tmp_path) as (_, printed):
+        assert "Serves: poles, short" in printed
+        assert 'remote_args={"environment": "poles"}' in printed
+        address = f"localhost:{port_of(printed)}"
+        played = run("play", address, "--environment", "short", "--kwargs", '{"length": 3}', "--episodes", 2)
+        assert re.findall(r"in (\d+) steps", played) == ["3", "3"]
+
+
+def test_entrypoint_is_served_with_its_arguments(tmp_path):
+    (tmp_path / "env.py").write_text(
+        "import gymnasium\ndef create_environment(id):\n    return gymnasium.make(id, max_episode_steps=4)\n"
+    )
+    arguments = ("--entrypoint", "env.py", "--kwargs", '{"id": "MountainCar-v0"}', "--port", "0", "--thread")
+    with serving(*arguments, cwd=tmp_path) as (_, printed):
+        assert "return -4 in 4 steps" in run("play", f"localhost:{port_of(printed)}", "--episodes", 1)
+
+
+def test_import_registers_environments(tmp_path):
+    (tmp_path / "ours.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Ours-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=2)\n"
+    )
+    with serving("Ours-v0", "--import", "ours", "--port", "0", cwd=tmp_path) as (_, printed):
+        assert "in 2 steps" in run("play", f"localhost:{port_of(printed)}", "--episodes", 1)
+
+
+# -------------------------------------------------------------------------------------------------------- play
+
+
+def test_play_is_played_as_it_would_be_locally(plain_port):
+    with contextlib.closing(gym.make("CartPole-v1")) as local:
+        expected = [episode.total_reward for episode in play_episodes(local, 3, seed=5)]
+    printed = run("play", f"localhost:{plain_port}", "--episodes", 3, "--seed", 5)
+    assert [float(total) for total in re.findall(r"return (\S+) in", printed)] == expected
+
+
+def test_play_follows_a_policy(plain_port, tmp_path, monkeypatch):
+    (tmp_path / "steady_of_this_test.py").write_text("def act(observation):\n    return int(observation[2] > 0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    address, policy = f"localhost:{plain_port}", "steady_of_this_test:act"
+    played = [run("play", address, "--episodes", 1, "--seed", 3, "--policy", policy) for _ in range(2)]
+    with contextlib.closing(gym.make("CartPole-v1")) as local:
+        [expected] = play_episodes(local, 1, seed=3, policy=lambda observation: int(observation[2] > 0))
+    for printed in played:
+        assert f"return {expected.total_reward:g} in" in printed
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_play_records(ending, plain_port, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    path = tmp_path / f"episode.{ending}"
+    assert str(path) in run("play", f"localhost:{plain_port}", "--episodes", 1, "--record", path)
+    assert path.stat().st_size > 1000
+
+
+def test_play_says_what_is_wrong(plain_port, tmp_path):
+    assert "use HOST:PORT" in run("play", "localhost", status=1)
+    assert "no environment 'hard'" in run("play", f"localhost:{plain_port}", "--environment", "hard", status=1)
+    both = ("--record", tmp_path / "a.gif", "--render-mode", "human")
+    assert "--record takes frames" in run("play", f"localhost:{plain_port}", *both, status=2)
+
+
+# ------------------------------------------------------------------------------------------------------ doctor
+
+
+def test_doctor_ticks_what_works(plain_port):
+    printed = run("doctor", f"localhost:{plain_port}")
+    assert "✗" not in printed
+    assert [line[2:].partition(":")[0] for line in printed.splitlines()][-4:] == [
+        "protocol",
+        "session",
+        "reset",
+        "step",
+    ]
+
+
+def test_doctor_crosses_what_does_not_and_names_the_mend(plain_port, client_options):
+    printed = run("doctor", f"localhost:{plain_port}", *client_options, status=1)
+    assert "✗ TLS: the server does not speak TLS\n  → " in printed
+
+
+# -------------------------------------------------------------------------------------------------------- demo
+
+
+def demo(*arguments, cwd, **env):
+    command = [sys.executable, "-m", "remote_gym", "demo", *arguments]
+    result = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **env}, timeout=110, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def test_demo_plays_measures_and_records(tmp_path):
+    imageio = pytest.importorskip("imageio.v2")
+    printed = demo("--episodes", "2", "--seed", "0", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert "mutual TLS" in printed
+    steps = int(re.search(r"episodes +2 of (\d+) steps", printed)[1])
+    assert 100 < steps < 400
+    # Two episodes that end in success, so all steps but their last cost 1.
+    assert float(re.search(r"mean return +(\S+)", printed)[1]) == -(steps - 2) / 2
+    assert int(re.search(r"bytes per step +(\S+)", printed)[1].replace(",", "")) > 500 * 500 * 3
+    assert "p50" in printed
+    [recording] = tmp_path.iterdir()  # and so nothing else is left behind
+    assert str(recording) in printed
+    with imageio.get_reader(recording) as reader:
+        assert 50 < len(reader) < steps
+        assert max(reader.get_data(0).shape) <= 320
+
+
+def test_demo_plays_without_frames_what_does_not_render(tmp_path):
+    (tmp_path / "blind.py").write_text(
+        "import gymnasium as gym\n"
+        "class Blind(gym.Env):\n"
+        "    observation_space = action_space = gym.spaces.Discrete(2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return 0, {}\n"
+        "    def step(self, action):\n"
+        "        return 0, 2.5, True, False, {}\n"
+        "gym.register('Blind-v0', Blind)\n"
+    )
+    printed = demo("Blind-v0", "--import", "blind", "--episodes", "3", cwd=tmp_path)
+    assert "mean return     2.5" in printed
+    assert "No recording: Blind-v0 does not render" in printed
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".gif"] == []
+
+
+def test_demo_says_what_the_server_said(tmp_path):
+    command = [sys.executable, "-m", "remote_gym", "demo", "NoSuch-v3", "--episodes", "1"]
+    result = subprocess.run(command, cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "NoSuch" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,259 @@
+"""What `doctor` says of servers in every kind of trouble, and what connecting says of them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.server
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from remote_gym.certs import create_all
+from remote_gym.client.diagnosis import diagnose, summarise
+from remote_gym.client.doctor import examine
+from remote_gym.config import TlsFiles
+from remote_gym.server.serve import create_remote_environment_server
+
+TIMEOUT = 2.0
+CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+
+
+@pytest.fixture(scope="module")
+def files(certificates):
+    return TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.client_key)
+
+
+@pytest.fixture(scope="module")
+def secure_port(certificates):
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+        yield server.port
+
+
+@pytest.fixture(scope="module")
+def plain_port():
+    with create_remote_environment_server(CARTPOLE, port=0) as server:
+        yield server.port
+
+
+@contextlib.contextmanager
+def silent_port():
+    """Connections are made, and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def http_port():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        server.RequestHandlerClass.log_message = lambda *_: None
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def examined(port, files=None, url="localhost", remote_args=None):
+    """The steps that work, and the check of the one that does not."""
+    *checks, last = examine(url, port, files, remote_args, timeout=TIMEOUT)
+    assert all(check.works and not check.mend for check in checks)
+    assert last.works or last.mend
+    return [check.step for check in checks], last
+
+
+def test_healthy_server_over_tls(secure_port, files):
+    steps, last = examined(secure_port, files)
+    assert steps == [
+        "this client's certificate",
+        "name resolution",
+        "TCP",
+        "server's certificate",
+        "server's demand",
+        "TLS",
+        "protocol",
+        "session",
+        "reset",
+    ]
+    assert (last.step, last.works) == ("step", True)
+
+
+def test_certificates_are_described(secure_port, files):
+    found = {check.step: check.found for check in examine("localhost", secure_port, files, None, timeout=TIMEOUT)}
+    year = str(datetime.datetime.now().year + 1)
+    for step, names in (("this client's certificate", "remote-gym-client"), ("server's certificate", "localhost")):
+        assert names in found[step]
+        assert year in found[step]
+    assert found["server's demand"] == "a client certificate"
+
+
+def test_healthy_server_in_plaintext(plain_port):
+    steps, last = examined(plain_port)
+    assert steps == ["name resolution", "TCP", "plaintext", "protocol", "session", "reset"]
+    assert last.works
+
+
+def test_unknown_name():
+    steps, last = examined(1, url="nowhere.invalid")
+    assert steps == []
+    assert last.step == "name resolution"
+
+
+def test_nobody_listens():
+    steps, last = examined(closed_port())
+    assert (steps, last.step) == (["name resolution"], "TCP")
+    assert "start the server" in last.mend
+
+
+def test_wrong_authority(secure_port, files, tmp_path):
+    other = create_all(tmp_path, ["localhost"])
+    steps, last = examined(secure_port, TlsFiles(ca=other.ca.certificate))
+    assert (steps[-2:], last.step) == (["server's certificate", "server's demand"], "TLS")
+    assert "the server's certificate is not accepted" in last.found
+    assert "--ca" in last.mend
+
+
+def test_client_certificate_of_another_authority(secure_port, certificates, tmp_path):
+    other = create_all(tmp_path, ["localhost"]).client
+    files = TlsFiles(ca=certificates.ca, certificate=other.certificate, private_key=other.private_key)
+    _, last = examined(secure_port, files)
+    assert (last.step, last.hopeless) == ("TLS", True)
+    assert "from the authority that the server trusts" in last.mend
+
+
+def test_missing_client_certificate(secure_port, certificates):
+    _, last = examined(secure_port, TlsFiles(ca=certificates.ca))
+    assert (last.step, last.hopeless) == ("TLS", True)
+    assert "requires a client certificate, and none is given" in last.found
+
+
+def test_expired_client_certificate(secure_port, certificates, tmp_path):
+    steps, last = examined(secure_port, expired(certificates, tmp_path))
+    assert (steps, last.step) == ([], "this client's certificate")
+    assert "expired" in last.found
+
+
+def expired(certificates, folder: Path) -> TlsFiles:
+    """A client's certificate that was good until yesterday."""
+    ca = x509.load_pem_x509_certificate(certificates.ca.read_bytes())
+    ca_key = load_pem_private_key(certificates.ca_key.read_bytes(), None)
+    key = load_pem_private_key(certificates.client_key.read_bytes(), None)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=2))
+        .not_valid_after(now - datetime.timedelta(days=1))
+        .sign(ca_key, hashes.SHA256())
+    )
+    path = folder / "expired.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return TlsFiles(ca=certificates.ca, certificate=path, private_key=certificates.client_key)
+
+
+def test_name_that_the_certificate_does_not_hold(files, tmp_path):
+    other = create_all(tmp_path, ["server.example.com"])
+    paths = (other.server.certificate, other.server.private_key, other.ca.certificate)
+    mine = TlsFiles(ca=other.ca.certificate, certificate=other.client.certificate, private_key=other.client.private_key)
+    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+        steps, last = examined(server.port, mine)
+    assert (steps[-1], last.step) == ("server's demand", "TLS")
+    assert "server.example.com" not in last.mend
+    assert "'localhost' among its hosts" in last.mend
+
+
+def test_server_without_demand(certificates):
+    paths = (certificates.server, certificates.server_key, None)
+    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+        checks = list(examine("localhost", server.port, TlsFiles(ca=certificates.ca), None, timeout=TIMEOUT))
+    assert all(check.works for check in checks)
+    assert "no client certificate" in [check.found for check in checks]
+
+
+def test_plaintext_against_tls(secure_port):
+    steps, last = examined(secure_port)
+    assert steps == ["name resolution", "TCP", "server's certificate", "server's demand"]
+    assert (last.step, last.hopeless) == ("plaintext", True)
+    assert "--ca" in last.mend
+
+
+def test_tls_against_plaintext(plain_port, files):
+    steps, last = examined(plain_port, files)
+    assert (steps[-1], last.step) == ("TCP", "TLS")
+    assert "does not speak TLS" in last.found
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_web_server(secure, files):
+    with http_port() as port:
+        steps, last = examined(port, files if secure else None)
+    assert (steps[-1], last.step) == ("TCP", "TLS" if secure else "plaintext")
+    assert last.hopeless
+    assert "port" in last.mend
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_silence(secure, files):
+    with silent_port() as port:
+        checks = diagnose("127.0.0.1", port, files if secure else None, timeout=0.3)
+    assert [check.works for check in checks] == [True, True, False]
+    assert "does not answer" in checks[-1].found
+    assert not checks[-1].hopeless
+
+
+def test_environment_that_does_not_exist(plain_port):
+    steps, last = examined(plain_port, remote_args={"environment": "hard"})
+    assert (steps[-1], last.step) == ("protocol", "session")
+    assert "no environment 'hard'" in last.found
+
+
+@pytest.mark.parametrize("step", ["reset", "step"])
+def test_environment_that_raises(step, tmp_path, monkeypatch):
+    (tmp_path / "faulty.py").write_text(
+        "import gymnasium as gym\n"
+        "class Faulty(gym.Env):\n"
+        "    observation_space = action_space = gym.spaces.Discrete(2)\n"
+        "    def reset(self, **_):\n"
+        "        return 0, {}\n"
+        f"    def {step}(self, *_, **__):\n"
+        "        raise RuntimeError('out of paint')\n"
+        "def create_environment():\n"
+        "    return Faulty()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with create_remote_environment_server({"entrypoint": "faulty.py"}, port=0) as server:
+        _, last = examined(server.port)
+    assert last.step == step
+    assert "out of paint" in last.found
+    assert "environment's own code" in last.mend
+
+
+def test_unix_socket(tmp_path):
+    url = f"unix:{tmp_path}/socket"
+    assert examined(0, url=url)[1].step == "Unix socket"
+    with create_remote_environment_server(CARTPOLE, url=url, port=0):
+        assert examined(0, url=url)[1].works
+
+
+def test_summary_is_the_failed_step_and_its_mend(plain_port):
+    port = closed_port()
+    summary = summarise(diagnose("localhost", port, None, timeout=TIMEOUT))
+    assert summary.startswith("TCP:")
+    assert "start the server" in summary
+    assert "each step by itself works" in summarise(diagnose("localhost", plain_port, None, timeout=TIMEOUT))
