@@ -41,6 +41,7 @@ BEHAVIOURS = (
     "raise_in_render",
     "odd_reward",
     "python_kinds",
+    "slow",
 )
 ACTION = {name: number for number, name in enumerate(BEHAVIOURS)}
 
@@ -156,6 +157,9 @@ class Obedient(gym.Env[Any, Any]):
 
     def _hang(self, result: list[Any]) -> None:
         time.sleep(600)
+
+    def _slow(self, result: list[Any]) -> None:
+        time.sleep(1.0)
 
     def _wrong_shape(self, result: list[Any]) -> None:
         result[0]["position"] = np.zeros(3, np.float32)

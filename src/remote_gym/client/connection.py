@@ -20,8 +20,8 @@ from remote_gym.tls import channel_credentials
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 
-PATIENCE = 1.0
-"""Seconds without a connection after which it is worth finding out why."""
+PATIENCE = 0.5
+"""Seconds without an answer after which it is worth finding out why."""
 
 
 def channel_options(limits: Limits) -> list[tuple[str, int]]:
@@ -33,7 +33,7 @@ def channel_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.enable_http_proxy", 0),
         ("grpc.use_local_subchannel_pool", 1),  # one environment's trouble is not another's
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also how long one attempt may take
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.keepalive_time_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 4_000),
@@ -64,52 +64,61 @@ class GrpcConnection:
         else:
             self._channel = grpc.secure_channel(self.address, channel_credentials(files), options=settings)
         self._open = self._channel.unary_unary(_method("Open"))
+        self._spaces = self._channel.unary_unary(_method("Spaces"))
         self._interact = self._channel.stream_stream(_method("Interact"))
 
-    def wait_until_ready(self, timeout: float) -> None:
-        """Reach the server and let both ends accept each other.
+    def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
+        """Reach the server and open a session.
 
         Raises:
-            ConnectError: If that fails for good, or is not done within `timeout` seconds; with what to check.
-        """
-        states: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        deadline = time.monotonic() + timeout
-        ask_why = time.monotonic() + min(PATIENCE, timeout / 2)
-        self._channel.subscribe(states.put, try_to_connect=True)
-        try:
-            while (now := time.monotonic()) < deadline:
-                try:
-                    state = states.get(timeout=max(0.0, min(ask_why, deadline) - now))
-                except queue.Empty:
-                    state = None
-                if state is grpc.ChannelConnectivity.READY:
-                    return
-                if ask_why < math.inf and state in (None, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                    ask_why = math.inf
-                    # A server may still be starting, but certificates that do not fit will not begin to.
-                    self._raise_if_hopeless(deadline - time.monotonic())
-        finally:
-            self._channel.unsubscribe(states.put)
-        checks = diagnose(*self._where, timeout=2.0)
-        raise ConnectError(f"no connection to {self.address} within {timeout:g} s: {summarise(checks)}")
-
-    def _raise_if_hopeless(self, timeout: float) -> None:
-        checks = diagnose(*self._where, timeout=min(2.0, timeout))
-        if any(check.hopeless for check in checks):
-            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
-
-    def open(self, request: pb.OpenRequest, timeout: float) -> pb.OpenResponse:
-        """Open a session.
-
-        Raises:
+            ConnectError: If the server was not reached within `connect_timeout` seconds, or one end does not accept
+                the other; with what to check.
             ConnectionLost: If the connection broke; the server closes what it may have opened after its lease.
-            DeadlineExceeded: If it took longer than `timeout` seconds.
+            DeadlineExceeded: If opening took longer than `open_timeout` seconds.
             EncodingError: If the answer is none.
         """
+        # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
+        # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
+        call = self._open.future(request.SerializeToString(), timeout=open_timeout, wait_for_ready=True)
+        deadline = time.monotonic() + connect_timeout
+        reached = False
+        while True:
+            try:
+                return parse(pb.OpenResponse, call.result(timeout=None if reached else min(PATIENCE, connect_timeout)))
+            except grpc.FutureTimeoutError:
+                try:
+                    reached = self._look(deadline)
+                except BaseException:
+                    call.cancel()
+                    raise
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, f"opening a session at {self.address}") from error
+
+    def reach(self, timeout: float) -> None:
+        """Make a broken connection again, if that can be done.
+
+        Raises:
+            ConnectError: If it is not done within `timeout` seconds; with what to check.
+        """
         try:
-            return parse(pb.OpenResponse, self._open(request.SerializeToString(), timeout=timeout))
+            self._spaces(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, f"opening a session at {self.address}") from error
+            found = summarise(diagnose(*self._where, timeout=2.0))
+            raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
+
+    def _look(self, deadline: float) -> bool:
+        """Whether the server can be reached, as far as one can see from outside.
+
+        Raises:
+            ConnectError: If it cannot, and trying again would not help or the time is up.
+        """
+        checks = diagnose(*self._where, timeout=max(0.1, min(2.0, deadline - time.monotonic())))
+        if all(check.works for check in checks):
+            return True
+        # A server may still be starting; certificates that do not fit will not begin to.
+        if time.monotonic() >= deadline or any(check.hopeless for check in checks):
+            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
+        return False
 
     def attach(self, session_id: str, token: str) -> Interaction:
         """Begin an `Interact` call for a session."""
@@ -146,7 +155,7 @@ class Interaction:
             raise ConnectionLost(f"{self._address} ended the call") from None
         except grpc.RpcError as error:
             if self._watchdog.expired:
-                raise DeadlineExceeded(f"no answer from {self._address} within {timeout:g} s") from error
+                raise DeadlineExceeded(f"no answer from {self._address} within {timeout:.3g} s") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
         except BaseException:
             self.close()  # interrupted, by Ctrl-C say: the answer that is still to come is nobody's

@@ -50,8 +50,9 @@ class ClientSession:
         self._interaction: Interaction | None = None
         self.lost = False
         try:
-            connection.wait_until_ready(options.connect_timeout)
-            response = connection.open(request, options.open_timeout)
+            response = connection.open(
+                request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
+            )
             if response.HasField("error"):
                 raise decode_error(response.error)
         except BaseException:
@@ -80,8 +81,9 @@ class ClientSession:
 
         Raises:
             SessionLost: If the session has ended.
-            TransportError: If the connection broke and could not be made again, or no answer came in time. Whether
-                the request ran is not known then; the next one can be asked all the same.
+            ConnectionLost: If the connection broke and could not be made again within ``connect_timeout``. The session
+                is given up.
+            DeadlineExceeded: If no answer came in time. The next request can be asked all the same.
             RemoteGymError: As the answer says.
         """
         self._check_process()
@@ -123,8 +125,9 @@ class ClientSession:
             logger.warning("session %s: %s; trying to resume", self.id, error)
             self._detach()
             try:
-                self._connection.wait_until_ready(min(self._options.connect_timeout, deadline - time.monotonic()))
+                self._connection.reach(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
             except ConnectError as reason:
+                self.lost = True
                 raise ConnectionLost(f"{error}; it could not be made again: {reason}") from error
             response = self._exchange(data, deadline)
         self._unanswered = None

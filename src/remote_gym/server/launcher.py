@@ -12,6 +12,7 @@ Both directions carry records of a fixed size, so the stream needs no framing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import enum
@@ -204,8 +205,19 @@ def main() -> NoReturn:
     """Run a launcher on the descriptor named by the first argument; workers leave through here too."""
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.argv = [""]  # environments that read their program's arguments find none
+    atexit.register(_skip_teardown)
+    gc.collect()
     gc.freeze()
     job = Launcher(control).run()
     if job is not None:
         job()
     sys.exit()
+
+
+def _skip_teardown() -> None:
+    # Registered before any other exit handler and so run after them all, when nothing is left to do but to free memory.
+    # A fork would have to copy that memory first, page by page, and hundreds may end at once.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0 if sys.exc_info()[0] is None else 1)

@@ -5,6 +5,7 @@ The same loop serves in a process of its own, which a launcher forks, and in a t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import socket
@@ -38,6 +39,9 @@ def run(sock: socket.socket, *, own_process: bool) -> None:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
     finally:
+        # Closing alone would not end the connection while a process that the environment forked still holds it.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
         sock.close()
 
 

@@ -229,7 +229,11 @@ class ProcessWorkers:
             data = b""
         if not data:
             logger.error("the launcher ended unasked; its workers end with it")
+            process = self._process
             self._disconnect()
+            if process is not None:
+                process.kill()
+                asyncio.get_running_loop().run_in_executor(None, process.wait)
             return
         self._received += data
         while len(self._received) >= RECORD.size:
@@ -243,7 +247,7 @@ class ProcessWorkers:
             return
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
-        self._control = None
+        self._control = self._process = None
         self._received = b""
         for worker in self._workers.values():
             worker.set_exited("its worker was killed with the launcher")

@@ -1,0 +1,273 @@
+"""Servers, workers and clients end as they should, and leave nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from environments import ACTION
+from gymnasium.vector import AsyncVectorEnv
+from processes import descendants, is_alive, open_descriptors
+from waiting import wait_until
+
+from remote_gym import (
+    ConnectionLost,
+    DeadlineExceeded,
+    RemoteEnvironment,
+    SessionError,
+    SessionLost,
+    create_remote_environment_server,
+)
+from remote_gym.testing import loopback_server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+SCRIPT = """
+import sys
+from remote_gym import create_remote_environment_server
+server = create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", 0)
+print("port", server.port, flush=True)
+server.wait_for_termination()
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own: a script without an ``if __name__ == "__main__":``."""
+    file = tmp_path / "serve.py"
+    file.write_text(textwrap.dedent(SCRIPT))
+    with subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_port(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    match = re.fullmatch(r"port (\d+)\n", process.stdout.readline())
+    assert match is not None
+    return int(match[1])
+
+
+def test_a_server_script_without_a_guard_works_and_runs_once(script):
+    port = read_port(script)
+    with_environment = RemoteEnvironment("localhost", port)
+    with_environment.reset()
+    with_environment.close()
+    script.kill()
+    assert script.stdout is not None
+    assert script.stdout.read() == ""
+
+
+def test_a_killed_server_takes_its_workers_along_and_its_clients_are_told(script):
+    port = read_port(script)
+    busy, hung = RemoteEnvironment("localhost", port), RemoteEnvironment("localhost", port)
+    busy.reset()
+    hung.reset()
+    thread = threading.Thread(target=step_until_lost, args=(hung,))
+    thread.start()
+    workers = descendants(script.pid)
+    assert len(workers) == 3  # the launcher and its two
+    script.kill()
+    before = time.monotonic()
+    wait_until(lambda: not any(map(is_alive, workers)), timeout=5.0)
+    with pytest.raises((ConnectionLost, SessionLost)):
+        busy.step(ACTION["step"])
+    assert time.monotonic() - before < 15.0
+    thread.join(15.0)
+    assert not thread.is_alive()
+    busy.close()
+    hung.close()
+
+
+def step_until_lost(environment: RemoteEnvironment) -> None:
+    with pytest.raises((ConnectionLost, SessionLost)):
+        environment.step(ACTION["hang"])
+
+
+def test_a_killed_launcher_takes_its_workers_along_and_another_is_started(process_server):
+    environment = process_server.environment()
+    _, info = environment.reset()
+    launcher = parent_of(info["pid"])
+    os.kill(launcher, signal.SIGKILL)
+    wait_until(lambda: not is_alive(info["pid"]))
+    with pytest.raises(SessionLost):
+        environment.step(ACTION["step"])
+    _, info = environment.reset()
+    assert parent_of(info["pid"]) != launcher
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def test_what_a_worker_leaves_running_ends_with_it(process_server):
+    environment = process_server.environment()
+    environment.reset()
+    child = environment.step(ACTION["fork_child"])[4]["child"]
+    assert is_alive(child)
+    environment.close()
+    wait_until(lambda: not is_alive(child))
+
+
+def test_a_hung_environment_is_killed_when_the_server_stops(obedient):
+    with loopback_server(obedient, close_timeout=0.5) as server:
+        environment = server.environment(step_timeout=0.3, close_timeout=0.3)
+        _, info = environment.reset()
+        with pytest.raises(DeadlineExceeded):
+            environment.step(ACTION["hang"])
+        assert is_alive(info["pid"])
+    assert not is_alive(info["pid"])
+
+
+def test_a_step_that_took_too_long_is_not_taken_for_the_next_ones_answer(process_server, tmp_path):
+    environment = process_server.environment(step_timeout=0.3)
+    environment.reset()
+    with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
+        environment.step(ACTION["slow"])
+    wait_until_answered = time.monotonic() + 5.0
+    while True:
+        try:
+            observation, *_ = environment.step(ACTION["step"])
+            break
+        except DeadlineExceeded:
+            assert time.monotonic() < wait_until_answered
+    assert observation["count"] >= 2
+
+
+def test_a_session_that_nobody_comes_back_to_ends_with_its_lease(obedient):
+    with loopback_server(obedient, lease=0.5) as server:
+        environment = server.environment()
+        _, info = environment.reset()
+        environment._session._detach()  # as if the client had vanished
+        wait_until(lambda: server.server.session_count == 0)
+        wait_until(lambda: not is_alive(info["pid"]))
+        with pytest.raises(SessionLost, match=r"lease of 0\.5 s"):
+            environment.step(ACTION["step"])
+
+
+def test_a_dropped_environment_detaches_without_being_closed(obedient):
+    with loopback_server(obedient, lease=0.5) as server:
+        RemoteEnvironment(
+            server.server.url, server.server.port, client_credentials_paths=server.client_credentials_paths
+        ).reset()
+        wait_until(lambda: server.server.session_count == 0)
+
+
+def test_a_connection_that_broke_is_made_again_and_the_step_runs_once(process_server):
+    environment = process_server.environment()
+    environment.reset()
+    environment.step(ACTION["step"])
+    environment._session._interaction._call.cancel()  # as a network would
+    assert environment.step(ACTION["step"])[0]["count"] == 2
+
+
+def test_a_forked_child_refuses_to_share_the_connection(process_server):
+    environment = process_server.environment()
+    environment.reset()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=step_and_tell, args=(environment, sender))
+    process.start()
+    assert receiver.poll(10.0)
+    assert re.search("a fork of it", receiver.recv())
+    process.join(10.0)
+    assert process.exitcode == 0
+    environment.step(ACTION["step"])
+
+
+def step_and_tell(environment, sender) -> None:
+    try:
+        environment.step(ACTION["step"])
+    except SessionError as error:
+        sender.send(str(error))
+    environment.close()
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_gymnasiums_async_vector_environment_holds_remote_ones(process_server, context):
+    server = process_server
+    arguments = {
+        "url": server.server.url,
+        "port": server.server.port,
+        "client_credentials_paths": server.client_credentials_paths,
+    }
+    make = RemoteFactory(arguments)
+    environments = AsyncVectorEnv([make] * 2, context=context, shared_memory=False)
+    try:
+        environments.reset(seed=1)
+        observations, *_ = environments.step(np.array([0, 0]))
+        assert observations["count"].tolist() == [1, 1]
+    finally:
+        environments.close()
+
+
+class RemoteFactory:
+    def __init__(self, arguments) -> None:
+        self.arguments = arguments
+
+    def __call__(self) -> gym.Env:
+        return RemoteEnvironment(**self.arguments)
+
+
+def test_what_a_worker_prints_reaches_the_log_tagged_with_its_session(process_server, caplog):
+    caplog.set_level(logging.INFO, logger="remote_gym")
+    environment = process_server.environment()
+    environment.reset()
+    environment.step(ACTION["print"])
+    session = environment._session.id
+    wait_until(lambda: f"[{session}] printed by the environment" in caplog.text)
+    wait_until(lambda: f"[{session}] and to stderr" in caplog.text)
+
+
+def test_nothing_is_left_of_servers_and_clients(obedient, use_thread):
+    def serve_and_play() -> None:
+        with loopback_server(obedient, use_thread=use_thread) as server:
+            for _ in range(3):
+                environment = server.environment(render_mode="rgb_array")
+                environment.reset()
+                environment.step(ACTION["step"])
+                environment.close()
+
+    serve_and_play()  # gRPC keeps some descriptors and threads of its own once it has run
+    before = open_descriptors()
+    threads = {thread.name for thread in threading.enumerate()}
+    for _ in range(3):
+        serve_and_play()
+    wait_until(lambda: len(open_descriptors()) <= len(before))
+    assert descendants(os.getpid()) == set()
+    wait_until(lambda: {thread.name for thread in threading.enumerate()} <= threads)
+
+
+def test_stopping_twice_and_waiting_with_a_timeout(obedient):
+    server = create_remote_environment_server(obedient, "localhost", 0)
+    assert server.wait_for_termination(timeout=0.01)
+    first, second = server.stop(grace=None), server.stop(0.5)
+    assert first.wait(10.0)
+    assert second.is_set()
+    assert not server.wait_for_termination()
+
+
+def test_the_server_answers_256_sessions_at_once_without_a_thread_each(obedient):
+    with loopback_server(obedient, secure=False, max_sessions=256) as server:
+        before = len(threading.enumerate())
+        sessions = [server.environment() for _ in range(8)]
+        in_client = len(threading.enumerate()) - before
+        assert in_client <= 8 * 3  # of the clients: deadlines, and two of gRPC's own
+        assert sum(thread.name.startswith("remote_gym-server") for thread in threading.enumerate()) == 1
+        for environment in sessions:
+            environment.reset()

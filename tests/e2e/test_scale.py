@@ -1,0 +1,81 @@
+"""Many sessions at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import grpc
+import pytest
+from processes import descendants, is_alive, open_descriptors, thread_count
+from waiting import wait_until
+
+from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.testing import loopback_server
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+SESSIONS = 256
+STEPS = 20
+
+
+@pytest.mark.timeout(300)
+def test_256_sessions_step_at_once_and_all_close(obedient):
+    """All on one server and in processes, stepping in turns that overlap; nothing hangs and nothing is left."""
+    with loopback_server(obedient, max_sessions=SESSIONS) as warm:
+        warm.environment().reset()
+    descriptors = open_descriptors()
+    with loopback_server(obedient, max_sessions=SESSIONS) as server:
+        threads = thread_count()
+        counts = asyncio.run(play_everywhere(server))
+        assert counts == [STEPS] * SESSIONS
+        assert thread_count() - threads < 32
+        wait_until(lambda: server.server.session_count == 0, timeout=30.0)
+        # One more session than there may be would be refused, so the places have come back.
+        server.environment().reset()
+    assert not any(map(is_alive, descendants(os.getpid())))
+    wait_until(lambda: len(open_descriptors()) <= len(descriptors) + 2)
+
+
+async def play_everywhere(server) -> list[int]:
+    ca, certificate, key = (path.read_bytes() for path in server.client_credentials_paths)
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    async with grpc.aio.secure_channel(f"localhost:{server.server.port}", credentials) as channel:
+        opened = asyncio.Semaphore(16)
+        all_open = asyncio.Event()
+        state = {"open": 0}
+        return await asyncio.gather(*(play(channel, opened, all_open, state) for _ in range(SESSIONS)))
+
+
+async def play(channel: grpc.aio.Channel, opened: asyncio.Semaphore, all_open: asyncio.Event, state: dict) -> int:
+    async with opened:
+        request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+        answer = await channel.unary_unary(f"/{SERVICE_NAME}/Open")(request.SerializeToString(), timeout=120)
+    response = pb.OpenResponse.FromString(answer)
+    assert response.HasField("session"), response.error
+    state["open"] += 1
+    if state["open"] == SESSIONS:
+        all_open.set()
+    await asyncio.wait_for(all_open.wait(), 240)
+    metadata = ((SESSION_KEY, response.session.id), (TOKEN_KEY, response.session.token))
+    call = channel.stream_stream(f"/{SERVICE_NAME}/Interact")(metadata=metadata)
+    sequence = 0
+
+    async def ask(request: pb.Request) -> pb.Response:
+        nonlocal sequence
+        sequence += 1
+        request.sequence = sequence
+        await call.write(request.SerializeToString())
+        answer = pb.Response.FromString(await asyncio.wait_for(call.read(), 60))
+        assert answer.sequence == sequence, answer.error
+        assert not answer.HasField("error"), answer.error
+        return answer
+
+    await ask(pb.Request(reset=pb.ResetRequest()))
+    for _ in range(STEPS):
+        await ask(pb.Request(step=pb.StepRequest(packed=(0).to_bytes(8, "little"))))
+    await ask(pb.Request(close=pb.CloseRequest()))
+    await call.done_writing()
+    return sequence - 2
