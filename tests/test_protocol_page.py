@@ -1,0 +1,37 @@
+"""The sequences of docs/protocol.md are what an environment's host really answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import gymnasium as gym
+from google.protobuf import text_format
+
+from remote_gym.config import Limits
+from remote_gym.server.host import Host
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
+BLOCK = re.compile(r"^```textproto\n# (Request|Response)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def exchanges():
+    """Each request of the page, with the response below it."""
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    assert [kind for kind, _ in blocks] == ["Request", "Response"] * (len(blocks) // 2)
+    texts = [text for _, text in blocks]
+    for request, response in zip(texts[::2], texts[1::2], strict=True):
+        yield text_format.Parse(request, pb.Request()), text_format.Parse(response, pb.Response())
+
+
+def test_host_answers_as_the_page_tells():
+    host = Host(gym.make("CartPole-v1"), limits=Limits())
+    told = list(exchanges())
+    assert len(told) >= 6
+    for request, expected in told:
+        answered = pb.Response.FromString(host.answer(request.SerializeToString()))
+        if answered.HasField("error"):
+            answered.error.remote_traceback = ""  # it names files
+        assert answered == expected
+    assert host.closed
