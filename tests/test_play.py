@@ -60,7 +60,7 @@ def test_summary_puts_steps_of_all_episodes_together():
     assert 0.1 < summary.latency_p99 <= 0.3
 
 
-@pytest.mark.parametrize("id_", ["CartPole-v1", "Taxi-v4", "Blackjack-v1"])
+@pytest.mark.parametrize("id_", ["CartPole-v1", "FrozenLake-v1", "Blackjack-v1"])
 def test_message_sizes_are_those_that_travel(id_):
     environment = gym.make(id_, render_mode="rgb_array")
     host = Host(environment, send_frames=True, limits=Limits())
