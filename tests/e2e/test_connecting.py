@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tls.conftest import bad_certificates  # noqa: F401 - a fixture
 
 from remote_gym import (
     ConfigError,
@@ -25,6 +24,7 @@ from remote_gym import (
 from remote_gym.protocol import SERVICE_NAME
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
+from tls.conftest import bad_certificates  # noqa: F401 - a fixture
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 
@@ -75,9 +75,8 @@ def test_a_server_that_starts_a_little_later_is_waited_for():
 
 
 def test_a_silent_server(certificates):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(ConnectError, match="does not answer"):
-            RemoteEnvironment("127.0.0.1", silent.getsockname()[1], connect_timeout=2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectError, match="does not answer"):
+        RemoteEnvironment("127.0.0.1", silent.getsockname()[1], connect_timeout=2.0)
 
 
 def test_an_unknown_host():
@@ -276,14 +275,15 @@ def test_reflection_is_off_unless_asked_for():
     pytest.importorskip("grpc_reflection")
     method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     for reflection in (False, True):
-        with create_remote_environment_server(CARTPOLE, "localhost", 0, use_thread=True, reflection=reflection) as server:
-            with grpc.insecure_channel(f"localhost:{server.port}") as channel:
-                call = channel.stream_stream(method)(iter([b":\x00"]), timeout=5.0)
-                if reflection:
-                    assert SERVICE_NAME.encode() in next(iter(call))
-                else:
-                    with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
-                        next(iter(call))
+        with create_remote_environment_server(
+            CARTPOLE, "localhost", 0, use_thread=True, reflection=reflection
+        ) as server, grpc.insecure_channel(f"localhost:{server.port}") as channel:
+            call = channel.stream_stream(method)(iter([b":\x00"]), timeout=5.0)
+            if reflection:
+                assert SERVICE_NAME.encode() in next(iter(call))
+            else:
+                with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+                    next(iter(call))
 
 
 def open_channel(server: RemoteEnvironmentServer, certificates) -> grpc.Channel:

@@ -8,12 +8,12 @@ import sys
 
 import grpc
 import pytest
-from processes import descendants, is_alive, open_descriptors, thread_count
-from waiting import wait_until
 
+from processes import descendants, open_descriptors, thread_count
 from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
+from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -26,7 +26,7 @@ def test_256_sessions_step_at_once_and_all_close(obedient):
     """All on one server and in processes, stepping in turns that overlap; nothing hangs and nothing is left."""
     with loopback_server(obedient, max_sessions=SESSIONS) as warm:
         warm.environment().reset()
-    descriptors = open_descriptors()
+    descriptors, processes = open_descriptors(), descendants(os.getpid())
     with loopback_server(obedient, max_sessions=SESSIONS) as server:
         threads = thread_count()
         counts = asyncio.run(play_everywhere(server))
@@ -35,7 +35,7 @@ def test_256_sessions_step_at_once_and_all_close(obedient):
         wait_until(lambda: server.server.session_count == 0, timeout=30.0)
         # One more session than there may be would be refused, so the places have come back.
         server.environment().reset()
-    assert not any(map(is_alive, descendants(os.getpid())))
+    assert descendants(os.getpid()) <= processes
     wait_until(lambda: len(open_descriptors()) <= len(descriptors) + 2)
 
 

@@ -1,0 +1,45 @@
+"""A trainer that forks while its environment is connected. Run with a port; prints what happened.
+
+A process of its own, since the tests' process also serves: forking a process that does cannot work with gRPC.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from multiprocessing.connection import Connection
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv
+
+from remote_gym import RemoteEnvironment, SessionError
+
+
+def step_and_tell(environment: RemoteEnvironment, sender: Connection) -> None:
+    try:
+        environment.step(0)
+    except SessionError as error:
+        sender.send(str(error))
+    environment.close()
+
+
+def main(port: int) -> None:
+    environment = RemoteEnvironment("localhost", port)
+    environment.reset()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=step_and_tell, args=(environment, sender))
+    process.start()
+    print("child:", receiver.recv() if receiver.poll(20.0) else "silent")
+    process.join(20.0)
+    print("exit:", process.exitcode)
+    print("parent:", environment.step(0)[0]["count"])
+    vector = AsyncVectorEnv([lambda: RemoteEnvironment("localhost", port)] * 2, context="fork", shared_memory=False)
+    vector.reset(seed=1)
+    print("vector:", vector.step(np.array([0, 0]))[0]["count"].tolist())
+    vector.close()
+    environment.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
