@@ -257,9 +257,14 @@ def make_spaces() -> dict[str, spaces.Space[Any]]:
 
 
 def create_environment(
-    space: str | None = None, render_mode: str | None = None, env_id: int | None = None, log: str | None = None
+    space: str | None = None,
+    render_mode: str | None = None,
+    env_id: int | None = None,
+    log: str | None = None,
+    delay: float = 0.0,
 ) -> gym.Env[Any, Any]:
     """The obedient environment, or one of samples of the space of that name."""
+    time.sleep(delay)
     if space is not None:
         return Sampler(make_spaces()[space])
     return Obedient(render_mode, env_id, log)

@@ -23,7 +23,7 @@ from remote_gym.errors import (
     SessionLost,
     TransportError,
 )
-from remote_gym.registration import register
+from remote_gym.registration import register as _register
 
 if TYPE_CHECKING:
     from remote_gym.client.environment import RemoteEnvironment
@@ -71,7 +71,7 @@ _HOMES = {
     "create_remote_environment_server": "remote_gym.server.serve",
 }
 
-register()
+_register()
 
 
 def __getattr__(name: str) -> Any:

@@ -97,7 +97,7 @@ def test_no_client_certificate(secure_server, certificates):
 @pytest.mark.parametrize("name", ["wrong_ca", "self_signed"])
 def test_a_client_certificate_that_the_server_refuses(secure_server, certificates, bad_certificates, name):  # noqa: F811
     files = getattr(bad_certificates, name)
-    with pytest.raises(ConnectError, match="likely refuses .*from the authority that the server trusts"):
+    with pytest.raises(ConnectError, match=r"likely refuses .*from the authority that the server trusts"):
         connect(secure_server, (certificates.ca, files.certificate, files.private_key))
 
 
@@ -109,7 +109,7 @@ def test_an_expired_client_certificate(
     name,
 ):
     files = getattr(bad_certificates, name)
-    with pytest.raises(ConnectError, match="expired on|is not valid before"):
+    with pytest.raises(ConnectError, match=r"expired on|is not valid before"):
         connect(secure_server, (certificates.ca, files.certificate, files.private_key))
 
 

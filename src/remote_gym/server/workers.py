@@ -156,6 +156,7 @@ class ProcessWorkers:
         self._interpreter = interpreter
         self._message_bytes = message_bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended: list[subprocess.Popen[bytes]] = []  # to be reaped
         self._control: socket.socket | None = None
         self._received = b""
         self._workers: dict[int, Worker] = {}
@@ -187,10 +188,12 @@ class ProcessWorkers:
 
     async def stop(self) -> None:
         """End the launcher, which ends the workers that are left."""
-        process = self._process
+        if self._process is not None:
+            self._ended.append(self._process)
         self._disconnect()
-        if process is not None:
-            await asyncio.get_running_loop().run_in_executor(None, process.wait)
+        # Not in a thread of an executor: a server may be stopped while the interpreter ends, which starts none.
+        while any(process.poll() is None for process in self._ended):
+            await asyncio.sleep(0.01)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -229,11 +232,10 @@ class ProcessWorkers:
             data = b""
         if not data:
             logger.error("the launcher ended unasked; its workers end with it")
-            process = self._process
+            if self._process is not None:
+                self._process.kill()
+                self._ended.append(self._process)
             self._disconnect()
-            if process is not None:
-                process.kill()
-                asyncio.get_running_loop().run_in_executor(None, process.wait)
             return
         self._received += data
         while len(self._received) >= RECORD.size:
