@@ -14,9 +14,12 @@ from remote_gym.wire.frames import decode_frame, encode_frame
 from wire.examples import LIMITS, same
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+OBJECTS = np.fromiter([IMAGE, None], dtype=object, count=2)
 
 
-@pytest.mark.parametrize("rendered", [IMAGE, IMAGE[::-1, ::2], IMAGE / 255, None, "+-+\n| |", [IMAGE, IMAGE], ()])
+@pytest.mark.parametrize(
+    "rendered", [IMAGE, IMAGE[::-1, ::2], IMAGE / 255, None, "+-+\n| |", [IMAGE, IMAGE], (), OBJECTS]
+)
 def test_a_frame_arrives_unchanged(rendered: Any) -> None:
     message = pb.Frame()
     encode_frame(rendered, message, LIMITS)

@@ -110,6 +110,7 @@ GOOD = np.zeros(2, np.float32)
         (DISCRETE, np.int32(1)),
         (DISCRETE, np.array(1)),
         (DICT, {"a": GOOD, "b": np.int64(1)}),
+        (spaces.Dict([("b", BOX), ("a", BOX)]), {"a": GOOD, "b": GOOD}),
         (DICT, {"b": np.int64(1)}),
         (DICT, {"b": np.int64(1), "a": [0, 0]}),
         (DICT, [("b", np.int64(1)), ("a", GOOD)]),

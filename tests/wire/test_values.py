@@ -254,6 +254,7 @@ def test_the_first_unencodable_of_a_type_is_logged(caplog: pytest.LogCaptureFixt
 
 def test_long_reprs_are_shortened_without_being_made_first() -> None:
     assert len(carry(set(range(10**6)), strict=False).repr) <= 200
+    assert len(carry({("x" * 150, "y" * 150)}, strict=False).repr) == 200
     assert len(carry(type("Long", (), {"__repr__": lambda self: "x" * 10**6})(), strict=False).repr) == 200
 
 
