@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from environments import ACTION
 
+from environments import ACTION
 from remote_gym.config import ServerOptions
 from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.server.service import Service
