@@ -16,6 +16,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from remote_gym.errors import SessionLost
+
 EXPOSED = ("action_masks", "difficulty", "add", "fail", "not_encodable", "as_static")
 
 BEHAVIOURS = (
@@ -42,6 +44,7 @@ BEHAVIOURS = (
     "odd_reward",
     "python_kinds",
     "slow",
+    "raise_ours",
 )
 ACTION = {name: number for number, name in enumerate(BEHAVIOURS)}
 
@@ -160,6 +163,9 @@ class Obedient(gym.Env[Any, Any]):
 
     def _slow(self, result: list[Any]) -> None:
         time.sleep(1.0)
+
+    def _raise_ours(self, result: list[Any]) -> None:
+        raise SessionLost("that of another environment, which this one uses")
 
     def _wrong_shape(self, result: list[Any]) -> None:
         result[0]["position"] = np.zeros(3, np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,8 @@ def find_difference(expected: Any, found: Any, path: str = "value") -> str | Non
     NaNs are equal where their bits are. Kinds have to be the same: ``1``, ``1.0``, ``True``, ``np.int64(1)`` and
     ``np.array(1)`` all differ.
     """
+    if type(expected) is OrderedDict:  # which travels as a dict, and which gymnasium < 1.0 samples
+        expected = dict(expected)
     if type(expected) is not type(found):
         return f"{path}: expected a {type(expected).__name__}, found a {type(found).__name__}: {expected!r}, {found!r}"
     if isinstance(expected, (np.ndarray, np.generic)):

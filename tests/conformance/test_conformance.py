@@ -8,9 +8,9 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-from environments import Sampler, make_spaces
 from gymnasium.utils.env_checker import check_env
 
+from environments import Sampler, make_spaces
 from remote_gym.testing import find_difference, loopback_server, play_in_lockstep
 
 STEPS = 500

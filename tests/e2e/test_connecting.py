@@ -275,9 +275,12 @@ def test_reflection_is_off_unless_asked_for():
     pytest.importorskip("grpc_reflection")
     method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     for reflection in (False, True):
-        with create_remote_environment_server(
-            CARTPOLE, "localhost", 0, use_thread=True, reflection=reflection
-        ) as server, grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        with (
+            create_remote_environment_server(
+                CARTPOLE, "localhost", 0, use_thread=True, reflection=reflection
+            ) as server,
+            grpc.insecure_channel(f"localhost:{server.port}") as channel,
+        ):
             call = channel.stream_stream(method)(iter([b":\x00"]), timeout=5.0)
             if reflection:
                 assert SERVICE_NAME.encode() in next(iter(call))

@@ -27,6 +27,7 @@ RAISING = {
     "system_exit": ("builtins.SystemExit", "3"),
     "keyboard_interrupt": ("builtins.KeyboardInterrupt", ""),
     "long_message": ("builtins.ValueError", "x" * 2**20),
+    "raise_ours": ("remote_gym.errors.SessionLost", "another environment"),
     "surrogates": ("builtins.ValueError", "surrogate"),
 }
 

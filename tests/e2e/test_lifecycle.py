@@ -175,7 +175,11 @@ def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(obe
     client = Path(__file__).with_name("forking_client.py")
     with loopback_server(obedient, secure=False) as server:
         command = [sys.executable, str(client), str(server.server.port)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=90, check=True).stdout
+        # Without the variable older versions of grpcio hang in the children.
+        environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "1"}
+        output = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, timeout=90, check=True
+        ).stdout
     assert re.search(r"^child: .*a fork of it", output, re.MULTILINE)
     assert output.splitlines()[1:] == ["exit: 0", "parent: 1", "vector: [1, 1]"]
 

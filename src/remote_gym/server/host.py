@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from traceback import format_exception
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,14 @@ from google.protobuf.message import EncodeError
 from gymnasium.error import ResetNeeded
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, InvalidAction, OutOfSequence
+from remote_gym.errors import (
+    ConfigError,
+    EncodingError,
+    InvalidAction,
+    OutOfSequence,
+    RemoteEnvironmentError,
+    RemoteGymError,
+)
 from remote_gym.protocol import package_versions
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
@@ -151,7 +159,8 @@ class Host:
         message = request.reset
         seed = decode_value(message.seed, self._limits) if message.HasField("seed") else None
         options = decode_value(message.options, self._limits) if message.HasField("options") else None
-        observation, info = self._environment.reset(seed=seed, options=options)
+        with _users_code():
+            observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
         encode_observation(self._observation_layout, observation, response.reset, self._limits)
         self._finish(info, response.reset)
@@ -162,7 +171,8 @@ class Host:
         action = decode_action(self._action_layout, request.step, self._limits)
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
-        observation, reward, terminated, truncated, info = self._environment.step(action)
+        with _users_code():
+            observation, reward, terminated, truncated, info = self._environment.step(action)
         transition = response.step
         encode_observation(self._observation_layout, observation, transition, self._limits)
         if type(reward) is float:
@@ -183,10 +193,14 @@ class Host:
         if info != {}:
             encode_value(info, transition.info, strict=False, limits=self._limits, path="info")
         if self._send_frames:
-            encode_frame(self._environment.render(), transition.frame, self._limits)
+            encode_frame(self._painted(), transition.frame, self._limits)
 
     def _render(self, request: pb.Request, response: pb.Response) -> None:
-        encode_frame(self._environment.render(), response.render.frame, self._limits)
+        encode_frame(self._painted(), response.render.frame, self._limits)
+
+    def _painted(self) -> Any:
+        with _users_code():
+            return self._environment.render()
 
     def _call(self, request: pb.Request, response: pb.Response) -> None:
         message = request.call
@@ -195,11 +209,12 @@ class Host:
             raise AttributeError(f"{message.name!r} is not exposed; this environment exposes {exposed}")
         args = decode_value(message.args, self._limits) if message.HasField("args") else ()
         kwargs = decode_value(message.kwargs, self._limits) if message.HasField("kwargs") else {}
-        value = _find_attribute(self._environment, message.name)
-        if self._exposed[message.name]:
-            value = value(*args, **kwargs)
-        elif args or kwargs:
-            raise TypeError(f"{message.name!r} is an attribute and takes no arguments")
+        with _users_code():
+            value = _find_attribute(self._environment, message.name)
+            if self._exposed[message.name]:
+                value = value(*args, **kwargs)
+            elif args or kwargs:
+                raise TypeError(f"{message.name!r} is an attribute and takes no arguments")
         encode_value(value, response.call.value, strict=True, limits=self._limits, path=message.name)
 
     def _close(self, request: pb.Request, response: pb.Response) -> None:
@@ -216,6 +231,26 @@ class Host:
             else:
                 encodable[key] = value
         return encodable
+
+
+class _users_code:  # noqa: N801 - reads as a statement
+    """Around calls into the environment: an error of ours that it raises is its own, not this session's.
+
+    It may well use `remote_gym` itself, and its lost session is not the one that is answered here. A class, since this
+    surrounds every step, and `contextlib.contextmanager` costs five times as much.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RemoteGymError):
+            raise RemoteEnvironmentError(
+                f"{type(error).__module__}.{type(error).__qualname__}",
+                str(error),
+                "".join(format_exception(error)),
+            ) from error
 
 
 def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
