@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from remote_gym.errors import ConfigError
 
@@ -73,6 +73,11 @@ def _check_seconds(options: object, *names: str) -> None:
             raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use a number of seconds above 0")
 
 
+def _check_poll(microseconds: int) -> None:
+    if not 0 <= microseconds <= 1_000_000:
+        raise ConfigError(f"poll_us is {microseconds!r}; use 0 to 1,000,000 microseconds")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server behaves, beyond what it serves and where it listens. Times are in seconds."""
@@ -101,10 +106,17 @@ class ServerOptions:
     """Folder below which clients may name an entrypoint file. None: they may not."""
     interpreter: str | None = None
     """Python executable for workers, where the environment needs another than the server's."""
+    direct: bool = True
+    """Offer direct connections to workers, the fast path, where the system can hand over descriptors."""
+    direct_port: int = 0
+    """TCP port for them; 0 picks a free one."""
+    poll_us: int = 50
+    """Microseconds that a worker looks for the next direct request without sleeping, while there are cores enough."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         _check_seconds(self, "open_timeout", "close_timeout", "lease")
+        _check_poll(self.poll_us)
         if self.max_sessions < 1:
             raise ConfigError(f"ServerOptions.max_sessions is {self.max_sessions}; use at least 1")
 
@@ -123,7 +135,14 @@ class ClientOptions:
     close_timeout: float = 10.0
     allow_insecure: bool = False
     """Connect without TLS to another machine."""
+    connection: Literal["auto", "direct", "grpc"] = "auto"
+    """Whether to use a direct connection to the worker: if it can be had, in any case, or never."""
+    poll_us: int = 50
+    """Microseconds to look for a direct answer without sleeping; 0 saves the processor's time."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.connection not in ("auto", "direct", "grpc"):
+            raise ConfigError(f"ClientOptions.connection is {self.connection!r}; use 'auto', 'direct' or 'grpc'")
+        _check_poll(self.poll_us)
         _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

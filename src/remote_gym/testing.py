@@ -25,10 +25,12 @@ class LoopbackServer:
     Attributes:
         server: The server itself.
         client_credentials_paths: What its clients connect with; None without TLS.
+        client_arguments: Further arguments of every client.
     """
 
     server: RemoteEnvironmentServer
     client_credentials_paths: tuple[Path, Path, Path] | None
+    client_arguments: dict[str, Any] = field(default_factory=dict)
     _clients: list[RemoteEnvironment] = field(default_factory=list)
 
     def environment(self, **arguments: Any) -> RemoteEnvironment:
@@ -37,8 +39,8 @@ class LoopbackServer:
         Args:
             **arguments: Of `RemoteEnvironment`, where it is to connect aside.
         """
-        arguments.setdefault("client_credentials_paths", self.client_credentials_paths)
-        client = RemoteEnvironment(self.server.url, self.server.port, **arguments)
+        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
+        client = RemoteEnvironment(self.server.url, self.server.port, **(defaults | arguments))
         self._clients.append(client)
         return client
 

@@ -28,14 +28,17 @@ def use_thread(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "thread")
 
 
-@pytest.fixture
-def server(obedient: dict[str, Any], use_thread: bool) -> Iterator[LoopbackServer]:
-    """A server over mutual TLS, with its environments in processes, then in threads."""
-    with loopback_server(obedient, use_thread=use_thread) as running:
+@pytest.fixture(params=["process-direct", "process-grpc", "thread-direct", "thread-grpc"])
+def server(obedient: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
+    """A server over mutual TLS, with its environments in processes, then in threads, by either connection."""
+    kind, connection = request.param.split("-")
+    with loopback_server(obedient, use_thread=kind == "thread") as running:
+        running.client_arguments["connection"] = connection
         yield running
 
 
-@pytest.fixture
-def process_server(obedient: dict[str, Any]) -> Iterator[LoopbackServer]:
+@pytest.fixture(params=["direct", "grpc"])
+def process_server(obedient: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
     with loopback_server(obedient) as running:
+        running.client_arguments["connection"] = request.param
         yield running

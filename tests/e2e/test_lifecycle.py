@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,7 @@ from remote_gym import (
     SessionLost,
     create_remote_environment_server,
 )
+from remote_gym.client.direct import DirectConnection
 from remote_gym.testing import loopback_server
 from waiting import wait_until
 
@@ -155,10 +157,15 @@ def test_a_session_that_nobody_comes_back_to_ends_with_its_lease(obedient):
             environment.step(ACTION["step"])
 
 
-def test_a_dropped_environment_detaches_without_being_closed(obedient):
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+def test_a_dropped_environment_detaches_without_being_closed(obedient, connection):
     with loopback_server(obedient, lease=0.5) as server:
         RemoteEnvironment(
-            server.server.url, server.server.port, client_credentials_paths=server.client_credentials_paths
+            server.server.url,
+            server.server.port,
+            client_credentials_paths=server.client_credentials_paths,
+            connection=connection,
         ).reset()
         wait_until(lambda: server.server.session_count == 0)
 
@@ -167,8 +174,17 @@ def test_a_connection_that_broke_is_made_again_and_the_step_runs_once(process_se
     environment = process_server.environment()
     environment.reset()
     environment.step(ACTION["step"])
-    environment._session._interaction._call.cancel()  # as a network would
+    break_connection(environment)
     assert environment.step(ACTION["step"])[0]["count"] == 2
+
+
+def break_connection(environment: RemoteEnvironment) -> None:
+    """As a network would."""
+    interaction = environment._session._interaction
+    if isinstance(interaction, DirectConnection):
+        interaction._socket._socket.shutdown(socket.SHUT_RDWR)
+    else:
+        interaction._call.cancel()
 
 
 def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(obedient):

@@ -13,8 +13,9 @@ import pytest
 from environments import ACTION
 from remote_gym.config import ServerOptions
 from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.service import Service
-from remote_gym.server.workers import ProcessWorkers, ThreadWorkers, Worker, describe_exit
+from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 KIND = pb.ErrorDetail
@@ -122,7 +123,7 @@ def test_only_the_owner_with_the_token_may_ask(owner, change, kind):
             token = "x" if change == 1 else session.token
             session_id = "x" if change == 2 else session.id
             assert error_kind(await service.ask(session_id, token, owner, reset(1))) == kind
-            assert service.spaces(session_id, token, owner).error.kind == kind
+            assert (await service.spaces(session_id, token, owner)).error.kind == kind
             with pytest.raises(Exception, match="session"):
                 service.attach(session_id, token, owner, lambda: None)
 
@@ -133,7 +134,7 @@ def test_spaces_are_told_again():
     async def test() -> None:
         async with running() as service:
             session = await open_session(service)
-            assert service.spaces(session.id, session.token, "alice").description == session.description
+            assert (await service.spaces(session.id, session.token, "alice")).description == session.description
 
     run(test)
 
@@ -255,7 +256,7 @@ def test_a_session_cannot_be_used_while_it_opens():
             while not service._open:
                 await asyncio.sleep(0)
             (session,) = (found.session for found in service._open.values())
-            assert service.spaces(session.id, session.token, "alice").error.kind == KIND.SESSION_LOST
+            assert (await service.spaces(session.id, session.token, "alice")).error.kind == KIND.SESSION_LOST
             await opening
 
     run(test)
@@ -279,13 +280,13 @@ def test_a_worker_that_breaks_the_rules_is_cut_off():
 
     async def test() -> None:
         for words, reason in ((b"\xff\xff\xff\xff", "limit"), (b"\0\0\0\0", "without being asked")):
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
+            ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
             worker = Worker("name", lambda: None, LIMIT)
-            await asyncio.get_running_loop().create_connection(lambda worker=worker: worker, sock=ours)
-            theirs.sendall(words)
+            await worker.connect(*ours)
+            theirs[0].sendall(words)
             assert reason in await worker.gone
-            theirs.close()
+            for end in theirs:
+                end.close()
 
     run(test)
 

@@ -13,12 +13,14 @@ import grpc
 
 from remote_gym.address import grpc_address
 from remote_gym.client.diagnosis import diagnose, summarise
+from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.tls import channel_credentials
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
+from remote_gym.wire.status import decode_error
 
 PATIENCE = 0.5
 """Seconds without an answer after which it is worth finding out why."""
@@ -94,17 +96,23 @@ class GrpcConnection:
             except grpc.RpcError as error:
                 raise from_rpc_error(error, f"opening a session at {self.address}") from error
 
-    def reach(self, timeout: float) -> None:
-        """Make a broken connection again, if that can be done.
+    def reach(self, session_id: str, token: str, timeout: float) -> None:
+        """Make a broken connection again, if that can be done, and see that the session is still there.
 
         Raises:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
+            SessionLost: If the session has ended, with the reason.
         """
+        metadata = _session_metadata(session_id, token)
         try:
-            self._spaces(b"", timeout=timeout, wait_for_ready=True)
+            answer = parse(
+                pb.SpacesResponse, self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
+            )
         except grpc.RpcError as error:
             found = summarise(diagnose(*self._where, timeout=2.0))
             raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
+        if answer.HasField("error"):
+            raise decode_error(answer.error)
 
     def _look(self, deadline: float) -> bool:
         """Whether the server can be reached, as far as one can see from outside.
@@ -123,8 +131,20 @@ class GrpcConnection:
     def attach(self, session_id: str, token: str) -> Interaction:
         """Begin an `Interact` call for a session."""
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        metadata = ((SESSION_KEY, session_id), (TOKEN_KEY, token))
-        return Interaction(self._interact(iter(requests.get, None), metadata=metadata), requests, self.address)
+        call = self._interact(iter(requests.get, None), metadata=_session_metadata(session_id, token))
+        return Interaction(call, requests, self.address)
+
+    def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
+        """Connect to a session's worker itself.
+
+        Raises:
+            ConnectError: If that is not done within `timeout` seconds.
+        """
+        url, _, files = self._where
+        options = self._options
+        return DirectConnection(
+            url, address, token, files=files, limits=options.limits, timeout=timeout, poll_us=options.poll_us
+        )
 
     def close(self) -> None:
         """End every call and close the channel."""
@@ -220,6 +240,10 @@ def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | Encoding
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return EncodingError(f"{what}: {details}")
     return ConnectionLost(f"{what} broke: {code.name}: {details}")
+
+
+def _session_metadata(session_id: str, token: str) -> tuple[tuple[str, str], ...]:
+    return ((SESSION_KEY, session_id), (TOKEN_KEY, token))
 
 
 def _method(name: str) -> str:

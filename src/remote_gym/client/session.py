@@ -8,11 +8,13 @@ import threading
 import time
 
 from remote_gym.client.connection import GrpcConnection, Interaction
+from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
     ConnectionLost,
     EncodingError,
+    NotPermitted,
     RemoteGymError,
     SessionError,
     SessionLost,
@@ -23,6 +25,12 @@ from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.02
+"""Seconds before a lost connection is tried a second time; twice as many before each further one."""
+
+DIRECT_TIMEOUT = 1.0
+"""Seconds to try for a direct connection before gRPC is used."""
 
 
 class ClientSession:
@@ -47,7 +55,8 @@ class ClientSession:
         self._turn = threading.Lock()
         self._sequence = 0
         self._unanswered: bytes | None = None
-        self._interaction: Interaction | None = None
+        self._interaction: Interaction | DirectConnection | None = None
+        self._prefers_direct = options.connection != "grpc"
         self.lost = False
         try:
             response = connection.open(
@@ -123,19 +132,31 @@ class ClientSession:
             response = self._exchange(data, deadline)
         except ConnectionLost as error:
             logger.warning("session %s: %s; trying to resume", self.id, error)
-            self._detach()
-            try:
-                self._connection.reach(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
-            except ConnectError as reason:
-                self.lost = True
-                raise ConnectionLost(f"{error}; it could not be made again: {reason}") from error
-            response = self._exchange(data, deadline)
+            response = self._resume(data, deadline, error)
         self._unanswered = None
         return response
 
+    def _resume(self, data: bytes, deadline: float, lost: ConnectionLost) -> pb.Response:
+        """Ask again over a new connection, as often as it takes, for ``connect_timeout``."""
+        give_up = min(deadline, time.monotonic() + self._options.connect_timeout)
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
+                return self._exchange(data, deadline)
+            except SessionError:
+                self.lost = True
+                raise
+            except (ConnectError, ConnectionLost) as error:
+                if time.monotonic() + pause > give_up:
+                    self.lost = True
+                    raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
+            time.sleep(pause)
+            pause *= 2
+
     def _exchange(self, data: bytes, deadline: float) -> pb.Response:
         if self._interaction is None:
-            self._interaction = self._connection.attach(self._session.id, self._session.token)
+            self._interaction = self._attach(deadline)
         try:
             answer = self._interaction.ask(data, max(0.001, deadline - time.monotonic()))
         except BaseException:
@@ -147,6 +168,29 @@ class ClientSession:
             self.lost = self.lost or isinstance(error, SessionError)
             raise error
         return response
+
+    def _attach(self, deadline: float) -> Interaction | DirectConnection:
+        if self._prefers_direct and (direct := self._attach_directly(deadline)) is not None:
+            return direct
+        return self._connection.attach(self._session.id, self._session.token)
+
+    def _attach_directly(self, deadline: float) -> DirectConnection | None:
+        insists = self._options.connection == "direct"
+        if not self._session.HasField("direct"):
+            if insists:
+                raise ConnectError("connection='direct', and the server offers no direct connections")
+            return None
+        limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
+        timeout = max(0.001, min(limit, deadline - time.monotonic()))
+        try:
+            return self._connection.attach_directly(self._session.direct, self._session.token, timeout)
+        except (TransportError, NotPermitted) as error:
+            if insists:
+                raise
+            # Not tried again: a firewall would cost this second after every lost connection.
+            self._prefers_direct = False
+            logger.warning("session %s goes on over gRPC, which is slower: %s", self.id, error)
+            return None
 
     def _detach(self) -> None:
         if self._interaction is not None:

@@ -109,7 +109,8 @@ class GrpcServer:
         return response.SerializeToString()
 
     async def _spaces(self, _: bytes, context: Context) -> bytes:
-        return self._service.spaces(*_session_key(context), identity(context)).SerializeToString()
+        response = await self._service.spaces(*_session_key(context), identity(context))
+        return response.SerializeToString()
 
     def _unary(self, operation: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def answer(data: bytes, context: Context) -> bytes:

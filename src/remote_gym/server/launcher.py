@@ -38,7 +38,7 @@ class Command(enum.IntEnum):
     """What the server asks."""
 
     LAUNCH = 1
-    """Comes with two descriptors: the worker's socket, and where its output goes."""
+    """Comes with three descriptors: the worker's two sockets, and where its output goes."""
     KILL = 2
 
 
@@ -99,7 +99,7 @@ class Launcher:
         data, descriptors = b"", []
         while len(data) < RECORD.size:
             try:
-                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 2)
+                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 3)
             except ConnectionError:
                 return None
             if not part:
@@ -114,7 +114,7 @@ class Launcher:
             if number in self._pids:
                 _kill_group(self._pids[number])
             return None
-        connection, output = descriptors
+        *connections, output = descriptors
         try:
             pid = _fork()
         except OSError as error:
@@ -123,10 +123,10 @@ class Launcher:
             pid = -1
         if pid == 0:
             self._become_worker(output)
-            sock = socket.socket(fileno=connection)
-            return lambda: worker.run(sock, own_process=True)
-        os.close(connection)
-        os.close(output)
+            requests, handover = (socket.socket(fileno=descriptor) for descriptor in connections)
+            return lambda: worker.run(requests, handover, own_process=True)
+        for descriptor in descriptors:
+            os.close(descriptor)
         if pid > 0:
             with contextlib.suppress(OSError):  # the child does the same; whoever is first
                 os.setpgid(pid, pid)

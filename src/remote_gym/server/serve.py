@@ -6,6 +6,8 @@ import asyncio
 import concurrent.futures
 import logging
 import os
+import pathlib
+import socket
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
@@ -15,10 +17,13 @@ from remote_gym.address import grpc_address, is_loopback, is_unix
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
+from remote_gym.server.direct import DirectListener
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.tls import server_credentials, server_files
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +71,7 @@ class RemoteEnvironmentServer:
         self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
         self._thread.start()
         try:
-            bound = self._call(self._start(default_args, grpc_address(url, port), credentials), timeout=30.0)
+            bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
         except BaseException:
             self._end_loop()
             raise
@@ -76,6 +81,11 @@ class RemoteEnvironmentServer:
     def address(self) -> str:
         """What a client is told to connect to, such as ``localhost:56789``."""
         return grpc_address(self.url, self.port)
+
+    @property
+    def direct_port(self) -> int:
+        """TCP port of direct connections; 0 where none are offered."""
+        return self._direct.port
 
     @property
     def session_count(self) -> int:
@@ -121,12 +131,21 @@ class RemoteEnvironmentServer:
     def _stop_timeout(self, grace: float | None) -> float:
         return (grace or 0.0) + 2 * self.options.close_timeout + 5.0
 
-    async def _start(self, default_args: Mapping[str, Any] | None, address: str, credentials: Any) -> int:
+    async def _start(
+        self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
+    ) -> int:
         self._service = Service(self._workers.launch, default_args, self.options)
         self._grpc = GrpcServer(self._service, self.options)
-        port = await self._grpc.start(address, credentials)
+        bound = await self._grpc.start(grpc_address(self.url, port), credentials)
+        self._direct = DirectListener(self._service.hand_over)
+        if self.options.direct and hasattr(socket, "send_fds"):
+            self._direct.start(self.url, self.options.direct_port)
+            self._service.direct = pb.DirectAddress(
+                port=self._direct.port, path=self._direct.path, tls=files is not None
+            )
+            self._service.tls = None if files is None else _tls_paths(files)
         self._expiring = asyncio.ensure_future(self._expire())
-        return port
+        return bound
 
     async def _expire(self) -> None:
         while True:
@@ -135,6 +154,7 @@ class RemoteEnvironmentServer:
 
     async def _shut_down(self, grace: float | None) -> None:
         self._expiring.cancel()
+        await self._direct.stop()
         await self._grpc.stop(grace)
         await self._service.close()
         await self._workers.stop()
@@ -207,6 +227,16 @@ def create_remote_environment_server(
             "by allow_insecure=True"
         )
     return RemoteEnvironmentServer(default_args, url, port, files, chosen)
+
+
+def _tls_paths(files: TlsFiles) -> worker_pb2.TlsPaths:
+    # Absolute, since a worker changes its working directory.
+    def absolute(path: pathlib.Path | None) -> str:
+        return "" if path is None else str(path.absolute())
+
+    return worker_pb2.TlsPaths(
+        certificate=absolute(files.certificate), private_key=absolute(files.private_key), ca=absolute(files.ca)
+    )
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

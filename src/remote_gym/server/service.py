@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ProtocolMismatch, RemoteGymError, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
+from remote_gym.server.direct import new_routing_id
+from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
-from remote_gym.server.workers import Launch, Worker
+from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
@@ -30,7 +35,21 @@ class _Open:
     session: Session
     worker: Worker
     description: pb.Description | None = None
+    routing_id: bytes = field(default_factory=new_routing_id)
+    direct: bool = False  # whether a client is attached to the worker itself
     cut: Callable[[], object] | None = None  # ends the attachment that stands
+
+    def cut_off(self) -> None:
+        """End whatever is attached, over gRPC or directly."""
+        self.cut_grpc()
+        if self.direct:
+            self.worker.cut_direct()
+
+    def cut_grpc(self) -> None:
+        """End what is attached over gRPC."""
+        if self.cut is not None:
+            self.cut()
+            self.cut = None
 
 
 class Service:
@@ -57,6 +76,11 @@ class Service:
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
         self._open: dict[str, _Open] = {}
+        self._by_routing_id: dict[bytes, _Open] = {}
+        self.direct: pb.DirectAddress | None = None
+        """Where direct connections are accepted, routing id aside; None if nowhere."""
+        self.tls: worker_pb2.TlsPaths | None = None
+        """The server's files, for workers to use on direct connections."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -69,10 +93,15 @@ class Service:
         except RemoteGymError as error:
             return pb.OpenResponse(error=encode_error(error))
 
-    def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
+    async def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
         """What `open` told about the environment, again."""
         try:
-            return pb.SpacesResponse(description=self._find(session_id, token, owner).description)
+            found = self._find(session_id, token, owner)
+            if found.worker.ending:
+                # Whoever lost the direct connection to it asks at once, and is to hear the reason.
+                await asyncio.shield(found.worker.gone)
+                found = self._find(session_id, token, owner)
+            return pb.SpacesResponse(description=found.description)
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -105,6 +134,15 @@ class Service:
         """
         return Attachment(self._sessions, self._find(session_id, token, owner), cut)
 
+    def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
+        """Give a direct connection to the worker of that routing id; False if there is none."""
+        found = self._by_routing_id.get(routing_id)
+        if found is None:
+            return False
+        others = sum(other.direct for other in self._open.values() if other is not found)
+        found.worker.set_polling(self._poll_us(others + 1))
+        return found.worker.hand_over(sock)
+
     def expire(self) -> None:
         """Close sessions whose lease is over."""
         for session in self._sessions.expired():
@@ -115,8 +153,7 @@ class Service:
     async def close(self) -> None:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
-            if found.cut is not None:
-                found.cut()
+            found.cut_off()
             self._end(found, "the server is stopping")
         while self._closing:
             await asyncio.gather(*self._closing)
@@ -126,6 +163,9 @@ class Service:
         message = launch_message(request, self._default_args, self._options)
         session = self._sessions.open(owner)
         message.session, message.env_id = session.id, session.env_id
+        message.token, message.owner = session.token, owner
+        if self.tls is not None:
+            message.tls.CopyFrom(self.tls)
         self._sessions.enter(session)
         try:
             worker = await self._launch(session.id)
@@ -145,12 +185,16 @@ class Service:
             return pb.OpenResponse(error=launched.error)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
+        worker.on_direct = functools.partial(self._on_direct, found)
         logger.info("session %s opened for %s", session.id, owner or "an anonymous client")
-        return pb.OpenResponse(
-            session=pb.Session(
-                id=session.id, token=session.token, lease=self._options.lease, description=launched.description
-            )
+        opened = pb.Session(
+            id=session.id, token=session.token, lease=self._options.lease, description=launched.description
         )
+        if self.direct is not None:
+            self._by_routing_id[found.routing_id] = found
+            opened.direct.CopyFrom(self.direct)
+            opened.direct.routing_id = found.routing_id
+        return pb.OpenResponse(session=opened)
 
     async def _describe(self, worker: Worker, message: worker_pb2.Launch) -> worker_pb2.Launched:
         timeout = self._options.open_timeout
@@ -161,6 +205,24 @@ class Service:
                 f"creating the environment took over {timeout:g} s; raise ServerOptions.open_timeout"
             ) from None
         return parse(worker_pb2.Launched, answer)
+
+    def _on_direct(self, found: _Open, attached: bool) -> None:
+        """A client has attached to the worker itself, or has left it."""
+        if attached == found.direct:
+            return
+        found.direct = attached
+        if attached:
+            found.cut_grpc()
+            self._sessions.attach(found.session)
+        else:
+            self._sessions.leave(found.session)
+        polling = [other for other in self._open.values() if other.direct]
+        for other in polling:
+            other.worker.set_polling(self._poll_us(len(polling)))
+
+    def _poll_us(self, workers: int) -> int:
+        """How long workers may poll if so many do: not at all, unless each has a core, and the client another."""
+        return self._options.poll_us if workers < core_count() else 0
 
     def _find(self, session_id: str, token: str, owner: str) -> _Open:
         session = self._sessions.find(session_id, token, owner)
@@ -173,6 +235,7 @@ class Service:
         """Give the session's place back now; its worker closes in the background."""
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
+            self._by_routing_id.pop(found.routing_id, None)
             logger.info("session %s ended: %s", found.session.id, reason)
             task = asyncio.ensure_future(self._close_worker(found))
             self._closing.add(task)
@@ -189,8 +252,7 @@ class Attachment:
     """A connection bound to a session, until a newer one takes over."""
 
     def __init__(self, sessions: Sessions, found: _Open, cut: Callable[[], object]) -> None:
-        if found.cut is not None:
-            found.cut()
+        found.cut_off()
         found.cut = self._cut = cut
         self._found = found
         self._sessions = sessions
@@ -209,6 +271,11 @@ class Attachment:
         if self._found.cut is self._cut:
             self._found.cut = None
         self._sessions.leave(self._found.session)
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def error_response(error: RemoteGymError) -> bytes:

@@ -1,6 +1,7 @@
 """What runs in a worker: create the environment, then answer requests until the other end is gone.
 
-The same loop serves in a process of its own, which a launcher forks, and in a thread of the server.
+The same loop serves in a process of its own, which a launcher forks, and in a thread of the server. It cannot tell,
+nor need, which way a request came: through the server, or over a connection that the server handed over.
 """
 
 from __future__ import annotations
@@ -8,14 +9,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import select
 import socket
+import time
 
 from remote_gym.config import Limits
-from remote_gym.errors import TransportError
+from remote_gym.errors import EncodingError, RemoteGymError, TransportError
+from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
+from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
@@ -23,46 +29,50 @@ from remote_gym.wire.values import decode_value
 
 logger = logging.getLogger(__name__)
 
+STALL_TIMEOUT = 30.0
+"""Seconds that a message on a direct connection may take from its first byte to its last."""
 
-def run(sock: socket.socket, *, own_process: bool) -> None:
-    """Serve one session on a connected socket, which is closed at the end.
+
+def run(requests: socket.socket, handover: socket.socket, *, own_process: bool) -> None:
+    """Serve one session on two connected sockets, which are closed at the end.
 
     Args:
-        sock: The other end sends one `Launch`, then requests.
+        requests: The other end sends one `Launch`, then requests.
+        handover: The other end sends direct connections.
         own_process: Whether the process is this worker's alone, so that its working directory may change.
     """
     try:
-        first = MessageSocket(sock, Limits()).receive()
+        first = MessageSocket(requests, Limits()).receive()
         if first is not None:
-            _serve(sock, parse(worker_pb2.Launch, first), own_process=own_process)
+            _serve(requests, handover, parse(worker_pb2.Launch, first), own_process=own_process)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
     finally:
-        # Closing alone would not end the connection while a process that the environment forked still holds it.
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-        sock.close()
+        for sock in (requests, handover):
+            # Closing alone would not end a connection while a process that the environment forked still holds it.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
 
-def _serve(sock: socket.socket, launch: worker_pb2.Launch, *, own_process: bool) -> None:
+def _serve(requests: socket.socket, handover: socket.socket, launch: worker_pb2.Launch, *, own_process: bool) -> None:
     limits = Limits(**launch.limits)
-    connection = MessageSocket(sock, limits)
+    server = MessageSocket(requests, limits)
     try:
         host = _create_host(launch, limits, own_process=own_process)
         launched = worker_pb2.Launched(description=host.describe())
     # User code runs here and may raise anything; whoever opened the session is told.
     except BaseException as error:  # noqa: BLE001
-        connection.send(worker_pb2.Launched(error=encode_error(error)).SerializeToString())
+        server.send(worker_pb2.Launched(error=encode_error(error)).SerializeToString())
         return
     if own_process:
         # What exists now lives as long as the process; collections need not look at it again.
         gc.collect()
         gc.freeze()
     try:
-        connection.send(launched.SerializeToString())
-        while not host.closed and (data := connection.receive()) is not None:
-            connection.send(host.answer(data))
+        server.send(launched.SerializeToString())
+        Worker(host, server, handover, launch, limits).serve()
     finally:
         host.close()
 
@@ -81,3 +91,110 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
     except BaseException:
         environment.close()
         raise
+
+
+class Worker:
+    """The loop that waits for requests wherever they may come from.
+
+    Args:
+        host: What answers.
+        server: Requests that came through the server.
+        handover: Brings direct connections.
+        launch: Whom to admit to them.
+        limits: Bounds on messages.
+    """
+
+    def __init__(
+        self, host: Host, server: MessageSocket, handover: socket.socket, launch: worker_pb2.Launch, limits: Limits
+    ) -> None:
+        self._host = host
+        self._server = server
+        self._handover = handover
+        self._launch = launch
+        self._limits = limits
+        self._direct: DirectSocket | None = None
+        self._poll_us = 0
+        self._poll = select.poll()
+        self._poll.register(server, select.POLLIN)
+        self._poll.register(handover, select.POLLIN)
+
+    def serve(self) -> None:
+        """Answer until the environment is closed or the server is gone.
+
+        Raises:
+            TransportError: If the server went away within a message.
+        """
+        try:
+            while not self._host.closed:
+                for descriptor in self._wait():
+                    if self._direct is not None and descriptor == self._direct.fileno():
+                        self._answer_directly(self._direct)
+                    elif descriptor == self._handover.fileno():
+                        self._hear()
+                    elif not self._answer_server():
+                        return
+        finally:
+            self._drop()
+
+    def _wait(self) -> list[int]:
+        """Descriptors of which something can be read."""
+        if self._direct is not None:
+            if self._direct.has_message_begun():
+                return [self._direct.fileno()]
+            # A client that steps at full speed comes back before this process could be sent to sleep and woken.
+            end = time.perf_counter() + self._poll_us / 1e6
+            while True:
+                if events := self._poll.poll(0):
+                    return [descriptor for descriptor, _ in events]
+                if time.perf_counter() >= end:
+                    break
+        return [descriptor for descriptor, _ in self._poll.poll()]
+
+    def _answer_server(self) -> bool:
+        data = self._server.receive()
+        if data is not None:
+            self._server.send(self._host.answer(data))
+        return data is not None
+
+    def _answer_directly(self, direct: DirectSocket) -> None:
+        try:
+            data = direct.receive(time.monotonic() + STALL_TIMEOUT)
+            if data is not None:
+                direct.send(self._host.answer(data), time.monotonic() + STALL_TIMEOUT)
+                return
+        except (TransportError, EncodingError) as error:
+            logger.info("the direct connection ended: %s", error)
+        self._drop()
+
+    def _hear(self) -> None:
+        heard = hear(self._handover)
+        if heard is None:
+            self._poll.unregister(self._handover)
+            return
+        kind, value, descriptor = heard
+        if kind == ToWorker.CUT:
+            self._drop()
+        elif kind == ToWorker.POLL:
+            self._poll_us = value
+        elif descriptor is not None:
+            self._admit(socket.socket(fileno=descriptor))
+
+    def _admit(self, sock: socket.socket) -> None:
+        try:
+            direct = admit(sock, self._launch, self._limits, self._poll_us)
+        except (OSError, RemoteGymError) as error:
+            # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
+            logger.warning("refused a direct connection: %s", error)
+            return
+        self._drop()
+        self._direct = direct
+        self._poll.register(direct, select.POLLIN)
+        tell(self._handover, ToServer.ATTACHED)
+
+    def _drop(self) -> None:
+        if self._direct is not None:
+            self._poll.unregister(self._direct)
+            self._direct.close()
+            self._direct = None
+            with contextlib.suppress(OSError):  # the server may be gone
+                tell(self._handover, ToServer.DETACHED)

@@ -1,4 +1,4 @@
-"""Workers as the server sees them: a connection to ask over, and an end that is noticed."""
+"""Starting workers: as processes, or as threads."""
 
 from __future__ import annotations
 
@@ -6,136 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.server.launcher import RECORD, Command, Event
+from remote_gym.server.link import Output, Worker, describe_exit
 
 logger = logging.getLogger(__name__)
 
-SETTLE = 0.5
-"""Seconds between the end of a worker's socket and word of how it ended, or the other way round, at most."""
-
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
-
-
-class Worker(asyncio.BufferedProtocol):
-    """The server's end of a worker's socket.
-
-    Args:
-        session: For messages.
-        kill: Ends the worker if it does not end by itself.
-        message_bytes: Longest message accepted from the worker.
-
-    Attributes:
-        exited: Done when the worker's process or thread has ended; the result says how.
-        gone: Done when it can no longer be asked; the result is the reason.
-    """
-
-    def __init__(self, session: str, kill: Callable[[], None], message_bytes: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[str] = loop.create_future()
-        self.gone: asyncio.Future[str] = loop.create_future()
-        self._session = session
-        self._kill = kill
-        self._message_bytes = message_bytes
-        self._pending: deque[asyncio.Future[bytes]] = deque()
-        self._transport: asyncio.Transport | None = None
-        self._failure: str | None = None
-        self._header = bytearray(4)
-        self._message: bytearray | None = None  # None while the header is being read
-        self._filled = 0
-
-    async def ask(self, data: bytes) -> bytes:
-        """Send one message and wait for the one that answers it.
-
-        Raises:
-            SessionLost: If the worker is gone, or ends before it answers.
-        """
-        if self._transport is None or self.gone.done():
-            raise SessionLost(f"session {self._session}: {self.gone.result() if self.gone.done() else 'not connected'}")
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        # Answers come in the order of the questions. A question whose asker was cancelled keeps its place here,
-        # so that its answer is not taken for the next one's.
-        self._pending.append(answer)
-        self._transport.writelines((len(data).to_bytes(4, "big"), data))
-        return await answer
-
-    async def close(self, timeout: float) -> None:
-        """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
-        if self._transport is not None:
-            self._transport.close()
-        try:
-            await asyncio.wait_for(asyncio.shield(self.exited), timeout)
-        except asyncio.TimeoutError:
-            logger.warning("session %s: its worker did not end within %.1f s; killing it", self._session, timeout)
-            self._kill()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.exited), timeout)
-
-    def set_exited(self, how: str) -> None:
-        """The process or thread has ended."""
-        if not self.exited.done():
-            self.exited.set_result(how)
-        # Its last words may still be on their way, and the socket's end after them; but a process that the environment
-        # forked may hold the socket open, so that the end never comes.
-        if self._transport is not None:
-            asyncio.get_running_loop().call_later(SETTLE, self._transport.abort)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102
-        target = self._header if self._message is None else self._message
-        return memoryview(target)[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
-        self._filled += nbytes
-        if self._message is None:
-            if self._filled < len(self._header):
-                return
-            size = int.from_bytes(self._header, "big")
-            if size > self._message_bytes:
-                self._fail(f"its worker sent a message of {size:,} bytes; the limit is {self._message_bytes:,}")
-                return
-            self._message, self._filled = bytearray(size), 0
-            if size:
-                return
-        if self._filled == len(self._message):
-            message, self._message, self._filled = bytes(self._message), None, 0
-            if not self._pending:
-                self._fail("its worker spoke without being asked")
-                return
-            answer = self._pending.popleft()
-            if not answer.done():
-                answer.set_result(message)
-
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
-        self._settling = asyncio.ensure_future(self._settle())
-
-    def _fail(self, reason: str) -> None:
-        self._failure = reason
-        assert self._transport is not None
-        self._transport.abort()
-
-    async def _settle(self) -> None:
-        reason = self._failure
-        if reason is None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                reason = await asyncio.wait_for(asyncio.shield(self.exited), SETTLE)
-        self.gone.set_result(reason or "its worker closed its connection")
-        while self._pending:
-            answer = self._pending.popleft()
-            if not answer.done():
-                answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
 
 
 Launch = Callable[[str], Awaitable[Worker]]
@@ -172,18 +56,19 @@ class ProcessWorkers:
             self._start()
         self._last_number += 1
         number = self._last_number
-        ours, theirs = socket.socketpair()
+        worker = Worker(session, lambda: self._send(Command.KILL, number), self._message_bytes)
+        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
         log_reader, log_writer = os.pipe()
         try:
-            await _tag_output(session, log_reader)
-            worker = Worker(session, lambda: self._send(Command.KILL, number), self._message_bytes)
+            pipe = os.fdopen(log_reader, "rb", buffering=0)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), pipe)
             self._workers[number] = worker
-            self._send(Command.LAUNCH, number, [theirs.fileno(), log_writer])
+            self._send(Command.LAUNCH, number, [*(sock.fileno() for sock in theirs), log_writer])
         finally:
-            theirs.close()
+            for sock in theirs:
+                sock.close()
             os.close(log_writer)
-        ours.setblocking(False)
-        await asyncio.get_running_loop().create_connection(lambda: worker, sock=ours)
+        await worker.connect(*ours)
         return worker
 
     async def stop(self) -> None:
@@ -271,14 +156,14 @@ class ThreadWorkers:
         from remote_gym.server import worker as worker_module
 
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
+        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
         worker = Worker(
             session, lambda: logger.error("session %s: a thread cannot be killed", session), self._message_bytes
         )
 
         def run() -> None:
             try:
-                worker_module.run(theirs, own_process=False)
+                worker_module.run(*theirs, own_process=False)
             finally:
                 # The server may have stopped without waiting, and its loop with it.
                 with contextlib.suppress(RuntimeError):
@@ -286,49 +171,8 @@ class ThreadWorkers:
 
         # A daemon: an environment that hangs must not keep the server's process from ending.
         threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True).start()
-        ours.setblocking(False)
-        await loop.create_connection(lambda: worker, sock=ours)
+        await worker.connect(*ours)
         return worker
 
     async def stop(self) -> None:
         """Nothing is shared between threads."""
-
-
-def describe_exit(code: int) -> str:
-    """Say in words how a process ended.
-
-    Args:
-        code: Its exit status, or minus the number of the signal that ended it.
-    """
-    if code >= 0:
-        return f"its worker ended with status {code}"
-    with contextlib.suppress(ValueError):
-        return f"its worker was ended by {signal.Signals(-code).name}"
-    return f"its worker was ended by signal {-code}"
-
-
-class _Output(asyncio.Protocol):
-    """Writes what a worker prints to the server's log, line by line."""
-
-    LONGEST = 64 * 1024
-
-    def __init__(self, session: str) -> None:
-        self._session = session
-        self._line = b""
-
-    def data_received(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        if len(self._line) > self.LONGEST:
-            lines.append(self._line)
-            self._line = b""
-        for line in lines:
-            logger.info("[%s] %s", self._session, line.decode(errors="replace").rstrip("\r"))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._line:
-            self.data_received(b"\n")
-
-
-async def _tag_output(session: str, descriptor: int) -> None:
-    pipe = os.fdopen(descriptor, "rb", buffering=0)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: _Output(session), pipe)

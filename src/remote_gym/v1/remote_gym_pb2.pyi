@@ -88,16 +88,44 @@ class OpenResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "token", "lease", "description")
+    __slots__ = ("id", "token", "lease", "description", "direct")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
     id: str
     token: str
     lease: float
     description: Description
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ...) -> None: ...
+    direct: DirectAddress
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ...) -> None: ...
+
+class DirectAddress(_message.Message):
+    __slots__ = ("port", "path", "routing_id", "tls")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_ID_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    path: str
+    routing_id: bytes
+    tls: bool
+    def __init__(self, port: _Optional[int] = ..., path: _Optional[str] = ..., routing_id: _Optional[bytes] = ..., tls: bool = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class Attached(_message.Message):
+    __slots__ = ("error", "poll_us")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    POLL_US_FIELD_NUMBER: _ClassVar[int]
+    error: ErrorDetail
+    poll_us: int
+    def __init__(self, error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., poll_us: _Optional[int] = ...) -> None: ...
 
 class SpacesRequest(_message.Message):
     __slots__ = ()

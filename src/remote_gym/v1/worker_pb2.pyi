@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Launch(_message.Message):
-    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "id_from_client", "limits")
+    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "id_from_client", "limits", "token", "owner", "tls")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,9 @@ class Launch(_message.Message):
     CHECK_ACTIONS_FIELD_NUMBER: _ClassVar[int]
     ID_FROM_CLIENT_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
     session: str
     env_id: int
     entrypoint: str
@@ -41,7 +44,20 @@ class Launch(_message.Message):
     check_actions: bool
     id_from_client: bool
     limits: _containers.ScalarMap[str, int]
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., id_from_client: bool = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    token: str
+    owner: str
+    tls: TlsPaths
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., id_from_client: bool = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[TlsPaths, _Mapping]] = ...) -> None: ...
+
+class TlsPaths(_message.Message):
+    __slots__ = ("certificate", "private_key", "ca")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
+    CA_FIELD_NUMBER: _ClassVar[int]
+    certificate: str
+    private_key: str
+    ca: str
+    def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ...) -> None: ...
 
 class Launched(_message.Message):
     __slots__ = ("description", "error")

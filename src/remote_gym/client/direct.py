@@ -1,0 +1,127 @@
+"""A direct connection to a session's worker: the fast path."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+
+from remote_gym.address import is_loopback, is_unix
+from remote_gym.config import Limits, TlsFiles
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
+from remote_gym.tls import client_context
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.direct import PREAMBLE, DirectSocket
+from remote_gym.wire.parse import parse
+from remote_gym.wire.status import decode_error
+from remote_gym.wire.stream import MessageSocket
+
+
+class DirectConnection:
+    """Attached to a session: ask, and be answered, again and again.
+
+    Args:
+        url: The host that the server is known by, or ``unix:path``.
+        address: Where the worker can be reached there.
+        token: The session's.
+        files: This end's certificates; None for plaintext.
+        limits: Bounds on messages.
+        timeout: Seconds that connecting may take.
+        poll_us: Microseconds to look for an answer without sleeping.
+
+    Raises:
+        ConnectError: If it cannot be reached, or one end does not accept the other.
+        NotPermitted: If the worker does not accept token or identity.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        address: pb.DirectAddress,
+        token: str,
+        *,
+        files: TlsFiles | None,
+        limits: Limits,
+        timeout: float,
+        poll_us: float,
+    ) -> None:
+        self._where = address.path or f"{url} port {address.port}"
+        if address.tls != (files is not None):
+            raise ConnectError(f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS")
+        deadline = time.monotonic() + timeout
+        try:
+            sock = _connect(url, address, deadline)
+        except OSError as error:
+            raise ConnectError(f"no direct connection to {self._where}: {error}") from error
+        try:
+            sock.settimeout(_remaining(deadline))
+            sock.sendall(PREAMBLE + address.routing_id)
+            if files is not None:
+                name = "localhost" if is_unix(url) else url.strip("[]")
+                sock = client_context(files).wrap_socket(sock, server_hostname=name)
+                sock.settimeout(_remaining(deadline))
+            hint = _attach(MessageSocket(sock, limits), token)
+        except (OSError, ssl.SSLError) as error:
+            sock.close()
+            raise ConnectError(f"the direct connection to {self._where} was refused: {error}") from error
+        except BaseException:
+            sock.close()
+            raise
+        # On one machine both ends share the cores, and the worker knows how many others there are.
+        self._poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
+        self._socket = DirectSocket(sock, limits)
+
+    def ask(self, data: bytes, timeout: float) -> bytes:
+        """Send one message and wait for the one that answers it. After an error the connection is of no more use.
+
+        Raises:
+            DeadlineExceeded: If no answer came within `timeout` seconds.
+            ConnectionLost: If the connection ended.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            self._socket.send(data, deadline)
+            answer = self._socket.receive(deadline, self._poll_seconds)
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"no answer from {self._where} within {timeout:.3g} s") from error
+        if answer is None:
+            raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
+        return answer
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Detach. The session lives on for its lease."""
+        self._socket.close()
+
+
+def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:
+    if address.path:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(_remaining(deadline))
+        try:
+            sock.connect(address.path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    return socket.create_connection((url.strip("[]"), address.port), timeout=_remaining(deadline))
+
+
+def _attach(connection: MessageSocket, token: str) -> int:
+    connection.send(pb.Attach(token=token).SerializeToString())
+    answer = connection.receive()
+    if answer is None:
+        raise ConnectionLost("the worker closed the connection")
+    attached = parse(pb.Attached, answer)
+    if attached.HasField("error"):
+        error = decode_error(attached.error)
+        assert isinstance(error, RemoteGymError)
+        raise error
+    return attached.poll_us
+
+
+def _remaining(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())

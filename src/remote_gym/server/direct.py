@@ -1,0 +1,155 @@
+"""Accepts direct connections and hands each to the worker that its preamble names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from remote_gym.address import is_unix
+from remote_gym.errors import ConfigError
+from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES
+
+logger = logging.getLogger(__name__)
+
+PREAMBLE_TIMEOUT = 5.0
+"""Seconds that a client has to say for which session it comes."""
+MAX_PENDING = 256
+"""Connections that have not said so yet, at most."""
+
+HandOver = Callable[[bytes, socket.socket], bool]
+"""Gives a connection to the worker of that routing id; False if there is none."""
+
+
+def new_routing_id() -> bytes:
+    """Names a session to the listener, and to nobody who was not told it."""
+    return secrets.token_bytes(ROUTING_ID_BYTES)
+
+
+class DirectListener:
+    """Listens beside the gRPC server. Runs on the server's event loop.
+
+    Args:
+        hand_over: Gives away a connection.
+    """
+
+    def __init__(self, hand_over: HandOver) -> None:
+        self._hand_over = hand_over
+        self._listening: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._pending: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.path = ""
+
+    def start(self, url: str, port: int) -> None:
+        """Listen where the gRPC server does.
+
+        Args:
+            url: Its host name or address, or ``unix:path``, beside which ``path.direct`` is made.
+            port: TCP port; 0 for a free one, told by `port`.
+
+        Raises:
+            ConfigError: If that cannot be done.
+        """
+        try:
+            self._listening = [self._listen_unix(url)] if is_unix(url) else self._listen(url.strip("[]"), port)
+        except OSError as error:
+            raise ConfigError(f"cannot listen for direct connections on {url} port {port}: {error}") from error
+        self._accepting = [asyncio.ensure_future(self._accept(sock)) for sock in self._listening]
+
+    async def stop(self) -> None:
+        """Listen no more, and drop who has not been handed over."""
+        tasks = [*self._accepting, *self._pending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in self._listening:
+            sock.close()
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
+
+    def _listen_unix(self, url: str) -> socket.socket:
+        path = url.removeprefix("unix:")
+        self.path = (path[2:] if path.startswith("///") else path) + ".direct"
+        sock = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # noqa: PTH108 - left by a server that was killed; gRPC does the same with its own
+        return self._bound(sock, self.path)
+
+    def _listen(self, host: str, port: int) -> list[socket.socket]:
+        listening: list[socket.socket] = []
+        try:
+            for family, kind, protocol, _, address in socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                sock = socket.socket(family, kind, protocol)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(len(listening) > 0 or host != "::"))
+                try:
+                    # All of a name's addresses share the port that was picked for the first.
+                    listening.append(self._bound(sock, (address[0], self.port or port, *address[2:])))
+                except OSError:
+                    sock.close()
+                    if not listening:
+                        raise
+                    continue  # such as ::1 on a machine without IPv6
+                self.port = listening[0].getsockname()[1]
+        except OSError:
+            for sock in listening:
+                sock.close()
+            raise
+        return listening
+
+    @staticmethod
+    def _bound(sock: socket.socket, address: tuple[Any, ...] | str) -> socket.socket:
+        sock.bind(address)
+        sock.listen(128)
+        sock.setblocking(False)
+        return sock
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listening)
+            except OSError as error:  # out of descriptors, most likely
+                logger.error("cannot accept a direct connection: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._pending) >= MAX_PENDING:
+                logger.warning("%d direct connections have not said for whom they come; refusing one", MAX_PENDING)
+                sock.close()
+                continue
+            task = asyncio.ensure_future(self._route(sock))
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _route(self, sock: socket.socket) -> None:
+        with sock:
+            sock.setblocking(False)
+            try:
+                routing_id = await asyncio.wait_for(_read_preamble(sock), PREAMBLE_TIMEOUT)
+            except (OSError, asyncio.TimeoutError):
+                return
+            if routing_id is None or not self._hand_over(routing_id, sock):
+                logger.info("refused a direct connection: it names no session of ours")
+
+
+async def _read_preamble(sock: socket.socket) -> bytes | None:
+    """The routing id; None if something else was sent."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < len(PREAMBLE) + ROUTING_ID_BYTES:
+        # No byte more than the preamble: what follows is the worker's to read.
+        part = await loop.sock_recv(sock, len(PREAMBLE) + ROUTING_ID_BYTES - len(data))
+        data += part
+        if not part or not data.startswith(PREAMBLE[: len(data)]):
+            return None
+    return data[len(PREAMBLE) :]

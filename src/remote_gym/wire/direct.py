@@ -1,0 +1,193 @@
+"""A direct connection's socket: messages that answer each other, with the least to be done for each.
+
+It reads ahead, into one buffer for all messages, and looks at the socket again and again for a short while before it
+sleeps: waking a process costs more than all the rest of a step.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
+from remote_gym.wire.stream import HEADER_BYTES
+
+PREAMBLE = b"rmtgym\x00\x01"
+ROUTING_ID_BYTES = 16
+
+_BUFFER_BYTES = 2**16
+_SENT_WHOLE = 2**14
+"""Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
+
+
+class DirectSocket:
+    """One end of a connected stream socket, encrypted or not, which it owns.
+
+    Not for use by several threads at once. After any error but an `EncodingError` raised by `send` the stream is out of
+    step, and all that is left is to close it.
+
+    Args:
+        sock: Becomes non-blocking.
+        limits: Bounds on messages.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        set_options(sock)
+        sock.setblocking(False)
+        self._socket = sock
+        self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send one message.
+
+        Args:
+            data: The message.
+            deadline: On `time.monotonic`.
+
+        Raises:
+            EncodingError: If it is over the limit; nothing was sent.
+            ConnectionLost: If the other end is gone.
+            DeadlineExceeded: If the other end does not read.
+        """
+        size = len(data)
+        if size > self._limit:
+            raise EncodingError(f"a message of {size:,} bytes is over the limit of {self._limit:,}")
+        header = size.to_bytes(HEADER_BYTES, "big")
+        if size <= _SENT_WHOLE:
+            self._send_all(header + data, deadline)
+        else:
+            self._send_all(header + data[:_SENT_WHOLE], deadline)
+            self._send_all(memoryview(data)[_SENT_WHOLE:], deadline)
+
+    def receive(self, deadline: float, poll_seconds: float = 0.0) -> bytes | None:
+        """Wait for the next message; None where the other end closed after the last one.
+
+        Args:
+            deadline: On `time.monotonic`.
+            poll_seconds: How long to look for it without sleeping.
+
+        Raises:
+            EncodingError: If its length is over the limit.
+            ConnectionLost: If the connection breaks, or ends within a message.
+            DeadlineExceeded: If it did not come whole in time.
+        """
+        if not self._filled:
+            self._spin(poll_seconds)
+        while self._filled < HEADER_BYTES:
+            if not self._read_some(deadline):
+                if self._filled:
+                    raise ConnectionLost("the connection ended within a message")
+                return None
+        end = HEADER_BYTES + int.from_bytes(self._view[:HEADER_BYTES], "big")
+        if end - HEADER_BYTES > self._limit:
+            raise EncodingError(f"a message of {end - HEADER_BYTES:,} bytes is announced; the limit is {self._limit:,}")
+        if end > _BUFFER_BYTES:
+            return self._receive_large(end - HEADER_BYTES, deadline)
+        while self._filled < end:
+            if not self._read_some(deadline):
+                raise ConnectionLost("the connection ended within a message")
+        message = bytes(self._view[HEADER_BYTES:end])
+        self._filled -= end
+        if self._filled:  # of the next message, from a peer that does not wait for answers
+            self._buffer[: self._filled] = self._buffer[end : end + self._filled]
+        return message
+
+    def has_message_begun(self) -> bool:
+        """Whether bytes were read that no `receive` has returned yet; the socket itself would not tell of them."""
+        return self._filled > 0 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0)
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once closed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _spin(self, seconds: float) -> None:
+        if seconds > 0:
+            end = time.perf_counter() + seconds
+            while not self._poll.poll(0) and time.perf_counter() < end:
+                pass
+
+    def _read_some(self, deadline: float) -> int:
+        count = self._read_into(self._view[self._filled :], deadline)
+        self._filled += count
+        return count
+
+    def _receive_large(self, size: int, deadline: float) -> bytes:
+        begun = self._view[HEADER_BYTES : self._filled]
+        # Grows with what arrives, so that an announced length costs nothing by itself.
+        message = bytearray(begun)
+        self._filled = 0
+        while len(message) < size:
+            start = len(message)
+            message.extend(bytes(min(size - start, max(start, _BUFFER_BYTES))))
+            view = memoryview(message)
+            while start < len(message):
+                count = self._read_into(view[start:], deadline)
+                if not count:
+                    raise ConnectionLost(f"the connection ended within a message, after {start:,} of {size:,} bytes")
+                start += count
+            view.release()
+        return bytes(message)
+
+    def _read_into(self, view: memoryview, deadline: float) -> int:
+        while True:
+            try:
+                return self._socket.recv_into(view)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(select.POLLIN, deadline)
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
+            except OSError as error:
+                raise ConnectionLost(f"receiving failed: {error}") from error
+
+    def _send_all(self, data: bytes | memoryview, deadline: float) -> None:
+        while True:
+            try:
+                sent = self._socket.send(data)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(select.POLLOUT, deadline)
+                continue
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline)
+                continue
+            except OSError as error:
+                raise ConnectionLost(f"sending failed: {error}") from error
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+
+    def _wait(self, events: int, deadline: float) -> None:
+        remaining = deadline - time.monotonic()
+        self._poll.modify(self._socket, events)
+        try:
+            if remaining <= 0 or not self._poll.poll(min(remaining, 1e6) * 1000):
+                raise DeadlineExceeded("the other end did not answer in time")
+        finally:
+            self._poll.modify(self._socket, select.POLLIN)
+
+
+def set_options(sock: socket.socket) -> None:
+    """Send at once, and notice within 10 s that the other end is gone without a word."""
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 4),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", 8_000),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
