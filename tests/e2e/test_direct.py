@@ -1,0 +1,233 @@
+"""The direct connection: who gets in, who does not, and what happens when it cannot be had."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+
+import pytest
+
+from environments import ACTION
+from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
+from remote_gym.certs import create_certificate
+from remote_gym.client.connection import Interaction
+from remote_gym.client.direct import DirectConnection
+from remote_gym.config import Limits, TlsFiles
+from remote_gym.errors import ConnectionLost, NotPermitted
+from remote_gym.server.admission import peer_identity
+from remote_gym.server.direct import MAX_PENDING
+from remote_gym.testing import loopback_server
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.direct import PREAMBLE
+from waiting import wait_until
+
+
+@pytest.fixture
+def environment(process_server) -> RemoteEnvironment:
+    process_server.client_arguments["connection"] = "direct"
+    environment = process_server.environment()
+    environment.reset()
+    return environment
+
+
+@pytest.fixture
+def address(environment) -> pb.DirectAddress:
+    return environment._session._session.direct
+
+
+def raw_connection(address: pb.DirectAddress) -> socket.socket:
+    return socket.create_connection(("localhost", address.port), timeout=10.0)
+
+
+def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None = None) -> DirectConnection:
+    ca, certificate, key = server.client_credentials_paths
+    files = files or TlsFiles(ca=ca, certificate=certificate, private_key=key)
+    return DirectConnection("localhost", address, token, files=files, limits=Limits(), timeout=5.0, poll_us=0)
+
+
+def assert_untouched(environment: RemoteEnvironment) -> None:
+    """The session goes on where it was, over the connection that it had."""
+    interaction = environment._session._interaction
+    count = environment.step(ACTION["step"])[0]["count"]
+    assert environment.step(ACTION["step"])[0]["count"] == count + 1
+    assert environment._session._interaction is interaction
+
+
+def test_it_is_what_an_environment_uses_by_default(process_server):
+    process_server.client_arguments.clear()
+    environment = process_server.environment()
+    environment.reset()
+    assert isinstance(environment._session._interaction, DirectConnection)
+
+
+def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(process_server):
+    environment = process_server.environment(connection="auto")
+    environment.reset()
+    session = environment._session
+    for count in range(1, 9):
+        assert environment.step(ACTION["step"])[0]["count"] == count
+        assert isinstance(session._interaction, Interaction if count % 2 == 0 else DirectConnection)
+        session._prefers_direct = not session._prefers_direct
+        session._detach()
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(40), PREAMBLE + bytes(16)])
+def test_who_names_no_session_is_closed_out(environment, address, sent):
+    with raw_connection(address) as stranger:
+        stranger.sendall(sent)
+        try:
+            assert stranger.recv(1) == b""
+        except ConnectionResetError:
+            pass  # which closing with bytes unread sends
+    assert_untouched(environment)
+
+
+def test_silent_strangers_do_not_keep_clients_out(process_server, environment, address):
+    strangers = [raw_connection(address) for _ in range(MAX_PENDING)]
+    try:
+        wait_until(lambda: len(process_server.server._direct._pending) == MAX_PENDING)
+        with raw_connection(address) as one_more:
+            assert one_more.recv(1) == b""
+        assert_untouched(environment)
+        # They are dropped in time, and then there is room again.
+        wait_until(lambda: not process_server.server._direct._pending, timeout=15.0)
+        environment._session._detach()
+        environment.step(ACTION["step"])
+        assert isinstance(environment._session._interaction, DirectConnection)
+    finally:
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_a_routing_id_without_a_certificate_is_not_enough(process_server, environment, address):
+    with raw_connection(address) as stranger:
+        stranger.sendall(PREAMBLE + address.routing_id)
+        context = tls.client_context(TlsFiles(ca=process_server.client_credentials_paths[0]))
+        with pytest.raises(OSError, match="(?i)certificate required|reset|broken pipe|EOF"):
+            with context.wrap_socket(stranger, server_hostname="localhost") as secure:
+                secure.sendall(b"\0\0\0\0")
+                if not secure.recv(1):
+                    raise ssl.SSLEOFError("EOF")
+    assert_untouched(environment)
+
+
+def test_plaintext_is_not_taken_for_tls(environment, address):
+    with raw_connection(address) as stranger:
+        stranger.sendall(PREAMBLE + address.routing_id + bytes(100))
+        try:
+            while stranger.recv(100):
+                pass
+        except ConnectionResetError:
+            pass
+    assert_untouched(environment)
+
+
+def test_a_wrong_token_is_refused(process_server, environment, address):
+    with pytest.raises(NotPermitted, match="token"):
+        attach(process_server, address, "x" + environment._session._session.token[1:])
+    assert_untouched(environment)
+
+
+def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates):
+    ours = TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.client_key)
+    request = tmp_path / "csr.json"
+    request.write_text('{"CN": "mallory", "hosts": ["mallory"], "key": {"algo": "ecdsa", "size": 256}}')
+    made = create_certificate(request, tmp_path, ca=certificates.ca, ca_key=certificates.ca_key, name="mallory")
+    theirs = TlsFiles(ca=certificates.ca, certificate=made.certificate, private_key=made.private_key)
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    with create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", 0, paths) as server:
+        environment = RemoteEnvironment(
+            "localhost", server.port, client_credentials_paths=(ours.ca, ours.certificate, ours.private_key)
+        )
+        environment.reset()
+        session = environment._session._session
+        with pytest.raises(NotPermitted, match="'mallory'"):
+            DirectConnection(
+                "localhost", session.direct, session.token, files=theirs, limits=Limits(), timeout=5.0, poll_us=0
+            )
+        assert_untouched(environment)
+        environment.close()
+
+
+def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_server, environment, address):
+    older = environment._session._interaction
+    newer = attach(process_server, address, environment._session._session.token)
+    with pytest.raises(ConnectionLost):
+        older.ask(pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), 5.0)
+    newer.close()
+
+
+def test_rubbish_from_an_attached_client_ends_its_connection_and_not_the_session(process_server, environment):
+    direct = environment._session._interaction
+    direct._socket._socket.setblocking(True)
+    direct._socket._socket.sendall(b"\xff\xff\xff\xff")
+    assert environment.step(ACTION["step"])[0]["count"] == 1
+
+
+def test_a_client_that_hangs_up_before_it_attaches(process_server, environment, address):
+    with raw_connection(address) as stranger:
+        stranger.sendall(PREAMBLE + address.routing_id)
+    assert_untouched(environment)
+
+
+def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_says_so_once(obedient, caplog):
+    with loopback_server(obedient) as server:
+        environment = server.environment()
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            environment._session._session.direct.port = reserved.getsockname()[1]
+            before = time.monotonic()
+            with caplog.at_level(logging.WARNING, logger="remote_gym"):
+                environment.reset()
+                environment._session._detach()
+                environment.step(ACTION["step"])
+            assert time.monotonic() - before < 5.0
+    assert caplog.text.count("goes on over gRPC") == 1
+
+
+def test_a_server_that_offers_none(obedient):
+    with loopback_server(obedient, direct=False) as server:
+        server.environment().reset()
+        with pytest.raises(ConnectError, match="offers no direct"):
+            server.environment(connection="direct").reset()
+
+
+def test_a_fixed_port_and_unix_sockets(obedient, tmp_path):
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    with loopback_server(obedient, direct_port=port) as server:
+        assert server.server.direct_port == port
+        server.environment(connection="direct").reset()
+    with loopback_server(obedient, secure=False, url=f"unix:{tmp_path}/socket") as server:
+        server.environment(connection="direct").reset()
+        assert (tmp_path / "socket.direct").exists()
+    assert not (tmp_path / "socket.direct").exists()
+
+
+def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
+    with loopback_server(obedient, lease=0.5) as server:
+        environment = server.environment(connection="direct")
+        environment.reset()
+        time.sleep(1.0)  # longer than the lease: attached, it does not run
+        environment.step(ACTION["step"])
+        environment._session._detach()
+        wait_until(lambda: server.server.session_count == 0)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "identity"),
+    [
+        ({}, ""),
+        (None, ""),
+        ({"subject": ((("commonName", "c"),),)}, "c"),
+        ({"subject": ((("commonName", "c"),),), "subjectAltName": (("IP Address", "1.2.3.4"),)}, "c"),
+        ({"subjectAltName": (("email", "e"), ("DNS", "d"), ("URI", "u"))}, "u"),
+        ({"subjectAltName": (("email", "e"), ("DNS", "d"))}, "d"),
+        ({"subjectAltName": (("DNS", ""), ("email", "e"))}, "e"),
+    ],
+)
+def test_identities_are_those_that_grpc_would_tell(certificate, identity):
+    assert peer_identity(certificate) == identity
