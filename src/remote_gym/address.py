@@ -32,8 +32,8 @@ def grpc_address(url: str, port: int) -> str:
         return url
     if not url or "/" in url:
         raise ConfigError(f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme")
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"port is {port}; use 1 to 65535, or, for a server, 0 for a free one")
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ConfigError(f"port is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one")
     host = url.strip("[]")
     if ":" not in host:
         return f"{host}:{port}"

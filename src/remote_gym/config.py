@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +45,8 @@ class Limits:
     """Characters in one text, and a Text space's ``max_length``."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"Limits.{name} is {value!r}; use an integer of at least 1")
+        # gRPC counts message sizes in 32 bits.
+        _check_integers(self, 1, 2**31 - 1, *vars(self))
         if self.depth > 40:
             raise ConfigError(f"Limits.depth is {self.depth}; protobuf parsers stop at 100 levels, so use at most 40")
 
@@ -69,13 +69,24 @@ class TlsFiles:
 def _check_seconds(options: object, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
-        if not value > 0:
-            raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use a number of seconds above 0")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value <= LONGEST:
+            raise ConfigError(
+                f"{type(options).__name__}.{name} is {value!r}; use a number of seconds above 0, up to {LONGEST:,}"
+            )
 
 
-def _check_poll(microseconds: int) -> None:
-    if not 0 <= microseconds <= 1_000_000:
-        raise ConfigError(f"poll_us is {microseconds!r}; use 0 to 1,000,000 microseconds")
+def _check_integers(options: object, lowest: int, highest: int, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ConfigError(
+                f"{type(options).__name__}.{name} is {value!r}; use an integer from {lowest:,} to {highest:,}"
+            )
+
+
+LONGEST = 10**7
+"""Seconds: longer than any run, and within what every system call accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +127,17 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         _check_seconds(self, "open_timeout", "close_timeout", "lease")
-        _check_poll(self.poll_us)
-        if self.max_sessions < 1:
-            raise ConfigError(f"ServerOptions.max_sessions is {self.max_sessions}; use at least 1")
+        _check_integers(self, 0, 1_000_000, "poll_us")
+        _check_integers(self, 1, 1_000_000, "max_sessions")
+        _check_integers(self, 0, 65535, "direct_port")
+        if isinstance(self.imports, str) or not all(isinstance(name, str) for name in self.imports):
+            raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
+        if not isinstance(self.environments, Mapping):
+            raise ConfigError(f"ServerOptions.environments is {self.environments!r}; use a dict of names to arguments")
+        if self.client_entrypoints is not None and not Path(self.client_entrypoints).is_dir():
+            raise ConfigError(f"ServerOptions.client_entrypoints is {str(self.client_entrypoints)!r}; use a folder")
+        if self.interpreter is not None and shutil.which(self.interpreter) is None:
+            raise ConfigError(f"ServerOptions.interpreter is {self.interpreter!r}; use the path of a Python executable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,5 +163,5 @@ class ClientOptions:
     def __post_init__(self) -> None:
         if self.connection not in ("auto", "direct", "grpc"):
             raise ConfigError(f"ClientOptions.connection is {self.connection!r}; use 'auto', 'direct' or 'grpc'")
-        _check_poll(self.poll_us)
+        _check_integers(self, 0, 1_000_000, "poll_us")
         _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

@@ -15,5 +15,10 @@ TOKEN_KEY = "remote-gym-token"
 
 def package_versions() -> dict[str, str]:
     """Versions of what decides how an environment behaves, for error messages and logs."""
-    packages = ("remote-gym", "gymnasium", "numpy", "protobuf")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+    found = {"python": platform.python_version()}
+    for name in ("remote-gym", "gymnasium", "numpy", "protobuf"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # such as a checkout on PYTHONPATH
+            found[name] = "unknown"
+    return found

@@ -12,6 +12,7 @@ import pytest
 
 from environments import ACTION
 from remote_gym.config import ServerOptions
+from remote_gym.errors import NotPermitted, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.service import Service
@@ -78,7 +79,7 @@ def test_one_step_and_its_replay():
     async def test() -> None:
         async with running() as service:
             session = await open_session(service)
-            attachment = service.attach(session.id, session.token, "alice", lambda: None)
+            attachment = service.attach(session.id, session.token, "alice", lambda reason: None)
             await attachment.ask(reset(1))
             first = await attachment.ask(step(2))
             assert await attachment.ask(step(2)) == first
@@ -94,7 +95,7 @@ def test_unary_calls_and_an_attachment_share_one_sequence():
         async with running() as service:
             session = await open_session(service)
             await service.ask(session.id, session.token, "alice", reset(1))
-            attachment = service.attach(session.id, session.token, "alice", lambda: None)
+            attachment = service.attach(session.id, session.token, "alice", lambda reason: None)
             assert pb.Response.FromString(await attachment.ask(step(2))).HasField("step")
             answer = await service.ask(session.id, session.token, "alice", step(3))
             assert pb.Response.FromString(answer).HasField("step")
@@ -124,8 +125,8 @@ def test_only_the_owner_with_the_token_may_ask(owner, change, kind):
             session_id = "x" if change == 2 else session.id
             assert error_kind(await service.ask(session_id, token, owner, reset(1))) == kind
             assert (await service.spaces(session_id, token, owner)).error.kind == kind
-            with pytest.raises(Exception, match="session"):
-                service.attach(session_id, token, owner, lambda: None)
+            with pytest.raises((NotPermitted, SessionLost)):
+                service.attach(session_id, token, owner, lambda reason: None)
 
     run(test)
 
@@ -144,13 +145,14 @@ def test_a_newer_attachment_cuts_off_the_older():
         cut = []
         async with running() as service:
             session = await open_session(service)
-            older = service.attach(session.id, session.token, "alice", lambda: cut.append("older"))
-            newer = service.attach(session.id, session.token, "alice", lambda: cut.append("newer"))
-            assert cut == ["older"]
+            older = service.attach(session.id, session.token, "alice", lambda reason: cut.append(f"older: {reason}"))
+            newer = service.attach(session.id, session.token, "alice", lambda reason: cut.append(f"newer: {reason}"))
+            assert [text.split()[0] for text in cut] == ["older:"]
+            assert "newer connection" in cut[0]
             assert error_kind(await older.ask(reset(1))) == KIND.OUT_OF_SEQUENCE
             older.detach()
             assert pb.Response.FromString(await newer.ask(reset(1))).HasField("reset")
-        assert cut == ["older", "newer"]
+        assert "the server is stopping" in cut[1]
 
     run(test)
 
@@ -159,11 +161,11 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones():
     async def test() -> None:
         async with running() as service:
             session = await open_session(service)
-            older = service.attach(session.id, session.token, "alice", lambda: None)
+            older = service.attach(session.id, session.token, "alice", lambda reason: None)
             await older.ask(reset(1))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(older.ask(step(2, "slow")), 0.1)
-            newer = service.attach(session.id, session.token, "alice", lambda: None)
+            newer = service.attach(session.id, session.token, "alice", lambda reason: None)
             assert pb.Response.FromString(await newer.ask(step(2, "slow"))).sequence == 2
             assert pb.Response.FromString(await newer.ask(step(3))).sequence == 3
 
@@ -175,7 +177,7 @@ def test_a_session_that_nobody_uses_expires():
         clock = Clock()
         async with running(clock, lease=60.0) as service:
             session = await open_session(service)
-            attachment = service.attach(session.id, session.token, "alice", lambda: None)
+            attachment = service.attach(session.id, session.token, "alice", lambda reason: None)
             clock.now = 100.0
             service.expire()
             assert len(service) == 1
@@ -264,12 +266,13 @@ def test_a_session_cannot_be_used_while_it_opens():
 
 def test_a_launch_that_fails_gives_its_place_back():
     async def launch(session: str) -> Worker:
-        raise OSError("no more processes")
+        raise ServerFull("no more processes")
 
     async def test() -> None:
         async with running(launch=launch, max_sessions=1) as service:
-            with pytest.raises(OSError, match="no more processes"):
-                await open_session(service)
+            for _ in range(2):
+                response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+                assert response.error.message == "no more processes"
             assert len(service) == 0
 
     run(test)

@@ -52,21 +52,24 @@ def test_a_token_does_not_show_in_the_repr(sessions):
     assert session.token not in repr(session)
 
 
-def test_one_more_than_max_sessions_is_refused_until_one_ends(sessions):
+def test_one_more_than_max_sessions_is_refused_until_an_environment_is_gone(sessions):
     first, _, _ = (sessions.open("alice") for _ in range(3))
-    with pytest.raises(ServerFull, match="3 sessions"):
+    with pytest.raises(ServerFull, match="3 sessions, and 0 more are closing"):
         sessions.open("alice")
     sessions.end(first, "closed")
+    with pytest.raises(ServerFull, match="2 sessions, and 1 more are closing"):
+        sessions.open("alice")
+    sessions.release(first)
     sessions.open("alice")
     assert len(sessions) == 3
 
 
 def test_env_ids_are_the_lowest_free_and_wait_for_the_old_environment(sessions):
-    zero, one, _ = (sessions.open("alice") for _ in range(3))
+    zero, one = sessions.open("alice"), sessions.open("alice")
+    assert (zero.env_id, one.env_id) == (0, 1)
     sessions.end(zero, "closed")
-    assert sessions.open("alice").env_id == 3
+    assert sessions.open("alice").env_id == 2
     sessions.release(zero)
-    sessions.end(one, "closed")
     assert sessions.open("alice").env_id == 0
 
 
@@ -122,7 +125,10 @@ def test_memory_of_ended_sessions_is_bounded(clock):
     sessions = Sessions(max_sessions=1, lease=60.0, clock=clock)
     first = sessions.open("alice")
     sessions.end(first, "long ago")
+    sessions.release(first)
     for _ in range(REMEMBERED):
-        sessions.end(sessions.open("alice"), "recently")
+        session = sessions.open("alice")
+        sessions.end(session, "recently")
+        sessions.release(session)
     with pytest.raises(SessionLost, match="no such session"):
         sessions.find(first.id, first.token, "alice")

@@ -67,6 +67,7 @@ class GrpcConnection:
             self._channel = grpc.secure_channel(self.address, channel_credentials(files), options=settings)
         self._open = self._channel.unary_unary(_method("Open"))
         self._spaces = self._channel.unary_unary(_method("Spaces"))
+        self._close = self._channel.unary_unary(_method("Close"))
         self._interact = self._channel.stream_stream(_method("Interact"))
 
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
@@ -128,10 +129,29 @@ class GrpcConnection:
             raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
         return False
 
+    def close_session(self, session_id: str, token: str, timeout: float) -> None:
+        """Let the server close a session, whatever state it is in. Does not wait for a server that is gone.
+
+        Raises:
+            ConnectionLost: If the server cannot be reached.
+            DeadlineExceeded: If it does not answer within `timeout` seconds.
+        """
+        try:
+            self._close(b"", timeout=timeout, metadata=_session_metadata(session_id, token))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
+
     def attach(self, session_id: str, token: str) -> Interaction:
-        """Begin an `Interact` call for a session."""
+        """Begin an `Interact` call for a session.
+
+        Raises:
+            ConnectionLost: If the channel has been closed.
+        """
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        call = self._interact(iter(requests.get, None), metadata=_session_metadata(session_id, token))
+        try:
+            call = self._interact(iter(requests.get, None), metadata=_session_metadata(session_id, token))
+        except ValueError as error:  # as gRPC has it
+            raise ConnectionLost(f"the channel to {self.address} is closed") from error
         return Interaction(call, requests, self.address)
 
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
@@ -158,7 +178,7 @@ class Interaction:
         self._call = call
         self._requests = requests
         self._address = address
-        self._watchdog = _Watchdog(call)
+        self._watchdog = _Watchdog(call, requests)
 
     def ask(self, data: bytes, timeout: float) -> bytes:
         """Send one message and wait for the one that answers it. After an error the interaction is of no more use.
@@ -166,8 +186,9 @@ class Interaction:
         Raises:
             DeadlineExceeded: If no answer came within `timeout` seconds.
             ConnectionLost: If the call ended.
+            EncodingError: If the answer is over the limit.
         """
-        self._watchdog.deadline = time.monotonic() + timeout
+        self._watchdog.watch(time.monotonic() + timeout)
         self._requests.put(data)
         try:
             answer: bytes = next(self._call)
@@ -177,11 +198,8 @@ class Interaction:
             if self._watchdog.expired:
                 raise DeadlineExceeded(f"no answer from {self._address} within {timeout:.3g} s") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
-        except BaseException:
-            self.close()  # interrupted, by Ctrl-C say: the answer that is still to come is nobody's
-            raise
         finally:
-            self._watchdog.deadline = math.inf
+            self._watchdog.rest()
         return answer
 
     def close(self) -> None:
@@ -200,32 +218,47 @@ class _Watchdog:
 
     INTERVAL = 0.25
 
-    def __init__(self, call: Any) -> None:
-        self.deadline = math.inf
+    def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None]) -> None:
         self.expired = False
+        self._deadline = math.inf
         self._call = call
+        # Held to change the deadline and to judge it, or it could strike a request that has just been answered.
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         # Weakly, so that an environment that is dropped without being closed can be collected, and its call with it.
-        arguments = (weakref.ref(self), self._stopped)
-        threading.Thread(target=_watch, args=arguments, name="remote_gym-deadlines", daemon=True).start()
+        arguments = (weakref.ref(self), self._stopped, requests)
+        threading.Thread(target=_look_after, args=arguments, name="remote_gym-deadlines", daemon=True).start()
+
+    def watch(self, deadline: float) -> None:
+        with self._lock:
+            self._deadline = deadline
+            self.expired = False
+
+    def rest(self) -> None:
+        with self._lock:
+            self._deadline = math.inf
 
     def stop(self) -> None:
         self._stopped.set()
 
     def look(self) -> None:
-        if time.monotonic() > self.deadline:
-            self.expired = True
-            self._call.cancel()
-            self.stop()
+        with self._lock:
+            if time.monotonic() > self._deadline:
+                self.expired = True
+                self._call.cancel()
+                self.stop()
 
 
-def _watch(reference: weakref.ref[_Watchdog], stopped: threading.Event) -> None:
+def _look_after(
+    reference: weakref.ref[_Watchdog], stopped: threading.Event, requests: queue.SimpleQueue[bytes | None]
+) -> None:
     while not stopped.wait(_Watchdog.INTERVAL):
         watchdog = reference()
         if watchdog is None:
-            return
+            break
         watchdog.look()
         del watchdog
+    requests.put(None)  # gRPC's thread that reads them ends with it
 
 
 def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:

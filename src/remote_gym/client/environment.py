@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, RemoteEnvironmentError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -26,7 +27,9 @@ from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 
-Path = str | os.PathLike[str]
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
 FRAME_MODES = ("rgb_array", "human")
 """Render modes of the client for which the environment renders ``"rgb_array"``."""
 
@@ -74,7 +77,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         url: str = "localhost",
         port: int = 56789,
         remote_args: RemoteArgs | Mapping[str, Any] | None = None,
-        client_credentials_paths: tuple[Path | None, Path | None, Path | None] | None = None,
+        client_credentials_paths: tuple[PathLike | None, PathLike | None, PathLike | None] | None = None,
         render_mode: str | None = None,
         *,
         frames: Literal["step", "on_demand"] = "step",
@@ -82,6 +85,10 @@ class RemoteEnvironment(gym.Env[Any, Any]):
     ) -> None:
         if frames not in ("step", "on_demand"):
             raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
+        if remote_args is not None and not isinstance(remote_args, Mapping):
+            raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
+        if render_mode is not None and not isinstance(render_mode, str):
+            raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
         self.url = url
         self.port = port
         self.remote_args = dict(remote_args or {})
@@ -107,7 +114,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         Raises:
             RemoteEnvironmentError: If the environment raised. It can be reset again.
             SessionLost: If the environment is gone. The next `reset` gets a new one.
-            TransportError: If the network failed, or no answer came within ``reset_timeout``.
+            ConnectionLost: If the connection broke and could not be made again. The next `reset` gets a new one.
+            DeadlineExceeded: If no answer came within ``reset_timeout``. The next `reset` waits ``close_timeout`` for
+                it, and then gets a new environment.
             EncodingError: If `seed` or `options` have no wire form.
             InvalidObservation: If the observation does not fit the environment's own space.
         """
@@ -119,6 +128,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             encode_value(seed, request.reset.seed, strict=True, limits=limits, path="seed")
         if options is not None:
             encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
+        self._leave_what_hangs()
         if self._session is None or self._session.lost:
             self._open()
         assert self._session is not None
@@ -142,7 +152,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             gymnasium.error.ResetNeeded: Before the first reset.
             RemoteEnvironmentError: If the environment raised. The session lives on.
             SessionLost: If the environment is gone. The next `reset` gets a new one.
-            TransportError: If the network failed, or no answer came within ``step_timeout``.
+            ConnectionLost: If the connection broke and could not be made again. The next `reset` gets a new one.
+            DeadlineExceeded: If no answer came within ``step_timeout``. The next `step` waits for it first, and drops
+                it; the next `reset` waits ``close_timeout`` for it, and then gets a new environment.
             InvalidObservation: If the observation does not fit the environment's own space. It has stepped.
         """
         if not self._was_reset or self._session is None:
@@ -205,9 +217,22 @@ class RemoteEnvironment(gym.Env[Any, Any]):
                 f"{type(self).__name__!r} has no attribute {name!r}, nor does its entrypoint expose it"
             )
         if not is_callable:
-            return self.call(name)
+            try:
+                return self.call(name)
+            except ResetNeeded as error:  # so that hasattr() says no, rather than raise
+                raise AttributeError(str(error)) from error
+            except RemoteEnvironmentError as error:
+                if error.remote_type != "builtins.AttributeError":
+                    raise
+                raise AttributeError(error.remote_message) from error
         remote_method: Callable[..., Any] = lambda *args, **kwargs: self.call(name, *args, **kwargs)  # noqa: E731
         return remote_method
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to hide what the entrypoint exposes behind a value that the environment would never see."""
+        if name in self.__dict__.get("_exposed", ()):
+            raise AttributeError(f"{name!r} is the remote environment's, and cannot be set from here")
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
@@ -225,6 +250,16 @@ class RemoteEnvironment(gym.Env[Any, Any]):
     @property
     def _streams_frames(self) -> bool:
         return self._frames == "step" and self.render_mode in FRAME_MODES
+
+    def _leave_what_hangs(self) -> None:
+        """Give up an environment that owes an answer and still does not give it."""
+        if self._session is None or self._session.lost or not self._session.is_behind:
+            return
+        try:
+            self._session.catch_up(self._options.close_timeout)
+        except DeadlineExceeded as error:
+            logger.warning("session %s does not answer, and reset leaves it for a new one: %s", self._session.id, error)
+            self._session.close()
 
     def _open(self) -> None:
         if self._session is not None:
@@ -253,17 +288,22 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _open_request(self) -> pb.OpenRequest:
         arguments = self.remote_args
-        unknown = sorted(set(arguments) - set(RemoteArgs.__annotations__))
-        if unknown:
-            raise ConfigError(f"remote_args has no {unknown[0]!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
+        for name, value in arguments.items():
+            if name not in RemoteArgs.__annotations__:
+                raise ConfigError(f"remote_args has no {name!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
+            if name == "entrypoint_kwargs":
+                if value is not None and not isinstance(value, Mapping):
+                    raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict")
+            elif value is not None and not isinstance(value, (str, os.PathLike)):
+                raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None")
         mode = "rgb_array" if self.render_mode in FRAME_MODES else self.render_mode
         request = pb.OpenRequest(
             protocol_version=PROTOCOL_VERSION,
             versions=package_versions(),
-            environment=arguments.get("environment") or "",
+            environment=os.fspath(arguments.get("environment") or ""),
             entrypoint=os.fspath(arguments.get("entrypoint") or ""),
             repo=os.fspath(arguments.get("repo") or ""),
-            reference=arguments.get("reference") or "",
+            reference=os.fspath(arguments.get("reference") or ""),
             render_mode=mode or "",
             frames=pb.FRAMES_STEP if self._streams_frames else pb.FRAMES_NEVER,
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import logging
 import os
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
@@ -13,6 +18,7 @@ from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
     ConnectionLost,
+    DeadlineExceeded,
     EncodingError,
     NotPermitted,
     RemoteGymError,
@@ -28,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.02
 """Seconds before a lost connection is tried a second time; twice as many before each further one."""
+
+LONGEST_PAUSE = 1.0
 
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
@@ -53,10 +61,11 @@ class ClientSession:
         self._process = os.getpid()
         # Requests are numbered and answered one by one, so threads that share an environment take turns.
         self._turn = threading.Lock()
-        self._sequence = 0
+        self._answered = 0
         self._unanswered: bytes | None = None
         self._interaction: Interaction | DirectConnection | None = None
         self._prefers_direct = options.connection != "grpc"
+        self._closed = False
         self.lost = False
         try:
             response = connection.open(
@@ -64,10 +73,15 @@ class ClientSession:
             )
             if response.HasField("error"):
                 raise decode_error(response.error)
+            if options.connection == "direct" and not response.session.HasField("direct"):
+                raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
         except BaseException:
             connection.close()
             raise
         self._session = response.session
+        # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     @property
     def id(self) -> str:
@@ -78,6 +92,11 @@ class ClientSession:
     def description(self) -> pb.Description:
         """What the server told about the environment."""
         return self._session.description
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
+        return self._unanswered is not None
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.
@@ -92,82 +111,130 @@ class ClientSession:
             SessionLost: If the session has ended.
             ConnectionLost: If the connection broke and could not be made again within ``connect_timeout``. The session
                 is given up.
-            DeadlineExceeded: If no answer came in time. The next request can be asked all the same.
+            DeadlineExceeded: If no answer came in time. The next request waits for it first.
             RemoteGymError: As the answer says.
         """
-        self._check_process()
-        with self._turn:
-            deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
+        with self._my_turn(deadline):
             if self._unanswered is not None:
-                # Numbers leave no gaps: the one whose answer was missed comes first.
-                self._exchange_until(self._unanswered, deadline)
-            request.sequence = self._sequence + 1
-            data = request.SerializeToString()
-            self._check_size(data)
-            self._sequence += 1
-            response = self._exchange_until(data, deadline)
-        if response.sequence != request.sequence:
-            raise EncodingError(f"response {response.sequence} came to request {request.sequence}")
+                self._exchange(self._unanswered, deadline)  # numbers leave no gaps
+            request.sequence = self._answered + 1
+            response = self._exchange(self._encode(request), deadline)
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
 
+    def catch_up(self, timeout: float) -> None:
+        """Wait for the answer that was missed, and drop it.
+
+        Raises:
+            DeadlineExceeded: If it does not come in time.
+            RemoteGymError: As for `ask`.
+        """
+        deadline = time.monotonic() + timeout
+        with self._my_turn(deadline):
+            if self._unanswered is not None:
+                self._exchange(self._unanswered, deadline)
+
     def close(self) -> None:
-        """Close the environment and the connection. In a forked child it does nothing."""
-        if self._process != os.getpid():
+        """Close the environment and the connection. In a forked child it does nothing.
+
+        Waits for no request in progress, which may be another thread's, or the one that a signal interrupted: it ends.
+        """
+        if self._closed or self._process != os.getpid():
             return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        is_open, self.lost = not self.lost, True
+        self._detach()
         try:
-            if not self.lost:
-                self.ask(pb.Request(close=pb.CloseRequest()), self._options.close_timeout)
-        except (RemoteGymError, TransportError) as error:
+            if is_open:
+                self._connection.close_session(self._session.id, self._session.token, self._options.close_timeout)
+        except RemoteGymError as error:
             logger.warning("session %s: closing: %s", self.id, error)
         finally:
-            self.lost = True
-            self._detach()
             self._connection.close()
 
-    def _exchange_until(self, data: bytes, deadline: float) -> pb.Response:
+    @contextlib.contextmanager
+    def _my_turn(self, deadline: float) -> Iterator[None]:
+        """Hold the turn while the session can be used."""
+        if self._process != os.getpid():
+            raise SessionError(
+                f"this environment was opened by process {self._process} and this is process {os.getpid()}, a fork of "
+                "it; a connection cannot be shared, so create the environment after the fork, or pickle it"
+            )
+        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
+        try:
+            if self.lost:
+                raise SessionLost(f"session {self.id} has ended; reset opens a new one")
+            yield
+        finally:
+            self._turn.release()
+
+    def _encode(self, request: pb.Request) -> bytes:
+        data = request.SerializeToString()
+        limit = self._options.limits.message_bytes
+        if len(data) > limit:
+            raise EncodingError(f"the request has {len(data):,} bytes; Limits.message_bytes allows {limit:,}")
+        return data
+
+    def _exchange(self, data: bytes, deadline: float) -> pb.Response:
+        """Get the answer to the next number, however often it has to be asked for."""
         self._unanswered = data
         try:
-            response = self._exchange(data, deadline)
-        except ConnectionLost as error:
-            logger.warning("session %s: %s; trying to resume", self.id, error)
-            response = self._resume(data, deadline, error)
+            response = self._exchange_until(data, deadline)
+        except DeadlineExceeded:
+            self._detach()
+            raise
+        except Exception:
+            # What could not be read, or was refused as a whole, would be again.
+            self.lost = True
+            self._detach()
+            raise
+        except BaseException:  # Ctrl-C: the answer that is still to come is the next request's to wait for
+            self._detach()
+            raise
+        self._answered += 1
         self._unanswered = None
         return response
 
-    def _resume(self, data: bytes, deadline: float, lost: ConnectionLost) -> pb.Response:
-        """Ask again over a new connection, as often as it takes, for ``connect_timeout``."""
-        give_up = min(deadline, time.monotonic() + self._options.connect_timeout)
-        pause = FIRST_PAUSE
-        while True:
+    def _exchange_until(self, data: bytes, deadline: float) -> pb.Response:
+        try:
+            return self._exchange_once(data, deadline)
+        except (ConnectError, ConnectionLost) as error:
+            lost = ConnectionLost(str(error))
+        give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
+        while not self.lost:
+            logger.warning("session %s: %s; trying to resume", self.id, lost)
+            self._detach()
             try:
                 self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
-                return self._exchange(data, deadline)
-            except SessionError:
-                self.lost = True
-                raise
+                give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
+                return self._exchange_once(data, deadline)
             except (ConnectError, ConnectionLost) as error:
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded(f"{lost}; it was not made again before the deadline: {error}") from error
                 if time.monotonic() + pause > give_up:
-                    self.lost = True
                     raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
+                lost = ConnectionLost(str(error))
             time.sleep(pause)
-            pause *= 2
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise SessionLost(f"session {self.id} was closed")
 
-    def _exchange(self, data: bytes, deadline: float) -> pb.Response:
-        if self._interaction is None:
-            self._interaction = self._attach(deadline)
-        try:
-            answer = self._interaction.ask(data, max(0.001, deadline - time.monotonic()))
-        except BaseException:
-            self._detach()
-            raise
-        response = parse(pb.Response, answer)
-        if response.sequence == 0 and response.HasField("error"):
-            error = decode_error(response.error)
-            self.lost = self.lost or isinstance(error, SessionError)
-            raise error
-        return response
+    def _give_up_at(self, deadline: float) -> float:
+        return min(deadline, time.monotonic() + self._options.connect_timeout)
+
+    def _exchange_once(self, data: bytes, deadline: float) -> pb.Response:
+        interaction = self._interaction
+        if interaction is None:
+            interaction = self._interaction = self._attach(deadline)
+        response = parse(pb.Response, interaction.ask(data, max(0.001, deadline - time.monotonic())))
+        if response.sequence == self._answered + 1:
+            return response
+        if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole
+            raise decode_error(response.error)
+        raise EncodingError(f"response {response.sequence} came to request {self._answered + 1}")
 
     def _attach(self, deadline: float) -> Interaction | DirectConnection:
         if self._prefers_direct and (direct := self._attach_directly(deadline)) is not None:
@@ -177,8 +244,6 @@ class ClientSession:
     def _attach_directly(self, deadline: float) -> DirectConnection | None:
         insists = self._options.connection == "direct"
         if not self._session.HasField("direct"):
-            if insists:
-                raise ConnectError("connection='direct', and the server offers no direct connections")
             return None
         limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
         timeout = max(0.001, min(limit, deadline - time.monotonic()))
@@ -193,20 +258,12 @@ class ClientSession:
             return None
 
     def _detach(self) -> None:
-        if self._interaction is not None:
-            self._interaction.close()
-            self._interaction = None
+        interaction, self._interaction = self._interaction, None
+        if interaction is not None:
+            interaction.close()
 
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            raise SessionError(
-                f"this environment was opened by process {self._process} and this is process {os.getpid()}, a fork of "
-                "it; a connection cannot be shared, so create the environment after the fork, or pickle it"
-            )
-        if self.lost:
-            raise SessionLost(f"session {self.id} has ended; reset opens a new one")
 
-    def _check_size(self, data: bytes) -> None:
-        limit = self._options.limits.message_bytes
-        if len(data) > limit:
-            raise EncodingError(f"the request has {len(data):,} bytes; Limits.message_bytes allows {limit:,}")
+def _close_at_exit(reference: weakref.ref[ClientSession]) -> None:
+    session = reference()
+    if session is not None:
+        session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ class Window:
             raise ConfigError("render_mode='human' needs pygame: pip install 'remote-gym[human]'") from error
         try:
             pygame.display.init()
+            # Without a screen SDL may settle for a driver that shows nothing, and say nothing.
+            driver = pygame.display.get_driver()
+            if driver in ("dummy", "offscreen") and driver not in os.environ.get("SDL_VIDEODRIVER", ""):
+                pygame.display.quit()
+                raise pygame.error(f"SDL found only its {driver!r} driver")
         except pygame.error as error:
             raise ConfigError(
                 f"render_mode='human' needs a screen, and this machine has none ({error}); use render_mode="

@@ -67,11 +67,11 @@ def peer_identity(certificate: Any) -> str:
     for kind in ("URI", "DNS", "email"):
         for name, value in names:
             if name == kind and value:
-                return str(value)
+                return f"{kind}:{value}"
     for part in certificate.get("subject", ()):
         for name, value in part:
             if name == "commonName" and value:
-                return str(value)
+                return f"CN:{value}"
     return ""
 
 

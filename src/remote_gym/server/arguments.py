@@ -1,4 +1,4 @@
-"""Which environment a client gets: its request, merged over what the server offers."""
+"""Which environment a client gets: its request beside what the server offers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values import encode_value
 
 ARGUMENTS = frozenset(RemoteArgs.__annotations__)
 
@@ -23,6 +23,8 @@ def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Naming the argument.
     """
+    if not isinstance(arguments, Mapping):
+        raise ConfigError(f"{where} is {arguments!r}; use a dict, such as {{'entrypoint': 'entrypoint.py'}}")
     unknown = sorted(set(arguments) - (ARGUMENTS - {"environment"}))
     if unknown:
         raise ConfigError(
@@ -30,7 +32,7 @@ def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
         )
     for name in ("entrypoint", "repo", "reference"):
         value = arguments.get(name)
-        if value is not None and not isinstance(value, (str, os.PathLike)):
+        if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
             raise ConfigError(f"{where}: {name} is {value!r}; use a text or None")
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
@@ -43,16 +45,15 @@ def launch_message(
 ) -> worker_pb2.Launch:
     """What to tell the worker, session and env_id aside.
 
+    The client's keyword arguments are passed on as they came: the worker decodes them, in a process of its own.
+
     Raises:
-        ConfigError: If no environment of that name is offered, or the keyword arguments are not a dict.
+        ConfigError: If no environment of that name is offered.
         NotPermitted: If the client names code to run where the server allows none.
-        EncodingError: If the keyword arguments cannot be decoded.
     """
-    offered = _choose(request.environment, default_args, options.environments)
+    names_code = request.entrypoint and options.client_entrypoints is not None
+    offered = {} if names_code else _choose(request.environment, default_args, options.environments)
     limits = options.limits
-    sent = decode_value(request.entrypoint_kwargs, limits) if request.HasField("entrypoint_kwargs") else {}
-    if not isinstance(sent, dict) or not all(isinstance(name, str) for name in sent):
-        raise ConfigError(f"entrypoint_kwargs is {sent!r}; use a dict with str keys")
     launch = worker_pb2.Launch(
         entrypoint=os.fspath(offered.get("entrypoint") or ""),
         repo=os.fspath(offered.get("repo") or ""),
@@ -62,12 +63,13 @@ def launch_message(
         frames=request.frames,
         imports=options.imports,
         check_actions=options.check_actions,
-        id_from_client="id" in sent,
         limits=asdict(limits),
     )
+    if request.HasField("entrypoint_kwargs"):
+        launch.client_kwargs.CopyFrom(request.entrypoint_kwargs)
+    own = dict(offered.get("entrypoint_kwargs") or {})
+    encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
     _take_client_code(request, launch, options)
-    kwargs = {**(offered.get("entrypoint_kwargs") or {}), **sent}
-    encode_value(kwargs, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
     return launch
 
 
@@ -99,4 +101,3 @@ def _take_client_code(request: pb.OpenRequest, launch: worker_pb2.Launch, option
         )
     launch.entrypoint = request.entrypoint
     launch.root = str(Path(options.client_entrypoints).resolve())
-    launch.repo = launch.reference = ""

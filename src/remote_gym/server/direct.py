@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 
 from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
+from remote_gym.server.listening import claim_path, local_addresses, unix_path
 from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES
 
 logger = logging.getLogger(__name__)
@@ -75,32 +74,24 @@ class DirectListener:
             Path(self.path).unlink(missing_ok=True)
 
     def _listen_unix(self, url: str) -> socket.socket:
-        path = url.removeprefix("unix:")
-        self.path = (path[2:] if path.startswith("///") else path) + ".direct"
-        sock = socket.socket(socket.AF_UNIX)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)  # noqa: PTH108 - left by a server that was killed; gRPC does the same with its own
-        return self._bound(sock, self.path)
+        self.path = unix_path(url) + ".direct"
+        claim_path(self.path)
+        return self._bound(socket.socket(socket.AF_UNIX), self.path)
 
     def _listen(self, host: str, port: int) -> list[socket.socket]:
         listening: list[socket.socket] = []
         try:
-            for family, kind, protocol, _, address in socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            ):
-                sock = socket.socket(family, kind, protocol)
+            for address in local_addresses(host, port):
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                listening.append(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(len(listening) > 0 or host != "::"))
-                try:
-                    # All of a name's addresses share the port that was picked for the first.
-                    listening.append(self._bound(sock, (address[0], self.port or port, *address[2:])))
-                except OSError:
-                    sock.close()
-                    if not listening:
-                        raise
-                    continue  # such as ::1 on a machine without IPv6
-                self.port = listening[0].getsockname()[1]
+                    # As gRPC has it, which serves IPv4 by "::" as well.
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+                # All of a name's addresses share the port that was picked for the first.
+                self._bound(sock, (address, self.port or port))
+                self.port = sock.getsockname()[1]
         except OSError:
             for sock in listening:
                 sock.close()

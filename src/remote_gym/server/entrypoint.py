@@ -30,6 +30,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import parse_env_id
 
 from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.server.users_code import users_code
 from remote_gym.v1 import worker_pb2
 
 # Environments that open another one, named by their keyword arguments: a client could have any module imported
@@ -46,43 +47,52 @@ class Created(NamedTuple):
 
 
 def create_environment(
-    launch: worker_pb2.Launch, entrypoint_kwargs: Mapping[str, Any], *, change_directory: bool
+    launch: worker_pb2.Launch,
+    entrypoint_kwargs: Mapping[str, Any],
+    client_kwargs: Mapping[str, Any] | None = None,
+    *,
+    change_directory: bool,
 ) -> Created:
     """Create the environment that a launch asks for.
 
     The root is ``launch.root``, or the checkout of ``launch.repo``. It and its ``src`` folder go to the front of
     ``sys.path``, then ``launch.imports`` are imported, then the entrypoint runs; without one, `gymnasium.make`
     gets the keyword arguments, ``id`` among them. ``env_id``, ``enable_rendering`` and ``render_mode`` go only to
-    a ``create_environment`` that names them as parameters; keyword arguments of the same name win.
+    a ``create_environment`` that names them as parameters; keyword arguments of the same name win, but for ``env_id``.
 
     Args:
-        launch: What to create; its own ``entrypoint_kwargs`` are not looked at.
-        entrypoint_kwargs: The same, decoded.
+        launch: What to create; the keyword arguments in it are not looked at.
+        entrypoint_kwargs: The server's own, decoded.
+        client_kwargs: The client's, merged over them.
         change_directory: Make the root the working directory of this process. Not for threads, which share it.
 
     Raises:
         ConfigError: The launch cannot work as given, or the entrypoint does not keep to its form.
-        NotPermitted: A client named an environment id that would run code of its choice.
+        NotPermitted: A client named an environment id that the server does not offer, or that would run code.
         BaseException: Whatever the entrypoint, or the environment's constructor, raises.
     """
-    kwargs = dict(entrypoint_kwargs)
-    if unnamed := [key for key in kwargs if not isinstance(key, str)]:
-        raise ConfigError(f"entrypoint_kwargs has the key {unnamed[0]!r}; use texts, as for any keyword argument")
+    client_kwargs = client_kwargs or {}
+    kwargs = {**entrypoint_kwargs, **client_kwargs}
     root = _root(launch)
     file = _entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
     _enter(root, change_directory=change_directory)
     for name in launch.imports:
         _import(name)
     if file is None:
+        if "id" in client_kwargs:
+            _check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"))
         return Created(environment=_make(launch, kwargs))
-    module = _FINDER.load(file)
+    with users_code:
+        module = _FINDER.load(file)
     function, exposed = _creator(module, file), _exposed(module, file)
     injected = {
         "env_id": launch.env_id,
         "enable_rendering": bool(launch.render_mode),
         "render_mode": launch.render_mode or None,
     }
-    environment = function(**_arguments(function, file, kwargs, injected))
+    arguments = _arguments(function, file, kwargs, injected)
+    with users_code:
+        environment = function(**arguments)
     if not isinstance(environment, gym.Env):
         raise ConfigError(
             f"{file}: create_environment returned the type {_qualified_name(type(environment))}; return a gymnasium.Env"
@@ -243,6 +253,8 @@ def _arguments(
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     taken = {name for name, parameter in signature.parameters.items() if parameter.kind in by_name}
     arguments = {name: value for name, value in injected.items() if name in taken} | kwargs
+    if "env_id" in taken:  # not the client's to choose: it is to be no other environment's
+        arguments["env_id"] = injected["env_id"]
     try:
         # Before the call: a TypeError out of the call itself is the entrypoint's own.
         signature.bind(**arguments)
@@ -256,6 +268,30 @@ def _arguments(
 # Registered environments
 
 
+def _check_client_id(id_: object, offered: object) -> None:
+    """What a client may name: what the server offers, or, where it leaves that open, whatever imports nothing."""
+    if offered is not None and id_ != offered:
+        raise NotPermitted(
+            f"id {id_!r} is not what the server offers, which is {offered!r}; it can offer several environments by "
+            "name, or leave the id open to clients"
+        )
+    if offered is not None or not isinstance(id_, str):
+        return
+    module, _, name = id_.rpartition(":")
+    if module:
+        raise NotPermitted(f"id {id_!r} would import {module!r}; only the server may, by --import {module}")
+    namespace, base, _ = _parse(name, id_)
+    if (namespace, base) in _DOORS:
+        raise NotPermitted(f"id {id_!r} would open another environment that the client names; only the server may")
+
+
+def _parse(name: str, id_: str) -> tuple[str | None, str, int | None]:
+    try:
+        return parse_env_id(name)
+    except gym.error.Error as error:
+        raise ConfigError(f"id {id_!r} is not a Gymnasium id, such as 'CartPole-v1': {error}") from error
+
+
 def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     id_ = kwargs.pop("id", None)
     if not isinstance(id_, str):
@@ -264,20 +300,14 @@ def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any
             f"entrypoint_kwargs has {found}; without an entrypoint, use a Gymnasium id, such as {{'id': 'CartPole-v1'}}"
         )
     module, _, name = id_.rpartition(":")
-    if module and launch.id_from_client:
-        raise NotPermitted(f"id {id_!r} would import {module!r}; only the server may, by --import {module}")
     if module:
         _import(module)
-    try:
-        namespace, base, _ = parse_env_id(name)
-    except gym.error.Error as error:
-        raise ConfigError(f"id {id_!r} is not a Gymnasium id, such as 'CartPole-v1': {error}") from error
-    if launch.id_from_client and (namespace, base) in _DOORS:
-        raise NotPermitted(f"id {id_!r} would open another environment that the client names; only the server may")
+    _parse(name, id_)
     if launch.render_mode:
         kwargs.setdefault("render_mode", launch.render_mode)
     try:
-        return gym.make(name, **kwargs)
+        with users_code:
+            return gym.make(name, **kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise ConfigError(
             f"{error} If a package registers {id_!r}, the server has to import it first: --import MODULE"

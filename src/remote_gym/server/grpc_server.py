@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.server.listening import address_in_use, claim_path, local_addresses, unix_path
 from remote_gym.server.service import Service, error_response
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 
 logger = logging.getLogger(__name__)
+
+OPEN_BYTES = 4 * 2**20
+"""Size of a request to open, which is the only one that the server itself reads."""
+
+FLUSH = 0.2
+"""Seconds that calls have, at the end, to send their last words."""
 
 Context = Any  # grpc.aio.ServicerContext, which has no types
 
@@ -28,6 +35,7 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
+        ("grpc.max_concurrent_streams", 1024),  # on one client's connection
         # A peer that vanished is noticed within 10 s. The ping timeout matters: without it gRPC waits a minute,
         # whatever the keepalive timeout says.
         ("grpc.keepalive_time_ms", 5_000),
@@ -57,51 +65,63 @@ class GrpcServer:
         if options.reflection:
             _add_reflection(self._server)
 
-    async def start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen.
+    async def start(self, url: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on every address of a name, so that no other server can have one of them.
 
         Args:
-            address: As gRPC writes it: ``host:port``, ``[::1]:port`` or ``unix:path``.
+            url: Host name, address, or ``unix:path``.
+            port: TCP port; 0 for a free one.
             credentials: None for plaintext.
 
         Returns:
-            The port; 1 for a Unix socket.
+            The port; 0 for a Unix socket.
 
         Raises:
-            ConfigError: If the address is taken, or not one of this machine's.
+            ConfigError: If an address is taken, or not one of this machine's.
         """
-        try:
-            if credentials is None:
-                port = self._server.add_insecure_port(address)
-            else:
-                port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address}: the port is in use, or the address is not this machine's; "
-                "port=0 picks a free port"
-            ) from error
+        if is_unix(url):
+            claim_path(unix_path(url))
+            self._bind(url, credentials)
+        else:
+            for address in local_addresses(url, port):
+                port = self._bind(grpc_address(address, port), credentials)
         await self._server.start()
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return int(port)
+        return 0 if is_unix(url) else port
 
-    async def stop(self, grace: float | None) -> None:
-        """Refuse new calls at once, and end those in progress after `grace` seconds."""
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, credentials))
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {address}: {address_in_use(address)}") from error
+
+    async def report_stopping(self) -> None:
+        """Answer health checks by NOT_SERVING from now on."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+
+    async def stop(self) -> None:
+        """End all calls, once what they have to say is on its way."""
+        await self._server.stop(FLUSH)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers = {
             "Open": grpc.unary_unary_rpc_method_handler(self._open),
             "Spaces": grpc.unary_unary_rpc_method_handler(self._spaces),
+            "Close": grpc.unary_unary_rpc_method_handler(self._close),
             "Interact": grpc.stream_stream_rpc_method_handler(self._interact),
         }
-        for name in ("Reset", "Step", "Render", "Call", "Close"):
-            handlers[name] = grpc.unary_unary_rpc_method_handler(self._unary(name.lower()))
+        # Which operation it is the request tells; the worker reads it, and the server need not.
+        for name in ("Reset", "Step", "Render", "Call"):
+            handlers[name] = grpc.unary_unary_rpc_method_handler(self._ask)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
     async def _open(self, data: bytes, context: Context) -> bytes:
         try:
+            if len(data) > OPEN_BYTES:
+                raise EncodingError(f"the request to open has {len(data):,} bytes; at most {OPEN_BYTES:,} are allowed")
             request = parse(pb.OpenRequest, data)
         except EncodingError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -112,44 +132,49 @@ class GrpcServer:
         response = await self._service.spaces(*_session_key(context), identity(context))
         return response.SerializeToString()
 
-    def _unary(self, operation: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        async def answer(data: bytes, context: Context) -> bytes:
-            try:
-                found = parse(pb.Request, data).WhichOneof("operation")
-                if found != operation:
-                    raise EncodingError(f"the request of {operation.title()} holds {found}; set {operation!r}")
-            except EncodingError as error:
-                return error_response(error)
-            return await self._service.ask(*_session_key(context), identity(context), data)
+    async def _close(self, _: bytes, context: Context) -> bytes:
+        return await self._service.close_session(*_session_key(context), identity(context))
 
-        return answer
+    async def _ask(self, data: bytes, context: Context) -> bytes:
+        return await self._service.ask(*_session_key(context), identity(context), data)
 
     async def _interact(self, _: object, context: Context) -> None:
         task = asyncio.current_task()
         assert task is not None
+        reasons: list[RemoteGymError] = []
+
+        def cut(reason: RemoteGymError) -> None:
+            reasons.append(reason)
+            task.cancel()
+
         try:
-            attachment = self._service.attach(*_session_key(context), identity(context), task.cancel)
+            attachment = self._service.attach(*_session_key(context), identity(context), cut)
         except RemoteGymError as error:
             await context.write(error_response(error))
             return
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
                 await context.write(await attachment.ask(data))
+        except asyncio.CancelledError:
+            if not reasons:  # the client is gone
+                raise
+            # An idle client finds it when it asks next, and need not look for the reason.
+            await context.write(error_response(reasons[0]))
         finally:
             attachment.detach()
 
 
 def identity(context: Context) -> str:
-    """Who the client is, by its certificate; empty without one.
+    """Who the client is, by its certificate, such as ``"DNS:alice"``; empty without one.
 
-    The first of the certificate's URI, DNS and email names, else its common name. gRPC's own
-    ``peer_identities()`` mixes these with IP addresses, which name a machine rather than a client.
+    The first of the certificate's URI, DNS and email names, else its common name, after which kind of name it is.
+    gRPC's own ``peer_identities()`` mixes these with IP addresses, which name a machine rather than a client.
     """
     properties = context.auth_context()
-    for key in ("peer_uri", "peer_dns", "peer_email", "x509_common_name"):
+    for kind, key in (("URI", "peer_uri"), ("DNS", "peer_dns"), ("email", "peer_email"), ("CN", "x509_common_name")):
         for value in properties.get(key, ()):
             if value:
-                return str(value.decode(errors="replace"))
+                return f"{kind}:{value.decode(errors='replace')}"
     return ""
 
 

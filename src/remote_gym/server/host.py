@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from traceback import format_exception
 from typing import Any
 
 import gymnasium as gym
@@ -18,10 +17,9 @@ from remote_gym.errors import (
     EncodingError,
     InvalidAction,
     OutOfSequence,
-    RemoteEnvironmentError,
-    RemoteGymError,
 )
 from remote_gym.protocol import package_versions
+from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
@@ -128,7 +126,8 @@ class Host:
         """Close the environment, once."""
         if not self.closed:
             self.closed = True
-            self._environment.close()
+            with users_code:
+                self._environment.close()
 
     def _run(self, request: pb.Request) -> bytes:
         response = pb.Response(sequence=request.sequence)
@@ -141,7 +140,8 @@ class Host:
         # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
-            return pb.Response(sequence=request.sequence, error=encode_error(error)).SerializeToString()
+            detail = encode_error(error, limits=self._limits)
+            return pb.Response(sequence=request.sequence, error=detail).SerializeToString()
 
     def _within_limit(self, response: pb.Response) -> bytes:
         try:
@@ -159,7 +159,7 @@ class Host:
         message = request.reset
         seed = decode_value(message.seed, self._limits) if message.HasField("seed") else None
         options = decode_value(message.options, self._limits) if message.HasField("options") else None
-        with _users_code():
+        with users_code:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
         encode_observation(self._observation_layout, observation, response.reset, self._limits)
@@ -171,7 +171,7 @@ class Host:
         action = decode_action(self._action_layout, request.step, self._limits)
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
-        with _users_code():
+        with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
         transition = response.step
         encode_observation(self._observation_layout, observation, transition, self._limits)
@@ -199,7 +199,7 @@ class Host:
         encode_frame(self._painted(), response.render.frame, self._limits)
 
     def _painted(self) -> Any:
-        with _users_code():
+        with users_code:
             return self._environment.render()
 
     def _call(self, request: pb.Request, response: pb.Response) -> None:
@@ -209,7 +209,7 @@ class Host:
             raise AttributeError(f"{message.name!r} is not exposed; this environment exposes {exposed}")
         args = decode_value(message.args, self._limits) if message.HasField("args") else ()
         kwargs = decode_value(message.kwargs, self._limits) if message.HasField("kwargs") else {}
-        with _users_code():
+        with users_code:
             value = _find_attribute(self._environment, message.name)
             if self._exposed[message.name]:
                 value = value(*args, **kwargs)
@@ -231,26 +231,6 @@ class Host:
             else:
                 encodable[key] = value
         return encodable
-
-
-class _users_code:  # noqa: N801 - reads as a statement
-    """Around calls into the environment: an error of ours that it raises is its own, not this session's.
-
-    It may well use `remote_gym` itself, and its lost session is not the one that is answered here. A class, since this
-    surrounds every step, and `contextlib.contextmanager` costs five times as much.
-    """
-
-    __slots__ = ()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, RemoteGymError):
-            raise RemoteEnvironmentError(
-                f"{type(error).__module__}.{type(error).__qualname__}",
-                str(error),
-                "".join(format_exception(error)),
-            ) from error
 
 
 def _encode_spec(spec: Any) -> pb.EnvironmentSpec:

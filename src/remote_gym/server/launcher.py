@@ -28,6 +28,8 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
+import numpy as np
+
 from remote_gym.server import worker
 
 RECORD = struct.Struct("!BQq")
@@ -147,8 +149,10 @@ class Launcher:
             os.dup2(source, target)
         os.close(null)
         os.close(output)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        # A server without them, such as a daemon, has none to inherit.
+        sys.stdout, sys.stderr = (open(target, "w", buffering=1, closefd=False) for target in (1, 2))  # noqa: SIM115
+        # NumPy's global generator was seeded when the launcher imported it; all workers would draw the same numbers.
+        np.random.seed()
 
     def _reap(self) -> None:
         numbers = {pid: number for number, pid in self._pids.items()}
@@ -190,8 +194,10 @@ def _fork() -> int:
 
 
 def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    # Both: the worker may have left its group, and others may be left in it.
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
@@ -205,19 +211,32 @@ def main() -> NoReturn:
     """Run a launcher on the descriptor named by the first argument; workers leave through here too."""
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.argv = [""]  # environments that read their program's arguments find none
-    atexit.register(_skip_teardown)
+    status = ExitStatus()
+    atexit.register(status.exit)
     gc.collect()
     gc.freeze()
     job = Launcher(control).run()
     if job is not None:
-        job()
+        try:
+            job()
+        except BaseException:
+            status.code = 1
+            raise
     sys.exit()
 
 
-def _skip_teardown() -> None:
-    # Registered before any other exit handler and so run after them all, when nothing is left to do but to free memory.
-    # A fork would have to copy that memory first, page by page, and hundreds may end at once.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(0 if sys.exc_info()[0] is None else 1)
+class ExitStatus:
+    """Ends the process without tearing down the interpreter."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def exit(self) -> None:
+        """Registered before any other exit handler, and so run after them all, when all that is left is to free memory.
+
+        A fork would have to copy that memory first, page by page, and hundreds may end at once.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(self.code)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections import deque
+import sys
 from collections.abc import Callable
 
 from remote_gym.errors import SessionLost
@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 SETTLE = 0.5
 """Seconds between the end of a worker's socket and word of how it ended, or the other way round, at most."""
+
+
+KILL_TIMEOUT = 5.0
+"""Seconds to wait for word that a killed worker has ended."""
 
 
 class Worker(asyncio.BufferedProtocol):
@@ -42,7 +46,7 @@ class Worker(asyncio.BufferedProtocol):
         self._kill = kill
         self._message_bytes = message_bytes
         self._handover: socket.socket | None = None
-        self._pending: deque[asyncio.Future[bytes]] = deque()
+        self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._transport: asyncio.Transport | None = None
         self._failure: str | None = None
         self._header = bytearray(4)
@@ -69,14 +73,18 @@ class Worker(asyncio.BufferedProtocol):
         Raises:
             SessionLost: If the worker is gone, or ends before it answers.
         """
-        if self._transport is None or self.gone.done():
-            raise SessionLost(f"session {self._session}: {self.gone.result() if self.gone.done() else 'not connected'}")
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        # Answers come in the order of the questions. A question whose asker was cancelled keeps its place here,
-        # so that its answer is not taken for the next one's.
-        self._pending.append(answer)
+        # One at a time, so that who asks much cannot have it pile up here. The one before may have been cancelled; its
+        # answer is waited for all the same, and is not taken for this one's.
+        while True:
+            if self._transport is None or self.gone.done():
+                reason = self.gone.result() if self.gone.done() else "it is not connected"
+                raise SessionLost(f"session {self._session}: {reason}")
+            if self._answer is None:
+                break
+            await asyncio.wait([self._answer])
+        self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines((len(data).to_bytes(4, "big"), data))
-        return await answer
+        return await asyncio.shield(self._answer)
 
     def hand_over(self, sock: socket.socket) -> bool:
         """Give a connection to the worker. The caller closes its own descriptor of it.
@@ -104,7 +112,7 @@ class Worker(asyncio.BufferedProtocol):
             logger.warning("session %s: its worker did not end within %.1f s; killing it", self._session, timeout)
             self._kill()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.exited), timeout)
+                await asyncio.wait_for(asyncio.shield(self.exited), KILL_TIMEOUT)
 
     def set_exited(self, how: str) -> None:
         """The process or thread has ended."""
@@ -137,12 +145,11 @@ class Worker(asyncio.BufferedProtocol):
                 return
         if self._filled == len(self._message):
             message, self._message, self._filled = bytes(self._message), None, 0
-            if not self._pending:
+            if self._answer is None:
                 self._fail("its worker spoke without being asked")
                 return
-            answer = self._pending.popleft()
-            if not answer.done():
-                answer.set_result(message)
+            answer, self._answer = self._answer, None
+            answer.set_result(message)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
         self._forget_handover()
@@ -186,10 +193,10 @@ class Worker(asyncio.BufferedProtocol):
             with contextlib.suppress(asyncio.TimeoutError):
                 reason = await asyncio.wait_for(asyncio.shield(self.exited), SETTLE)
         self.gone.set_result(reason or "its worker closed its connection")
-        while self._pending:
-            answer = self._pending.popleft()
-            if not answer.done():
-                answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
+            answer.exception()  # seen, though the one who asked may have gone
 
 
 def describe_exit(code: int) -> str:
@@ -206,22 +213,59 @@ def describe_exit(code: int) -> str:
 
 
 class Output(asyncio.Protocol):
-    """Writes what a worker prints to the server's log, line by line."""
+    """Writes what a worker prints to the server's log, line by line.
 
-    LONGEST = 64 * 1024
+    An environment that prints without end is slowed down rather than the server: it waits until its lines are read.
+    """
+
+    LONGEST = 16 * 1024
+    LINES_AT_ONCE = 200
+    PAUSE = 0.05
+    """Seconds before the next `LINES_AT_ONCE` lines are written."""
 
     def __init__(self, session: str) -> None:
         self._session = session
-        self._line = b""
+        self._unread = bytearray()
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
-        *lines, self._line = (self._line + data).split(b"\n")
-        if len(self._line) > self.LONGEST:
-            lines.append(self._line)
-            self._line = b""
-        for line in lines:
-            logger.info("[%s] %s", self._session, line.decode(errors="replace").rstrip("\r"))
+        self._unread += data
+        self._write_some()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
-        if self._line:
-            self.data_received(b"\n")
+        for _ in range(self.LINES_AT_ONCE):
+            self._write_line()
+        if self._unread:
+            self._log(f"({len(self._unread)} bytes more)")
+
+    def _write_some(self) -> None:
+        assert self._transport is not None
+        for _ in range(self.LINES_AT_ONCE):
+            if b"\n" not in self._unread and len(self._unread) < self.LONGEST:
+                if not self._transport.is_closing():
+                    self._transport.resume_reading()
+                return
+            self._write_line()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(self.PAUSE, self._write_some)
+
+    def _write_line(self) -> None:
+        if not self._unread:
+            return
+        end = self._unread.find(b"\n", 0, self.LONGEST)
+        line = self._unread[: self.LONGEST if end < 0 else end]
+        del self._unread[: len(line) + (end >= 0)]
+        text = line.decode(errors="replace").rstrip("\r")
+        # Control characters could forge lines of the log, or command the terminal that shows it.
+        self._log("".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text))
+
+    def _log(self, line: str) -> None:
+        if logger.hasHandlers():
+            logger.info("[%s] %s", self._session, line)
+        else:  # a script that configured no logging is still to see what its environments print
+            print(f"[{self._session}] {line}", file=sys.stderr, flush=True)

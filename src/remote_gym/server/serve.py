@@ -6,14 +6,14 @@ import asyncio
 import concurrent.futures
 import logging
 import os
-import pathlib
 import socket
 import threading
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from remote_gym.address import grpc_address, is_loopback, is_unix
+from remote_gym.address import grpc_address, is_loopback
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
@@ -31,7 +31,7 @@ EXPIRY_INTERVAL = 1.0
 """Seconds between two looks for sessions whose lease is over."""
 
 T = TypeVar("T")
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 
 
 class RemoteEnvironmentServer:
@@ -63,7 +63,7 @@ class RemoteEnvironmentServer:
             else ProcessWorkers(options.interpreter, limits.message_bytes)
         )
         self._stopping = threading.Lock()
-        self._stopped: threading.Event | None = None
+        self._is_stopping = False
         self._terminated = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_handle_loop_error)
@@ -72,10 +72,13 @@ class RemoteEnvironmentServer:
         self._thread.start()
         try:
             bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
+        except (TimeoutError, concurrent.futures.TimeoutError) as error:
+            self._end_loop()
+            raise ConfigError(f"could not listen on {url!r} within 30 s; is its name resolved?") from error
         except BaseException:
             self._end_loop()
             raise
-        self.port = 0 if is_unix(url) else bound
+        self.port = bound
 
     @property
     def address(self) -> str:
@@ -104,21 +107,21 @@ class RemoteEnvironmentServer:
         return not self._terminated.wait(timeout)
 
     def stop(self, grace: float | None = None) -> threading.Event:
-        """Refuse new sessions, end calls in progress after `grace` seconds, and close every environment.
+        """Refuse new sessions, wait for the open ones to end, and close what is left then.
 
         Returns at once; a second call changes nothing.
 
         Args:
-            grace: Seconds; None ends calls at once.
+            grace: Seconds that sessions have to end by themselves; None ends them at once.
 
         Returns:
-            An event that is set when all is closed and every worker has ended.
+            An event that is set when that is done: environments are closed, and those whose ``close`` hung are killed.
         """
         with self._stopping:
-            if self._stopped is None:
-                self._stopped = self._terminated
+            if not self._is_stopping:
                 threading.Thread(target=self._stop, args=(grace,), name="remote_gym-stop").start()
-        return self._stopped
+                self._is_stopping = True
+        return self._terminated
 
     def __enter__(self) -> RemoteEnvironmentServer:
         return self
@@ -136,7 +139,7 @@ class RemoteEnvironmentServer:
     ) -> int:
         self._service = Service(self._workers.launch, default_args, self.options)
         self._grpc = GrpcServer(self._service, self.options)
-        bound = await self._grpc.start(grpc_address(self.url, port), credentials)
+        bound = await self._grpc.start(self.url, port, credentials)
         self._direct = DirectListener(self._service.hand_over)
         if self.options.direct and hasattr(socket, "send_fds"):
             self._direct.start(self.url, self.options.direct_port)
@@ -153,10 +156,12 @@ class RemoteEnvironmentServer:
             self._service.expire()
 
     async def _shut_down(self, grace: float | None) -> None:
+        await self._grpc.report_stopping()
+        await self._service.drain(grace or 0.0)
         self._expiring.cancel()
         await self._direct.stop()
-        await self._grpc.stop(grace)
         await self._service.close()
+        await self._grpc.stop()
         await self._workers.stop()
 
     def _stop(self, grace: float | None) -> None:
@@ -192,7 +197,7 @@ def create_remote_environment_server(
     default_args: RemoteArgs | Mapping[str, Any] | None,
     url: str = "localhost",
     port: int = 56789,
-    server_credentials_paths: tuple[Path | None, Path | None, Path | None] | None = None,
+    server_credentials_paths: tuple[PathLike | None, PathLike | None, PathLike | None] | None = None,
     use_thread: bool = False,
     **options: Any,
 ) -> RemoteEnvironmentServer:
@@ -213,8 +218,8 @@ def create_remote_environment_server(
         ConfigError: If an argument, an option, or a certificate file cannot work, or the port is in use.
     """
     chosen = ServerOptions(use_thread=use_thread, **options)
-    if default_args is None and not chosen.environments:
-        raise ConfigError("default_args is None and there are no named environments; give one of them")
+    if default_args is None and not chosen.environments and chosen.client_entrypoints is None:
+        raise ConfigError("default_args is None, and there are no named environments; give one of them")
     if default_args is not None:
         check_arguments("default_args", default_args)
     for name, arguments in chosen.environments.items():
@@ -231,7 +236,7 @@ def create_remote_environment_server(
 
 def _tls_paths(files: TlsFiles) -> worker_pb2.TlsPaths:
     # Absolute, since a worker changes its working directory.
-    def absolute(path: pathlib.Path | None) -> str:
+    def absolute(path: Path | None) -> str:
         return "" if path is None else str(path.absolute())
 
     return worker_pb2.TlsPaths(

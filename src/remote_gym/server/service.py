@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import ProtocolMismatch, RemoteGymError, SessionLost
+from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
 from remote_gym.server.direct import new_routing_id
@@ -28,6 +28,10 @@ from remote_gym.wire.status import encode_error
 logger = logging.getLogger(__name__)
 
 
+Cut = Callable[[RemoteGymError], object]
+"""Ends an attachment from the server's side."""
+
+
 @dataclass(eq=False)
 class _Open:
     """An open session with what serves it."""
@@ -37,18 +41,19 @@ class _Open:
     description: pb.Description | None = None
     routing_id: bytes = field(default_factory=new_routing_id)
     direct: bool = False  # whether a client is attached to the worker itself
-    cut: Callable[[], object] | None = None  # ends the attachment that stands
+    cut: Cut | None = None  # ends the attachment that stands
+    closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def cut_off(self) -> None:
+    def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached, over gRPC or directly."""
-        self.cut_grpc()
+        self.cut_grpc(reason)
         if self.direct:
             self.worker.cut_direct()
 
-    def cut_grpc(self) -> None:
-        """End what is attached over gRPC."""
+    def cut_grpc(self, reason: RemoteGymError) -> None:
+        """End what is attached over gRPC, and tell it why."""
         if self.cut is not None:
-            self.cut()
+            self.cut(reason)
             self.cut = None
 
 
@@ -75,6 +80,8 @@ class Service:
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
+        self._clock = clock
+        self._draining = False
         self._open: dict[str, _Open] = {}
         self._by_routing_id: dict[bytes, _Open] = {}
         self.direct: pb.DirectAddress | None = None
@@ -119,7 +126,18 @@ class Service:
         finally:
             self._sessions.leave(found.session)
 
-    def attach(self, session_id: str, token: str, owner: str, cut: Callable[[], object]) -> Attachment:
+    async def close_session(self, session_id: str, token: str, owner: str) -> bytes:
+        """End a session in whatever state it is; answered when its environment is closed."""
+        try:
+            found = self._find(session_id, token, owner)
+        except RemoteGymError as error:
+            return error_response(error)
+        found.cut_off(SessionLost(f"session {session_id}: its client closed it"))
+        self._end(found, "its client closed it")
+        await asyncio.shield(found.closing)
+        return pb.Response(close=pb.CloseResponse()).SerializeToString()
+
+    def attach(self, session_id: str, token: str, owner: str, cut: Cut) -> Attachment:
         """Bind a connection to a session, cutting off an older one.
 
         Args:
@@ -150,16 +168,25 @@ class Service:
             reason = f"nobody was attached for its lease of {self._options.lease:g} s"
             self._end(self._open[session.id], reason)
 
+    async def drain(self, grace: float) -> None:
+        """Open no more sessions, and wait `grace` seconds for those there are to end."""
+        self._draining = True
+        deadline = self._clock() + grace
+        while self._open and self._clock() < deadline:
+            await asyncio.sleep(0.05)
+
     async def close(self) -> None:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
-            found.cut_off()
+            found.cut_grpc(SessionLost(f"session {found.session.id}: the server is stopping"))
             self._end(found, "the server is stopping")
         while self._closing:
             await asyncio.gather(*self._closing)
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         _check_version(request)
+        if self._draining:
+            raise ServerFull("the server is stopping, and opens no more sessions")
         message = launch_message(request, self._default_args, self._options)
         session = self._sessions.open(owner)
         message.session, message.env_id = session.id, session.env_id
@@ -177,11 +204,13 @@ class Service:
         try:
             launched = await self._describe(worker, message)
         except BaseException as error:
-            self._end(found, f"it did not open: {error!r}")
+            # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
+            self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
             raise
         self._sessions.leave(session)
         if launched.HasField("error"):
-            self._end(found, "its environment could not be created")
+            self._end(found, f"its environment could not be created: {launched.error.message:.300}")
+            await asyncio.shield(found.closing)
             return pb.OpenResponse(error=launched.error)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
@@ -212,7 +241,7 @@ class Service:
             return
         found.direct = attached
         if attached:
-            found.cut_grpc()
+            found.cut_grpc(_taken_over(found.session))
             self._sessions.attach(found.session)
         else:
             self._sessions.leave(found.session)
@@ -231,28 +260,31 @@ class Service:
             raise SessionLost(f"session {session.id}: it is still opening")
         return found
 
-    def _end(self, found: _Open, reason: str) -> None:
-        """Give the session's place back now; its worker closes in the background."""
+    def _end(self, found: _Open, reason: str, close_timeout: float | None = None) -> None:
+        """End a session now; its worker closes in the background."""
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
             self._by_routing_id.pop(found.routing_id, None)
             logger.info("session %s ended: %s", found.session.id, reason)
-            task = asyncio.ensure_future(self._close_worker(found))
+            timeout = self._options.close_timeout if close_timeout is None else close_timeout
+            task = asyncio.ensure_future(self._close_worker(found, timeout))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _close_worker(self, found: _Open) -> None:
-        try:
-            await found.worker.close(self._options.close_timeout)
-        finally:
+    async def _close_worker(self, found: _Open, timeout: float) -> None:
+        await found.worker.close(timeout)
+        if found.worker.exited.done():
             self._sessions.release(found.session)
+        else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
+            found.worker.exited.add_done_callback(lambda _: self._sessions.release(found.session))
+        found.closing.set_result(None)
 
 
 class Attachment:
     """A connection bound to a session, until a newer one takes over."""
 
-    def __init__(self, sessions: Sessions, found: _Open, cut: Callable[[], object]) -> None:
-        found.cut_off()
+    def __init__(self, sessions: Sessions, found: _Open, cut: Cut) -> None:
+        found.cut_off(_taken_over(found.session))
         found.cut = self._cut = cut
         self._found = found
         self._sessions = sessions
@@ -271,6 +303,10 @@ class Attachment:
         if self._found.cut is self._cut:
             self._found.cut = None
         self._sessions.leave(self._found.session)
+
+
+def _taken_over(session: Session) -> OutOfSequence:
+    return OutOfSequence(f"session {session.id}: a newer connection has taken it over")
 
 
 def core_count() -> int:

@@ -66,10 +66,12 @@ class Sessions:
         Raises:
             ServerFull: If all are taken.
         """
-        if len(self._open) >= self._max_sessions:
+        # Of environments, not of sessions: one that is still closing holds its memory as before.
+        if len(self._env_ids) >= self._max_sessions:
             raise ServerFull(
-                f"the server holds {len(self._open)} sessions, as many as its max_sessions of {self._max_sessions} "
-                "allows; close one, or raise it"
+                f"the server holds {len(self._open)} sessions, and {len(self._env_ids) - len(self._open)} more are "
+                f"closing, as many as its max_sessions of {self._max_sessions} allows; close one, or raise it. "
+                f"Sessions of clients that vanished without closing end after {self._lease:g} s"
             )
         session = Session(owner=owner, env_id=self._take_env_id(), expires=self._clock() + self._lease)
         self._open[session.id] = session
@@ -127,7 +129,7 @@ class Sessions:
         return [session for session in self._open.values() if not session.users and session.expires <= now]
 
     def end(self, session: Session, reason: str) -> bool:
-        """Give the place back and remember why. The env_id stays taken until `release`.
+        """Remember why. Its place and its env_id stay taken until `release`.
 
         Returns:
             Whether it was open until now.
@@ -140,7 +142,7 @@ class Sessions:
         return True
 
     def release(self, session: Session) -> None:
-        """Let another session have the env_id, now that the environment no longer uses what belongs to it."""
+        """Let another session have its place and its env_id, now that its environment is gone."""
         self._env_ids.discard(session.env_id)
 
     def _take_env_id(self) -> int:

@@ -12,9 +12,10 @@ import logging
 import select
 import socket
 import time
+from typing import Any
 
 from remote_gym.config import Limits
-from remote_gym.errors import EncodingError, RemoteGymError, TransportError
+from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
@@ -29,6 +30,8 @@ from remote_gym.wire.values import decode_value
 
 logger = logging.getLogger(__name__)
 
+LAUNCH_LIMITS = Limits()
+
 STALL_TIMEOUT = 30.0
 """Seconds that a message on a direct connection may take from its first byte to its last."""
 
@@ -42,7 +45,8 @@ def run(requests: socket.socket, handover: socket.socket, *, own_process: bool) 
         own_process: Whether the process is this worker's alone, so that its working directory may change.
     """
     try:
-        first = MessageSocket(requests, Limits()).receive()
+        # Under limits of its own: which the session's are, it tells.
+        first = MessageSocket(requests, LAUNCH_LIMITS).receive()
         if first is not None:
             _serve(requests, handover, parse(worker_pb2.Launch, first), own_process=own_process)
     except TransportError:
@@ -61,25 +65,30 @@ def _serve(requests: socket.socket, handover: socket.socket, launch: worker_pb2.
     server = MessageSocket(requests, limits)
     try:
         host = _create_host(launch, limits, own_process=own_process)
-        launched = worker_pb2.Launched(description=host.describe())
+        launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
+        if len(launched) > limits.message_bytes:
+            raise ConfigError(
+                f"the environment's description has {len(launched):,} bytes; Limits.message_bytes allows "
+                f"{limits.message_bytes:,}"
+            )
     # User code runs here and may raise anything; whoever opened the session is told.
     except BaseException as error:  # noqa: BLE001
-        server.send(worker_pb2.Launched(error=encode_error(error)).SerializeToString())
+        server.send(worker_pb2.Launched(error=encode_error(error, limits=limits)).SerializeToString())
         return
     if own_process:
         # What exists now lives as long as the process; collections need not look at it again.
         gc.collect()
         gc.freeze()
     try:
-        server.send(launched.SerializeToString())
+        server.send(launched)
         Worker(host, server, handover, launch, limits).serve()
     finally:
         host.close()
 
 
 def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool) -> Host:
-    kwargs = decode_value(launch.entrypoint_kwargs, limits) if launch.HasField("entrypoint_kwargs") else {}
-    environment, exposed = create_environment(launch, kwargs, change_directory=own_process)
+    own, clients = _decode_kwargs(launch.entrypoint_kwargs, limits), _decode_kwargs(launch.client_kwargs, limits)
+    environment, exposed = create_environment(launch, own, clients, change_directory=own_process)
     try:
         return Host(
             environment,
@@ -91,6 +100,13 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
     except BaseException:
         environment.close()
         raise
+
+
+def _decode_kwargs(message: pb.Value, limits: Limits) -> dict[str, Any]:
+    kwargs = decode_value(message, limits) if message.WhichOneof("kind") else {}
+    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+        raise ConfigError(f"entrypoint_kwargs is {kwargs!r:.200}; use a dict with str keys")
+    return kwargs
 
 
 class Worker:
@@ -132,9 +148,17 @@ class Worker:
                     elif descriptor == self._handover.fileno():
                         self._hear()
                     elif not self._answer_server():
+                        self._say_farewell()
                         return
         finally:
             self._drop()
+
+    def _say_farewell(self) -> None:
+        """Tell the client why its next request will not be answered."""
+        if self._direct is not None:
+            error = encode_error(SessionLost(f"session {self._launch.session}: the server has ended it, or stopped"))
+            with contextlib.suppress(TransportError):
+                self._direct.send(pb.Response(error=error).SerializeToString(), time.monotonic() + 1.0)
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""

@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-from remote_gym.errors import ConfigError, SessionLost
+from remote_gym.errors import ConfigError, ServerFull, SessionLost
 from remote_gym.server.launcher import RECORD, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
 
+
+LAUNCHES_AT_ONCE = 8
 
 Launch = Callable[[str], Awaitable[Worker]]
 """Starts a worker for the session of that id."""
@@ -43,7 +47,10 @@ class ProcessWorkers:
         self._ended: list[subprocess.Popen[bytes]] = []  # to be reaped
         self._control: socket.socket | None = None
         self._received = b""
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()  # records and their descriptors, which are ours
         self._workers: dict[int, Worker] = {}
+        self._starting: dict[int, asyncio.Future[None]] = {}
+        self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._last_number = 0
 
     async def launch(self, session: str) -> Worker:
@@ -51,24 +58,36 @@ class ProcessWorkers:
 
         Raises:
             SessionLost: If the launcher does not start.
+            ServerFull: If the system gives no more descriptors.
         """
-        if self._control is None:
-            self._start()
+        # A few at a time: each holds descriptors until the launcher, which forks one by one, has taken them.
+        async with self._launching:
+            if self._control is None:
+                self._start()
+            try:
+                return await self._launch(session)
+            except OSError as error:
+                raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
+
+    async def _launch(self, session: str) -> Worker:
         self._last_number += 1
         number = self._last_number
-        worker = Worker(session, lambda: self._send(Command.KILL, number), self._message_bytes)
-        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
-        log_reader, log_writer = os.pipe()
-        try:
-            pipe = os.fdopen(log_reader, "rb", buffering=0)
-            await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), pipe)
+        with contextlib.ExitStack() as stack:
+            ours, theirs = _socket_pairs(stack)
+            log_reader, log_writer = (stack.enter_context(os.fdopen(end, mode, 0)) for end, mode in _pipe())
+            worker = Worker(session, lambda: self._send(Command.KILL, number), self._message_bytes)
+            started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._workers[number] = worker
-            self._send(Command.LAUNCH, number, [*(sock.fileno() for sock in theirs), log_writer])
-        finally:
-            for sock in theirs:
-                sock.close()
-            os.close(log_writer)
-        await worker.connect(*ours)
+            self._starting[number] = started
+            try:
+                self._send(Command.LAUNCH, number, [*(sock.fileno() for sock in theirs), log_writer.fileno()])
+                futures: list[asyncio.Future[Any]] = [started, worker.exited]
+                await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                del self._starting[number]
+            output = os.fdopen(os.dup(log_reader.fileno()), "rb", buffering=0)
+            await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), output)
+            await worker.connect(*(sock.dup() for sock in ours))
         return worker
 
     async def stop(self) -> None:
@@ -100,14 +119,31 @@ class ProcessWorkers:
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._listen)
 
-    def _send(self, command: Command, number: int, descriptors: list[int] | None = None) -> None:
-        if self._control is None:
-            return
-        try:
-            socket.send_fds(self._control, [RECORD.pack(command, number, 0)], descriptors or [])
-        except OSError as error:
-            logger.error("the launcher does not listen: %s", error)
-            self._disconnect()
+    def _send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
+        """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full."""
+        if self._control is not None:
+            self._outgoing.append((RECORD.pack(command, number, 0), [os.dup(one) for one in descriptors]))
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._control is not None
+        loop = asyncio.get_running_loop()
+        while self._outgoing:
+            record, descriptors = self._outgoing[0]
+            try:
+                socket.send_fds(self._control, [record], descriptors)
+            except BlockingIOError:
+                loop.add_writer(self._control, self._flush)
+                return
+            except OSError as error:
+                self._give_up(f"the launcher does not listen: {error}")
+                return
+            self._drop_first()
+        loop.remove_writer(self._control)
+
+    def _drop_first(self) -> None:
+        for descriptor in self._outgoing.popleft()[1]:
+            os.close(descriptor)
 
     def _listen(self) -> None:
         assert self._control is not None
@@ -116,23 +152,33 @@ class ProcessWorkers:
         except ConnectionError:
             data = b""
         if not data:
-            logger.error("the launcher ended unasked; its workers end with it")
-            if self._process is not None:
-                self._process.kill()
-                self._ended.append(self._process)
-            self._disconnect()
+            self._give_up("the launcher ended unasked")
             return
         self._received += data
         while len(self._received) >= RECORD.size:
             event, number, value = RECORD.unpack_from(self._received)
             self._received = self._received[RECORD.size :]
+            if event == Event.STARTED and number in self._starting and not self._starting[number].done():
+                self._starting[number].set_result(None)
             if event == Event.EXITED and (worker := self._workers.pop(number, None)) is not None:
                 worker.set_exited(describe_exit(value))
+
+    def _give_up(self, reason: str) -> None:
+        """The launcher cannot be used any more; the next launch starts another."""
+        logger.error("%s; its workers end with it", reason)
+        if self._process is not None:
+            self._process.kill()
+            self._ended.append(self._process)
+        self._disconnect()
 
     def _disconnect(self) -> None:
         if self._control is None:
             return
-        asyncio.get_running_loop().remove_reader(self._control)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._control)
+        loop.remove_writer(self._control)
+        while self._outgoing:
+            self._drop_first()
         self._control.close()
         self._control = self._process = None
         self._received = b""
@@ -152,11 +198,20 @@ class ThreadWorkers:
         self._message_bytes = message_bytes
 
     async def launch(self, session: str) -> Worker:
-        """Start one."""
+        """Start one.
+
+        Raises:
+            ServerFull: If the system gives no more descriptors.
+        """
         from remote_gym.server import worker as worker_module
 
         loop = asyncio.get_running_loop()
-        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                ours, theirs = _socket_pairs(stack)
+            except OSError as error:
+                raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
+            stack.pop_all()
         worker = Worker(
             session, lambda: logger.error("session %s: a thread cannot be killed", session), self._message_bytes
         )
@@ -176,3 +231,19 @@ class ThreadWorkers:
 
     async def stop(self) -> None:
         """Nothing is shared between threads."""
+
+
+def _socket_pairs(stack: contextlib.ExitStack) -> tuple[list[socket.socket], list[socket.socket]]:
+    """The server's ends of a worker's two sockets, and the worker's."""
+    pairs = []
+    for _ in range(2):
+        pair = socket.socketpair()
+        for end in pair:
+            stack.enter_context(end)
+        pairs.append(pair)
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+
+
+def _pipe() -> tuple[tuple[int, Literal["rb"]], tuple[int, Literal["wb"]]]:
+    reader, writer = os.pipe()
+    return (reader, "rb"), (writer, "wb")

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from gymnasium.error import ResetNeeded
 
 from remote_gym import errors
+from remote_gym.config import Limits
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.unencodable import printable, type_name
 
 TEXT_LENGTH = 4 * 2**20
-"""Characters that remain of a message or a traceback."""
+"""Characters that remain of a message or a traceback, at most."""
 
 _KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
     errors.ConfigError: pb.ErrorDetail.CONFIG,
@@ -29,18 +30,20 @@ _KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
 _TYPES: dict[int, Callable[[str], Exception]] = {kind: error_type for error_type, kind in _KINDS.items()}
 
 
-def encode_error(error: BaseException) -> pb.ErrorDetail:
-    """Write an exception.
+def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.ErrorDetail:
+    """Write an exception, shortened so that its message stays within the limits.
 
     One of our own, or Gymnasium's `ResetNeeded`, travels as what it is. Any other, `SystemExit` among them, is the
     environment's: it travels as its type's name, its message and its traceback.
     """
+    # A character may take four bytes, and an error holds four texts.
+    length = TEXT_LENGTH if limits is None else min(TEXT_LENGTH, limits.message_bytes // 32)
     if isinstance(error, errors.RemoteEnvironmentError):
-        return _environment_error(error.remote_type, error.remote_message, error.remote_traceback)
+        return _environment_error(error.remote_type, error.remote_message, error.remote_traceback, length)
     kind = next((_KINDS[cls] for cls in type(error).__mro__ if cls in _KINDS), None)
     if kind is None:
-        return _environment_error(type_name(error), _message_of(error), _traceback_of(error))
-    return pb.ErrorDetail(kind=kind, message=_text(_message_of(error)))
+        return _environment_error(type_name(error), _message_of(error), _traceback_of(error), length)
+    return pb.ErrorDetail(kind=kind, message=_text(_message_of(error), length))
 
 
 def decode_error(detail: pb.ErrorDetail) -> Exception:
@@ -55,13 +58,13 @@ def decode_error(detail: pb.ErrorDetail) -> Exception:
     return error_type(detail.message)
 
 
-def _environment_error(name: str, message: str, trace: str) -> pb.ErrorDetail:
+def _environment_error(name: str, message: str, trace: str, length: int) -> pb.ErrorDetail:
     return pb.ErrorDetail(
         kind=pb.ErrorDetail.ENVIRONMENT,
-        message=_text(f"{name}: {message}"),
-        remote_type=_text(name),
-        remote_message=_text(message),
-        remote_traceback=_text(trace),
+        message=_text(f"{name}: {message}", length),
+        remote_type=_text(name, length),
+        remote_message=_text(message, length),
+        remote_traceback=_text(trace, length),
     )
 
 
@@ -79,7 +82,7 @@ def _traceback_of(error: BaseException) -> str:
         return f"<{type(failure).__name__} while the traceback was formatted>"
 
 
-def _text(text: str) -> str:
-    if len(text) > TEXT_LENGTH:
-        text = f"{text[:TEXT_LENGTH]}... ({len(text)} characters)"
+def _text(text: str, length: int) -> str:
+    if len(text) > length:
+        text = f"{text[:length]}... ({len(text)} characters)"
     return printable(text)

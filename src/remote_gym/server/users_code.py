@@ -1,0 +1,31 @@
+"""Calls into code that is not ours."""
+
+from __future__ import annotations
+
+from traceback import format_exception
+from types import TracebackType
+
+from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+
+
+class UsersCode:
+    """Around calls into an environment or its entrypoint: an error of ours that it raises is not this session's.
+
+    It may well use `remote_gym` itself, and its lost session is not the one that is answered here. A class, since this
+    surrounds every step, and `contextlib.contextmanager` costs five times as much.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, RemoteGymError):
+            name = f"{type(error).__module__}.{type(error).__qualname__}"
+            raise RemoteEnvironmentError(name, str(error), "".join(format_exception(error))) from error
+
+
+users_code = UsersCode()
+"""``with users_code: environment.step(action)``"""
