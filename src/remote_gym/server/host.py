@@ -23,6 +23,7 @@ from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
+from remote_gym.wire.large import splice
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
@@ -75,7 +76,8 @@ class Host:
         self._action_layout = compile_layout(environment.action_space)
         self._was_reset = False
         self._sequence = 0
-        self._response = b""
+        self._response: tuple[bytes, ...] = ()
+        self._large: bytes | None = None  # an observation that is left out of its message, to be spliced in
         self.closed = False
         self._operations: dict[str | None, Callable[[pb.Request, pb.Response], None]] = {
             "step": self._step,
@@ -106,10 +108,14 @@ class Host:
 
     def answer(self, data: bytes) -> bytes:
         """Answer one encoded `Request` with one encoded `Response`; never raises."""
+        return b"".join(self.answer_in_parts(data))
+
+    def answer_in_parts(self, data: bytes | memoryview) -> tuple[bytes, ...]:
+        """As `answer`, with a large observation as a part of its own, which then need not be copied."""
         try:
             request = parse(pb.Request, data)
         except EncodingError as error:
-            return pb.Response(error=encode_error(error)).SerializeToString()
+            return (pb.Response(error=encode_error(error)).SerializeToString(),)
         if request.sequence == self._sequence != 0:
             return self._response
         if request.sequence != self._sequence + 1:
@@ -117,7 +123,7 @@ class Host:
                 f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
                 f"{self._sequence + 1} can be answered"
             )
-            return pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString()
+            return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
         self._response = self._run(request)
         self._sequence = request.sequence
         return self._response
@@ -129,7 +135,8 @@ class Host:
             with users_code:
                 self._environment.close()
 
-    def _run(self, request: pb.Request) -> bytes:
+    def _run(self, request: pb.Request) -> tuple[bytes, ...]:
+        self._large = None
         response = pb.Response(sequence=request.sequence)
         operation = request.WhichOneof("operation")
         try:
@@ -141,19 +148,20 @@ class Host:
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
             detail = encode_error(error, limits=self._limits)
-            return pb.Response(sequence=request.sequence, error=detail).SerializeToString()
+            return (pb.Response(sequence=request.sequence, error=detail).SerializeToString(),)
 
-    def _within_limit(self, response: pb.Response) -> bytes:
+    def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
         try:
-            data = response.SerializeToString()
+            parts = (response.SerializeToString(),) if self._large is None else splice(response, self._large)
         except (ValueError, EncodeError) as error:
             raise EncodingError(f"the response cannot be encoded: {error}") from error
-        if len(data) > self._limits.message_bytes:
+        size = sum(map(len, parts))
+        if size > self._limits.message_bytes:
             raise EncodingError(
-                f"the response has {len(data):,} bytes and the server's limit is {self._limits.message_bytes:,}; "
+                f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
             )
-        return data
+        return parts
 
     def _reset(self, request: pb.Request, response: pb.Response) -> None:
         message = request.reset
@@ -162,7 +170,8 @@ class Host:
         with users_code:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
-        encode_observation(self._observation_layout, observation, response.reset, self._limits)
+        response.reset.SetInParent()
+        self._large = encode_observation(self._observation_layout, observation, response.reset, self._limits)
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
@@ -174,7 +183,8 @@ class Host:
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
         transition = response.step
-        encode_observation(self._observation_layout, observation, transition, self._limits)
+        transition.SetInParent()
+        self._large = encode_observation(self._observation_layout, observation, transition, self._limits)
         if type(reward) is float:
             transition.reward_float = reward
         else:

@@ -177,14 +177,14 @@ class Worker:
     def _answer_server(self) -> bool:
         data = self._server.receive()
         if data is not None:
-            self._server.send(self._host.answer(data))
+            self._server.send(self._host.answer_in_parts(data))
         return data is not None
 
     def _answer_directly(self, direct: DirectSocket) -> None:
         try:
             data = direct.receive(time.monotonic() + STALL_TIMEOUT)
             if data is not None:
-                direct.send(self._host.answer(data), time.monotonic() + STALL_TIMEOUT)
+                direct.send(self._host.answer_in_parts(data), time.monotonic() + STALL_TIMEOUT)
                 return
         except (TransportError, EncodingError) as error:
             logger.info("the direct connection ended: %s", error)
