@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from google.protobuf.message import EncodeError
 from gymnasium.error import ResetNeeded
 
@@ -82,6 +83,7 @@ class Host:
         self._operations: dict[str | None, Callable[[pb.Request, pb.Response], None]] = {
             "step": self._step,
             "reset": self._reset,
+            "step_many": self._step_many,
             "render": self._render,
             "call": self._call,
             "close": self._close,
@@ -175,16 +177,38 @@ class Host:
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
+        response.step.SetInParent()
+        self._large, _ = self._step_once(request.step, response.step)
+
+    def _step_many(self, request: pb.Request, response: pb.Response) -> None:
+        response.step_many.SetInParent()
+        for step in request.step_many.steps:
+            transition = pb.Transition()
+            try:
+                large, is_over = self._step_once(step, transition)
+            except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
+                response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
+                return
+            if large is not None:
+                transition.packed = large
+            response.step_many.transitions.append(transition)
+            if is_over:
+                return
+
+    def _step_once(self, step: pb.StepRequest, transition: pb.Transition) -> tuple[bytes | None, bool]:
+        """Step, and write what it returned.
+
+        Returns:
+            The observation where it is large and was left out, and whether the episode is over.
+        """
         if not self._was_reset:
             raise ResetNeeded("Cannot call step before the first reset")
-        action = decode_action(self._action_layout, request.step, self._limits)
+        action = decode_action(self._action_layout, step, self._limits)
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
-        transition = response.step
-        transition.SetInParent()
-        self._large = encode_observation(self._observation_layout, observation, transition, self._limits)
+        large = encode_observation(self._observation_layout, observation, transition, self._limits)
         if type(reward) is float:
             transition.reward_float = reward
         else:
@@ -198,6 +222,7 @@ class Host:
         else:
             encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
         self._finish(info, transition)
+        return large, is_over(terminated) or is_over(truncated)
 
     def _finish(self, info: object, transition: pb.Transition) -> None:
         if info != {}:
@@ -241,6 +266,11 @@ class Host:
             else:
                 encodable[key] = value
         return encodable
+
+
+def is_over(flag: Any) -> bool:
+    """Whether a flag, of whatever kind, is true; of several, whether any is."""
+    return flag if type(flag) is bool else bool(np.any(flag))
 
 
 def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
