@@ -22,7 +22,7 @@ from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.direct import DirectSocket, yield_core
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
@@ -172,6 +172,7 @@ class Worker:
                     return [descriptor for descriptor, _ in events]
                 if time.perf_counter() >= end:
                     break
+                yield_core()
         return [descriptor for descriptor, _ in self._poll.poll()]
 
     def _answer_server(self) -> bool:

@@ -6,6 +6,7 @@ sleeps: waking a process costs more than all the rest of a step.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -17,6 +18,9 @@ import numpy as np
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.stream import HEADER_BYTES
+
+yield_core = getattr(os, "sched_yield", lambda: None)
+"""Lets another process that waits for this core have it."""
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -124,7 +128,8 @@ class DirectSocket:
         if seconds > 0:
             end = time.perf_counter() + seconds
             while not self._poll.poll(0) and time.perf_counter() < end:
-                pass
+                # The other end may have been put on the same core, and would wait for all of this one's time slice.
+                yield_core()
 
     def _read_some(self, deadline: float) -> int:
         count = self._read_into(self._view[self._filled :], deadline)

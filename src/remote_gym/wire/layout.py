@@ -110,15 +110,16 @@ def _array_part(space: spaces.Box) -> _Part | None:
 @_part.register(spaces.Discrete)
 def _discrete_part(space: spaces.Discrete) -> _Part:
     dtype = np.dtype(space.dtype)
-    scalar_type = dtype.type
+    scalar_type, size, signed = dtype.type, dtype.itemsize, dtype.kind == "i"
 
     def pack(element: Any) -> bytes | None:
         return scalar_to_bytes(element) if type(element) is scalar_type else None
 
     def read(data: bytes | memoryview, offset: int) -> Any:
-        return from_bytes(data, dtype, (), offset)[()]
+        # By way of an int, which takes a quarter of the time that an array would.
+        return scalar_type(int.from_bytes(data[offset : offset + size], "little", signed=signed))
 
-    return _Part(dtype.itemsize, pack, read)
+    return _Part(size, pack, read)
 
 
 @_part.register(spaces.Dict)
