@@ -66,6 +66,7 @@ class ClientSession:
         self._interaction: Interaction | DirectConnection | None = None
         self._prefers_direct = options.connection != "grpc"
         self._closed = False
+        self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
         try:
             response = connection.open(
@@ -145,10 +146,10 @@ class ClientSession:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
-        is_open, self.lost = not self.lost, True
+        self.lost = True
         self._detach()
         try:
-            if is_open:
+            if self._to_be_closed:
                 self._connection.close_session(self._session.id, self._session.token, self._options.close_timeout)
         except RemoteGymError as error:
             logger.warning("session %s: closing: %s", self.id, error)
@@ -187,9 +188,10 @@ class ClientSession:
         except DeadlineExceeded:
             self._detach()
             raise
-        except Exception:
+        except Exception as error:
             # What could not be read, or was refused as a whole, would be again.
             self.lost = True
+            self._to_be_closed = isinstance(error, EncodingError)
             self._detach()
             raise
         except BaseException:  # Ctrl-C: the answer that is still to come is the next request's to wait for
