@@ -179,7 +179,7 @@ class Obedient(gym.Env[Any, Any]):
             print("\x1b[31mbabble\x07")
 
     def _leave_group_and_hang(self, result: list[Any]) -> None:
-        os.setsid()
+        os.setpgid(0, os.getppid())
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
         time.sleep(600)
 
