@@ -191,7 +191,8 @@ class ClientSession:
         except Exception as error:
             # What could not be read, or was refused as a whole, would be again.
             self.lost = True
-            self._to_be_closed = isinstance(error, EncodingError)
+            if not self._closed:  # else that is what ended it
+                self._to_be_closed = isinstance(error, EncodingError)
             self._detach()
             raise
         except BaseException:  # Ctrl-C: the answer that is still to come is the next request's to wait for
@@ -205,21 +206,21 @@ class ClientSession:
         try:
             return self._exchange_once(data, deadline)
         except (ConnectError, ConnectionLost) as error:
-            lost = ConnectionLost(str(error))
+            lost: TransportError = error
         give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
         while not self.lost:
             logger.warning("session %s: %s; trying to resume", self.id, lost)
             self._detach()
             try:
                 self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
-                give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
                 return self._exchange_once(data, deadline)
-            except (ConnectError, ConnectionLost) as error:
-                if time.monotonic() >= deadline:
-                    raise DeadlineExceeded(f"{lost}; it was not made again before the deadline: {error}") from error
-                if time.monotonic() + pause > give_up:
+            except ConnectionLost as error:  # it was made again, and broke again
+                lost, give_up = error, self._give_up_at(deadline)
+            except ConnectError as error:
+                if give_up < min(deadline, time.monotonic() + pause):
                     raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
-                lost = ConnectionLost(str(error))
+            if time.monotonic() + pause >= deadline:
+                raise DeadlineExceeded(f"{lost}; it was not made again before the deadline") from lost
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         raise SessionLost(f"session {self.id} was closed")
