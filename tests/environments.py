@@ -148,7 +148,7 @@ class Obedient(gym.Env[Any, Any]):
         sys.exit(3)
 
     def _keyboard_interrupt(self, result: list[Any]) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("enough of it")
 
     def _long_message(self, result: list[Any]) -> None:
         raise ValueError("x" * 2**20)
