@@ -45,6 +45,10 @@ BEHAVIOURS = (
     "python_kinds",
     "slow",
     "raise_ours",
+    "draw",
+    "babble",
+    "leave_group_and_hang",
+    "large_info",
 )
 ACTION = {name: number for number, name in enumerate(BEHAVIOURS)}
 
@@ -144,7 +148,7 @@ class Obedient(gym.Env[Any, Any]):
         sys.exit(3)
 
     def _keyboard_interrupt(self, result: list[Any]) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("enough of it")
 
     def _long_message(self, result: list[Any]) -> None:
         raise ValueError("x" * 2**20)
@@ -166,6 +170,21 @@ class Obedient(gym.Env[Any, Any]):
 
     def _raise_ours(self, result: list[Any]) -> None:
         raise SessionLost("that of another environment, which this one uses")
+
+    def _draw(self, result: list[Any]) -> None:
+        result[4]["drawn"] = float(np.random.rand())  # NumPy's global generator, as careless environments use it
+
+    def _babble(self, result: list[Any]) -> None:
+        while True:
+            print("\x1b[31mbabble\x07")
+
+    def _leave_group_and_hang(self, result: list[Any]) -> None:
+        os.setpgid(0, os.getppid())
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
+        time.sleep(600)
+
+    def _large_info(self, result: list[Any]) -> None:
+        result[4] = {"large": bytes(2**20)}
 
     def _wrong_shape(self, result: list[Any]) -> None:
         result[0]["position"] = np.zeros(3, np.float32)

@@ -28,11 +28,11 @@ def grpc_address(url: str, port: int) -> str:
     Raises:
         ConfigError: If the host is empty or holds a scheme or a port, or the port is out of range.
     """
-    if is_unix(url):
+    if isinstance(url, str) and is_unix(url):
         return url
-    if not url or "/" in url:
+    if not isinstance(url, str) or not url or "/" in url:
         raise ConfigError(f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme")
-    if not isinstance(port, int) or not 0 <= port <= 65535:
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigError(f"port is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one")
     host = url.strip("[]")
     if ":" not in host:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,13 @@ def _check_integers(options: object, lowest: int, highest: int, *names: str) -> 
             )
 
 
+def _check_type(options: object, kind: type, mend: str, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {mend}")
+
+
 LONGEST = 10**7
 """Seconds: longer than any run, and within what every system call accepts."""
 
@@ -130,13 +138,19 @@ class ServerOptions:
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_integers(self, 1, 1_000_000, "max_sessions")
         _check_integers(self, 0, 65535, "direct_port")
-        if isinstance(self.imports, str) or not all(isinstance(name, str) for name in self.imports):
+        _check_type(
+            self, bool, "True or False", "use_thread", "check_actions", "allow_insecure", "reflection", "direct"
+        )
+        _check_type(self, Limits, "Limits(...)", "limits")
+        if not isinstance(self.imports, (tuple, list)) or not all(isinstance(name, str) for name in self.imports):
             raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
         if not isinstance(self.environments, Mapping):
             raise ConfigError(f"ServerOptions.environments is {self.environments!r}; use a dict of names to arguments")
-        if self.client_entrypoints is not None and not Path(self.client_entrypoints).is_dir():
-            raise ConfigError(f"ServerOptions.client_entrypoints is {str(self.client_entrypoints)!r}; use a folder")
-        if self.interpreter is not None and shutil.which(self.interpreter) is None:
+        folder = self.client_entrypoints
+        if folder is not None and not (isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir()):
+            raise ConfigError(f"ServerOptions.client_entrypoints is {folder!r}; use the path of a folder")
+        python = self.interpreter
+        if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
             raise ConfigError(f"ServerOptions.interpreter is {self.interpreter!r}; use the path of a Python executable")
 
 
@@ -164,4 +178,6 @@ class ClientOptions:
         if self.connection not in ("auto", "direct", "grpc"):
             raise ConfigError(f"ClientOptions.connection is {self.connection!r}; use 'auto', 'direct' or 'grpc'")
         _check_integers(self, 0, 1_000_000, "poll_us")
+        _check_type(self, bool, "True or False", "allow_insecure")
+        _check_type(self, Limits, "Limits(...)", "limits")
         _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

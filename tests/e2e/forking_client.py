@@ -16,15 +16,18 @@ from remote_gym import RemoteEnvironment, SessionError
 
 
 def step_and_tell(environment: RemoteEnvironment, sender: Connection) -> None:
-    try:
-        environment.step(0)
-    except SessionError as error:
-        sender.send(str(error))
-    environment.close()
+    said = []
+    for use in (lambda: environment.step(0), environment.reset, environment.render, lambda: environment.call("add", 1)):
+        try:
+            use()
+        except SessionError as error:
+            said.append(str(error))
+    environment.close()  # which is the parent's to do, and so does nothing
+    sender.send(f"{len(said)} times: {' and '.join(set(said))}")
 
 
 def main(port: int) -> None:
-    environment = RemoteEnvironment("localhost", port)
+    environment = RemoteEnvironment("localhost", port, render_mode="rgb_array", frames="on_demand")
     environment.reset()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)

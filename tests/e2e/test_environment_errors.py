@@ -10,6 +10,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from environments import ACTION
+from raw_client import RawSession, channel_to, method
 from remote_gym import (
     EncodingError,
     InvalidAction,
@@ -19,13 +20,15 @@ from remote_gym import (
     Unencodable,
 )
 from remote_gym.testing import loopback_server
+from remote_gym.v1 import remote_gym_pb2 as pb
+from waiting import wait_until
 
 RAISING = {
     "raise": ("builtins.KeyError", "'a key'"),
     "raise_local": ("environments.Obedient._raise_local.<locals>.LocalError", "lock"),
-    "raise_unprintable": ("environments.UnprintableError", ""),
+    "raise_unprintable": ("environments.UnprintableError", "<RuntimeError in str() of the exception>"),
     "system_exit": ("builtins.SystemExit", "3"),
-    "keyboard_interrupt": ("builtins.KeyboardInterrupt", ""),
+    "keyboard_interrupt": ("builtins.KeyboardInterrupt", "enough of it"),
     "long_message": ("builtins.ValueError", "x" * 2**20),
     "raise_ours": ("remote_gym.errors.SessionLost", "another environment"),
     "surrogates": ("builtins.ValueError", "surrogate"),
@@ -44,6 +47,51 @@ def test_an_exception_in_step_arrives_and_the_session_lives_on(server, behaviour
     assert f"in _{behaviour}" in caught.value.remote_traceback
     observation, *_ = environment.step(ACTION["step"])
     assert observation["count"] == 2
+
+
+OURS_FAILING = """
+import gymnasium
+from remote_gym import {error}
+
+class Failing(gymnasium.Wrapper):
+    def close(self):
+        if {in_close}:
+            raise {error}("in close")
+
+def create_environment():
+    if not {in_close}:
+        raise {error}("in create_environment")
+    return Failing(gymnasium.make("CartPole-v1"))
+"""
+
+
+@pytest.mark.parametrize("use_thread", [False, True])
+@pytest.mark.parametrize("error", ["ConfigError", "SessionLost", "ServerFull", "ConnectionLost", "EncodingError"])
+def test_an_error_of_ours_that_creating_an_environment_raises_is_the_environments(tmp_path, error, use_thread):
+    (tmp_path / f"creating_{error}.py").write_text(OURS_FAILING.format(error=error, in_close=False))
+    with loopback_server(None, client_entrypoints=tmp_path, use_thread=use_thread) as server:
+        with pytest.raises(RemoteEnvironmentError) as caught:
+            server.environment(remote_args={"entrypoint": f"creating_{error}.py"})
+        assert caught.value.remote_type == f"remote_gym.errors.{error}"
+        assert caught.value.remote_message == "in create_environment"
+        assert "in create_environment" in caught.value.remote_traceback
+        assert server.server.session_count == 0
+
+
+@pytest.mark.parametrize("use_thread", [False, True])
+def test_an_error_of_ours_that_closing_an_environment_raises_is_the_environments(tmp_path, use_thread):
+    (tmp_path / "closing.py").write_text(OURS_FAILING.format(error="SessionLost", in_close=True))
+    with loopback_server(None, client_entrypoints=tmp_path, use_thread=use_thread, secure=False) as server:
+        with channel_to(server) as channel:
+            session = RawSession.open(channel, entrypoint="closing.py")
+            interact = channel.stream_stream(method("Interact"))
+            close = pb.Request(sequence=1, close=pb.CloseRequest()).SerializeToString()
+            call = interact(iter([close]), metadata=session.metadata, timeout=20.0)
+            answer = pb.Response.FromString(next(call))
+        assert answer.sequence == 1
+        assert answer.error.kind == pb.ErrorDetail.ENVIRONMENT
+        assert (answer.error.remote_type, answer.error.remote_message) == ("remote_gym.errors.SessionLost", "in close")
+        wait_until(lambda: server.server.session_count == 0)
 
 
 @pytest.mark.parametrize("behaviour", ["raise", "system_exit"])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
 import remote_gym
 from environments import ACTION
-from remote_gym import ConfigError, RemoteEnvironment, RemoteEnvironmentError
-from remote_gym.testing import find_difference
+from remote_gym import ConfigError, DeadlineExceeded, RemoteEnvironment, RemoteEnvironmentError
+from remote_gym.testing import find_difference, loopback_server
 from waiting import wait_until
 
 
@@ -166,6 +168,95 @@ def test_gym_make_makes_one(server):
         assert isinstance(environment.unwrapped, RemoteEnvironment)
     finally:
         environment.close()
+
+
+def test_the_spec_is_the_servers_but_for_what_makes_it():
+    with loopback_server("FrozenLake-v1", use_thread=True) as server:
+        arguments = {"entrypoint_kwargs": {"map_name": "4x4"}}
+        environment = server.environment(render_mode="rgb_array", frames="on_demand", remote_args=arguments)
+        spec, local = environment.spec, gym.spec("FrozenLake-v1")
+        assert spec.id == local.id == "FrozenLake-v1"
+        assert spec.reward_threshold == local.reward_threshold == 0.70
+        assert spec.max_episode_steps == local.max_episode_steps == 100
+        assert spec.nondeterministic is local.nondeterministic is False
+        assert spec.entry_point == "remote_gym:RemoteEnvironment"
+        assert spec.order_enforce is False  # the server's has the wrappers of these two
+        assert spec.disable_env_checker is True
+        assert not getattr(spec, "additional_wrappers", ())
+        assert spec.vector_entry_point is None
+        assert spec.kwargs == {
+            "url": "localhost",
+            "port": server.server.port,
+            "remote_args": arguments,
+            "client_credentials_paths": tuple(map(str, server.client_credentials_paths)),
+            "render_mode": "rgb_array",
+            "frames": "on_demand",
+        }
+        again = gym.envs.registration.EnvSpec.from_json(spec.to_json()).make()
+        assert again.unwrapped._session.id != environment._session.id
+        assert again.reset(seed=1)[0] == 0
+        again.close()
+
+
+def test_the_spec_of_an_environment_without_limits_has_none():
+    with loopback_server("Taxi-v3" if "Taxi-v3" in gym.registry else "Taxi-v4", use_thread=True) as server:
+        assert server.environment().spec.reward_threshold == 8
+    gym.register("Bare-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", nondeterministic=True)
+    try:
+        with loopback_server("Bare-v0", use_thread=True) as server:
+            spec = server.environment().spec
+            assert (spec.reward_threshold, spec.max_episode_steps, spec.nondeterministic) == (None, None, True)
+    finally:
+        del gym.registry["Bare-v0"]
+
+
+def test_an_exposed_name_reads_like_an_attribute_and_never_raises_from_hasattr(server):
+    environment = server.environment()
+    environment.reset()
+    copied = pickle.loads(pickle.dumps(environment))
+    assert hasattr(environment, "difficulty")
+    assert hasattr(environment, "add")
+    assert not hasattr(copied, "difficulty")  # it has no session yet to ask
+    environment.close()
+    assert not hasattr(environment, "difficulty")
+    with pytest.raises(AttributeError, match=r"reset"):
+        _ = environment.difficulty
+    with pytest.raises(ResetNeeded):
+        environment.call("difficulty")
+    environment.reset()
+    assert environment.difficulty == 3
+
+
+def test_an_exposed_name_cannot_be_set_from_here_and_any_other_can(server):
+    environment = server.environment()
+    for name in ("difficulty", "add"):
+        with pytest.raises(AttributeError, match=f"'{name}' is the remote environment's"):
+            setattr(environment, name, 7)
+    assert environment.difficulty == 3
+    environment.note = "mine"
+    assert environment.note == "mine"
+
+
+def test_a_pickled_copy_holds_no_frame(server):
+    environment = server.environment(render_mode="rgb_array")
+    environment.reset()
+    assert environment.latest_image is not None
+    copied = pickle.loads(pickle.dumps(environment))
+    assert copied.latest_image is None
+    assert copied.render() is None
+    copied.reset()
+    assert copied.latest_image.shape == (4, 6, 3)
+    copied.close()
+
+
+def test_a_client_does_not_wait_longer_than_its_open_timeout(obedient):
+    slow = {**obedient, "entrypoint_kwargs": {"delay": 60.0}}
+    with loopback_server(slow, close_timeout=0.3) as server:
+        before = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="opening a session"):
+            server.environment(open_timeout=0.5)
+        assert time.monotonic() - before < 5.0
+        wait_until(lambda: server.server.session_count == 0)
 
 
 def test_unknown_arguments_are_refused(server):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,13 +14,18 @@ from pathlib import Path
 import pytest
 
 from environments import ACTION
-from remote_gym.config import ServerOptions
+from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import NotPermitted, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.server import link as link_module
+from remote_gym.server import service as service_module
 from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.wire.stream import MessageSocket
+from remote_gym.wire.values import decode_value
 
 KIND = pb.ErrorDetail
 LIMIT = 2**20
@@ -290,6 +298,257 @@ def test_a_worker_that_breaks_the_rules_is_cut_off():
             assert reason in await worker.gone
             for end in theirs:
                 end.close()
+
+    run(test)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Direct connections
+
+OWNER = ""
+"""Without TLS nobody has a name."""
+
+
+async def come_directly(service: Service, session: pb.Session, token: str | None = None) -> MessageSocket:
+    """As a client does whose connection the listener has taken: say the token, and be answered."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert service.hand_over(session.direct.routing_id, theirs)
+    ours.settimeout(10.0)
+    direct = MessageSocket(ours, Limits())
+    direct.send(pb.Attach(token=token or session.token).SerializeToString())
+    answer = await asyncio.to_thread(direct.receive)
+    assert answer is not None
+    assert pb.Attached.FromString(answer).HasField("error") == (token is not None)
+    return direct
+
+
+async def ask_directly(direct: MessageSocket, data: bytes) -> pb.Response:
+    direct.send(data)
+    answer = await asyncio.to_thread(direct.receive)
+    assert answer is not None
+    return pb.Response.FromString(answer)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running_directly(clock: Callable[[], float] = lambda: 0.0, **options) -> AsyncIterator[Service]:
+    async with running(clock, **options) as service:
+        service.direct = pb.DirectAddress(port=1)
+        yield service
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_direct_connection_goes_on_with_the_sessions_numbers_and_holds_its_lease(processes):
+    async def test() -> None:
+        clock = Clock()
+        async with running_directly(clock, processes=processes, lease=60.0) as service:
+            session = await open_session(service, OWNER)
+            await service.ask(session.id, session.token, OWNER, reset(1))
+            direct = await come_directly(service, session)
+            assert (await ask_directly(direct, step(2))).HasField("step")
+            assert (await ask_directly(direct, step(2))).sequence == 2
+            clock.now = 100.0
+            service.expire()
+            assert len(service) == 1
+            direct.close()
+            await until(lambda: not service._open[session.id].direct)
+            clock.now = 159.9
+            service.expire()
+            assert len(service) == 1
+            clock.now = 160.0
+            service.expire()
+            assert len(service) == 0
+
+    run(test)
+
+
+def test_the_newest_connection_of_either_kind_cuts_off_the_others():
+    async def test() -> None:
+        cut: list[str] = []
+        async with running_directly() as service:
+            session = await open_session(service, OWNER)
+            attachment = service.attach(session.id, session.token, OWNER, lambda reason: cut.append(str(reason)))
+            await attachment.ask(reset(1))
+            direct = await come_directly(service, session)
+            await until(lambda: cut)
+            assert "a newer connection" in cut[0]
+            assert error_kind(await attachment.ask(step(2))) == KIND.OUT_OF_SEQUENCE
+            attachment.detach()
+            assert (await ask_directly(direct, step(2))).HasField("step")
+            newest = service.attach(session.id, session.token, OWNER, lambda reason: None)
+            assert await asyncio.to_thread(direct.receive) is None
+            assert pb.Response.FromString(await newest.ask(step(3))).HasField("step")
+            direct.close()
+
+    run(test)
+
+
+def test_a_direct_connection_with_a_wrong_token_changes_nothing():
+    async def test() -> None:
+        async with running_directly() as service:
+            session = await open_session(service, OWNER)
+            attachment = service.attach(session.id, session.token, OWNER, lambda reason: None)
+            (await come_directly(service, session, token="x")).close()
+            assert pb.Response.FromString(await attachment.ask(reset(1))).HasField("reset")
+            assert not service._open[session.id].direct
+
+    run(test)
+
+
+def test_nobody_is_handed_to_a_session_that_is_not_there():
+    async def test() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            async with running_directly() as service:
+                session = await open_session(service, OWNER)
+                assert not service.hand_over(bytes(16), theirs)
+                await service.close_session(session.id, session.token, OWNER)
+                assert not service.hand_over(session.direct.routing_id, theirs)
+
+    run(test)
+
+
+def test_workers_poll_only_while_each_has_a_core_and_the_clients_another(monkeypatch):
+    monkeypatch.setattr(service_module, "core_count", lambda: 3)
+
+    async def test() -> None:
+        async with running_directly(poll_us=70) as service:
+            sessions = [await open_session(service, OWNER) for _ in range(3)]
+            told: dict[str, list[int]] = {session.id: [] for session in sessions}
+            for session in sessions:
+                monkeypatch.setattr(service._open[session.id].worker, "set_polling", told[session.id].append)
+            directs = []
+            for session in sessions:
+                directs.append(await come_directly(service, session))
+                await until(lambda session=session: service._open[session.id].direct)
+            first, second, third = (told[session.id] for session in sessions)
+            assert (first[-1], second[-1], third) == (0, 0, [0, 0])
+            assert (first[:3], second[:2]) == ([70, 70, 70], [70, 70])
+            directs.pop().close()
+            await until(lambda: not service._open[sessions[2].id].direct)
+            assert (first[-1], second[-1]) == (70, 70)
+            for direct in directs:
+                direct.close()
+
+    run(test)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Ends
+
+
+def test_a_session_is_closed_in_whatever_state_it_is_and_answered_when_it_is_gone():
+    async def test() -> None:
+        async with running(processes=True, close_timeout=0.2, max_sessions=1) as service:
+            session = await open_session(service)
+            cut: list[str] = []
+            attachment = service.attach(session.id, session.token, "alice", lambda reason: cut.append(str(reason)))
+            await attachment.ask(reset(1))
+            hung = asyncio.ensure_future(attachment.ask(step(2, "hang")))
+            await asyncio.sleep(0.05)
+            assert error_kind(await service.close_session(session.id, "x", "alice")) == KIND.NOT_PERMITTED
+            assert not cut
+            closed = await service.close_session(session.id, session.token, "alice")
+            assert pb.Response.FromString(closed).HasField("close")
+            assert "its client closed it" in cut[0]
+            assert error_kind(await hung) == KIND.SESSION_LOST
+            await open_session(service)  # in its place
+            assert error_kind(await service.close_session(session.id, session.token, "alice")) == KIND.SESSION_LOST
+
+    run(test)
+
+
+def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch):
+    monkeypatch.setattr(link_module, "KILL_TIMEOUT", 0.1)
+
+    async def test() -> None:
+        async with running(close_timeout=0.1, max_sessions=1) as service:
+            session = await open_session(service)
+            await service.ask(session.id, session.token, "alice", reset(1))
+            slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "slow")))
+            await asyncio.sleep(0.05)
+            await service.close_session(session.id, session.token, "alice")
+            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+            assert (await service.open(request, "alice")).error.kind == KIND.SERVER_FULL
+            await slow
+            while (await service.open(request, "alice")).HasField("error"):
+                await asyncio.sleep(0.02)
+
+    run(test)
+
+
+def test_who_asks_while_a_worker_is_ending_hears_how_it_ended():
+    async def test() -> None:
+        async with running(processes=True) as service:
+            session = await open_session(service)
+            answer = pb.Response.FromString(await service.ask(session.id, session.token, "alice", reset(1)))
+            pid = decode_value(answer.reset.info, Limits())["pid"]
+            os.kill(pid, signal.SIGKILL)
+            worker = service._open[session.id].worker
+            await until(lambda: worker.ending)
+            assert not worker.gone.done()
+            told = await service.spaces(session.id, session.token, "alice")
+            assert told.error.kind == KIND.SESSION_LOST
+            assert "SIGKILL" in told.error.message
+
+    run(test)
+
+
+def test_a_draining_service_opens_nothing_and_waits_for_what_is_open():
+    async def test() -> None:
+        async with running(time.monotonic) as service:
+            session = await open_session(service)
+            draining = asyncio.ensure_future(service.drain(20.0))
+            await asyncio.sleep(0)
+            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            assert response.error.kind == KIND.SERVER_FULL
+            assert "stopping" in response.error.message
+            await service.ask(session.id, session.token, "alice", reset(1))
+            assert not draining.done()
+            await service.close_session(session.id, session.token, "alice")
+            await asyncio.wait_for(draining, 5.0)
+
+    run(test)
+
+
+def test_draining_waits_no_longer_than_its_grace():
+    async def test() -> None:
+        async with running(time.monotonic) as service:
+            await open_session(service)
+            before = time.monotonic()
+            await service.drain(0.2)
+            assert 0.2 <= time.monotonic() - before < 2.0
+            assert len(service) == 1
+
+    run(test)
+
+
+def test_workers_are_told_the_servers_files():
+    files = worker_pb2.TlsPaths(certificate="c", private_key="k", ca="a")
+    asked: list[worker_pb2.Launch] = []
+
+    class Listener(Worker):
+        async def ask(self, data: bytes) -> bytes:
+            asked.append(worker_pb2.Launch.FromString(data))
+            raise SessionLost("enough")
+
+        async def close(self, timeout: float) -> None:
+            self.exited.set_result("closed")
+
+    async def launch(session: str) -> Worker:
+        return Listener(session, lambda: None, LIMIT)
+
+    async def test() -> None:
+        async with running(launch=launch) as service:
+            service.tls = files
+            await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+        assert asked[0].tls == files
+        assert (asked[0].owner, asked[0].env_id) == ("alice", 0)
 
     run(test)
 

@@ -70,6 +70,7 @@ class DirectConnection:
         # On one machine both ends share the cores, and the worker knows how many others there are.
         self._poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
         self._socket = DirectSocket(sock, limits)
+        self._asking = self._closed = False
 
     def ask(self, data: bytes, timeout: float) -> bytes | memoryview:
         """Send one message and wait for the one that answers it. After an error the connection is of no more use.
@@ -79,11 +80,18 @@ class DirectConnection:
             ConnectionLost: If the connection ended.
         """
         deadline = time.monotonic() + timeout
+        self._asking = True
         try:
+            if self._closed:
+                raise ConnectionLost(f"the direct connection to {self._where} is closed")
             self._socket.send(data, deadline)
             answer = self._socket.receive(deadline, self._poll_seconds)
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"no answer from {self._where} within {timeout:.3g} s") from error
+        finally:
+            self._asking = False
+            if self._closed:
+                self._socket.close()
         if answer is None:
             raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
         return answer
@@ -93,8 +101,15 @@ class DirectConnection:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Detach. The session lives on for its lease."""
-        self._socket.close()
+        """Detach. The session lives on for its lease.
+
+        While another thread asks, or this one was interrupted by a signal as it did, that ends by `ConnectionLost`. It
+        also releases the descriptor, whose number could be another file's by then if this did.
+        """
+        self._closed = True
+        self._socket.shut_down()
+        if not self._asking:
+            self._socket.close()
 
 
 def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:

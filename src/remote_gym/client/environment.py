@@ -12,7 +12,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
-from remote_gym.address import is_loopback
+from remote_gym.address import grpc_address, is_loopback, is_unix
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
@@ -83,6 +83,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         frames: Literal["step", "on_demand"] = "step",
         **options: Any,
     ) -> None:
+        grpc_address(url, port)  # says so, if they are none
+        if port == 0 and not is_unix(url):
+            raise ConfigError("port is 0; use the server's, an integer from 1 to 65535")
         if frames not in ("step", "on_demand"):
             raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
         if remote_args is not None and not isinstance(remote_args, Mapping):

@@ -66,6 +66,7 @@ class ClientSession:
         self._interaction: Interaction | DirectConnection | None = None
         self._prefers_direct = options.connection != "grpc"
         self._closed = False
+        self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
         self.packed: memoryview | None = None
         """The large observation that the newest response lacks, if it does."""
@@ -147,10 +148,10 @@ class ClientSession:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
-        is_open, self.lost = not self.lost, True
+        self.lost = True
         self._detach()
         try:
-            if is_open:
+            if self._to_be_closed:
                 self._connection.close_session(self._session.id, self._session.token, self._options.close_timeout)
         except RemoteGymError as error:
             logger.warning("session %s: closing: %s", self.id, error)
@@ -189,9 +190,11 @@ class ClientSession:
         except DeadlineExceeded:
             self._detach()
             raise
-        except Exception:
+        except Exception as error:
             # What could not be read, or was refused as a whole, would be again.
             self.lost = True
+            if not self._closed:  # else that is what ended it
+                self._to_be_closed = isinstance(error, EncodingError)
             self._detach()
             raise
         except BaseException:  # Ctrl-C: the answer that is still to come is the next request's to wait for
@@ -205,21 +208,21 @@ class ClientSession:
         try:
             return self._exchange_once(data, deadline)
         except (ConnectError, ConnectionLost) as error:
-            lost = ConnectionLost(str(error))
+            lost: TransportError = error
         give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
         while not self.lost:
             logger.warning("session %s: %s; trying to resume", self.id, lost)
             self._detach()
             try:
                 self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
-                give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
                 return self._exchange_once(data, deadline)
-            except (ConnectError, ConnectionLost) as error:
-                if time.monotonic() >= deadline:
-                    raise DeadlineExceeded(f"{lost}; it was not made again before the deadline: {error}") from error
-                if time.monotonic() + pause > give_up:
+            except ConnectionLost as error:  # it was made again, and broke again
+                lost, give_up = error, self._give_up_at(deadline)
+            except ConnectError as error:
+                if give_up < min(deadline, time.monotonic() + pause):
                     raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
-                lost = ConnectionLost(str(error))
+            if time.monotonic() + pause >= deadline:
+                raise DeadlineExceeded(f"{lost}; it was not made again before the deadline") from lost
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         raise SessionLost(f"session {self.id} was closed")

@@ -142,7 +142,11 @@ class RemoteEnvironmentServer:
         bound = await self._grpc.start(self.url, port, credentials)
         self._direct = DirectListener(self._service.hand_over)
         if self.options.direct and hasattr(socket, "send_fds"):
-            self._direct.start(self.url, self.options.direct_port)
+            try:
+                self._direct.start(self.url, self.options.direct_port)
+            except BaseException:
+                await self._grpc.stop()
+                raise
             self._service.direct = pb.DirectAddress(
                 port=self._direct.port, path=self._direct.path, tls=files is not None
             )
@@ -218,6 +222,7 @@ def create_remote_environment_server(
         ConfigError: If an argument, an option, or a certificate file cannot work, or the port is in use.
     """
     chosen = ServerOptions(use_thread=use_thread, **options)
+    grpc_address(url, port)  # says so, if they are none
     if default_args is None and not chosen.environments and chosen.client_entrypoints is None:
         raise ConfigError("default_args is None, and there are no named environments; give one of them")
     if default_args is not None:

@@ -192,7 +192,10 @@ class Worker:
         self._drop()
 
     def _hear(self) -> None:
-        heard = hear(self._handover)
+        try:
+            heard = hear(self._handover)
+        except OSError:  # the server closed it with something of ours unread
+            heard = None
         if heard is None:
             self._poll.unregister(self._handover)
             return

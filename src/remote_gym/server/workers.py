@@ -9,13 +9,15 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from remote_gym.errors import ConfigError, ServerFull, SessionLost
+from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.server.launcher import RECORD, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
 
@@ -25,6 +27,8 @@ _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gy
 
 
 LAUNCHES_AT_ONCE = 8
+COMPLAINTS_BYTES = 64 * 1024
+"""What is read of a failed launcher's stderr, at most."""
 
 Launch = Callable[[str], Awaitable[Worker]]
 """Starts a worker for the session of that id."""
@@ -44,12 +48,15 @@ class ProcessWorkers:
         self._interpreter = interpreter
         self._message_bytes = message_bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: IO[bytes] | None = None  # what the launcher writes to stderr
         self._ended: list[subprocess.Popen[bytes]] = []  # to be reaped
         self._control: socket.socket | None = None
         self._received = b""
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()  # records and their descriptors, which are ours
         self._workers: dict[int, Worker] = {}
         self._starting: dict[int, asyncio.Future[None]] = {}
+        # Weakly: the event loop keeps each for as long as there is something to read.
+        self._outputs: weakref.WeakSet[asyncio.ReadTransport] = weakref.WeakSet()
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._last_number = 0
 
@@ -57,15 +64,17 @@ class ProcessWorkers:
         """Start one.
 
         Raises:
-            SessionLost: If the launcher does not start.
-            ServerFull: If the system gives no more descriptors.
+            ConfigError: If the interpreter cannot be started.
+            ServerFull: If the system gives no more descriptors or processes.
         """
         # A few at a time: each holds descriptors until the launcher, which forks one by one, has taken them.
         async with self._launching:
-            if self._control is None:
-                self._start()
             try:
+                if self._control is None:
+                    self._start()
                 return await self._launch(session)
+            except (FileNotFoundError, PermissionError) as error:
+                raise ConfigError(f"ServerOptions.interpreter {self._interpreter!r} does not start: {error}") from error
             except OSError as error:
                 raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
 
@@ -86,7 +95,8 @@ class ProcessWorkers:
             finally:
                 del self._starting[number]
             output = os.fdopen(os.dup(log_reader.fileno()), "rb", buffering=0)
-            await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), output)
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), output)
+            self._outputs.add(transport)
             await worker.connect(*(sock.dup() for sock in ours))
         return worker
 
@@ -94,30 +104,37 @@ class ProcessWorkers:
         """End the launcher, which ends the workers that are left."""
         if self._process is not None:
             self._ended.append(self._process)
-        self._disconnect()
+        self._disconnect("the server is stopping")
         # Not in a thread of an executor: a server may be stopped while the interpreter ends, which starts none.
         while any(process.poll() is None for process in self._ended):
             await asyncio.sleep(0.01)
+        # One may be paused, and so not have noticed its end.
+        for output in list(self._outputs):
+            output.close()
+        await asyncio.sleep(0)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        import fcntl  # here, since the systems without it can have workers in threads
+
         # With an interpreter of its own a worker finds modules in that one's own places, else where we do.
         path = [] if self._interpreter else [entry or str(Path.cwd()) for entry in sys.path]
-        try:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            # Beyond 0 to 2, which a server without standard streams, such as a daemon, has to give away.
+            passed = stack.enter_context(socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)))
+            # Not a pipe: nobody reads it, unless the launcher fails.
+            complaints = stack.enter_context(tempfile.TemporaryFile())
             self._process = subprocess.Popen(
-                [self._interpreter or sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *path],
-                pass_fds=[theirs.fileno()],
+                [self._interpreter or sys.executable, "-c", _BOOTSTRAP, str(passed.fileno()), *path],
+                pass_fds=[passed.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
                 start_new_session=True,  # Ctrl-C at a terminal is for the server, which then stops its workers
             )
-        except OSError as error:
-            ours.close()
-            raise SessionLost(f"cannot start a launcher for workers: {error}") from error
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._control = ours
-        asyncio.get_running_loop().add_reader(ours, self._listen)
+            self._control, self._complaints = ours.dup(), os.fdopen(os.dup(complaints.fileno()), "rb")
+        self._control.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._control, self._listen)
 
     def _send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
         """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full."""
@@ -165,13 +182,18 @@ class ProcessWorkers:
 
     def _give_up(self, reason: str) -> None:
         """The launcher cannot be used any more; the next launch starts another."""
-        logger.error("%s; its workers end with it", reason)
-        if self._process is not None:
-            self._process.kill()
-            self._ended.append(self._process)
-        self._disconnect()
+        assert self._process is not None
+        assert self._complaints is not None
+        self._process.kill()
+        self._ended.append(self._process)
+        self._complaints.seek(0)
+        said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
+        logger.error("%s; its workers end with it\n%s", reason, said)
+        launcher = f"the launcher ({self._interpreter or sys.executable})"
+        why = f"{launcher} failed: {said.splitlines()[-1]}" if said else f"{launcher} was killed"
+        self._disconnect(f"its worker ended with the launcher: {why}")
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, reason: str) -> None:
         if self._control is None:
             return
         loop = asyncio.get_running_loop()
@@ -180,10 +202,12 @@ class ProcessWorkers:
         while self._outgoing:
             self._drop_first()
         self._control.close()
-        self._control = self._process = None
+        if self._complaints is not None:
+            self._complaints.close()
+        self._control = self._process = self._complaints = None
         self._received = b""
         for worker in self._workers.values():
-            worker.set_exited("its worker was killed with the launcher")
+            worker.set_exited(reason)
         self._workers.clear()
 
 

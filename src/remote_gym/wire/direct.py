@@ -6,6 +6,7 @@ sleeps: waking a process costs more than all the rest of a step.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -119,6 +120,12 @@ class DirectSocket:
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
         return self._socket.fileno()
+
+    def shut_down(self) -> None:
+        """End the connection, and wake whoever waits for it."""
+        # Not ssl.SSLSocket's own, which would leave the other thread to read what is encrypted.
+        with contextlib.suppress(OSError):  # as it has when the other end was faster
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket."""

@@ -1,0 +1,354 @@
+"""The client's side of a session, against a connection that does as a script says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from remote_gym.client import session as session_module
+from remote_gym.client.session import ClientSession
+from remote_gym.config import ClientOptions, Limits
+from remote_gym.errors import (
+    ConnectError,
+    ConnectionLost,
+    DeadlineExceeded,
+    EncodingError,
+    NotPermitted,
+    OutOfSequence,
+    RemoteEnvironmentError,
+    RemoteGymError,
+    ServerFull,
+    SessionLost,
+)
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.status import encode_error
+
+Answer = Callable[[pb.Request], pb.Response]
+
+
+def stepped(request: pb.Request) -> pb.Response:
+    return pb.Response(sequence=request.sequence, step=pb.Transition(reward_float=1.0))
+
+
+def failing(error: Exception) -> Answer:
+    def answer(request: pb.Request) -> pb.Response:
+        raise error
+
+    return answer
+
+
+def refusing(error: RemoteGymError, sequence: int | None = None) -> Answer:
+    """An error for the session as a whole where `sequence` is 0, else for the request."""
+
+    def answer(request: pb.Request) -> pb.Response:
+        return pb.Response(sequence=request.sequence if sequence is None else sequence, error=encode_error(error))
+
+    return answer
+
+
+def late(request: pb.Request) -> pb.Response:
+    time.sleep(0.05)
+    raise DeadlineExceeded("no answer")
+
+
+BREAK = failing(ConnectionLost("the line broke"))
+
+
+class Interaction:
+    """What the connection attached: hands each request to the next answer of the script."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.closed = False
+
+    def ask(self, data: bytes, timeout: float) -> bytes:
+        assert not self.closed
+        request = pb.Request.FromString(data)
+        self._connection.asked.append(request.sequence)
+        return self._connection.answers.pop(0)(request).SerializeToString()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Connection:
+    """Stands in for `GrpcConnection`.
+
+    Attributes:
+        asked: Numbers of the requests that came, in order.
+        events: What else was asked of it.
+    """
+
+    address = "nowhere:1"
+
+    def __init__(self, *answers: Answer, opened: pb.OpenResponse | None = None) -> None:
+        self.answers = list(answers)
+        self.opened = opened or pb.OpenResponse(session=pb.Session(id="s", token="t"))
+        self.asked: list[int] = []
+        self.events: list[str] = []
+        self.reaching: list[Exception] = []
+        self.direct: list[object] = []
+        self.interactions: list[Interaction] = []
+
+    def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
+        return self.opened
+
+    def reach(self, session_id: str, token: str, timeout: float) -> None:
+        self.events.append("reach")
+        if self.reaching:
+            raise self.reaching.pop(0)
+
+    def attach(self, session_id: str, token: str) -> Interaction:
+        self.events.append("attach")
+        self.interactions.append(Interaction(self))
+        return self.interactions[-1]
+
+    def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> Interaction:
+        self.events.append("attach directly")
+        if self.direct:
+            raise self.direct.pop(0)
+        return Interaction(self)
+
+    def close_session(self, session_id: str, token: str, timeout: float) -> None:
+        self.events.append("close session")
+
+    def close(self) -> None:
+        self.events.append("close")
+
+
+@pytest.fixture(autouse=True)
+def _in_no_hurry(monkeypatch):
+    monkeypatch.setattr(session_module, "FIRST_PAUSE", 0.001)
+
+
+def begin(connection: Connection, /, **options) -> ClientSession:
+    return ClientSession(connection, pb.OpenRequest(), ClientOptions(**options))
+
+
+def ask(session: ClientSession, timeout: float = 5.0) -> pb.Response:
+    return session.ask(pb.Request(step=pb.StepRequest()), timeout)
+
+
+def test_requests_are_numbered_from_one_and_share_a_connection():
+    connection = Connection(stepped, stepped, stepped)
+    session = begin(connection)
+    for _ in range(3):
+        ask(session)
+    assert connection.asked == [1, 2, 3]
+    assert connection.events == ["attach"]
+
+
+def test_what_the_server_does_not_open_is_told_and_the_connection_closed():
+    connection = Connection(opened=pb.OpenResponse(error=encode_error(ServerFull("full"))))
+    with pytest.raises(ServerFull, match="full"):
+        begin(connection)
+    assert connection.events == ["close"]
+
+
+def test_a_direct_connection_that_is_insisted_on_and_not_offered():
+    connection = Connection()
+    with pytest.raises(ConnectError, match="nowhere:1 offers no direct"):
+        begin(connection, connection="direct")
+    assert connection.events[-1] == "close"
+
+
+@pytest.mark.parametrize("breaks", [1, 2, 5])
+def test_a_step_goes_on_under_its_number_however_often_the_connection_breaks(breaks):
+    connection = Connection(stepped, *[BREAK] * breaks, stepped, stepped)
+    session = begin(connection)
+    for _ in range(3):
+        ask(session)
+    assert connection.asked == [1] + [2] * (breaks + 1) + [3]
+    assert [interaction.closed for interaction in connection.interactions] == [True] * breaks + [False]
+    assert not session.lost
+
+
+def test_a_connection_that_cannot_be_made_again_gives_the_session_up():
+    connection = Connection(stepped, BREAK)
+    connection.reaching = [ConnectError("nobody there")] * 1000
+    session = begin(connection, connect_timeout=0.1)
+    ask(session)
+    with pytest.raises(ConnectionLost, match=r"the line broke; it could not be made again: nobody there"):
+        ask(session)
+    assert session.lost
+    with pytest.raises(SessionLost, match="reset opens"):
+        ask(session)
+    session.close()
+    assert "close session" not in connection.events  # nobody there
+
+
+def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again():
+    connection = Connection(BREAK, slow_break, slow_break, stepped)
+    session = begin(connection, connect_timeout=0.15)
+    ask(session)  # in all more than the timeout
+    assert connection.asked == [1] * 4
+
+
+def slow_break(request: pb.Request) -> pb.Response:
+    time.sleep(0.1)
+    raise ConnectionLost("the line broke")
+
+
+def test_a_break_close_to_the_deadline_is_the_deadlines_and_not_the_sessions_end():
+    connection = Connection(stepped, BREAK, stepped, stepped)
+    connection.reaching = [ConnectError("not yet")] * 30
+    session = begin(connection, connect_timeout=10.0)
+    ask(session)
+
+    def unreachable(session_id: str, token: str, timeout: float) -> None:
+        time.sleep(timeout)
+        raise ConnectError("not yet")
+
+    reach, connection.reach = connection.reach, unreachable
+    with pytest.raises(DeadlineExceeded, match="the line broke"):
+        ask(session, timeout=0.1)
+    assert not session.lost
+    assert session.is_behind
+    connection.reach = reach
+    ask(session)
+    assert connection.asked == [1, 2, 2, 3]
+
+
+def test_a_missed_answer_is_waited_for_before_the_next_request():
+    connection = Connection(stepped, late, stepped, stepped)
+    session = begin(connection)
+    ask(session)
+    with pytest.raises(DeadlineExceeded):
+        ask(session)
+    assert session.is_behind
+    assert connection.interactions[0].closed  # on which the missed answer may yet come
+    ask(session)
+    assert connection.asked == [1, 2, 2, 3]
+    assert not session.is_behind
+
+
+def test_catching_up_drops_what_was_missed_and_asks_nothing_new():
+    connection = Connection(late, stepped, stepped)
+    session = begin(connection)
+    with pytest.raises(DeadlineExceeded):
+        ask(session)
+    session.catch_up(5.0)
+    session.catch_up(5.0)
+    assert connection.asked == [1, 1]
+    ask(session)
+    assert connection.asked == [1, 1, 2]
+
+
+def test_an_interrupted_request_is_finished_first():
+    connection = Connection(stepped, failing(KeyboardInterrupt()), stepped, stepped)
+    session = begin(connection)
+    ask(session)
+    with pytest.raises(KeyboardInterrupt):
+        ask(session)
+    ask(session)
+    assert connection.asked == [1, 2, 2, 3]
+
+
+def test_an_error_of_a_request_uses_up_its_number_and_the_session_lives_on():
+    connection = Connection(refusing(RemoteEnvironmentError("KeyError", "x")), stepped)
+    session = begin(connection)
+    with pytest.raises(RemoteEnvironmentError):
+        ask(session)
+    ask(session)
+    assert connection.asked == [1, 2]
+
+
+@pytest.mark.parametrize("error", [SessionLost("gone"), NotPermitted("not yours"), OutOfSequence("taken over")])
+def test_an_error_of_the_session_as_a_whole_ends_it(error):
+    connection = Connection(refusing(error, sequence=0))
+    session = begin(connection)
+    with pytest.raises(type(error), match=str(error)):
+        ask(session)
+    assert session.lost
+    session.close()
+    assert "close session" not in connection.events
+
+
+def test_an_answer_to_another_request_is_an_error_and_the_server_is_told_to_close():
+    connection = Connection(lambda request: pb.Response(sequence=7))
+    session = begin(connection)
+    with pytest.raises(EncodingError, match="response 7 came to request 1"):
+        ask(session)
+    assert session.lost
+    session.close()
+    assert connection.events[-2:] == ["close session", "close"]
+
+
+def test_a_request_over_the_limit_uses_up_no_number():
+    connection = Connection(stepped)
+    session = begin(connection, limits=Limits(message_bytes=100))
+    with pytest.raises(EncodingError, match="100"):
+        session.ask(pb.Request(step=pb.StepRequest(packed=bytes(200))), 5.0)
+    ask(session)
+    assert connection.asked == [1]
+
+
+def test_a_thread_whose_turn_does_not_come_hears_that_the_session_is_busy():
+    entered, release = threading.Event(), threading.Event()
+
+    def wait(request: pb.Request) -> pb.Response:
+        entered.set()
+        release.wait(10.0)
+        return stepped(request)
+
+    connection = Connection(wait, stepped)
+    session = begin(connection)
+    thread = threading.Thread(target=ask, args=(session,))
+    thread.start()
+    entered.wait(10.0)
+    with pytest.raises(DeadlineExceeded, match="busy with another thread"):
+        ask(session, timeout=0.05)
+    release.set()
+    thread.join(10.0)
+    assert not session.lost
+    ask(session)
+    assert connection.asked == [1, 2]
+
+
+def test_closing_twice_closes_once_and_what_is_asked_then_is_lost():
+    connection = Connection(stepped)
+    session = begin(connection)
+    ask(session)
+    session.close()
+    session.close()
+    assert connection.events == ["attach", "close session", "close"]
+    with pytest.raises(SessionLost):
+        ask(session)
+
+
+def test_a_session_closed_while_its_connection_is_made_again_stays_closed():
+    connection = Connection(BREAK)
+    session = begin(connection)
+
+    def close(session_id: str, token: str, timeout: float) -> None:
+        session.close()
+        raise ConnectionLost("the channel is closed")
+
+    connection.reach = close
+    with pytest.raises(SessionLost, match="was closed"):
+        ask(session)
+    assert connection.events.count("close session") == 1
+
+
+def test_a_direct_connection_that_cannot_be_had_is_tried_once_and_grpc_used_from_then_on(caplog):
+    offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
+    connection = Connection(stepped, BREAK, stepped, opened=offered)
+    connection.direct = [ConnectError("a firewall")]
+    session = begin(connection)
+    ask(session)
+    ask(session)
+    assert connection.events == ["attach directly", "attach", "reach", "attach"]
+    assert caplog.text.count("goes on over gRPC") == 1
+
+
+def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
+    offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
+    connection = Connection(opened=offered)
+    connection.direct = [ConnectError("a firewall")] * 1000
+    session = begin(connection, connection="direct", connect_timeout=0.05)
+    with pytest.raises(ConnectionLost, match="a firewall"):
+        ask(session)
+    assert "attach" not in connection.events

@@ -1,0 +1,167 @@
+"""Environments can be closed, left and interrupted at any time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from environments import ACTION
+from remote_gym import DeadlineExceeded, RemoteEnvironment, SessionError
+from remote_gym.testing import LoopbackServer, loopback_server
+from waiting import wait_until
+
+
+@pytest.fixture(params=["direct", "grpc"])
+def process_server(obedient, request) -> Iterator[LoopbackServer]:
+    """One that is quick to kill what hangs."""
+    with loopback_server(obedient, close_timeout=0.3) as running:
+        running.client_arguments["connection"] = request.param
+        yield running
+
+
+@contextmanager
+def signalled_after(seconds: float, handler) -> Iterator[None]:
+    """A signal arrives at this thread during the block, as it would from the outside."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_close_in_a_signal_handler_ends_a_hung_step_within_seconds(process_server):
+    environment = process_server.environment(close_timeout=2.0)
+    environment.reset()
+
+    def close(*_) -> None:
+        environment.close()
+
+    before = time.monotonic()
+    with signalled_after(0.3, close), pytest.raises(SessionError):
+        environment.step(ACTION["hang"])
+    assert time.monotonic() - before < 5.0
+    wait_until(lambda: process_server.server.session_count == 0)
+
+
+def test_close_in_another_thread_ends_a_hung_step_within_seconds(process_server):
+    environment = process_server.environment(close_timeout=2.0)
+    environment.reset()
+    raised = []
+    threads = [threading.Thread(target=step_and_note, args=(environment, raised)) for _ in range(3)]
+    for thread in threads:  # one of which hangs, and the others wait for their turn
+        thread.start()
+    wait_until(lambda: environment._session.is_behind)
+    time.sleep(0.2)  # so that it is asking, and not about to
+    before = time.monotonic()
+    environment.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert time.monotonic() - before < 5.0
+    assert [isinstance(error, SessionError) for error in raised] == [True] * 3, raised
+    assert process_server.server.session_count == 0
+
+
+def step_and_note(environment: RemoteEnvironment, raised: list[BaseException]) -> None:
+    try:
+        environment.step(ACTION["hang"])
+    except BaseException as error:  # noqa: BLE001
+        raised.append(error)
+
+
+def test_after_an_interrupted_step_the_next_waits_for_it_and_numbers_stay_in_sequence(server):
+    environment = server.environment()
+    environment.reset()
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    with signalled_after(0.3, interrupt), pytest.raises(KeyboardInterrupt):
+        environment.step(ACTION["slow"])
+    assert environment._session.is_behind
+    for count in (2, 3):
+        assert environment.step(ACTION["step"])[0]["count"] == count
+    observation, _ = environment.reset()
+    assert observation["count"] == 0
+
+
+def test_reset_leaves_an_environment_that_hangs_for_a_new_one(process_server):
+    environment = process_server.environment(step_timeout=0.3, close_timeout=1.0)
+    _, info = environment.reset()
+    with pytest.raises(DeadlineExceeded):
+        environment.step(ACTION["hang"])
+    before = time.monotonic()
+    _, new = environment.reset()
+    assert time.monotonic() - before < 5.0
+    assert new["pid"] != info["pid"]
+    assert environment.step(ACTION["step"])[0]["count"] == 1
+
+
+def test_reset_waits_for_an_environment_that_is_merely_slow(process_server):
+    environment = process_server.environment(step_timeout=0.3, close_timeout=10.0)
+    _, info = environment.reset()
+    with pytest.raises(DeadlineExceeded):
+        environment.step(ACTION["slow"])
+    assert environment.reset()[1]["pid"] == info["pid"]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+def test_dropped_environments_leave_no_thread_behind(obedient, connection):
+    with loopback_server(obedient) as server:
+        arguments = (server.server.url, server.server.port, None, server.client_credentials_paths)
+        play_and_drop(arguments, connection)
+        before = set(threading.enumerate())
+        for _ in range(5):
+            play_and_drop(arguments, connection)
+        gc.collect()
+        wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def play_and_drop(arguments, connection: str) -> None:
+    environment = RemoteEnvironment(*arguments, connection=connection)
+    environment.reset()
+    environment.step(ACTION["step"])
+
+
+TRAINER = """
+import os, signal, sys
+from remote_gym import RemoteEnvironment
+environment = RemoteEnvironment("localhost", int(sys.argv[1]), connection=sys.argv[2])
+environment.reset()
+print("ready", flush=True)
+{}
+"""
+ENDS = {
+    "by its end": "",
+    "by an exception": "raise RuntimeError('oops')",
+    "by Ctrl-C": "while True: environment.step(0)",
+    "by Ctrl-C in a hung step": f"environment.step({ACTION['hang']})",
+}
+
+
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, how, connection):
+    with loopback_server(obedient, secure=False, close_timeout=0.5) as server:
+        script = textwrap.dedent(TRAINER).format(ENDS[how])
+        command = [sys.executable, "-c", script, str(server.server.port), connection]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            if "Ctrl-C" in how:
+                time.sleep(0.3)  # into its steps
+                os.kill(process.pid, signal.SIGINT)
+            process.communicate(timeout=10.0)
+        wait_until(lambda: server.server.session_count == 0, timeout=5.0)

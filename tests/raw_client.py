@@ -1,0 +1,72 @@
+"""A client made of gRPC and the messages alone, for what `RemoteEnvironment` would not do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from environments import ACTION
+from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.testing import LoopbackServer
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+
+def method(name: str) -> str:
+    return f"/{SERVICE_NAME}/{name}"
+
+
+def open_request(**fields: Any) -> bytes:
+    return pb.OpenRequest(protocol_version=PROTOCOL_VERSION, **fields).SerializeToString()
+
+
+def reset(sequence: int) -> pb.Request:
+    return pb.Request(sequence=sequence, reset=pb.ResetRequest())
+
+
+def step(sequence: int, behaviour: str = "step") -> pb.Request:
+    return pb.Request(sequence=sequence, step=pb.StepRequest(packed=ACTION[behaviour].to_bytes(8, "little")))
+
+
+def channel_to(server: LoopbackServer) -> grpc.Channel:
+    paths = server.client_credentials_paths
+    if paths is None:
+        return grpc.insecure_channel(server.server.address)
+    ca, certificate, key = (path.read_bytes() for path in paths)
+    return grpc.secure_channel(server.server.address, grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+@dataclass
+class RawSession:
+    """An open session, used by unary calls."""
+
+    channel: grpc.Channel
+    session: pb.Session
+
+    @classmethod
+    def open(cls, channel: grpc.Channel, **fields: Any) -> RawSession:
+        answer = channel.unary_unary(method("Open"))(open_request(**fields), timeout=30.0)
+        response = pb.OpenResponse.FromString(answer)
+        assert response.HasField("session"), response.error
+        return cls(channel, response.session)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((SESSION_KEY, self.session.id), (TOKEN_KEY, self.session.token))
+
+    def ask(self, name: str, request: pb.Request) -> pb.Response:
+        """One unary call of that name."""
+        data = request.SerializeToString()
+        return pb.Response.FromString(
+            self.channel.unary_unary(method(name))(data, timeout=30.0, metadata=self.metadata)
+        )
+
+    def begin(self, name: str, request: pb.Request) -> grpc.Future:
+        """A call that is not waited for."""
+        data = request.SerializeToString()
+        return self.channel.unary_unary(method(name)).future(data, timeout=60.0, metadata=self.metadata)
+
+    def spaces(self) -> pb.SpacesResponse:
+        answer = self.channel.unary_unary(method("Spaces"))(b"", timeout=30.0, metadata=self.metadata)
+        return pb.SpacesResponse.FromString(answer)

@@ -1,0 +1,144 @@
+"""Options that cannot work are refused at once, by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from remote_gym import ConfigError, RemoteEnvironment, create_remote_environment_server
+from remote_gym.config import ClientOptions, Limits, ServerOptions
+
+CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+NO_SECONDS = (0, -1.0, math.inf, -math.inf, math.nan, 1e9, "5", None, True)
+NO_PORTS = (-1, 65536, 1.0, "5", None, True)
+NO_COUNTS = (0, -1, 1.5, "5", None, True, 10**9)
+
+WRONG = {
+    ServerOptions: {
+        **dict.fromkeys(("open_timeout", "close_timeout", "lease"), NO_SECONDS),
+        "max_sessions": NO_COUNTS,
+        "direct_port": NO_PORTS,
+        "poll_us": (-1, 0.5, "5", None, True, 10**9),
+        "imports": ("json", (1,), None, 3),
+        "environments": (["CartPole-v1"], None, "CartPole-v1"),
+        "client_entrypoints": ("/no/such/folder", __file__, 3),
+        "interpreter": ("/no/such/python", "", __file__, 3),
+        "use_thread": ("no", 1, None),
+        "check_actions": ("no", None),
+        "allow_insecure": ("no", None),
+        "reflection": ("no", None),
+        "direct": ("no", None),
+        "limits": ({"depth": 3}, None),
+    },
+    ClientOptions: {
+        **dict.fromkeys(
+            ("connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout"), NO_SECONDS
+        ),
+        "poll_us": (-1, 0.5, "5", None, True, 10**9),
+        "connection": ("fast", None, 1, ""),
+        "allow_insecure": ("no", None),
+        "limits": ({"depth": 3}, None),
+    },
+    Limits: {
+        "message_bytes": (*NO_COUNTS[:-1], 2**31),
+        "depth": (*NO_COUNTS, 41),
+        "items": (0, -1, 1.5, "5", None, 2**31),
+        "array_bytes": (0, "5", 2**31),
+        "text_length": (0, "5", 2**31),
+    },
+}
+CASES = [(cls, name, value) for cls, fields in WRONG.items() for name, values in fields.items() for value in values]
+
+
+@pytest.mark.parametrize(("cls", "name", "value"), CASES, ids=lambda value: getattr(value, "__name__", repr(value)))
+def test_an_option_that_cannot_work_is_refused_by_name(cls, name, value):
+    with pytest.raises(ConfigError, match=rf"{cls.__name__}\.{name} is "):
+        cls(**{name: value})
+
+
+def test_every_option_is_in_the_table():
+    for cls, fields in WRONG.items():
+        assert set(fields) == set(cls.__dataclass_fields__)
+
+
+def test_defaults_are_those_that_the_documentation_names():
+    server, client = ServerOptions(), ClientOptions()
+    assert (server.max_sessions, server.lease, server.open_timeout, server.close_timeout) == (1024, 60.0, 120.0, 5.0)
+    assert (server.direct, server.direct_port, server.use_thread, server.allow_insecure) == (True, 0, False, False)
+    assert (client.connect_timeout, client.step_timeout, client.reset_timeout) == (10.0, 300.0, 300.0)
+    assert (client.open_timeout, client.close_timeout) == (150.0, 10.0)
+    # A client waits longer than the server does, to hear the reason.
+    assert client.open_timeout > server.open_timeout
+    assert client.close_timeout > server.close_timeout
+    assert (client.connection, client.allow_insecure) == ("auto", False)
+    assert (client.limits.message_bytes, server.limits.depth) == (256 * 2**20, 32)
+
+
+@pytest.mark.parametrize("port", [*NO_PORTS, "56789"])
+def test_a_port_that_is_none(port):
+    with pytest.raises(ConfigError, match="port is"):
+        create_remote_environment_server(CARTPOLE, "localhost", port)
+    with pytest.raises(ConfigError, match="port is"):
+        RemoteEnvironment("localhost", port)
+
+
+def test_port_0_is_for_servers():
+    with pytest.raises(ConfigError, match="port is 0"):
+        RemoteEnvironment("localhost", 0)
+
+
+@pytest.mark.parametrize("url", ["", "http://localhost", "localhost:1", "a/b", None, 5])
+def test_a_url_that_is_none(url):
+    with pytest.raises(ConfigError, match="url is"):
+        create_remote_environment_server(CARTPOLE, url, 0, allow_insecure=True)
+    with pytest.raises(ConfigError, match="url is"):
+        RemoteEnvironment(url, 1, allow_insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"remote_args": "CartPole-v1"}, "remote_args is 'CartPole-v1'"),
+        ({"remote_args": [("environment", "x")]}, "remote_args is"),
+        ({"remote_args": {"entrypoint_kwargs": "x"}}, r"remote_args\['entrypoint_kwargs'\] is 'x'"),
+        ({"remote_args": {"environment": 3}}, r"remote_args\['environment'\] is 3"),
+        ({"remote_args": {"id": "CartPole-v1"}}, "remote_args has no 'id'"),
+        ({"render_mode": 3}, "render_mode is 3"),
+        ({"frames": None}, "frames is None"),
+        ({"frames": "always"}, "frames is 'always'"),
+    ],
+)
+def test_a_clients_argument_that_cannot_work(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        RemoteEnvironment("localhost", 1, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("CartPole-v1", "default_args is 'CartPole-v1'"),
+        ({"entry": "x.py"}, "no argument 'entry'"),
+        ({"environment": "x"}, "no argument 'environment'"),
+        ({"entrypoint": 3}, "default_args: entrypoint is 3"),
+        ({"repo": 3}, "default_args: repo is 3"),
+        ({"reference": 3}, "default_args: reference is 3"),
+        ({"entrypoint_kwargs": "id"}, "default_args: entrypoint_kwargs is 'id'"),
+        ({"entrypoint_kwargs": {3: "id"}}, "default_args: entrypoint_kwargs is"),
+        (None, "default_args is None"),
+    ],
+)
+def test_a_servers_argument_that_cannot_work(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        create_remote_environment_server(arguments, "localhost", 0)
+
+
+def test_named_environments_are_checked_too():
+    with pytest.raises(ConfigError, match=r"environments\['pole'\]: there is no argument 'entry'"):
+        create_remote_environment_server(None, "localhost", 0, environments={"pole": {"entry": "x"}})
+
+
+def test_paths_are_paths_or_texts(tmp_path):
+    assert ServerOptions(client_entrypoints=str(tmp_path)).client_entrypoints
+    assert ServerOptions(client_entrypoints=Path(tmp_path), interpreter="python3").interpreter
