@@ -120,10 +120,7 @@ IN_PROCESS = Peer(
     installation=OURS,
     rows=(
         row("cartpole", "in process", quick=True),
-        *(
-            row(name, "in process", workload=name)
-            for name in ("zero", "halfcheetah", "pong", "pixels", "vga", "short")
-        ),
+        *(row(name, "in process", workload=name) for name in ("zero", "halfcheetah", "pong", "pixels", "vga", "short")),
         row("async-1", "Gymnasium AsyncVectorEnv", quick=True, num_envs=1, options={"vector": "async"}),
         *(row(f"sync-{n}", "Gymnasium SyncVectorEnv", num_envs=n, options={"vector": "sync"}) for n in SIZES),
         *(row(f"async-{n}", "Gymnasium AsyncVectorEnv", num_envs=n, options={"vector": "async"}) for n in SIZES[:3]),

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from install import ROOT, environment_for_uv
 from uv import find_uv_bin
+
+from install import ROOT, environment_for_uv
 
 FOLDER = ROOT / "build" / "bench"
 TIMEOUT = 900.0

@@ -10,7 +10,7 @@ from typing import Any
 Figures = dict[str, Any]
 
 
-class NotMeasured(Exception):  # noqa: N818 - shown, not raised further
+class NotMeasured(Exception):
     """A figure that is not there, and why."""
 
 

@@ -11,7 +11,7 @@ Figures = dict[str, Any]
 """Names and numbers, with the unit at the end of the name; or ``{"skipped": reason}``, ``{"failed": reason}``."""
 
 
-class NotHere(Exception):  # noqa: N818 - no error: the row is shown with this reason
+class NotHere(Exception):
     """What a case asks for does not exist in this peer, or on this machine."""
 
 

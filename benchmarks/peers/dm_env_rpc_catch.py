@@ -6,14 +6,14 @@ import concurrent.futures
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import grpc
 import numpy as np
-from case import Case, Figures, NotHere
 from dm_env_rpc.v1 import connection as dm_connection
-from dm_env_rpc.v1 import dm_env_adaptor, dm_env_rpc_pb2, dm_env_rpc_pb2_grpc, spec_manager
-from dm_env_rpc.v1 import tensor_utils
+from dm_env_rpc.v1 import dm_env_adaptor, dm_env_rpc_pb2, dm_env_rpc_pb2_grpc, spec_manager, tensor_utils
+
+from case import Case, Figures, NotHere
 from measuring import Stopwatch, measure_steps, sampled_actions
 from peer import main
 from serving import HOST, Servers, way_to
@@ -58,7 +58,8 @@ class Servicer(dm_env_rpc_pb2_grpc.EnvironmentServicer):
                     specs.observations[uid].CopyFrom(spec)
                 running = False
             elif kind == "step":
-                reward, done = 0.0, False
+                reward: SupportsFloat = 0.0
+                done = False
                 if running:
                     action = unpack(request.step.actions)["action"]
                     observation, reward, terminated, truncated, _ = environment.step(action)

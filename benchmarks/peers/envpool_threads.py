@@ -7,6 +7,7 @@ from typing import Any
 
 import envpool
 import numpy as np
+
 from case import Case, Figures, NotHere
 from measuring import Stopwatch, measure_steps
 from peer import main
@@ -26,6 +27,7 @@ def measure(case: Case, servers: Servers) -> Figures:
         environment.reset()
     with contextlib.closing(environment):
         space = environment.action_space
+        actions: list[Any]
         if hasattr(space, "n"):
             actions = [rng.integers(0, space.n, count).astype(np.int32) for _ in range(16)]
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from case import Case, Figures
 from measuring import measure_steps
 from peer import main
@@ -24,15 +25,10 @@ METHOD = "/benchmark.Echo/Interact"
 SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-class Handlers(grpc.GenericRpcHandler):
-    """Serves one method, of bytes."""
-
-    def __init__(self, behaviour: Any) -> None:
-        self._handler = grpc.stream_stream_rpc_method_handler(behaviour)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Whatever is asked for."""
-        return self._handler
+def handlers(behaviour: Any) -> tuple[Any, ...]:
+    """Serve one method, of bytes."""
+    name, method = METHOD[1:].split("/")
+    return (grpc.method_handlers_generic_handler(name, {method: grpc.stream_stream_rpc_method_handler(behaviour)}),)
 
 
 @contextlib.contextmanager
@@ -52,7 +48,7 @@ def _serve_sync(response: bytes, credentials: Any) -> Iterator[int]:
             yield response
 
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=SIZES)
-    server.add_generic_rpc_handlers((Handlers(echo),))
+    server.add_generic_rpc_handlers(handlers(echo))
     port = server.add_secure_port(f"{HOST}:0", credentials)
     server.start()
     yield port
@@ -67,7 +63,7 @@ def _serve_aio(response: bytes, credentials: Any) -> Iterator[int]:
 
     async def start() -> tuple[Any, int]:
         server = grpc.aio.server(options=SIZES)
-        server.add_generic_rpc_handlers((Handlers(echo),))
+        server.add_generic_rpc_handlers(handlers(echo))
         port = server.add_secure_port(f"{HOST}:0", credentials)
         await server.start()
         return server, port

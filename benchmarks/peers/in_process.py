@@ -9,6 +9,7 @@ import contextlib
 import functools
 
 import gymnasium as gym
+
 from case import Case, Figures
 from measuring import Stopwatch, measure_environment, measure_steps, sampled_actions
 from peer import main

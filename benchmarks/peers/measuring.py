@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+
 from accounting import cpu_seconds, descendants, placed
 from case import Case, Figures
 from serving import HOST, Way

@@ -1,4 +1,4 @@
-"""openenv: JSON over a WebSocket to a FastAPI server, as its template sets it up; without TLS, which it leaves to others."""
+"""openenv: JSON over a WebSocket to a FastAPI server, as its template has it; it leaves TLS to others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from uuid import uuid4
 
 import numpy as np
 import uvicorn
-from case import Case, Figures, NotHere
-from measuring import Stopwatch, measure_steps, sampled_actions
-from peer import main
 from openenv.core import GenericEnvClient
 from openenv.core.env_server.http_server import create_fastapi_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
+
+from case import Case, Figures, NotHere
+from measuring import Stopwatch, measure_steps, sampled_actions
+from peer import main
 from serving import HOST, Servers, way_to
 from workloads import create, renders
 
@@ -92,7 +93,7 @@ def measure(case: Case, servers: Servers) -> Figures:
         raise NotHere("openenv sends no frames")
     told = servers.start({})
     with way_to(case, told["port"]) as way:
-        make = lambda: GenericEnvClient(base_url=f"http://{way.host}:{told['port']}").sync()  # noqa: E731
+        make: Any = lambda: GenericEnvClient(base_url=f"http://{way.host}:{told['port']}").sync()  # noqa: E731
         with make() as first:
             first.reset(workload=case.workload)
         with Stopwatch() as opening:
@@ -110,7 +111,7 @@ def measure(case: Case, servers: Servers) -> Figures:
                 np.asarray(result.observation["values"], dtype)
                 return bool(result.done)
 
-                figures = measure_steps(case, step, reset=client.reset, way=way)
+            figures = measure_steps(case, step, reset=client.reset, way=way)
 
     return {"open_ms": opening.milliseconds, **figures}
 

@@ -1,13 +1,14 @@
 """remote_gym itself: direct and over gRPC, workers in processes and in threads, single and vector environments.
 
-Options: ``connection``, ``use_thread``, ``poll_us``, ``secure`` (True), ``workers``, ``chunk`` (steps in a `step_many`),
-``sessions`` (measure the memory of so many instead of stepping).
+Options: ``connection``, ``use_thread``, ``poll_us``, ``secure`` (True), ``workers``, ``chunk`` (steps in a
+`step_many`), ``sessions`` (measure the memory of so many instead of stepping).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,10 @@ from workloads import create, renders
 def serve(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Serve `workloads` until the block ends."""
     entrypoint = Path(__file__).with_name("workloads.py")
-    with (
-        contextlib.chdir(entrypoint.parent),
-        create_remote_environment_server(
-            {"entrypoint": entrypoint.name},
-            HOST,
-            0,
-            tuple(job["credentials"]) if job["credentials"] else None,
-            **job["options"],
-        ) as server,
-    ):
+    os.chdir(entrypoint.parent)  # an entrypoint has to be below where its server runs
+    credentials = tuple(job["credentials"]) if job["credentials"] else None
+    arguments = {"entrypoint": entrypoint.name}
+    with create_remote_environment_server(arguments, HOST, 0, credentials, **job["options"]) as server:
         yield {"port": server.port, "direct_port": server.direct_port}
 
 
@@ -50,7 +45,7 @@ def measure(case: Case, servers: Servers) -> Figures:
     create("zero" if case.num_envs else case.workload)  # says so at once where the workload is not here
     told = servers.start(job)
     with way_to(case, told["port"], told["direct_port"]) as way:
-        arguments = {
+        arguments: dict[str, Any] = {
             "url": way.host,
             "port": told["port"],
             "remote_args": {"entrypoint_kwargs": {"workload": case.workload}},
@@ -86,7 +81,7 @@ def measure_single(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
 def measure_chunks(case: Case, environment: Any, actions: list[Any], way: Way) -> Figures:
     """Send several actions at once."""
     if not hasattr(environment, "step_many"):
-        raise NotHere(f"remote_gym {remote_gym.__name__} has no step_many yet")
+        raise NotHere("remote_gym has no step_many yet")
     chunk = case.options["chunk"]
 
     def step(number: int) -> bool:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import ray
+
 from case import Case, Figures, NotHere
 from measuring import Stopwatch, measure_environment, measure_steps, sampled_actions
 from peer import main

@@ -10,8 +10,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from case import NotHere
 from gymnasium import spaces
+
+from case import NotHere
 
 IMAGES = {"pixels": (84, 84, 4), "vga": (480, 640, 3)}
 """Observation shapes, uint8."""
