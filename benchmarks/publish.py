@@ -10,6 +10,7 @@ from install import ROOT
 from report import CHARTS, Written
 
 IMAGES = ROOT / "docs" / "images"
+README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
@@ -19,7 +20,14 @@ def publish(written: Written) -> None:
     for path in written.charts:
         name = next(name for name in CHARTS if path.stem.endswith(f"-{name}"))
         shutil.copyfile(path, IMAGES / f"benchmark-{name}.png")
-    replace_between(PERFORMANCE, written.markdown.read_text(encoding="utf-8"))
+    alternatives = {
+        "cartpole": "Bars: the time of a step of CartPole by each package",
+        "sizes": "Bars: the time of a step that returns an image",
+        "vectors": "Lines: steps in a second by the number of environments",
+    }
+    charts = [f"![{text}](images/benchmark-{name}.png)" for name, text in alternatives.items()]
+    replace_between(PERFORMANCE, "\n\n".join([*charts, written.markdown.read_text(encoding="utf-8")]))
+    replace_between(README, f"![{alternatives['cartpole']}](docs/images/benchmark-cartpole.png)\n")
 
 
 def replace_between(document: Path, text: str) -> None:

@@ -99,9 +99,9 @@ def page(about: dict[str, Any], results: Results) -> str:
 def introduction(about: dict[str, Any], results: Results) -> str:
     """Where and how it was measured."""
     return (
-        f"Taken on {about['date']} on one machine: {sentence(about['machine'])}. Medians of {len(results.repeats)} "
-        f"interleaved repeats of {about['seconds']:g} s, least and most in brackets. Mutual TLS, worker processes and "
-        "cores of the system's choice, unless said otherwise. Other processes' load was "
+        f"Taken on {about['date']} on one machine: {sentence(about['machine'])}. Medians over {len(results.repeats)} "
+        f"interleaved repeats of {about['seconds']:g} s each, least and most in brackets. Mutual TLS, worker processes "
+        "and cores of the system's choice, unless said otherwise. Other processes' load was "
         f"{about['load_before']:.1f} before, and {about['load_after']:.1f} at the end, ours included."
     )
 

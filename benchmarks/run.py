@@ -30,8 +30,6 @@ from results import Figures, Results
 SCRIPTS = Path(__file__).with_name("peers")
 RESULTS = Path(__file__).with_name("results")
 CERTIFICATES = FOLDER / "certificates"
-START_TIMEOUT = 60.0
-"""Seconds that a peer may take beyond its first case's timeout, for imports."""
 
 
 def arguments() -> argparse.Namespace:
@@ -109,7 +107,7 @@ def measure(peer: Peer, names: Sequence[str], seconds: float) -> dict[str, Figur
         reason = "it ended before it got there; see its log in build/bench"
         try:
             for row in rows:
-                figures = next_figures(process, peer.timeout + (0 if found else START_TIMEOUT))
+                figures = next_figures(process, peer.timeout)
                 if figures is None:
                     break
                 found[figures.pop("name", row.name)] = figures

@@ -32,14 +32,19 @@ def descendants(pid: int | None = None) -> set[int]:
     return found
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time that the living threads of these processes have had."""
-    nanoseconds = 0
+def cpu_times(pids: Iterable[int]) -> dict[int, int]:
+    """Processor time that each living thread of these processes has had, in nanoseconds, by its id."""
+    times = {}
     for pid in pids:
         for task in _tasks(pid):
             with contextlib.suppress(*_GONE):
-                nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
+                times[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+    return times
+
+
+def cpu_seconds_between(before: dict[int, int], after: dict[int, int]) -> float:
+    """What passed between two looks; threads that ended meanwhile are left out."""
+    return sum(time - before.get(thread, 0) for thread, time in after.items()) / 1e9
 
 
 def private_bytes(pids: Iterable[int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from accounting import cpu_seconds, descendants, placed
+from accounting import cpu_seconds_between, cpu_times, descendants, placed
 from case import Case, Figures
 from serving import HOST, Way
 
@@ -74,11 +74,12 @@ def measure_steps(
     with placed(case.placement, servers):
         _loop(step, reset, WARM_UP * case.seconds)
         passed = way.counted()
-        used, others_used = time.process_time(), cpu_seconds(servers)
+        used, others = time.process_time(), cpu_times(servers)
         begin = time.perf_counter()
         times = _loop(step, reset, case.seconds)
         elapsed = time.perf_counter() - begin
-        used, others_used = time.process_time() - used, cpu_seconds(servers) - others_used
+        used = time.process_time() - used
+        others_used = cpu_seconds_between(others, cpu_times(servers))
         to_server, from_server = (now - before for now, before in zip(way.counted(), passed, strict=True))
     steps = len(times) * per_call
     counted = {"bytes_to_server_per_step": to_server / steps, "bytes_from_server_per_step": from_server / steps}

@@ -96,10 +96,9 @@ def measure_vector(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
     vector_type = getattr(remote_gym, "RemoteVectorEnv", None)
     if vector_type is None:
         raise NotHere("remote_gym has no RemoteVectorEnv yet")
-    address = f"{arguments.pop('url')}:{arguments.pop('port')}"
     workers = case.options.get("workers", 1)
     with Stopwatch() as opening:
-        environment = vector_type([address], num_envs=case.num_envs, workers=workers, **arguments)
+        environment = vector_type(num_envs=case.num_envs, workers=workers, **arguments)
         environment.reset(seed=1)
     with contextlib.closing(environment):
         actions = sampled_actions(environment, 16)
