@@ -74,7 +74,6 @@ def _install(installation: Installation, environment: Mapping[str, str]) -> str 
         return None
     print(f"  installing {installation.name}: {', '.join(installation.requirements)}", flush=True)
     # Here, since the version matrix, which tests the rest, has no uv.
-    from uv import find_uv_bin
 
     uv = find_uv_bin()
     make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
