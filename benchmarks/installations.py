@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from uv import find_uv_bin
-
 from install import ROOT, environment_for_uv
 
 FOLDER = ROOT / "build" / "bench"
@@ -74,6 +72,7 @@ def _install(installation: Installation, environment: Mapping[str, str]) -> str 
         return None
     print(f"  installing {installation.name}: {', '.join(installation.requirements)}", flush=True)
     # Here, since the version matrix, which tests the rest, has no uv.
+    from uv import find_uv_bin
 
     uv = find_uv_bin()
     make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
