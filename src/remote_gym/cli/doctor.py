@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ def doctor(
     **options: Any,
 ) -> None:
     """Take the steps of using the server at HOST:PORT one by one, and name the likely mend of what fails."""
+    # Its own log of what it tries would say the same as the checks, in other words.
+    logging.getLogger("remote_gym").setLevel(
+        logging.DEBUG if is_verbose(click.get_current_context()) else logging.ERROR
+    )
     files = client_files(client_credentials(ca, certificate, key))
     healthy = True
     for check in examine(*address, files, remote_args(environment, kwargs), **options):
