@@ -18,6 +18,7 @@ from cryptography import x509
 
 from remote_gym import RemoteEnvironment
 from remote_gym.cli import main
+from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteGymError, ServerFull
 from remote_gym.play import play_episodes
 from remote_gym.server.serve import create_remote_environment_server
@@ -95,6 +96,22 @@ def test_module_is_the_command():
     command = [sys.executable, "-m", "remote_gym", "--version"]
     printed = subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
     assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("raise ServerOptions.open_timeout", "raise the server's --open-timeout"),
+        ("ServerOptions.imports is 3", "the server's --import is 3"),
+        ("ClientOptions.connection is 'x'", "--connection is 'x'"),
+        ("connect without (client_credentials_paths=None)", "connect without (no --ca, --certificate and --key)"),
+        ("accept it by allow_insecure=True", "accept it by --allow-insecure"),
+        ("as many as its max_sessions of 2", "as many as its --max-sessions of 2"),
+        ("the report=0 of 3", "the report=0 of 3"),
+    ],
+)
+def test_errors_name_flags_rather_than_parameters(message, told):
+    assert in_flags(message) == told
 
 
 # ------------------------------------------------------------------------------------------------------- certs

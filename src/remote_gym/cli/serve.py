@@ -163,7 +163,8 @@ def _greeting(
         folder = (ca or certificate).parent
         client = (folder / "client.pem", folder / "client-key.pem") if ca else (None, None)
         paths = (ca or folder / "ca.pem", *client)
-        arguments.append(f"client_credentials_paths=({', '.join(repr(path and str(path)) for path in paths)})")
+        shown = ", ".join(f'"{path.as_posix()}"' if path else "None" for path in paths)
+        arguments.append(f"client_credentials_paths=({shown})")
     elif host not in ("localhost", "127.0.0.1", "::1") and not is_unix(host):
         arguments.append("allow_insecure=True")
     return [

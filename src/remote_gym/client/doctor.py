@@ -147,10 +147,11 @@ def _use_grpc(use: Callable[[], RemoteEnvironment]) -> Iterator[Check]:
         yield Check("protocol", True, f"version {PROTOCOL_VERSION}")
         name = environment.spec.id if environment.spec else "an environment"
         yield Check("session", True, f"opened for {name} in {_since(start)}")
-        reset = _timed("reset", environment.reset, "observation of ")
+        reset = _timed("reset", environment.reset, "over gRPC, observation of ")
         yield reset
         if reset.works:
-            yield _timed("step", lambda: environment.step(environment.action_space.sample()), "observation of ")
+            take_step = functools.partial(environment.step, environment.action_space.sample())
+            yield _timed("step", take_step, "over gRPC, observation of ")
 
 
 def _use_directly(use: Callable[[], RemoteEnvironment], *, needed: bool) -> Check:
@@ -172,7 +173,8 @@ def _use_directly(use: Callable[[], RemoteEnvironment], *, needed: bool) -> Chec
             return Check(step, False, str(error), mend, needed=needed)
         except RemoteGymError as error:
             return replace(_failure(step, error), needed=needed)
-        return _timed(step, lambda: environment.step(environment.action_space.sample()), "step with observation of ")
+        take_step = functools.partial(environment.step, environment.action_space.sample())
+        return _timed(step, take_step, "a step, observation of ")
 
 
 def _timed(step: str, call: Callable[[], tuple[Any, ...]], found: str) -> Check:
