@@ -71,7 +71,7 @@ class DirectConnection:
         self._poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
         self._socket = DirectSocket(sock, limits)
 
-    def ask(self, data: bytes, timeout: float) -> bytes:
+    def ask(self, data: bytes, timeout: float) -> bytes | memoryview:
         """Send one message and wait for the one that answers it. After an error the connection is of no more use.
 
         Raises:

@@ -354,7 +354,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         )
 
     def _observe(self, transition: pb.Transition) -> Any:
-        observation = decode_observation(self._observation_layout, transition, self._options.limits)
+        assert self._session is not None
+        packed, self._session.packed = self._session.packed, None
+        observation = decode_observation(self._observation_layout, transition, self._options.limits, packed)
         if transition.HasField("frame"):
             self.latest_image = decode_frame(transition.frame, self._options.limits)
             if self._window is not None:

@@ -27,7 +27,7 @@ from remote_gym.errors import (
     TransportError,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.parse import parse
+from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class ClientSession:
         self._prefers_direct = options.connection != "grpc"
         self._closed = False
         self.lost = False
+        self.packed: memoryview | None = None
+        """The large observation that the newest response lacks, if it does."""
         try:
             response = connection.open(
                 request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
@@ -229,7 +231,7 @@ class ClientSession:
         interaction = self._interaction
         if interaction is None:
             interaction = self._interaction = self._attach(deadline)
-        response = parse(pb.Response, interaction.ask(data, max(0.001, deadline - time.monotonic())))
+        response, self.packed = parse_response(interaction.ask(data, max(0.001, deadline - time.monotonic())))
         if response.sequence == self._answered + 1:
             return response
         if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole
