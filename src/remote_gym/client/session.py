@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
@@ -82,6 +80,11 @@ class ClientSession:
             connection.close()
             raise
         self._session = response.session
+        self.first: pb.Response | None = None
+        """What answers the request that the opening brought along, if it did."""
+        if request.HasField("first"):
+            self.first, self.packed = parse_response(response.session.first)
+            self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -118,11 +121,14 @@ class ClientSession:
             RemoteGymError: As the answer says.
         """
         deadline = time.monotonic() + timeout
-        with self._my_turn(deadline):
+        self._take_turn(deadline)
+        try:
             if self._unanswered is not None:
                 self._exchange(self._unanswered, deadline)  # numbers leave no gaps
             request.sequence = self._answered + 1
             response = self._exchange(self._encode(request), deadline)
+        finally:
+            self._turn.release()
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
@@ -135,9 +141,12 @@ class ClientSession:
             RemoteGymError: As for `ask`.
         """
         deadline = time.monotonic() + timeout
-        with self._my_turn(deadline):
+        self._take_turn(deadline)
+        try:
             if self._unanswered is not None:
                 self._exchange(self._unanswered, deadline)
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close the environment and the connection. In a forked child it does nothing.
@@ -158,9 +167,8 @@ class ClientSession:
         finally:
             self._connection.close()
 
-    @contextlib.contextmanager
-    def _my_turn(self, deadline: float) -> Iterator[None]:
-        """Hold the turn while the session can be used."""
+    def _take_turn(self, deadline: float) -> None:
+        """Lock the session, while it can be used. The caller releases the turn."""
         if self._process != os.getpid():
             raise SessionError(
                 f"this environment was opened by process {self._process} and this is process {os.getpid()}, a fork of "
@@ -168,12 +176,9 @@ class ClientSession:
             )
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
-        try:
-            if self.lost:
-                raise SessionLost(f"session {self.id} has ended; reset opens a new one")
-            yield
-        finally:
+        if self.lost:
             self._turn.release()
+            raise SessionLost(f"session {self.id} has ended; reset opens a new one")
 
     def _encode(self, request: pb.Request) -> bytes:
         data = request.SerializeToString()

@@ -178,28 +178,28 @@ class Host:
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
         response.step.SetInParent()
-        self._large, _ = self._step_once(request.step, response.step)
+        self._large, _, _ = self._step_once(request.step, response.step)
 
     def _step_many(self, request: pb.Request, response: pb.Response) -> None:
         response.step_many.SetInParent()
         for step in request.step_many.steps:
             transition = pb.Transition()
             try:
-                large, is_over = self._step_once(step, transition)
+                large, terminated, truncated = self._step_once(step, transition)
             except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
                 response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
                 return
             if large is not None:
                 transition.packed = large
             response.step_many.transitions.append(transition)
-            if is_over:
+            if np.any(terminated) or np.any(truncated):
                 return
 
-    def _step_once(self, step: pb.StepRequest, transition: pb.Transition) -> tuple[bytes | None, bool]:
+    def _step_once(self, step: pb.StepRequest, transition: pb.Transition) -> tuple[bytes | None, Any, Any]:
         """Step, and write what it returned.
 
         Returns:
-            The observation where it is large and was left out, and whether the episode is over.
+            The observation, where it is large and was left out; and the flags terminated and truncated.
         """
         if not self._was_reset:
             raise ResetNeeded("Cannot call step before the first reset")
@@ -222,7 +222,7 @@ class Host:
         else:
             encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
         self._finish(info, transition)
-        return large, is_over(terminated) or is_over(truncated)
+        return large, terminated, truncated
 
     def _finish(self, info: object, transition: pb.Transition) -> None:
         if info != {}:
@@ -266,11 +266,6 @@ class Host:
             else:
                 encodable[key] = value
         return encodable
-
-
-def is_over(flag: Any) -> bool:
-    """Whether a flag, of whatever kind, is true; of several, whether any is."""
-    return flag if type(flag) is bool else bool(np.any(flag))
 
 
 def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
