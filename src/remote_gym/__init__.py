@@ -27,6 +27,7 @@ from remote_gym.registration import register as _register
 
 if TYPE_CHECKING:
     from remote_gym.client.environment import RemoteEnvironment
+    from remote_gym.client.vector import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, ServerOptions
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
     from remote_gym.wire.values import Unencodable
@@ -49,6 +50,7 @@ __all__ = [
     "RemoteEnvironmentError",
     "RemoteEnvironmentServer",
     "RemoteGymError",
+    "RemoteVectorEnv",
     "ServerFull",
     "ServerOptions",
     "SessionError",
@@ -66,6 +68,7 @@ _HOMES = {
     "RemoteArgs": "remote_gym.config",
     "RemoteEnvironment": "remote_gym.client.environment",
     "RemoteEnvironmentServer": "remote_gym.server.serve",
+    "RemoteVectorEnv": "remote_gym.client.vector",
     "ServerOptions": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.serve",

@@ -84,6 +84,8 @@ class ServerOptions:
 
     max_sessions: int = 1024
     """Sessions open at once; one more gets `ServerFull`."""
+    max_num_envs: int = 4096
+    """Environments that one session's vector environment may hold."""
     open_timeout: float = 120.0
     """How long creating an environment may take before its worker is stopped."""
     close_timeout: float = 5.0
@@ -119,6 +121,8 @@ class ServerOptions:
         _check_poll(self.poll_us)
         if self.max_sessions < 1:
             raise ConfigError(f"ServerOptions.max_sessions is {self.max_sessions}; use at least 1")
+        if self.max_num_envs < 1:
+            raise ConfigError(f"ServerOptions.max_num_envs is {self.max_num_envs}; use at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,13 @@ from __future__ import annotations
 
 
 class RemoteGymError(Exception):
-    """Base of every error that this package raises."""
+    """Base of every error that this package raises.
+
+    Attributes:
+        environments: Of a `RemoteVectorEnv`: indices of the environments whose worker failed.
+    """
+
+    environments: tuple[int, ...] = ()
 
 
 class ConfigError(RemoteGymError, ValueError):

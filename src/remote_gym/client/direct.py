@@ -18,7 +18,10 @@ from remote_gym.wire.stream import MessageSocket
 
 
 class DirectConnection:
-    """Attached to a session: ask, and be answered, again and again.
+    """Attached to a session: send, and receive the answer, again and again.
+
+    Attributes:
+        poll_seconds: How long to look for an answer without sleeping.
 
     Args:
         url: The host that the server is known by, or ``unix:path``.
@@ -68,22 +71,41 @@ class DirectConnection:
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self._poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
+        self.poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
         self._socket = DirectSocket(sock, limits)
+        self._sent = time.monotonic()
 
-    def ask(self, data: bytes, timeout: float) -> bytes:
-        """Send one message and wait for the one that answers it. After an error the connection is of no more use.
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send one message. After an error the connection is of no more use.
+
+        Args:
+            data: The message.
+            deadline: On `time.monotonic`.
 
         Raises:
-            DeadlineExceeded: If no answer came within `timeout` seconds.
+            DeadlineExceeded: If the worker does not read it in time.
             ConnectionLost: If the connection ended.
         """
-        deadline = time.monotonic() + timeout
+        self._sent = time.monotonic()
         try:
             self._socket.send(data, deadline)
-            answer = self._socket.receive(deadline, self._poll_seconds)
         except DeadlineExceeded as error:
-            raise DeadlineExceeded(f"no answer from {self._where} within {timeout:.3g} s") from error
+            raise self._too_late(deadline) from error
+
+    def receive(self, deadline: float) -> bytes:
+        """Wait for the message that answers the one sent. After an error the connection is of no more use.
+
+        Args:
+            deadline: On `time.monotonic`.
+
+        Raises:
+            DeadlineExceeded: If it did not come in time.
+            ConnectionLost: If the connection ended.
+        """
+        try:
+            answer = self._socket.receive(deadline, self.poll_seconds)
+        except DeadlineExceeded as error:
+            raise self._too_late(deadline) from error
         if answer is None:
             raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
         return answer
@@ -95,6 +117,9 @@ class DirectConnection:
     def close(self) -> None:
         """Detach. The session lives on for its lease."""
         self._socket.close()
+
+    def _too_late(self, deadline: float) -> DeadlineExceeded:
+        return DeadlineExceeded(f"no answer from {self._where} within {deadline - self._sent:.3g} s")
 
 
 def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:

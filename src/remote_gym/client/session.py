@@ -55,6 +55,9 @@ class ClientSession:
         self._turn = threading.Lock()
         self._sequence = 0
         self._unanswered: bytes | None = None
+        self._in_flight = False  # whether the connection that stands has it
+        self._broken: ConnectionLost | None = None  # what went wrong when it was sent
+        self._deadline = 0.0
         self._interaction: Interaction | DirectConnection | None = None
         self._prefers_direct = options.connection != "grpc"
         self.lost = False
@@ -95,22 +98,62 @@ class ClientSession:
             DeadlineExceeded: If no answer came in time. The next request can be asked all the same.
             RemoteGymError: As the answer says.
         """
-        self._check_process()
+        self._check_process()  # before the lock, which may have been taken when the process was forked
         with self._turn:
-            deadline = time.monotonic() + timeout
-            if self._unanswered is not None:
-                # Numbers leave no gaps: the one whose answer was missed comes first.
-                self._exchange_until(self._unanswered, deadline)
-            request.sequence = self._sequence + 1
-            data = request.SerializeToString()
-            self._check_size(data)
-            self._sequence += 1
-            response = self._exchange_until(data, deadline)
-        if response.sequence != request.sequence:
-            raise EncodingError(f"response {response.sequence} came to request {request.sequence}")
+            self.send(request, timeout)
+            return self.receive()
+
+    def send(self, request: pb.Request, timeout: float) -> None:
+        """The first half of `ask`: number a request and send it. Not for several threads at once.
+
+        Where the connection is found broken, `receive` makes it again and sends the request once more.
+
+        Args:
+            request: Without a sequence.
+            timeout: Seconds that sending and receiving may take together.
+
+        Raises:
+            SessionLost: If the session has ended.
+            DeadlineExceeded: If an earlier request, whose answer was missed, is still not answered.
+        """
+        self._check_process()
+        self._deadline = time.monotonic() + timeout
+        if self._unanswered is not None:
+            # Numbers leave no gaps: the one whose answer was missed comes first.
+            self._finish()
+        request.sequence = self._sequence + 1
+        data = request.SerializeToString()
+        self._check_size(data)
+        self._sequence += 1
+        self._unanswered = data
+        try:
+            self._send()
+        except ConnectionLost as error:
+            self._broken = error
+
+    def receive(self) -> pb.Response:
+        """The second half of `ask`: wait for what answers the request that was sent.
+
+        Raises:
+            RemoteGymError: As `ask` does.
+        """
+        response = self._finish()
+        if response.sequence != self._sequence:
+            raise EncodingError(f"response {response.sequence} came to request {self._sequence}")
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
+
+    def fileno(self) -> int | None:
+        """Descriptor of a direct connection on which an answer is still to come; None where one cannot wait for it."""
+        if self._in_flight and isinstance(self._interaction, DirectConnection):
+            return self._interaction.fileno()
+        return None
+
+    @property
+    def deadline(self) -> float:
+        """When the answer to the last request has to be there, on `time.monotonic`."""
+        return self._deadline
 
     def close(self) -> None:
         """Close the environment and the connection. In a forked child it does nothing."""
@@ -126,24 +169,30 @@ class ClientSession:
             self._detach()
             self._connection.close()
 
-    def _exchange_until(self, data: bytes, deadline: float) -> pb.Response:
-        self._unanswered = data
+    def _finish(self) -> pb.Response:
+        """Wait for the answer to what is unanswered, and send it again where it may not have arrived."""
         try:
-            response = self._exchange(data, deadline)
+            if (broken := self._broken) is not None:
+                self._broken = None
+                raise broken
+            if not self._in_flight:
+                self._send()
+            response = self._receive()
         except ConnectionLost as error:
             logger.warning("session %s: %s; trying to resume", self.id, error)
-            response = self._resume(data, deadline, error)
+            response = self._resume(error)
         self._unanswered = None
         return response
 
-    def _resume(self, data: bytes, deadline: float, lost: ConnectionLost) -> pb.Response:
+    def _resume(self, lost: ConnectionLost) -> pb.Response:
         """Ask again over a new connection, as often as it takes, for ``connect_timeout``."""
-        give_up = min(deadline, time.monotonic() + self._options.connect_timeout)
+        give_up = min(self._deadline, time.monotonic() + self._options.connect_timeout)
         pause = FIRST_PAUSE
         while True:
             try:
                 self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
-                return self._exchange(data, deadline)
+                self._send()
+                return self._receive()
             except SessionError:
                 self.lost = True
                 raise
@@ -154,14 +203,25 @@ class ClientSession:
             time.sleep(pause)
             pause *= 2
 
-    def _exchange(self, data: bytes, deadline: float) -> pb.Response:
+    def _send(self) -> None:
+        assert self._unanswered is not None
         if self._interaction is None:
-            self._interaction = self._attach(deadline)
+            self._interaction = self._attach(self._deadline)
         try:
-            answer = self._interaction.ask(data, max(0.001, deadline - time.monotonic()))
+            self._interaction.send(self._unanswered, self._deadline)
         except BaseException:
             self._detach()
             raise
+        self._in_flight = True
+
+    def _receive(self) -> pb.Response:
+        assert self._interaction is not None
+        try:
+            answer = self._interaction.receive(self._deadline)
+        except BaseException:
+            self._detach()
+            raise
+        self._in_flight = False
         response = parse(pb.Response, answer)
         if response.sequence == 0 and response.HasField("error"):
             error = decode_error(response.error)
@@ -193,6 +253,7 @@ class ClientSession:
             return None
 
     def _detach(self) -> None:
+        self._in_flight = False
         if self._interaction is not None:
             self._interaction.close()
             self._interaction = None

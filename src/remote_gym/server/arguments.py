@@ -50,6 +50,11 @@ def launch_message(
     """
     offered = _choose(request.environment, default_args, options.environments)
     limits = options.limits
+    if request.num_envs > options.max_num_envs:
+        raise ConfigError(
+            f"{request.num_envs} environments were asked for in one session, and ServerOptions.max_num_envs allows "
+            f"{options.max_num_envs}; use more workers, or raise it"
+        )
     sent = decode_value(request.entrypoint_kwargs, limits) if request.HasField("entrypoint_kwargs") else {}
     if not isinstance(sent, dict) or not all(isinstance(name, str) for name in sent):
         raise ConfigError(f"entrypoint_kwargs is {sent!r}; use a dict with str keys")
@@ -64,6 +69,8 @@ def launch_message(
         check_actions=options.check_actions,
         id_from_client="id" in sent,
         limits=asdict(limits),
+        num_envs=request.num_envs,
+        autoreset_mode=request.autoreset_mode,
     )
     _take_client_code(request, launch, options)
     kwargs = {**(offered.get("entrypoint_kwargs") or {}), **sent}

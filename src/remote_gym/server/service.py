@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.direct import core_count
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 
@@ -161,7 +161,7 @@ class Service:
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         _check_version(request)
         message = launch_message(request, self._default_args, self._options)
-        session = self._sessions.open(owner)
+        session = self._sessions.open(owner, request.num_envs or 1)
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
@@ -271,11 +271,6 @@ class Attachment:
         if self._found.cut is self._cut:
             self._found.cut = None
         self._sessions.leave(self._found.session)
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def error_response(error: RemoteGymError) -> bytes:

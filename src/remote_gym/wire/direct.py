@@ -6,6 +6,7 @@ sleeps: waking a process costs more than all the rest of a step.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -175,6 +176,11 @@ class DirectSocket:
                 raise DeadlineExceeded("the other end did not answer in time")
         finally:
             self._poll.modify(self._socket, select.POLLIN)
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_options(sock: socket.socket) -> None:
