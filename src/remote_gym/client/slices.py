@@ -1,11 +1,8 @@
-"""The part of a vector environment that one worker holds, and waiting for many of them at once."""
+"""The part of a vector environment that one worker holds."""
 
 from __future__ import annotations
 
-import select
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +10,10 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from remote_gym.client.session import ClientSession
-from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
+from remote_gym.config import Limits
+from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-
-MOST_THREADS = 32
-
-Failure = tuple["Slice", Exception]
+from remote_gym.wire.values import decode_value
 
 
 class Slice:
@@ -96,96 +91,44 @@ class Slice:
         """What to wait for before `receive` can be called without waiting; None where that cannot be told."""
         return None if self._error is not None else self.session.fileno()
 
+    def array(self, name: str, limits: Limits) -> NDArray[Any]:
+        """The rewards or flags of the newest step.
+
+        Args:
+            name: The field of a transition.
+            limits: Bounds on what is decoded.
+
+        Returns:
+            Shape ``(size,)``.
+
+        Raises:
+            EncodingError: If it is no such array.
+        """
+        assert self.transition is not None
+        found = decode_value(getattr(self.transition, name), limits)
+        if not isinstance(found, np.ndarray) or found.shape != (self.size,):
+            raise EncodingError(f"{self}: {name} is {found!r}, not an array of shape ({self.size},)")
+        return found
+
+    def info(self, limits: Limits) -> dict[str, Any]:
+        """The info of the newest step or reset.
+
+        Raises:
+            EncodingError: If it is no dict.
+        """
+        if self.transition is None or not self.transition.HasField("info"):
+            return {}
+        found = decode_value(self.transition.info, limits)
+        if not isinstance(found, dict):
+            raise EncodingError(f"{self}: the info is {found!r}, not a dict")
+        return found
+
     def close(self) -> None:
         """Close the environments and the session, if there is one."""
         session, self._session = self._session, None
         self.is_waiting = False
         if session is not None:
             session.close()
-
-
-def receive(
-    slices: Iterable[Slice], spin_seconds: float, at_least: int | None = None
-) -> tuple[dict[Slice, pb.Response], list[Failure]]:
-    """Wait for answers, and tell who failed instead.
-
-    Args:
-        slices: All waiting.
-        spin_seconds: How long to look for answers without sleeping.
-        at_least: Of how many environments to wait for answers, or failures; None for all.
-    """
-    answers: dict[Slice, pb.Response] = {}
-    failures: list[Failure] = []
-    count = 0
-    for each in as_they_come(slices, spin_seconds):
-        if at_least is not None and count >= at_least:
-            break
-        count += each.size
-        try:
-            answers[each] = each.receive()
-        except (RemoteGymError, ResetNeeded) as error:
-            failures.append((each, error))
-    return answers, failures
-
-
-def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator[Slice]:
-    """Slices that wait for answers: each when its answer has begun to arrive, or its time is up.
-
-    Those on direct connections come as they are; then, one after another, those over gRPC, which cannot be waited for
-    together.
-
-    Args:
-        slices: All waiting.
-        spin_seconds: How long to look for answers without sleeping.
-    """
-    waiting: dict[int, Slice] = {}
-    others = []
-    poll = select.poll()
-    for each in slices:
-        descriptor = each.fileno()
-        if descriptor is None:
-            others.append(each)
-        else:
-            waiting[descriptor] = each
-            poll.register(descriptor, select.POLLIN)
-    spin_until = time.perf_counter() + spin_seconds
-    while waiting:
-        events = poll.poll(0)
-        while not events and time.perf_counter() < spin_until:
-            events = poll.poll(0)
-        if not events:
-            remaining = min(each.session.deadline for each in waiting.values()) - time.monotonic()
-            events = poll.poll(min(max(0.0, remaining), 1e6) * 1000)
-        found = [descriptor for descriptor, _ in events]
-        if not found:
-            now = time.monotonic()
-            found = [descriptor for descriptor, each in waiting.items() if each.session.deadline <= now]
-        for descriptor in found:
-            poll.unregister(descriptor)
-            yield waiting.pop(descriptor)
-    yield from others
-
-
-def in_threads(slices: Sequence[Slice], do: Callable[[Slice], None]) -> list[Failure]:
-    """Do for all at once what takes a round trip or more each.
-
-    Returns:
-        Those that raised an error of ours, with the error.
-    """
-
-    def attempt(each: Slice) -> Exception | None:
-        try:
-            do(each)
-        except RemoteGymError as error:
-            return error
-        return None
-
-    if len(slices) < 2:
-        errors = [attempt(each) for each in slices]
-    else:
-        with ThreadPoolExecutor(min(len(slices), MOST_THREADS)) as threads:
-            errors = list(threads.map(attempt, slices))
-    return [(each, error) for each, error in zip(slices, errors, strict=True) if error is not None]
 
 
 def slices_of(env_ids: list[int], slices: Sequence[Slice]) -> list[Slice]:
@@ -227,29 +170,3 @@ def take_mask(options: dict[str, Any] | None, num_envs: int) -> tuple[NDArray[np
     if mask.shape != (num_envs,) or not mask.any():
         raise ValueError(f"`options['reset_mask']` is {mask!r}; use shape ({num_envs},) with at least one True")
     return mask, rest
-
-
-def raise_failures(failures: Sequence[Failure]) -> None:
-    """Raise an error of the first failure's kind that names the environments of all; nothing if there is none.
-
-    Raises:
-        RemoteGymError: Whose ``environments`` are their indices.
-    """
-    if not failures:
-        return
-    failures = sorted(failures, key=lambda failure: failure[0].start)
-    (first, error), *others = failures
-    also = "".join(f"; {each}: {type(other).__name__}: {_message(other)}" for each, other in others)
-    text = f"{first}: {_message(error)}{also}"
-    raised: Exception
-    if isinstance(error, RemoteEnvironmentError):
-        raised = RemoteEnvironmentError(error.remote_type, text, error.remote_traceback)
-    else:
-        raised = type(error)(text)
-    if isinstance(raised, RemoteGymError):
-        raised.environments = tuple(index for each, _ in failures for index in range(each.start, each.stop))
-    raise raised from error
-
-
-def _message(error: Exception) -> str:
-    return error.remote_message if isinstance(error, RemoteEnvironmentError) else str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,12 +12,13 @@ from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoA
 from numpy.typing import NDArray
 
 from remote_gym.address import parse_address
+from remote_gym.client.fleet import Fleet
 from remote_gym.client.merging import join_infos
-from remote_gym.client.opening import CredentialPaths, connect, open_request
-from remote_gym.client.session import ClientSession
-from remote_gym.client.slices import Slice, in_threads, raise_failures, receive, slices_of, take_mask
+from remote_gym.client.opening import CredentialPaths, open_request
+from remote_gym.client.slices import Slice, slices_of, take_mask
+from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch
+from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.batches import Part, compile_batch, join_spaces
@@ -100,25 +100,18 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             self._options = dataclasses.replace(self._options, poll_us=0)
         self._spin_seconds = self._options.poll_us / 1e6
         self._streams_frames = frames == "step" and render_mode is not None
-        self._request = open_request(
+        request = open_request(
             remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
         )
-        self._request.autoreset_mode = autoreset_code(autoreset_mode)
-        self._credentials = client_credentials_paths
+        request.autoreset_mode = autoreset_code(autoreset_mode)
         self._pending: Literal["step", "send"] | None = None
         self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
-        self._slices = [
-            Slice(
-                num_envs * number // count,
-                num_envs * (number + 1) // count,
-                functools.partial(self._open_session, *places[number * len(places) // count]),
-            )
-            for number in range(count)
-        ]
-        self._description: pb.Description | None = None
+        self._fleet = Fleet(
+            num_envs, count, places, credentials=client_credentials_paths, request=request, options=self._options
+        )
+        self._slices = self._fleet.slices
         try:
-            raise_failures(in_threads(self._slices, Slice.open))
-            self._adopt()
+            self._adopt([each.session.description for each in self._slices])
         except BaseException:
             self.close()
             raise
@@ -152,7 +145,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for each in self._slices:
             if each.needs_reset and not mask[each.rows].all() and (each in chosen or each.transition is None):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
-        raise_failures(in_threads([each for each in chosen if each.is_lost], Slice.open))
+        self._fleet.reopen(chosen)
         for each in chosen:
             each.send(self._reset_request(each, seed, mask[each.rows], options), self._options.reset_timeout)
         self._collect(chosen, "reset")
@@ -259,7 +252,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             frames = [each.transition.frame for each in self._slices if each.transition is not None]
         else:
             request = pb.Request(render=pb.RenderRequest())
-            frames = [response.render.frame for response in self._ask([request] * len(self._slices))]
+            answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
+            frames = [answer.render.frame for answer in answers]
         return self._for_each(decode_frame(frame, self._options.limits) for frame in frames)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -269,10 +263,11 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             RemoteEnvironmentError: If it raised, or is not exposed (as an ``AttributeError``).
             EncodingError: If an argument or the result has no wire form.
         """
+        self._check_idle("call")
         request = pb.Request(call=pb.CallRequest(name=name))
         self._encode(args, request.call.args, f"{name}(...)")
         self._encode(kwargs, request.call.kwargs, f"{name}(...)")
-        answers = self._ask([request] * len(self._slices))
+        answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
         return self._for_each(decode_value(answer.call.value, self._options.limits) for answer in answers)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -290,6 +285,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             ValueError: If there is another number of values.
             RemoteEnvironmentError: If it is not exposed, or is a method.
         """
+        self._check_idle("set_attr")
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
@@ -298,46 +294,20 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for each in self._slices:
             requests.append(pb.Request(call=pb.CallRequest(name=name)))
             self._encode(tuple(values[each.rows]), requests[-1].call.assign, name)
-        self._ask(requests)
+        self._fleet.ask(requests, self._options.step_timeout)
 
     def close(self, **_kwargs: Any) -> None:
         """Close the environments on the servers, and the sessions. A second call does nothing."""
         self.closed = True
         self._pending = None
-        in_threads(self._slices, Slice.close)
+        self._fleet.close()
 
     def __del__(self) -> None:
         """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
 
-    # ----------------------------------------------------------------------------------------------------------
-    # Sessions
-
-    def _open_session(self, url: str, port: int, count: int) -> ClientSession:
-        request = pb.OpenRequest()
-        request.CopyFrom(self._request)
-        request.num_envs = count
-        session = ClientSession(connect(url, port, self._credentials, self._options), request, self._options)
-        found = session.description
-        try:
-            if found.num_envs != count:
-                raise ProtocolMismatch(
-                    f"the server at {url} port {port} has no vector environments ({dict(found.versions)}); install the "
-                    "same release at both ends"
-                )
-            if self._description is not None and not _is_alike(found, self._description):
-                raise ConfigError(f"the server at {url} port {port} offers other spaces, or another autoreset mode")
-        except BaseException:
-            session.close()
-            raise
-        return session
-
-    def _adopt(self) -> None:
+    def _adopt(self, descriptions: list[pb.Description]) -> None:
         limits = self._options.limits
-        descriptions = [each.session.description for each in self._slices]
-        self._description = first = descriptions[0]
-        for each, description in zip(self._slices, descriptions, strict=True):
-            if not _is_alike(description, first):
-                raise ConfigError(f"{each} have other spaces, or another autoreset mode, than {self._slices[0]}")
+        first = descriptions[0]
         self.single_observation_space = decode_space(first.single_observation_space, limits)
         self.single_action_space = decode_space(first.single_action_space, limits)
         observation_spaces = [decode_space(each.observation_space, limits) for each in descriptions]
@@ -388,15 +358,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     def _encode(self, value: Any, into: pb.Value, path: str) -> None:
         encode_value(value, into, strict=True, limits=self._options.limits, path=path)
 
-    def _ask(self, requests: Sequence[pb.Request]) -> list[pb.Response]:
-        """Ask each slice its own request, with nothing in progress."""
-        self._check_idle("call")
-        for each, request in zip(self._slices, requests, strict=True):
-            each.send(request, self._options.step_timeout)
-        answers, failures = receive(self._slices, self._spin_seconds)
-        raise_failures(failures)
-        return [answers[each] for each in self._slices]
-
     # ----------------------------------------------------------------------------------------------------------
     # Answers
 
@@ -415,17 +376,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
     def _transitions(self, chosen: Sequence[Slice]) -> Step:
         rewards, terminations, truncations = (
-            np.concatenate([self._flags(each, name) for each in chosen])
+            np.concatenate([each.array(name, self._options.limits) for each in chosen])
             for name in ("reward_value", "terminated_value", "truncated_value")
         )
         return self._observe(chosen), rewards, terminations, truncations, self._infos(chosen, chosen)
-
-    def _flags(self, each: Slice, name: str) -> NDArray[Any]:
-        assert each.transition is not None
-        found = decode_value(getattr(each.transition, name), self._options.limits)
-        if not isinstance(found, np.ndarray) or found.shape != (each.size,):
-            raise EncodingError(f"{each}: {name} is {found!r}, not an array of shape ({each.size},)")
-        return found
 
     def _observe(self, chosen: Sequence[Slice]) -> Any:
         parts = [Part(each.size, each.transition) for each in chosen if each.transition is not None]
@@ -433,17 +387,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
     def _infos(self, all_slices: Sequence[Slice], having: Sequence[Slice]) -> dict[str, Any]:
         """The infos of those that have new ones, in rows for all."""
-        infos = [self._info(each) if each in having else {} for each in all_slices]
+        infos = [each.info(self._options.limits) if each in having else {} for each in all_slices]
         return join_infos([each.size for each in all_slices], infos)
-
-    def _info(self, each: Slice) -> dict[str, Any]:
-        assert each.transition is not None
-        if not each.transition.HasField("info"):
-            return {}
-        info = decode_value(each.transition.info, self._options.limits)
-        if not isinstance(info, dict):
-            raise EncodingError(f"{each}: the info is {info!r}, not a dict")
-        return info
 
     def _for_each(self, answers: Iterable[Any]) -> tuple[Any, ...]:
         """The values of all environments, of a tuple of those of each slice."""
@@ -464,11 +409,3 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
 def _place(address: Address) -> tuple[str, int]:
     return parse_address(address) if isinstance(address, str) else address
-
-
-def _is_alike(one: pb.Description, other: pb.Description) -> bool:
-    return (
-        one.single_observation_space == other.single_observation_space
-        and one.single_action_space == other.single_action_space
-        and one.autoreset_mode == other.autoreset_mode
-    )
