@@ -31,9 +31,8 @@ def receive(
     answers: dict[Slice, pb.Response] = {}
     failures: list[Failure] = []
     count = 0
-    for each in as_they_come(slices, spin_seconds):
-        if at_least is not None and count >= at_least:
-            break
+    coming = as_they_come(slices, spin_seconds)
+    while (at_least is None or count < at_least) and (each := next(coming, None)) is not None:
         count += each.size
         try:
             answers[each] = each.receive()
