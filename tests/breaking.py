@@ -13,6 +13,7 @@ def break_connection(session: ClientSession) -> None:
     interaction = session._interaction
     assert interaction is not None
     if isinstance(interaction, DirectConnection):
-        interaction._socket._socket.shutdown(socket.SHUT_RDWR)
+        # Not SSLSocket's own, which would go on to read what has arrived as if it were not encrypted.
+        socket.socket.shutdown(interaction._socket._socket, socket.SHUT_RDWR)
     else:
         interaction._call.cancel()

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from remote_gym.address import parse_address
 from remote_gym.client.fleet import Fleet
-from remote_gym.client.merging import join_infos
 from remote_gym.client.opening import CredentialPaths, open_request
 from remote_gym.client.slices import Slice, slices_of, take_mask
 from remote_gym.client.waiting import raise_failures, receive
@@ -24,6 +23,7 @@ from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.batches import Part, compile_batch, join_spaces
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
+from remote_gym.wire.infos import join_infos
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 

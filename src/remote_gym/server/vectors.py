@@ -12,13 +12,21 @@ from gymnasium.vector import SyncVectorEnv
 from remote_gym.errors import ConfigError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
+from remote_gym.wire.infos import Infos, add_info
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
 _OWN_MODE = pb.SAME_STEP if gym.__version__.startswith("0.") else pb.NEXT_STEP
 """What `SyncVectorEnv` does unless told otherwise, and before Gymnasium 1.1 in any case."""
 
 
-def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.AutoresetMode) -> SyncVectorEnv:
+class Together(SyncVectorEnv):
+    """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does."""
+
+    def _add_info(self, vector_infos: Infos, env_info: Infos, env_num: int) -> Infos:
+        return add_info(vector_infos, env_info, env_num, self.num_envs)
+
+
+def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.AutoresetMode) -> Together:
     """A vector environment of `num_envs` environments.
 
     Args:
@@ -45,7 +53,7 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
             f"it offers {autoreset_mode(_OWN_MODE)!r}"
         )
     try:
-        return SyncVectorEnv([create_next] * num_envs, **arguments)
+        return Together([create_next] * num_envs, **arguments)
     except BaseException as error:
         for environment in created:
             environment.close()
@@ -74,7 +82,7 @@ def check_vector_environment(environment: object, num_envs: int, mode: pb.Autore
 
 def mode_of(environment: gym.vector.VectorEnv) -> pb.AutoresetMode:
     """When a vector environment resets what has ended, as its metadata tells."""
-    if type(environment) is SyncVectorEnv and not _CHOOSES:
+    if isinstance(environment, SyncVectorEnv) and not _CHOOSES:
         return _OWN_MODE
     try:
         return autoreset_code((environment.metadata or {}).get("autoreset_mode"))
