@@ -142,7 +142,8 @@ def _holds(column: NDArray[Any], value: Any) -> bool:
 
 def _as_objects(column: NDArray[Any]) -> NDArray[Any]:
     objects = np.full(len(column), None, object)
-    for row, value in enumerate(column):
+    # A column of bools began with Python's own: with NumPy's, Gymnasium makes one of objects.
+    for row, value in enumerate(column.tolist() if _is_python(column) else column):
         objects[row] = value
     return objects
 
