@@ -77,6 +77,8 @@ def play(local: Any, remote: Any, steps: int, choose: Callable[[], Any] | None =
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("id_", ["CartPole-v1", "FrozenLake-v1"])
 def test_registered_environments_step_as_locally(id_, workers, connection):
+    if id_ == "FrozenLake-v1" and workers > 1 and gym.__version__.startswith("0."):
+        pytest.skip("Gymnasium 0.29 casts what other workers' first environment decided")
     local = SyncVectorEnv([lambda: gym.make(id_)] * 5)
     with loopback_server(id_) as server:
         remote = server.vector_environment(5, workers=workers, connection=connection)
@@ -102,6 +104,8 @@ def test_every_autoreset_mode_and_every_kind_of_info_is_as_locally(mode, workers
 def test_elements_of_every_space_arrive_as_locally(name, server):
     local = SyncVectorEnv([lambda: Sampling(name)] * 4)
     local.reset()
+    if name == "mixed" and AutoresetMode is None:
+        pytest.skip("the order of a Text space's usual characters was not the same in two processes then")
     try:
         local.step(local.action_space.sample())
     except (
@@ -145,6 +149,7 @@ def test_servers_of_different_environments_are_refused():
         wait_until(lambda: one.server.session_count + other.server.session_count == 0)
 
 
+@needs_modes
 def test_what_is_observed_can_be_written_to_and_shares_no_memory(make):
     remote = make(4, workers=2)
     first, _ = remote.reset(seed=1)
@@ -266,6 +271,7 @@ def test_exposed_names_are_called_read_and_set_in_each_environment(make):
         remote.set_attr("level", [1, 2])
 
 
+@needs_modes
 @pytest.mark.parametrize("frames", ["step", "on_demand"])
 def test_frames_come_as_a_tuple(frames, make):
     remote = make(3, workers=2, render_mode="rgb_array", frames=frames)

@@ -54,7 +54,7 @@ def test_spaces_of_slices_join_to_the_space_of_all(name):
     assert joined == expected
     for each in (joined, expected):
         each.seed(3)
-    assert find_difference(expected.sample(), joined.sample()) is None
+    assert repr(joined.sample()) == repr(expected.sample())
 
 
 def test_bounds_of_slices_are_kept():

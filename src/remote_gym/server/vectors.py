@@ -15,7 +15,8 @@ from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.infos import Infos, add_info
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
-_OWN_MODE = pb.SAME_STEP if gym.__version__.startswith("0.") else pb.NEXT_STEP
+_IS_0 = gym.__version__.startswith("0.")
+_OWN_MODE = pb.SAME_STEP if _IS_0 else pb.NEXT_STEP
 """What `SyncVectorEnv` does unless told otherwise, and before Gymnasium 1.1 in any case."""
 
 
@@ -23,10 +24,37 @@ class Together(SyncVectorEnv):
     """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does."""
 
     def _add_info(self, vector_infos: Infos, env_info: Infos, env_num: int) -> Infos:
+        if _IS_0:  # it merges in a way of its own, into arrays of dicts, on which scripts for it rely
+            return super()._add_info(vector_infos, env_info, env_num)
         return add_info(vector_infos, env_info, env_num, self.num_envs)
 
 
-def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.AutoresetMode) -> Together:
+class TogetherBefore11(Together):
+    """What Gymnasium before 1.1 does not do: tell of masks that it cannot reset only some, and, in 0.29, render."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.render_mode = self.envs[0].render_mode
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
+        """Reset all.
+
+        Raises:
+            ConfigError: If only some were to be.
+        """
+        if options is not None and "reset_mask" in options:
+            raise ConfigError(
+                "a reset_mask of some of a worker's environments needs gymnasium 1.1 at the server, which has "
+                f"{gym.__version__}; reset all of them, or give each a worker of its own"
+            )
+        return super().reset(seed=seed, options=options)
+
+    def render(self) -> tuple[Any, ...]:
+        """A frame of each environment."""
+        return tuple(environment.render() for environment in self.envs)
+
+
+def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.AutoresetMode) -> SyncVectorEnv:
     """A vector environment of `num_envs` environments.
 
     Args:
@@ -53,7 +81,7 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
             f"it offers {autoreset_mode(_OWN_MODE)!r}"
         )
     try:
-        return Together([create_next] * num_envs, **arguments)
+        return (Together if _CHOOSES else TogetherBefore11)([create_next] * num_envs, **arguments)
     except BaseException as error:
         for environment in created:
             environment.close()

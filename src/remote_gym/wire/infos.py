@@ -3,7 +3,7 @@
 A key's values become an array with a row for each environment, and under ``_key`` stands the mask of those that have
 it; dicts hold such arrays in turn. The first environment that has the key decides the array's dtype, and Gymnasium
 casts what others have to that: 0.5 becomes 0 after a first 1. A worker does not know which environment is the first of
-all. So it merges without casting, into an array of objects where kinds differ, and the client casts what it joins.
+all. So it merges without casting, into a list where kinds differ, and the client casts what it joins.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def add_info(infos: Infos, info: Infos, index: int, count: int) -> Infos:
             if isinstance(value, dict) and key not in _FINAL:
                 raise _not_all_dicts(key)
             if not _holds(column, value):
-                infos[key] = column = _as_objects(column)
+                infos[key] = column = _as_list(column, infos[f"_{key}"])
             column[index] = value
         infos[f"_{key}"][index] = True
     return infos
@@ -99,21 +99,25 @@ def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[A
         return _join([(rows, info[key]) for rows, info in having], total)
     if True in are_dicts:
         raise _not_all_dicts(key)
-    found = [(rows, _rows(info[key], rows), info.get(f"_{key}")) for rows, info in having]
-    _, first, mask = found[0]
-    if first.dtype == object and first.ndim == 1 and mask is not None and mask.any():
-        column = _new_column(key, first[int(mask.argmax())], total)
-    else:
-        column = np.zeros((total, *first.shape[1:]), first.dtype)
-        if column.dtype == object:
-            column[...] = None
+    found = [(rows, _rows(info[key], mask := info.get(f"_{key}"), rows), mask) for rows, info in having]
+    column = _new_like(key, *found[0][1:], total)
     for rows, values, mask in found:
         target, indices = column[rows], np.arange(len(values)) if mask is None else np.flatnonzero(mask)
-        if (values.dtype == object) == (column.dtype == object) or (column.dtype == object and _is_python(values)):
+        if isinstance(values, np.ndarray) and _casts_alike(values, column):
             target[indices] = values[indices]
         else:
             for index in indices:  # NumPy scalars stay what they are, and arrays become rows
                 target[index] = values[index]
+    return column
+
+
+def _new_like(key: Any, values: NDArray[Any] | list[Any], mask: NDArray[np.bool_] | None, total: int) -> NDArray[Any]:
+    """An empty column that continues those of the first slice."""
+    if not isinstance(values, np.ndarray):
+        return _new_column(key, values[0 if mask is None else int(mask.argmax())], total)
+    column: NDArray[Any] = np.zeros((total, *values.shape[1:]), values.dtype)
+    if column.dtype == object:
+        column[...] = None
     return column
 
 
@@ -128,9 +132,9 @@ def _new_column(key: Any, first: Any, count: int) -> NDArray[Any]:
     return np.full(count, None, object)
 
 
-def _holds(column: NDArray[Any], value: Any) -> bool:
+def _holds(column: NDArray[Any] | list[Any], value: Any) -> bool:
     """Whether the value can be a row of the column without being cast."""
-    if column.dtype == object and column.ndim == 1:
+    if not isinstance(column, np.ndarray) or (column.dtype == object and column.ndim == 1):
         return True
     if isinstance(value, np.ndarray):
         return bool(value.dtype == column.dtype and value.shape == column.shape[1:])
@@ -140,21 +144,24 @@ def _holds(column: NDArray[Any], value: Any) -> bool:
     return np.dtype(kind) == column.dtype and (kind is not int or -(2**63) <= value < 2**63)
 
 
-def _as_objects(column: NDArray[Any]) -> NDArray[Any]:
-    objects = np.full(len(column), None, object)
+def _as_list(column: NDArray[Any], mask: NDArray[np.bool_]) -> list[Any]:
     # A column of bools began with Python's own: with NumPy's, Gymnasium makes one of objects.
-    for row, value in enumerate(column.tolist() if _is_python(column) else column):
-        objects[row] = value
-    return objects
+    values = column.tolist() if column.ndim == 1 and column.dtype in _PYTHON_KINDS else list(column)
+    return [value if has_it else None for value, has_it in zip(values, mask, strict=True)]
 
 
-def _is_python(values: NDArray[Any]) -> bool:
-    return values.ndim == 1 and values.dtype in _PYTHON_KINDS
+def _casts_alike(values: NDArray[Any], column: NDArray[Any]) -> bool:
+    """Whether NumPy gives many values at once what it gives each: Python's own numbers, where objects are wanted."""
+    if (values.dtype == object) == (column.dtype == object):
+        return True
+    return column.dtype == object and values.ndim == 1 and values.dtype in _PYTHON_KINDS
 
 
-def _rows(value: Any, rows: slice) -> NDArray[Any]:
+def _rows(value: Any, mask: Any, rows: slice) -> NDArray[Any] | list[Any]:
     """A row for each environment, of a value that may be one for the whole slice."""
     size = rows.stop - rows.start
+    if isinstance(value, list) and mask is not None and len(value) == size:
+        return value
     if isinstance(value, np.ndarray) and value.ndim and len(value) == size:
         return value
     found = np.empty(size, object)
