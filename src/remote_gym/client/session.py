@@ -100,7 +100,7 @@ class ClientSession:
         """
         self._check_process()  # before the lock, which may have been taken when the process was forked
         with self._turn:
-            self.send(request, timeout)
+            self._begin(request, timeout)
             return self.receive()
 
     def send(self, request: pb.Request, timeout: float) -> None:
@@ -117,19 +117,7 @@ class ClientSession:
             DeadlineExceeded: If an earlier request, whose answer was missed, is still not answered.
         """
         self._check_process()
-        self._deadline = time.monotonic() + timeout
-        if self._unanswered is not None:
-            # Numbers leave no gaps: the one whose answer was missed comes first.
-            self._finish()
-        request.sequence = self._sequence + 1
-        data = request.SerializeToString()
-        self._check_size(data)
-        self._sequence += 1
-        self._unanswered = data
-        try:
-            self._send()
-        except ConnectionLost as error:
-            self._broken = error
+        self._begin(request, timeout)
 
     def receive(self) -> pb.Response:
         """The second half of `ask`: wait for what answers the request that was sent.
@@ -168,6 +156,21 @@ class ClientSession:
             self.lost = True
             self._detach()
             self._connection.close()
+
+    def _begin(self, request: pb.Request, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout
+        if self._unanswered is not None:
+            # Numbers leave no gaps: the one whose answer was missed comes first.
+            self._finish()
+        request.sequence = self._sequence + 1
+        data = request.SerializeToString()
+        self._check_size(data)
+        self._sequence += 1
+        self._unanswered = data
+        try:
+            self._send()
+        except ConnectionLost as error:
+            self._broken = error
 
     def _finish(self) -> pb.Response:
         """Wait for the answer to what is unanswered, and send it again where it may not have arrived."""

@@ -13,6 +13,7 @@ from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.arrays import view_row
 from remote_gym.wire.values import decode_value
 
 
@@ -99,13 +100,16 @@ class Slice:
             limits: Bounds on what is decoded.
 
         Returns:
-            Shape ``(size,)``.
+            Shape ``(size,)``; it may be read-only.
 
         Raises:
             EncodingError: If it is no such array.
         """
         assert self.transition is not None
-        found = decode_value(getattr(self.transition, name), limits)
+        message = getattr(self.transition, name)
+        if (row := view_row(message.array, self.size)) is not None:
+            return row
+        found = decode_value(message, limits)
         if not isinstance(found, np.ndarray) or found.shape != (self.size,):
             raise EncodingError(f"{self}: {name} is {found!r}, not an array of shape ({self.size},)")
         return found
