@@ -44,7 +44,7 @@ def test_rewards_and_flags_keep_dtype_and_bits(rewards):
 
 @pytest.mark.parametrize("rewards", [np.zeros(2), np.zeros((3, 1)), 1.0, [1.0, 2.0, 3.0], None])
 def test_rewards_of_another_shape_are_refused_by_name(rewards):
-    with pytest.raises(EncodingError, match=r"environments 4 to 6: reward_value .* shape \(3,\)"):
+    with pytest.raises(EncodingError, match=r"(?s)environments 4 to 6: reward_value .* shape \(3,\)"):
         slice_with(reward_value=rewards).array("reward_value", Limits())
 
 
