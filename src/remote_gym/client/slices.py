@@ -14,7 +14,7 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.arrays import view_row
-from remote_gym.wire.values import decode_value
+from remote_gym.wire.values import decode_value, encode_value
 
 
 class Slice:
@@ -66,6 +66,29 @@ class Slice:
         self.close()
         self._session = self._open_session(self.size)
         self.needs_reset = True
+
+    def reset_request(
+        self,
+        seed: int | Sequence[int | None] | None,
+        mask: NDArray[np.bool_],
+        options: dict[str, Any] | None,
+        limits: Limits,
+    ) -> pb.Request:
+        """What to ask this slice, where `seed` and `mask` are those of all environments.
+
+        Raises:
+            EncodingError: If a seed or an option has no wire form.
+        """
+        request = pb.Request()
+        request.reset.SetInParent()
+        if seed is not None:
+            own = seed + self.start if isinstance(seed, int) else list(seed[self.rows])
+            encode_value(own, request.reset.seed, strict=True, limits=limits, path="seed")
+        if not mask[self.rows].all():
+            options = {**(options or {}), "reset_mask": mask[self.rows]}
+        if options is not None:
+            encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
+        return request
 
     def send(self, request: pb.Request, timeout: float) -> None:
         """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""

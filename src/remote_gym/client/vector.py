@@ -147,7 +147,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
         self._fleet.reopen(chosen)
         for each in chosen:
-            each.send(self._reset_request(each, seed, mask[each.rows], options), self._options.reset_timeout)
+            each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
         self._collect(chosen, "reset")
         return self._observe(self._slices), self._infos(self._slices, chosen)
 
@@ -336,24 +336,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
             each.send(request, self._options.step_timeout)
             start += each.size
-
-    def _reset_request(
-        self,
-        each: Slice,
-        seed: int | Sequence[int | None] | None,
-        mask: NDArray[np.bool_],
-        options: dict[str, Any] | None,
-    ) -> pb.Request:
-        request = pb.Request()
-        request.reset.SetInParent()
-        if seed is not None:
-            own = seed + each.start if isinstance(seed, int) else list(seed[each.rows])
-            self._encode(own, request.reset.seed, "seed")
-        if not mask.all():
-            options = {**(options or {}), "reset_mask": mask}
-        if options is not None:
-            self._encode(options, request.reset.options, "options")
-        return request
 
     def _encode(self, value: Any, into: pb.Value, path: str) -> None:
         encode_value(value, into, strict=True, limits=self._options.limits, path=path)
