@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from remote_gym.client.environment import RemoteEnvironment
+    from remote_gym.client.vector import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, ServerOptions
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
     from remote_gym.wire.values import Unencodable
@@ -51,6 +52,7 @@ __all__ = [
     "RemoteEnvironmentError",
     "RemoteEnvironmentServer",
     "RemoteGymError",
+    "RemoteVectorEnv",
     "ServerFull",
     "ServerOptions",
     "SessionError",
@@ -68,6 +70,7 @@ _HOMES = {
     "RemoteArgs": "remote_gym.config",
     "RemoteEnvironment": "remote_gym.client.environment",
     "RemoteEnvironmentServer": "remote_gym.server.serve",
+    "RemoteVectorEnv": "remote_gym.client.vector",
     "ServerOptions": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.serve",

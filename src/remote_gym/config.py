@@ -103,6 +103,8 @@ class ServerOptions:
 
     max_sessions: int = 1024
     """Sessions open at once; one more gets `ServerFull`."""
+    max_num_envs: int = 4096
+    """Environments that one session's vector environment may hold."""
     open_timeout: float = 120.0
     """How long creating an environment may take before its worker is stopped."""
     close_timeout: float = 5.0
@@ -136,7 +138,7 @@ class ServerOptions:
     def __post_init__(self) -> None:
         _check_seconds(self, "open_timeout", "close_timeout", "lease")
         _check_integers(self, 0, 1_000_000, "poll_us")
-        _check_integers(self, 1, 1_000_000, "max_sessions")
+        _check_integers(self, 1, 1_000_000, "max_sessions", "max_num_envs")
         _check_integers(self, 0, 65535, "direct_port")
         _check_type(
             self, bool, "True or False", "use_thread", "check_actions", "allow_insecure", "reflection", "direct"

@@ -31,9 +31,11 @@ class RemoteGymError(Exception):
 
     Attributes:
         transitions: What `RemoteEnvironment.step_many` had done before it was raised; else empty.
+        environments: Of a `RemoteVectorEnv`: indices of the environments whose worker failed.
     """
 
     transitions: Sequence[tuple[Any, Any, Any, Any, dict[str, Any]]] = ()
+    environments: tuple[int, ...] = ()
 
 
 class ConfigError(RemoteGymError, ValueError):

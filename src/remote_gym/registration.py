@@ -1,4 +1,4 @@
-"""Registers ``gym.make("remote_gym/Remote-v0", url=..., port=...)``."""
+"""Registers ``gym.make("remote_gym/Remote-v0", url=..., port=...)``, and ``gym.make_vec`` likewise."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def register() -> None:
     gym.register(
         id=ENVIRONMENT_ID,
         entry_point="remote_gym:RemoteEnvironment",
+        vector_entry_point="remote_gym:RemoteVectorEnv",
         # The client checks the order of calls itself, and the server's environment its own conduct.
         order_enforce=False,
         disable_env_checker=True,

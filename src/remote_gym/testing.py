@@ -15,6 +15,7 @@ import numpy as np
 
 from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
+from remote_gym.client.vector import RemoteVectorEnv
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
 
 
@@ -31,7 +32,7 @@ class LoopbackServer:
     server: RemoteEnvironmentServer
     client_credentials_paths: tuple[Path, Path, Path] | None
     client_arguments: dict[str, Any] = field(default_factory=dict)
-    _clients: list[RemoteEnvironment] = field(default_factory=list)
+    _clients: list[RemoteEnvironment | RemoteVectorEnv] = field(default_factory=list)
 
     def environment(self, **arguments: Any) -> RemoteEnvironment:
         """A client, closed with the server.
@@ -41,6 +42,18 @@ class LoopbackServer:
         """
         defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
         client = RemoteEnvironment(self.server.url, self.server.port, **(defaults | arguments))
+        self._clients.append(client)
+        return client
+
+    def vector_environment(self, num_envs: int, **arguments: Any) -> RemoteVectorEnv:
+        """A client of several environments, closed with the server.
+
+        Args:
+            num_envs: How many.
+            **arguments: Of `RemoteVectorEnv`, where it is to connect aside.
+        """
+        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
+        client = RemoteVectorEnv(self.server.url, self.server.port, num_envs=num_envs, **(defaults | arguments))
         self._clients.append(client)
         return client
 

@@ -64,11 +64,13 @@ class Interaction:
         self._connection = connection
         self.closed = False
 
-    def ask(self, data: bytes, timeout: float) -> bytes:
+    def send(self, data: bytes, deadline: float) -> None:
         assert not self.closed
-        request = pb.Request.FromString(data)
-        self._connection.asked.append(request.sequence)
-        return self._connection.answers.pop(0)(request).SerializeToString()
+        self._request = pb.Request.FromString(data)
+        self._connection.asked.append(self._request.sequence)
+
+    def receive(self, deadline: float) -> bytes:
+        return self._connection.answers.pop(0)(self._request).SerializeToString()
 
     def close(self) -> None:
         self.closed = True

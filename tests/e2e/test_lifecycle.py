@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from breaking import break_connection
 from environments import ACTION
 from processes import descendants, is_alive, open_descriptors
 from remote_gym import (
@@ -26,7 +26,6 @@ from remote_gym import (
     SessionLost,
     create_remote_environment_server,
 )
-from remote_gym.client.direct import DirectConnection
 from remote_gym.testing import loopback_server
 from waiting import wait_until
 
@@ -174,17 +173,8 @@ def test_a_connection_that_broke_is_made_again_and_the_step_runs_once(process_se
     environment = process_server.environment()
     environment.reset()
     environment.step(ACTION["step"])
-    break_connection(environment)
+    break_connection(environment._session)
     assert environment.step(ACTION["step"])[0]["count"] == 2
-
-
-def break_connection(environment: RemoteEnvironment) -> None:
-    """As a network would."""
-    interaction = environment._session._interaction
-    if isinstance(interaction, DirectConnection):
-        interaction._socket._socket.shutdown(socket.SHUT_RDWR)
-    else:
-        interaction._call.cancel()
 
 
 def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(obedient):

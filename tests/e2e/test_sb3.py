@@ -30,3 +30,12 @@ def test_sb3_ppo_reaches_the_same_returns_as_locally(monkeypatch):
     remote, local = compare(timesteps=4_000, seed=3)
     assert len(remote) > 50
     assert remote == local
+
+
+def test_sb3_ppo_learns_on_a_remote_vector_environment(monkeypatch):
+    monkeypatch.syspath_prepend(EXPLORATION)
+    monkeypatch.setattr(sys, "argv", [""])
+    from train_vector_with_stable_baselines3 import train
+
+    returns = train(num_envs=8, workers=2, timesteps=20_000, seed=1)
+    assert sum(returns[-20:]) > 2 * sum(returns[:20])

@@ -64,6 +64,17 @@ def test_one_more_than_max_sessions_is_refused_until_an_environment_is_gone(sess
     assert len(sessions) == 3
 
 
+def test_several_environments_have_env_ids_in_a_row_which_end_together(sessions):
+    first, vector, last = sessions.open("alice"), sessions.open("alice", 3), sessions.open("alice")
+    assert [each.env_id for each in (first, vector, last)] == [0, 1, 4]
+    sessions.end(first, "closed")
+    sessions.release(first)
+    assert sessions.open("alice", 2).env_id == 5
+    sessions.end(vector, "closed")
+    sessions.release(vector)
+    assert sessions.open("alice", 4).env_id == 0
+
+
 def test_env_ids_are_the_lowest_free_and_wait_for_the_old_environment(sessions):
     zero, one = sessions.open("alice"), sessions.open("alice")
     assert (zero.env_id, one.env_id) == (0, 1)

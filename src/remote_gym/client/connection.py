@@ -172,31 +172,45 @@ class GrpcConnection:
 
 
 class Interaction:
-    """One `Interact` call: ask, and be answered, again and again."""
+    """One `Interact` call: send, and receive the answer, again and again."""
 
     def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None], address: str) -> None:
         self._call = call
         self._requests = requests
         self._address = address
         self._watchdog = _Watchdog(call, requests)
+        self._sent = time.monotonic()
 
-    def ask(self, data: bytes, timeout: float) -> bytes:
-        """Send one message and wait for the one that answers it. After an error the interaction is of no more use.
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send one message.
+
+        Args:
+            data: The message.
+            deadline: On `time.monotonic`, for the answer to come.
+        """
+        self._sent = time.monotonic()
+        self._watchdog.watch(deadline)
+        self._requests.put(data)
+
+    def receive(self, deadline: float) -> bytes:
+        """Wait for the message that answers the one sent. After an error the interaction is of no more use.
+
+        Args:
+            deadline: As when it was sent.
 
         Raises:
-            DeadlineExceeded: If no answer came within `timeout` seconds.
+            DeadlineExceeded: If it did not come in time.
             ConnectionLost: If the call ended.
             EncodingError: If the answer is over the limit.
         """
-        self._watchdog.watch(time.monotonic() + timeout)
-        self._requests.put(data)
         try:
             answer: bytes = next(self._call)
         except StopIteration:
             raise ConnectionLost(f"{self._address} ended the call") from None
         except grpc.RpcError as error:
             if self._watchdog.expired:
-                raise DeadlineExceeded(f"no answer from {self._address} within {timeout:.3g} s") from error
+                waited = deadline - self._sent
+                raise DeadlineExceeded(f"no answer from {self._address} within {waited:.3g} s") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
         finally:
             self._watchdog.rest()

@@ -18,7 +18,10 @@ from remote_gym.wire.stream import MessageSocket
 
 
 class DirectConnection:
-    """Attached to a session: ask, and be answered, again and again.
+    """Attached to a session: send, and receive the answer, again and again.
+
+    Attributes:
+        poll_seconds: How long to look for an answer without sleeping.
 
     Args:
         url: The host that the server is known by, or ``unix:path``.
@@ -68,30 +71,51 @@ class DirectConnection:
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self._poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
+        self.poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
         self._socket = DirectSocket(sock, limits)
         self._asking = self._closed = False
+        self._sent = time.monotonic()
 
-    def ask(self, data: bytes, timeout: float) -> bytes | memoryview:
-        """Send one message and wait for the one that answers it. After an error the connection is of no more use.
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send one message. After an error the connection is of no more use.
+
+        Args:
+            data: The message.
+            deadline: On `time.monotonic`.
 
         Raises:
-            DeadlineExceeded: If no answer came within `timeout` seconds.
+            DeadlineExceeded: If the worker does not read it in time.
             ConnectionLost: If the connection ended.
         """
-        deadline = time.monotonic() + timeout
+        self._sent = time.monotonic()
         self._asking = True
         try:
             if self._closed:
                 raise ConnectionLost(f"the direct connection to {self._where} is closed")
             self._socket.send(data, deadline)
-            answer = self._socket.receive(deadline, self._poll_seconds)
         except DeadlineExceeded as error:
-            raise DeadlineExceeded(f"no answer from {self._where} within {timeout:.3g} s") from error
+            self._end_asking()
+            raise self._too_late(deadline) from error
+        except BaseException:
+            self._end_asking()
+            raise
+
+    def receive(self, deadline: float) -> bytes | memoryview:
+        """Wait for the message that answers the one sent. After an error the connection is of no more use.
+
+        Args:
+            deadline: On `time.monotonic`.
+
+        Raises:
+            DeadlineExceeded: If it did not come in time.
+            ConnectionLost: If the connection ended.
+        """
+        try:
+            answer = self._socket.receive(deadline, self.poll_seconds)
+        except DeadlineExceeded as error:
+            raise self._too_late(deadline) from error
         finally:
-            self._asking = False
-            if self._closed:
-                self._socket.close()
+            self._end_asking()
         if answer is None:
             raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
         return answer
@@ -110,6 +134,14 @@ class DirectConnection:
         self._socket.shut_down()
         if not self._asking:
             self._socket.close()
+
+    def _end_asking(self) -> None:
+        self._asking = False
+        if self._closed:
+            self._socket.close()
+
+    def _too_late(self, deadline: float) -> DeadlineExceeded:
+        return DeadlineExceeded(f"no answer from {self._where} within {deadline - self._sent:.3g} s")
 
 
 def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:

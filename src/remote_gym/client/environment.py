@@ -12,14 +12,12 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
-from remote_gym.address import grpc_address, is_loopback, is_unix
-from remote_gym.client.connection import GrpcConnection
+from remote_gym.address import grpc_address, is_unix
+from remote_gym.client.opening import CredentialPaths, connect, open_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, RemoteEnvironmentError, RemoteGymError
-from remote_gym.protocol import PROTOCOL_VERSION, package_versions
-from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_observation, encode_action
 from remote_gym.wire.frames import decode_frame
@@ -30,7 +28,6 @@ from remote_gym.wire.values import decode_value, encode_value
 
 logger = logging.getLogger(__name__)
 
-PathLike = str | os.PathLike[str]
 FRAME_MODES = ("rgb_array", "human")
 """Render modes of the client for which the environment renders ``"rgb_array"``."""
 
@@ -78,7 +75,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         url: str = "localhost",
         port: int = 56789,
         remote_args: RemoteArgs | Mapping[str, Any] | None = None,
-        client_credentials_paths: tuple[PathLike | None, PathLike | None, PathLike | None] | None = None,
+        client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,
         *,
         frames: Literal["step", "on_demand"] = "step",
@@ -307,11 +304,13 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self._session = None
         self._was_reset = False
         self.latest_image = None
-        request = self._open_request()
+        mode = "rgb_array" if self.render_mode in FRAME_MODES else self.render_mode
+        request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=self._streams_frames)
         if first is not None:
             first.sequence = 1
             request.first.CopyFrom(first)
-        self._session = ClientSession(self._connect(), request, self._options)
+        connection = connect(self.url, self.port, self.client_credentials_paths, self._options)
+        self._session = ClientSession(connection, request, self._options)
         try:
             self._adopt(self._session.description)
         except BaseException:
@@ -322,42 +321,6 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         if answer is not None and answer.HasField("error"):
             raise decode_error(answer.error)
         return answer
-
-    def _connect(self) -> GrpcConnection:
-        paths = self.client_credentials_paths
-        files = client_files(paths) if paths is not None else None
-        if files is None and not self._options.allow_insecure and not is_loopback(self.url):
-            raise ConfigError(
-                f"url {self.url!r} is another machine, and without client_credentials_paths anybody in between could "
-                "read and change what is sent; give certificates, or accept it by allow_insecure=True"
-            )
-        return GrpcConnection(self.url, self.port, files, self._options)
-
-    def _open_request(self) -> pb.OpenRequest:
-        arguments = self.remote_args
-        for name, value in arguments.items():
-            if name not in RemoteArgs.__annotations__:
-                raise ConfigError(f"remote_args has no {name!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
-            if name == "entrypoint_kwargs":
-                if value is not None and not isinstance(value, Mapping):
-                    raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict")
-            elif value is not None and not isinstance(value, (str, os.PathLike)):
-                raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None")
-        mode = "rgb_array" if self.render_mode in FRAME_MODES else self.render_mode
-        request = pb.OpenRequest(
-            protocol_version=PROTOCOL_VERSION,
-            versions=package_versions(),
-            environment=os.fspath(arguments.get("environment") or ""),
-            entrypoint=os.fspath(arguments.get("entrypoint") or ""),
-            repo=os.fspath(arguments.get("repo") or ""),
-            reference=os.fspath(arguments.get("reference") or ""),
-            render_mode=mode or "",
-            frames=pb.FRAMES_STEP if self._streams_frames else pb.FRAMES_NEVER,
-        )
-        kwargs = dict(arguments.get("entrypoint_kwargs") or {})
-        limits = self._options.limits
-        encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
-        return request
 
     def _adopt(self, description: pb.Description) -> None:
         limits = self._options.limits
@@ -402,7 +365,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _observe(self, transition: pb.Transition) -> Any:
         assert self._session is not None
-        packed, self._session.packed = self._session.packed, None
+        packed = self._session.take_packed()
         observation = decode_observation(self._observation_layout, transition, self._options.limits, packed)
         if transition.HasField("frame"):
             self.latest_image = decode_frame(transition.frame, self._options.limits)

@@ -66,8 +66,11 @@ class ClientSession:
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
-        self.packed: memoryview | None = None
-        """The large observation that the newest response lacks, if it does."""
+        self.deadline = 0.0
+        """When the answer to the last request has to be there, on `time.monotonic`."""
+        self._packed: memoryview | None = None
+        self._in_flight = False  # whether the connection that stands has the request
+        self._broken: TransportError | None = None  # what went wrong when it was sent
         try:
             response = connection.open(
                 request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
@@ -83,7 +86,7 @@ class ClientSession:
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
         if request.HasField("first"):
-            self.first, self.packed = parse_response(response.session.first)
+            self.first, self._packed = parse_response(response.session.first)
             self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
@@ -123,15 +126,59 @@ class ClientSession:
         deadline = time.monotonic() + timeout
         self._take_turn(deadline)
         try:
-            if self._unanswered is not None:
-                self._exchange(self._unanswered, deadline)  # numbers leave no gaps
-            request.sequence = self._answered + 1
-            response = self._exchange(self._encode(request), deadline)
+            self._begin(request, deadline)
+            response = self._finish()
         finally:
             self._turn.release()
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
+
+    def send(self, request: pb.Request, timeout: float) -> None:
+        """The first half of `ask`, so that several sessions can be asked at once.
+
+        Where the connection is found broken, `receive` makes it again and sends the request once more.
+
+        Args:
+            request: Without a sequence.
+            timeout: Seconds that sending and receiving may take together.
+
+        Raises:
+            SessionLost: If the session has ended.
+            DeadlineExceeded: If an earlier request, whose answer was missed, is still not answered.
+        """
+        deadline = time.monotonic() + timeout
+        self._take_turn(deadline)
+        try:
+            self._begin(request, deadline)
+        finally:
+            self._turn.release()
+
+    def receive(self) -> pb.Response:
+        """The second half of `ask`: wait for what answers the request that was sent.
+
+        Raises:
+            RemoteGymError: As `ask` does.
+        """
+        self._take_turn(self.deadline)
+        try:
+            response = self._finish()
+        finally:
+            self._turn.release()
+        if response.HasField("error"):
+            raise decode_error(response.error)
+        return response
+
+    def take_packed(self) -> memoryview | None:
+        """The large observation that the newest response lacks, if it does; once."""
+        packed, self._packed = self._packed, None
+        return packed
+
+    def fileno(self) -> int | None:
+        """Descriptor of a direct connection on which an answer is still to come; None where one cannot wait for it."""
+        if self._in_flight and isinstance(self._interaction, DirectConnection):
+            return self._interaction.fileno()
+        return None
 
     def catch_up(self, timeout: float) -> None:
         """Wait for the answer that was missed, and drop it.
@@ -143,8 +190,9 @@ class ClientSession:
         deadline = time.monotonic() + timeout
         self._take_turn(deadline)
         try:
+            self.deadline = deadline
             if self._unanswered is not None:
-                self._exchange(self._unanswered, deadline)
+                self._finish()
         finally:
             self._turn.release()
 
@@ -180,38 +228,54 @@ class ClientSession:
             self._turn.release()
             raise SessionLost(f"session {self.id} has ended; reset opens a new one")
 
-    def _encode(self, request: pb.Request) -> bytes:
+    def _begin(self, request: pb.Request, deadline: float) -> None:
+        self.deadline = deadline
+        if self._unanswered is not None:
+            self._finish()  # numbers leave no gaps
+        request.sequence = self._answered + 1
         data = request.SerializeToString()
         limit = self._options.limits.message_bytes
         if len(data) > limit:
             raise EncodingError(f"the request has {len(data):,} bytes; Limits.message_bytes allows {limit:,}")
-        return data
-
-    def _exchange(self, data: bytes, deadline: float) -> pb.Response:
-        """Get the answer to the next number, however often it has to be asked for."""
         self._unanswered = data
         try:
-            response = self._exchange_until(data, deadline)
-        except DeadlineExceeded:
-            self._detach()
+            self._send_once(data)
+        except (ConnectError, ConnectionLost) as error:
+            self._broken = error
+        except BaseException as error:
+            self._give_up(error)
             raise
-        except Exception as error:
-            # What could not be read, or was refused as a whole, would be again.
-            self.lost = True
-            if not self._closed:  # else that is what ended it
-                self._to_be_closed = isinstance(error, EncodingError)
-            self._detach()
-            raise
-        except BaseException:  # Ctrl-C: the answer that is still to come is the next request's to wait for
-            self._detach()
+
+    def _finish(self) -> pb.Response:
+        """Get the answer to what is unanswered, however often it has to be asked for."""
+        assert self._unanswered is not None
+        try:
+            response = self._finish_until(self._unanswered, self.deadline)
+        except BaseException as error:
+            self._give_up(error)
             raise
         self._answered += 1
         self._unanswered = None
         return response
 
-    def _exchange_until(self, data: bytes, deadline: float) -> pb.Response:
+    def _give_up(self, error: BaseException) -> None:
+        """Decide what a failure leaves to be used."""
+        # After a deadline or Ctrl-C the answer is still to come, and is the next request's to wait for. What could not
+        # be read, or was refused as a whole, would be again.
+        if isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
+            self.lost = True
+            if not self._closed:  # else that is what ended it
+                self._to_be_closed = isinstance(error, EncodingError)
+        self._detach()
+
+    def _finish_until(self, data: bytes, deadline: float) -> pb.Response:
         try:
-            return self._exchange_once(data, deadline)
+            broken, self._broken = self._broken, None
+            if broken is not None:
+                raise broken
+            if not self._in_flight:
+                self._send_once(data)
+            return self._receive_once()
         except (ConnectError, ConnectionLost) as error:
             lost: TransportError = error
         give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
@@ -220,7 +284,8 @@ class ClientSession:
             self._detach()
             try:
                 self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
-                return self._exchange_once(data, deadline)
+                self._send_once(data)
+                return self._receive_once()
             except ConnectionLost as error:  # it was made again, and broke again
                 lost, give_up = error, self._give_up_at(deadline)
             except ConnectError as error:
@@ -235,11 +300,19 @@ class ClientSession:
     def _give_up_at(self, deadline: float) -> float:
         return min(deadline, time.monotonic() + self._options.connect_timeout)
 
-    def _exchange_once(self, data: bytes, deadline: float) -> pb.Response:
+    def _send_once(self, data: bytes) -> None:
         interaction = self._interaction
         if interaction is None:
-            interaction = self._interaction = self._attach(deadline)
-        response, self.packed = parse_response(interaction.ask(data, max(0.001, deadline - time.monotonic())))
+            interaction = self._interaction = self._attach(self.deadline)
+        interaction.send(data, self.deadline)
+        self._in_flight = True
+
+    def _receive_once(self) -> pb.Response:
+        interaction = self._interaction
+        if interaction is None:
+            raise ConnectionLost(f"session {self.id} was closed")
+        response, self._packed = parse_response(interaction.receive(self.deadline))
+        self._in_flight = False
         if response.sequence == self._answered + 1:
             return response
         if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole
@@ -268,6 +341,7 @@ class ClientSession:
             return None
 
     def _detach(self) -> None:
+        self._in_flight = False
         interaction, self._interaction = self._interaction, None
         if interaction is not None:
             interaction.close()

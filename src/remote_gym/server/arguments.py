@@ -54,6 +54,11 @@ def launch_message(
     names_code = request.entrypoint and options.client_entrypoints is not None
     offered = {} if names_code else _choose(request.environment, default_args, options.environments)
     limits = options.limits
+    if request.num_envs > options.max_num_envs:
+        raise ConfigError(
+            f"{request.num_envs} environments were asked for in one session, and ServerOptions.max_num_envs allows "
+            f"{options.max_num_envs}; use more workers, or raise it"
+        )
     launch = worker_pb2.Launch(
         entrypoint=os.fspath(offered.get("entrypoint") or ""),
         repo=os.fspath(offered.get("repo") or ""),
@@ -64,6 +69,8 @@ def launch_message(
         imports=options.imports,
         check_actions=options.check_actions,
         limits=asdict(limits),
+        num_envs=request.num_envs,
+        autoreset_mode=request.autoreset_mode,
     )
     if request.HasField("entrypoint_kwargs"):
         launch.client_kwargs.CopyFrom(request.entrypoint_kwargs)

@@ -31,7 +31,13 @@ from gymnasium.envs.registration import parse_env_id
 
 from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.server.users_code import users_code
+from remote_gym.server.vectors import batch, check_vector_environment
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.autoreset import autoreset_mode
+
+NAME = "create_environment"
+VECTOR_NAME = "create_vector_environment"
+"""The function of an entrypoint that creates several environments at once; it need not have one."""
 
 # Environments that open another one, named by their keyword arguments: a client could have any module imported
 # through the first two (Shimmy's), and reach any host that the server reaches through the last.
@@ -41,7 +47,7 @@ _DOORS = {(None, "GymV21Environment"), (None, "GymV26Environment"), ("remote_gym
 class Created(NamedTuple):
     """A new environment, and what may be called on it."""
 
-    environment: gym.Env[Any, Any]
+    environment: gym.Env[Any, Any] | gym.vector.VectorEnv
     exposed: tuple[str, ...] = ()
     """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``."""
 
@@ -59,6 +65,10 @@ def create_environment(
     ``sys.path``, then ``launch.imports`` are imported, then the entrypoint runs; without one, `gymnasium.make`
     gets the keyword arguments, ``id`` among them. ``env_id``, ``enable_rendering`` and ``render_mode`` go only to
     a ``create_environment`` that names them as parameters; keyword arguments of the same name win, but for ``env_id``.
+
+    For several environments, ``create_vector_environment(num_envs, **entrypoint_kwargs)`` runs where the entrypoint has
+    one, which may name ``autoreset_mode`` too, and gets the first environment's ``env_id``. Otherwise environments are
+    created one by one, with an ``env_id`` of its own each, and stepped as a `gymnasium.vector.SyncVectorEnv`.
 
     Args:
         launch: What to create; the keyword arguments in it are not looked at.
@@ -81,23 +91,38 @@ def create_environment(
     if file is None:
         if "id" in client_kwargs:
             _check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"))
-        return Created(environment=_make(launch, kwargs))
+        return Created(_each(launch, lambda _: _make(launch, dict(kwargs))))
     with users_code:
         module = _FINDER.load(file)
-    function, exposed = _creator(module, file), _exposed(module, file)
-    injected = {
-        "env_id": launch.env_id,
-        "enable_rendering": bool(launch.render_mode),
-        "render_mode": launch.render_mode or None,
-    }
-    arguments = _arguments(function, file, kwargs, injected)
-    with users_code:
-        environment = function(**arguments)
-    if not isinstance(environment, gym.Env):
-        raise ConfigError(
-            f"{file}: create_environment returned the type {_qualified_name(type(environment))}; return a gymnasium.Env"
-        )
-    return Created(environment=environment, exposed=exposed)
+    exposed = _exposed(module, file)
+    injected: dict[str, Any] = {"enable_rendering": bool(launch.render_mode), "render_mode": launch.render_mode or None}
+    if launch.num_envs and (vector_function := getattr(module, VECTOR_NAME, None)) is not None:
+        injected |= {"autoreset_mode": autoreset_mode(launch.autoreset_mode), "env_id": launch.env_id}
+        kwargs["num_envs"] = launch.num_envs
+        arguments = _arguments(vector_function, file, kwargs, injected, VECTOR_NAME)
+        with users_code:
+            vector_environment = vector_function(**arguments)
+        check_vector_environment(vector_environment, launch.num_envs, launch.autoreset_mode, f"{file}: {VECTOR_NAME}")
+        return Created(vector_environment, exposed)
+
+    function = _creator(module, file)
+
+    def create(index: int) -> gym.Env[Any, Any]:
+        arguments = _arguments(function, file, kwargs, injected | {"env_id": launch.env_id + index})
+        with users_code:
+            environment = function(**arguments)
+        if isinstance(environment, gym.Env):
+            return environment
+        found = _qualified_name(type(environment))
+        raise ConfigError(f"{file}: create_environment returned the type {found}; return a gymnasium.Env")
+
+    return Created(_each(launch, create), exposed)
+
+
+def _each(
+    launch: worker_pb2.Launch, create: Callable[[int], gym.Env[Any, Any]]
+) -> gym.Env[Any, Any] | gym.vector.VectorEnv:
+    return batch(create, launch.num_envs, launch.autoreset_mode) if launch.num_envs else create(0)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -247,7 +272,7 @@ def _exposed(module: ModuleType, file: Path) -> tuple[str, ...]:
 
 
 def _arguments(
-    function: Callable[..., object], file: Path, kwargs: dict[str, Any], injected: dict[str, Any]
+    function: Callable[..., object], file: Path, kwargs: dict[str, Any], injected: dict[str, Any], name: str = NAME
 ) -> dict[str, Any]:
     """What to call the function with: `kwargs`, and of `injected` what its signature names."""
     try:
@@ -264,7 +289,7 @@ def _arguments(
         signature.bind(**arguments)
     except TypeError as error:
         passed = ", ".join(sorted(arguments)) or "no arguments"
-        raise ConfigError(f"{file}: create_environment{signature} was to be called with {passed}: {error}") from error
+        raise ConfigError(f"{file}: {name}{signature} was to be called with {passed}: {error}") from error
     return arguments
 
 

@@ -1,8 +1,10 @@
-"""One environment, and the rule by which requests to it are answered. Does no input or output of its own."""
+"""One environment, or a vector of them, and the rule by which requests to it are answered.
+
+Does no input or output of its own.
+"""
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from google.protobuf.message import EncodeError
 from gymnasium.error import ResetNeeded
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from remote_gym.config import Limits
 from remote_gym.errors import (
@@ -20,7 +23,9 @@ from remote_gym.errors import (
     OutOfSequence,
 )
 from remote_gym.protocol import package_versions
+from remote_gym.server.exposure import Exposure
 from remote_gym.server.users_code import users_code
+from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
@@ -38,7 +43,8 @@ class Host:
     """Answers encoded requests from one environment, each exactly once.
 
     Args:
-        environment: Belongs to the host from now on, which closes it.
+        environment: Belongs to the host from now on, which closes it. Several in one answer as one: a vector
+            environment's spaces, rewards and infos are batched.
         exposed: Names of methods and attributes that `CallRequest` may use, where the environment has them.
         send_frames: Render after each reset and step, and send the frame along.
         check_actions: Refuse actions that are not in ``environment.action_space``.
@@ -50,7 +56,7 @@ class Host:
 
     def __init__(
         self,
-        environment: gym.Env[Any, Any],
+        environment: gym.Env[Any, Any] | VectorEnv,
         *,
         exposed: tuple[str, ...] = (),
         send_frames: bool = False,
@@ -63,13 +69,10 @@ class Host:
                 "take `render_mode` (or `enable_rendering`) and pass it on, or connect with render_mode=None"
             )
         self._environment = environment
-        self._exposed: dict[str, bool] = {}
-        for name in exposed:
-            # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
-            if (is_callable := _is_callable(environment, name)) is None:
-                logger.warning("EXPOSED names %r, which this environment does not have", name)
-            else:
-                self._exposed[name] = is_callable
+        self._answers_for_each = isinstance(environment, SyncVectorEnv)
+        self._exposure = Exposure(
+            environment.envs if isinstance(environment, SyncVectorEnv) else [environment], exposed
+        )
         self._send_frames = send_frames
         self._check_actions = check_actions
         self._limits = limits
@@ -100,11 +103,18 @@ class Host:
             observation_space=encode_space(environment.observation_space, self._limits),
             action_space=encode_space(environment.action_space, self._limits),
             render_mode=environment.render_mode or "",
-            exposed=[pb.ExposedName(name=name, callable=kind) for name, kind in self._exposed.items()],
+            exposed=self._exposure.describe(),
             versions=package_versions(),
         )
         encode_value(self._encodable_metadata(), description.metadata, strict=True, limits=self._limits)
-        if environment.spec is not None:
+        if isinstance(environment, VectorEnv):
+            description.num_envs = environment.num_envs
+            description.single_observation_space.CopyFrom(
+                encode_space(environment.single_observation_space, self._limits)
+            )
+            description.single_action_space.CopyFrom(encode_space(environment.single_action_space, self._limits))
+            description.autoreset_mode = mode_of(environment)
+        elif environment.spec is not None:
             description.spec.CopyFrom(_encode_spec(environment.spec))
         return description
 
@@ -239,17 +249,17 @@ class Host:
 
     def _call(self, request: pb.Request, response: pb.Response) -> None:
         message = request.call
-        if message.name not in self._exposed:
-            exposed = ", ".join(self._exposed) or "nothing"
-            raise AttributeError(f"{message.name!r} is not exposed; this environment exposes {exposed}")
+        exposure, is_each = self._exposure, self._answers_for_each
         args = decode_value(message.args, self._limits) if message.HasField("args") else ()
         kwargs = decode_value(message.kwargs, self._limits) if message.HasField("kwargs") else {}
+        value: Any = None
         with users_code:
-            value = _find_attribute(self._environment, message.name)
-            if self._exposed[message.name]:
-                value = value(*args, **kwargs)
-            elif args or kwargs:
-                raise TypeError(f"{message.name!r} is an attribute and takes no arguments")
+            if message.HasField("assign"):
+                values = decode_value(message.assign, self._limits)
+                exposure.assign(message.name, values if is_each else [values])
+            else:
+                answers = exposure.call(message.name, args, kwargs)
+                value = tuple(answers) if is_each else answers[0]
         encode_value(value, response.call.value, strict=True, limits=self._limits, path=message.name)
 
     def _close(self, request: pb.Request, response: pb.Response) -> None:
@@ -275,34 +285,3 @@ def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
         nondeterministic=spec.nondeterministic,
         max_episode_steps=spec.max_episode_steps,
     )
-
-
-def _layers(environment: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
-    layers = [environment]
-    while isinstance(environment, gym.Wrapper):
-        environment = environment.env
-        layers.append(environment)
-    return layers
-
-
-def _find_attribute(environment: gym.Env[Any, Any], name: str) -> Any:
-    for layer in _layers(environment):
-        if _has(layer, name):
-            return getattr(layer, name)
-    raise AttributeError(f"the environment has no {name!r}")
-
-
-def _has(layer: object, name: str) -> bool:
-    # Statically: reading a property could compute something, or raise before the first reset. Wrappers of
-    # gymnasium < 1 answer every name through __getattr__, which a static look passes over too.
-    missing = object()
-    return inspect.getattr_static(layer, name, missing) is not missing
-
-
-def _is_callable(environment: gym.Env[Any, Any], name: str) -> bool | None:
-    """Whether the attribute of that name is a method; None if there is no such attribute."""
-    for layer in _layers(environment):
-        if _has(layer, name):
-            static = inspect.getattr_static(layer, name)
-            return isinstance(static, (staticmethod, classmethod)) or callable(static)
-    return None

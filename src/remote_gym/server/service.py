@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.direct import core_count
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 
@@ -188,7 +188,7 @@ class Service:
         if self._draining:
             raise ServerFull("the server is stopping, and opens no more sessions")
         message = launch_message(request, self._default_args, self._options)
-        session = self._sessions.open(owner)
+        session = self._sessions.open(owner, request.num_envs or 1)
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
@@ -321,11 +321,6 @@ class Attachment:
 
 def _taken_over(session: Session) -> OutOfSequence:
     return OutOfSequence(f"session {session.id}: a newer connection has taken it over")
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def error_response(error: RemoteGymError) -> bytes:

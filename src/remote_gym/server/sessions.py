@@ -25,7 +25,8 @@ class Session:
         id: Names the session; no secret.
         token: Whoever holds it, and is the owner, may use the session.
         owner: Identity of the client that opened it.
-        env_id: Lowest number that no other environment had.
+        env_id: Lowest number that no other environment had, nor the numbers that follow it where there are several.
+        num_envs: How many environments it holds.
         epoch: Grows with each attachment; what an older one asks is refused.
         users: Attachments, and calls by themselves, that are in progress; the lease runs while there are none.
         expires: When the lease is over, on the registry's clock.
@@ -35,6 +36,7 @@ class Session:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     owner: str
     env_id: int
+    num_envs: int = 1
     epoch: int = 0
     users: int = 0
     expires: float
@@ -54,26 +56,29 @@ class Sessions:
         self._lease = lease
         self._clock = clock
         self._open: dict[str, Session] = {}
+        self._places = 0  # of open sessions, and of those whose environments are still closing
         self._env_ids: set[int] = set()
         self._ended: OrderedDict[str, str] = OrderedDict()  # id -> reason
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, owner: str) -> Session:
-        """Claim a place.
+    def open(self, owner: str, num_envs: int = 1) -> Session:
+        """Claim a place, for one environment or for several.
 
         Raises:
             ServerFull: If all are taken.
         """
-        # Of environments, not of sessions: one that is still closing holds its memory as before.
-        if len(self._env_ids) >= self._max_sessions:
+        # One whose environment is still closing counts: it holds its memory as before.
+        if self._places >= self._max_sessions:
             raise ServerFull(
-                f"the server holds {len(self._open)} sessions, and {len(self._env_ids) - len(self._open)} more are "
+                f"the server holds {len(self._open)} sessions, and {self._places - len(self._open)} more are "
                 f"closing, as many as its max_sessions of {self._max_sessions} allows; close one, or raise it. "
                 f"Sessions of clients that vanished without closing end after {self._lease:g} s"
             )
-        session = Session(owner=owner, env_id=self._take_env_id(), expires=self._clock() + self._lease)
+        self._places += 1
+        env_id = self._take_env_ids(num_envs)
+        session = Session(owner=owner, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
         self._open[session.id] = session
         return session
 
@@ -142,10 +147,16 @@ class Sessions:
         return True
 
     def release(self, session: Session) -> None:
-        """Let another session have its place and its env_id, now that its environment is gone."""
-        self._env_ids.discard(session.env_id)
+        """Let another session have its place and its env_ids, now that its environments are gone."""
+        self._env_ids.difference_update(range(session.env_id, session.env_id + session.num_envs))
+        self._places -= 1
 
-    def _take_env_id(self) -> int:
-        env_id = next(number for number in range(len(self._env_ids) + 1) if number not in self._env_ids)
-        self._env_ids.add(env_id)
-        return env_id
+    def _take_env_ids(self, count: int) -> int:
+        """The first of the lowest `count` numbers in a row that are free."""
+        first = 0
+        for taken in sorted(self._env_ids):
+            if taken >= first + count:
+                break
+            first = taken + 1
+        self._env_ids.update(range(first, first + count))
+        return first

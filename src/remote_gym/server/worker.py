@@ -217,12 +217,15 @@ class Worker:
         self._drop()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
-        tell(self._handover, ToServer.ATTACHED)
+        self._tell(ToServer.ATTACHED)
 
     def _drop(self) -> None:
         if self._direct is not None:
             self._poll.unregister(self._direct)
             self._direct.close()
             self._direct = None
-            with contextlib.suppress(OSError):  # the server may be gone
-                tell(self._handover, ToServer.DETACHED)
+            self._tell(ToServer.DETACHED)
+
+    def _tell(self, event: ToServer) -> None:
+        with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
+            tell(self._handover, event)

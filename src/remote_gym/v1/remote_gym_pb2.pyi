@@ -6,6 +6,13 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class AutoresetMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUTORESET_UNSPECIFIED: _ClassVar[AutoresetMode]
+    NEXT_STEP: _ClassVar[AutoresetMode]
+    SAME_STEP: _ClassVar[AutoresetMode]
+    DISABLED: _ClassVar[AutoresetMode]
+
 class Frames(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FRAMES_NEVER: _ClassVar[Frames]
@@ -30,6 +37,10 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMPLEX128: _ClassVar[DType]
     TEXT: _ClassVar[DType]
     BYTES: _ClassVar[DType]
+AUTORESET_UNSPECIFIED: AutoresetMode
+NEXT_STEP: AutoresetMode
+SAME_STEP: AutoresetMode
+DISABLED: AutoresetMode
 FRAMES_NEVER: Frames
 FRAMES_STEP: Frames
 DTYPE_UNSPECIFIED: DType
@@ -51,7 +62,7 @@ TEXT: DType
 BYTES: DType
 
 class OpenRequest(_message.Message):
-    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first")
+    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first", "num_envs", "autoreset_mode")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +80,8 @@ class OpenRequest(_message.Message):
     RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     versions: _containers.ScalarMap[str, str]
     environment: str
@@ -79,7 +92,9 @@ class OpenRequest(_message.Message):
     render_mode: str
     frames: Frames
     first: Request
-    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ..., first: _Optional[_Union[Request, _Mapping]] = ...) -> None: ...
+    num_envs: int
+    autoreset_mode: AutoresetMode
+    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ..., first: _Optional[_Union[Request, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
     __slots__ = ("session", "error")
@@ -144,7 +159,7 @@ class SpacesResponse(_message.Message):
     def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions")
+    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +174,10 @@ class Description(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     EXPOSED_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
+    AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
     observation_space: Space
     action_space: Space
     metadata: Value
@@ -166,7 +185,11 @@ class Description(_message.Message):
     spec: EnvironmentSpec
     exposed: _containers.RepeatedCompositeFieldContainer[ExposedName]
     versions: _containers.ScalarMap[str, str]
-    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    num_envs: int
+    single_observation_space: Space
+    single_action_space: Space
+    autoreset_mode: AutoresetMode
+    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., num_envs: _Optional[int] = ..., single_observation_space: _Optional[_Union[Space, _Mapping]] = ..., single_action_space: _Optional[_Union[Space, _Mapping]] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("id", "reward_threshold", "nondeterministic", "max_episode_steps")
@@ -299,14 +322,16 @@ class Frame(_message.Message):
     def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class CallRequest(_message.Message):
-    __slots__ = ("name", "args", "kwargs")
+    __slots__ = ("name", "args", "kwargs", "assign")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
     KWARGS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGN_FIELD_NUMBER: _ClassVar[int]
     name: str
     args: Value
     kwargs: Value
-    def __init__(self, name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., kwargs: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    assign: Value
+    def __init__(self, name: _Optional[str] = ..., args: _Optional[_Union[Value, _Mapping]] = ..., kwargs: _Optional[_Union[Value, _Mapping]] = ..., assign: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class CallResponse(_message.Message):
     __slots__ = ("value",)

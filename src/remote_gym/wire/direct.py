@@ -193,6 +193,11 @@ class DirectSocket:
             self._poll.modify(self._socket, select.POLLIN)
 
 
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def set_options(sock: socket.socket) -> None:
     """Send at once, and notice within 10 s that the other end is gone without a word."""
     if sock.family == getattr(socket, "AF_UNIX", None):

@@ -1,0 +1,73 @@
+"""What a client says to open a session, and to whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from remote_gym.address import is_loopback
+from remote_gym.client.connection import GrpcConnection
+from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.errors import ConfigError
+from remote_gym.protocol import PROTOCOL_VERSION, package_versions
+from remote_gym.tls import client_files
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.values import encode_value
+
+PathLike = str | os.PathLike[str]
+CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
+"""Certificate authority of the server, the client's certificate, and its private key."""
+
+
+def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientOptions) -> GrpcConnection:
+    """A connection to a server; nothing is sent yet.
+
+    Raises:
+        ConfigError: If the files cannot be used, or there are none and the server is another machine.
+    """
+    files = client_files(paths) if paths is not None else None
+    if files is None and not options.allow_insecure and not is_loopback(url):
+        raise ConfigError(
+            f"url {url!r} is another machine, and without client_credentials_paths anybody in between could "
+            "read and change what is sent; give certificates, or accept it by allow_insecure=True"
+        )
+    return GrpcConnection(url, port, files, options)
+
+
+def open_request(
+    arguments: Mapping[str, Any], options: ClientOptions, *, render_mode: str | None, streams_frames: bool
+) -> pb.OpenRequest:
+    """What to open.
+
+    Args:
+        arguments: `RemoteArgs`.
+        options: The client's.
+        render_mode: The environment's.
+        streams_frames: Whether frames come with observations.
+
+    Raises:
+        ConfigError: If there is an argument that `RemoteArgs` does not have, or one of another type.
+        EncodingError: If a keyword argument has no wire form.
+    """
+    for name, value in arguments.items():
+        if name not in RemoteArgs.__annotations__:
+            raise ConfigError(f"remote_args has no {name!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
+        if name == "entrypoint_kwargs":
+            if value is not None and not isinstance(value, Mapping):
+                raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict")
+        elif value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None")
+    request = pb.OpenRequest(
+        protocol_version=PROTOCOL_VERSION,
+        versions=package_versions(),
+        environment=os.fspath(arguments.get("environment") or ""),
+        entrypoint=os.fspath(arguments.get("entrypoint") or ""),
+        repo=os.fspath(arguments.get("repo") or ""),
+        reference=os.fspath(arguments.get("reference") or ""),
+        render_mode=render_mode or "",
+        frames=pb.FRAMES_STEP if streams_frames else pb.FRAMES_NEVER,
+    )
+    kwargs = dict(arguments.get("entrypoint_kwargs") or {})
+    encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=options.limits, path="entrypoint_kwargs")
+    return request

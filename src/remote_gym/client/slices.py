@@ -1,0 +1,201 @@
+"""The part of a vector environment that one worker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from remote_gym.client.session import ClientSession
+from remote_gym.config import Limits
+from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.arrays import view_row
+from remote_gym.wire.values import decode_value, encode_value
+
+
+class Slice:
+    """Environments `start` to `stop`, less one, of a vector environment, and the session of the worker that holds them.
+
+    Args:
+        start: Index of the first.
+        stop: Index after the last.
+        open_session: Opens a session of that many environments.
+
+    Attributes:
+        transition: The newest that came; None before the first reset.
+        packed: Its observation, if that is large and was left out of it.
+        is_waiting: Whether an answer is still to come.
+        needs_reset: Whether they failed since they were reset, or never were.
+    """
+
+    def __init__(self, start: int, stop: int, open_session: Callable[[int], ClientSession]) -> None:
+        self.start = start
+        self.stop = stop
+        self.size = stop - start
+        self.rows = slice(start, stop)
+        self.transition: pb.Transition | None = None
+        self.packed: memoryview | None = None
+        self.is_waiting = False
+        self.needs_reset = True
+        self._open_session = open_session
+        self._session: ClientSession | None = None
+        self._error: Exception | None = None
+
+    @property
+    def session(self) -> ClientSession:
+        """The session that was opened last."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a session has to be opened before anything else."""
+        return self._session is None or self._session.lost
+
+    def __str__(self) -> str:
+        return f"environment {self.start}" if self.size == 1 else f"environments {self.start} to {self.stop - 1}"
+
+    def open(self) -> None:
+        """Open a session, in place of one that may have been.
+
+        Raises:
+            RemoteGymError: As `ClientSession` does.
+        """
+        self.close()
+        self._session = self._open_session(self.size)
+        self.needs_reset = True
+
+    def reset_request(
+        self,
+        seed: int | Sequence[int | None] | None,
+        mask: NDArray[np.bool_],
+        options: dict[str, Any] | None,
+        limits: Limits,
+    ) -> pb.Request:
+        """What to ask this slice, where `seed` and `mask` are those of all environments.
+
+        Raises:
+            EncodingError: If a seed or an option has no wire form.
+        """
+        request = pb.Request()
+        request.reset.SetInParent()
+        if seed is not None:
+            own = seed + self.start if isinstance(seed, int) else list(seed[self.rows])
+            encode_value(own, request.reset.seed, strict=True, limits=limits, path="seed")
+        if not mask[self.rows].all():
+            options = {**(options or {}), "reset_mask": mask[self.rows]}
+        if options is not None:
+            encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
+        return request
+
+    def send(self, request: pb.Request, timeout: float) -> None:
+        """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""
+        self.is_waiting, self._error = True, None
+        try:
+            if self._session is None:
+                raise SessionLost("no session was opened; reset opens one")
+            self._session.send(request, timeout)
+        except (RemoteGymError, ResetNeeded) as error:
+            self._error = error
+
+    def receive(self) -> pb.Response:
+        """Wait for the answer.
+
+        Raises:
+            RemoteGymError: As `ClientSession.ask` does.
+        """
+        self.is_waiting = False
+        if self._error is not None:
+            raise self._error
+        return self.session.receive()
+
+    def fileno(self) -> int | None:
+        """What to wait for before `receive` can be called without waiting; None where that cannot be told."""
+        return None if self._error is not None else self.session.fileno()
+
+    def array(self, name: str, limits: Limits) -> NDArray[Any]:
+        """The rewards or flags of the newest step.
+
+        Args:
+            name: The field of a transition.
+            limits: Bounds on what is decoded.
+
+        Returns:
+            Shape ``(size,)``; it may be read-only.
+
+        Raises:
+            EncodingError: If it is no such array.
+        """
+        assert self.transition is not None
+        message = getattr(self.transition, name)
+        if (row := view_row(message.array, self.size)) is not None:
+            return row
+        found = decode_value(message, limits)
+        if not isinstance(found, np.ndarray) or found.shape != (self.size,):
+            raise EncodingError(f"{self}: {name} is {found!r}, not an array of shape ({self.size},)")
+        return found
+
+    def info(self, limits: Limits) -> dict[str, Any]:
+        """The info of the newest step or reset.
+
+        Raises:
+            EncodingError: If it is no dict.
+        """
+        if self.transition is None or not self.transition.HasField("info"):
+            return {}
+        found = decode_value(self.transition.info, limits)
+        if not isinstance(found, dict):
+            raise EncodingError(f"{self}: the info is {found!r}, not a dict")
+        return found
+
+    def close(self) -> None:
+        """Close the environments and the session, if there is one."""
+        session, self._session = self._session, None
+        self.is_waiting = False
+        if session is not None:
+            session.close()
+
+
+def slices_of(env_ids: list[int], slices: Sequence[Slice]) -> list[Slice]:
+    """Whose environments those are.
+
+    Raises:
+        ValueError: If they are not all of some slices' environments, one slice's after another's.
+    """
+    by_start = {each.start: each for each in slices}
+    chosen: list[Slice] = []
+    position = 0
+    while position < len(env_ids):
+        each = by_start.get(env_ids[position])
+        if each is None or env_ids[position : position + each.size] != list(range(each.start, each.stop)):
+            raise ValueError(
+                f"env_ids {env_ids} are not whole workers' environments, as `recv` tells them: "
+                + ", ".join(map(str, slices))
+            )
+        chosen.append(each)
+        position += each.size
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"env_ids are {env_ids}; name each environment once, and at least those of one worker")
+    return chosen
+
+
+def take_mask(options: dict[str, Any] | None, num_envs: int) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:
+    """Which environments to reset, and the options without that.
+
+    Raises:
+        TypeError: If ``reset_mask`` is no array of bools.
+        ValueError: If it has another shape, or is false throughout.
+    """
+    if options is None or "reset_mask" not in options:
+        return np.ones(num_envs, np.bool_), options
+    rest = {key: value for key, value in options.items() if key != "reset_mask"}
+    mask = options["reset_mask"]
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(f"`options['reset_mask']` is {mask!r}; use a numpy array of dtype bool")
+    if mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(f"`options['reset_mask']` is {mask!r}; use shape ({num_envs},) with at least one True")
+    return mask, rest

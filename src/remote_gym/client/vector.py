@@ -1,0 +1,393 @@
+"""`RemoteVectorEnv`: a `gymnasium.vector.VectorEnv` whose environments live elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError, ResetNeeded
+from numpy.typing import NDArray
+
+from remote_gym.address import parse_address
+from remote_gym.client.fleet import Fleet
+from remote_gym.client.opening import CredentialPaths, open_request
+from remote_gym.client.slices import Slice, slices_of, take_mask
+from remote_gym.client.waiting import raise_failures, receive
+from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
+from remote_gym.wire.batches import Part, compile_batch, join_spaces
+from remote_gym.wire.direct import core_count
+from remote_gym.wire.frames import decode_frame
+from remote_gym.wire.infos import join_infos
+from remote_gym.wire.spaces import decode_space
+from remote_gym.wire.values import decode_value, encode_value
+
+Address = str | tuple[str, int]
+Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
+
+
+class RemoteVectorEnv(gym.vector.VectorEnv):
+    """Environments that servers host, stepped together as a local `gymnasium.vector.SyncVectorEnv` would.
+
+    Each worker, a session of its own, holds a slice of them, and a step is one message to each: sent to all before any
+    answer is awaited.
+
+    Args:
+        url: Host name or address of the server, or ``unix:`` and a path.
+        port: TCP port.
+        remote_args: What to create, as for `RemoteEnvironment`.
+        client_credentials_paths: PEM files, as for `RemoteEnvironment`; the same for every address.
+        render_mode: ``"rgb_array"``, or another that the environments know; not ``"human"``.
+        num_envs: How many environments.
+        addresses: Several servers, each ``"host:port"`` or a pair, in place of `url` and `port`. Workers are shared out
+            evenly among them; an address that is named twice gets twice as many.
+        workers: How many processes, or threads, share the environments out evenly; one for each address unless told.
+        autoreset_mode: A member of `gymnasium.vector.AutoresetMode`, or its value, such as ``"SameStep"``. None for the
+            environment's own, which is ``"NextStep"`` unless the entrypoint has a ``create_vector_environment``.
+        frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
+        **options: Any field of `ClientOptions`.
+
+    Attributes:
+        num_envs: How many environments.
+        observation_space: Batched, as on the server.
+        action_space: Batched, as on the server.
+        single_observation_space: Of one environment.
+        single_action_space: Of one environment.
+        metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
+
+    Raises:
+        ConfigError: If an argument cannot work, a server says so of what it was asked for, or servers differ in what
+            they serve.
+        RemoteGymError: As `RemoteEnvironment` does, naming the environments concerned.
+    """
+
+    def __init__(
+        self,
+        url: str = "localhost",
+        port: int = 56789,
+        remote_args: RemoteArgs | Mapping[str, Any] | None = None,
+        client_credentials_paths: CredentialPaths | None = None,
+        render_mode: str | None = None,
+        *,
+        num_envs: int = 1,
+        addresses: Iterable[Address] | None = None,
+        workers: int | None = None,
+        autoreset_mode: Any = None,
+        frames: Literal["step", "on_demand"] = "on_demand",
+        **options: Any,
+    ) -> None:
+        if frames not in ("step", "on_demand"):
+            raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
+        if render_mode == "human":
+            raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
+        places = [(url, port)] if addresses is None else [_place(address) for address in addresses]
+        count = len(places) if workers is None else workers
+        if not 1 <= len(places) <= count <= num_envs:
+            raise ConfigError(
+                f"{num_envs} environments for {count} workers at {len(places)} addresses; use at least as many "
+                "environments as workers, as many workers as addresses, and one address"
+            )
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.closed = False
+        self._options = ClientOptions(**options)
+        if core_count() <= count:  # the workers may be on this machine, and have better use for its cores
+            self._options = dataclasses.replace(self._options, poll_us=0)
+        self._spin_seconds = self._options.poll_us / 1e6
+        self._streams_frames = frames == "step" and render_mode is not None
+        request = open_request(
+            remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
+        )
+        request.autoreset_mode = autoreset_code(autoreset_mode)
+        self._pending: Literal["step", "send"] | None = None
+        self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
+        self._fleet = Fleet(
+            num_envs, count, places, credentials=client_credentials_paths, request=request, options=self._options
+        )
+        self._slices = self._fleet.slices
+        try:
+            self._adopt([each.session.description for each in self._slices])
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all environments, or some, on new sessions where they were lost.
+
+        Args:
+            seed: Of the first environment, and one more for each further one; or one for each.
+            options: Passed on to every environment, less ``reset_mask``: a bool array of shape ``(num_envs,)`` that
+                tells which to reset. Environments of a failed worker can only be reset together.
+
+        Returns:
+            The newest observation of every environment, in writable arrays of its own, and the infos of those reset.
+
+        Raises:
+            ResetNeeded: If some were never reset, or have failed, and are not all in the mask.
+            ValueError: If seeds or mask are of another length.
+            RemoteGymError: As `RemoteEnvironment.reset`, naming the environments concerned; the others are reset.
+        """
+        self._check_idle("reset")
+        if seed is not None and not isinstance(seed, int) and len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds for {self.num_envs} environments")
+        mask, options = take_mask(options, self.num_envs)
+        chosen = [each for each in self._slices if mask[each.rows].any()]
+        for each in self._slices:
+            if each.needs_reset and not mask[each.rows].all() and (each in chosen or each.transition is None):
+                raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
+        self._fleet.reopen(chosen)
+        for each in chosen:
+            each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
+        self._collect(chosen, "reset")
+        return self._observe(self._slices), self._infos(self._slices, chosen)
+
+    def step(self, actions: Any) -> Step:
+        """Step every environment once.
+
+        Args:
+            actions: An element of `action_space`, or what NumPy converts to one under ``casting="same_kind"``.
+
+        Returns:
+            Observations in writable arrays of their own, rewards, terminations and truncations of shape
+            ``(num_envs,)``, and infos.
+
+        Raises:
+            InvalidAction: If it does not fit the space's structure, shape or kind. Nothing was sent.
+            ResetNeeded: If some were not reset, or have failed since; nothing was sent.
+            RemoteGymError: As `RemoteEnvironment.step`, naming the environments whose worker failed, which have to be
+                reset. The others have stepped; what they observed comes with that reset.
+        """
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: Any) -> None:
+        """Begin a step; `step_wait` ends it.
+
+        Raises:
+            gymnasium.error.AlreadyPendingCallError: If another call is in progress.
+            InvalidAction: As `step` does.
+            ResetNeeded: As `step` does.
+        """
+        self._check_idle("step_async")
+        self._send_actions(self._slices, actions, self.num_envs)
+        self._pending = "step"
+
+    def step_wait(self) -> Step:
+        """End a step that `step_async` began.
+
+        Raises:
+            gymnasium.error.NoAsyncCallError: If none is in progress.
+            RemoteGymError: As `step` does.
+        """
+        if self._pending != "step":
+            raise NoAsyncCallError("Calling `step_wait` without any prior call to `step_async`.", "step")
+        self._pending = None
+        self._collect(self._slices, "step")
+        return self._transitions(self._slices)
+
+    def send(self, actions: Any, env_ids: Sequence[int] | NDArray[Any] | None = None) -> None:
+        """Begin a step of some environments, without waiting for the others.
+
+        Args:
+            actions: Shape ``(len(env_ids), *single_action_space.shape)``, or the like of it for other spaces.
+            env_ids: Which environments, as `recv` told; all of them unless given. Those of a worker step together.
+
+        Raises:
+            ValueError: If they are not all of some workers' environments, one worker's after another's.
+            gymnasium.error.AlreadyPendingCallError: If one of them is stepping already.
+            InvalidAction: As `step` does.
+            ResetNeeded: As `step` does.
+        """
+        if self._pending != "send":
+            self._check_idle("send")
+        ids = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids)
+        chosen = slices_of(ids.tolist(), self._slices)
+        if any(each.is_waiting or each in self._arrived for each in chosen):
+            raise AlreadyPendingCallError(
+                "Calling `send` for environments that are stepping; `recv` them first.", "send"
+            )
+        self._send_actions(chosen, actions, len(ids))
+        self._pending = "send"
+
+    def recv(self, min_envs: int = 1) -> Step:
+        """Wait until at least `min_envs` of the environments that were sent actions have stepped.
+
+        Over direct connections whoever is first is received first; over gRPC, the waiting is in the order of workers.
+
+        Returns:
+            As `step`, of those that have, whose indices are ``infos["env_id"]``: to be passed to `send`.
+
+        Raises:
+            gymnasium.error.NoAsyncCallError: If none was sent an action.
+            RemoteGymError: As `step` does. What the others returned comes with the next call.
+        """
+        if self._pending != "send":
+            raise NoAsyncCallError("Calling `recv` without any prior call to `send`.", "send")
+        try:
+            self._collect([each for each in self._slices if each.is_waiting], "step", min_envs)
+            arrived, self._arrived = sorted(self._arrived, key=lambda each: each.start), []
+        finally:
+            if not self._arrived and not any(each.is_waiting for each in self._slices):
+                self._pending = None
+        observations, rewards, terminations, truncations, infos = self._transitions(arrived)
+        infos["env_id"] = np.concatenate([np.arange(each.start, each.stop) for each in arrived])
+        return observations, rewards, terminations, truncations, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """A frame of each environment; None without a render mode, or before the first reset."""
+        self._check_idle("render")
+        if self.render_mode is None or any(each.transition is None for each in self._slices):
+            return None
+        if self._streams_frames:
+            frames = [each.transition.frame for each in self._slices if each.transition is not None]
+        else:
+            request = pb.Request(render=pb.RenderRequest())
+            answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
+            frames = [answer.render.frame for answer in answers]
+        return self._for_each(decode_frame(frame, self._options.limits) for frame in frames)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.
+
+        Raises:
+            RemoteEnvironmentError: If it raised, or is not exposed (as an ``AttributeError``).
+            EncodingError: If an argument or the result has no wire form.
+        """
+        self._check_idle("call")
+        request = pb.Request(call=pb.CallRequest(name=name))
+        self._encode(args, request.call.args, f"{name}(...)")
+        self._encode(kwargs, request.call.kwargs, f"{name}(...)")
+        answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
+        return self._for_each(decode_value(answer.call.value, self._options.limits) for answer in answers)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Read an attribute of each environment, as `call` does."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment that the entrypoint lists in ``EXPOSED``.
+
+        Args:
+            name: The attribute's.
+            values: A list or tuple of a value for each; or one for all.
+
+        Raises:
+            ValueError: If there is another number of values.
+            RemoteEnvironmentError: If it is not exposed, or is a method.
+        """
+        self._check_idle("set_attr")
+        if not isinstance(values, list | tuple):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise ValueError(f"{len(values)} values for {self.num_envs} environments")
+        requests = []
+        for each in self._slices:
+            requests.append(pb.Request(call=pb.CallRequest(name=name)))
+            self._encode(tuple(values[each.rows]), requests[-1].call.assign, name)
+        self._fleet.ask(requests, self._options.step_timeout)
+
+    def close(self, **_kwargs: Any) -> None:
+        """Close the environments on the servers, and the sessions. A second call does nothing."""
+        self.closed = True
+        self._pending = None
+        self._fleet.close()
+
+    def __del__(self) -> None:
+        """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
+
+    def _adopt(self, descriptions: list[pb.Description]) -> None:
+        limits = self._options.limits
+        first = descriptions[0]
+        self.single_observation_space = decode_space(first.single_observation_space, limits)
+        self.single_action_space = decode_space(first.single_action_space, limits)
+        observation_spaces = [decode_space(each.observation_space, limits) for each in descriptions]
+        action_spaces = [decode_space(each.action_space, limits) for each in descriptions]
+        self.observation_space = join_spaces(self.single_observation_space, observation_spaces)
+        self.action_space = join_spaces(self.single_action_space, action_spaces)
+        self._observations = compile_batch(self.single_observation_space, self.observation_space)
+        self._actions = compile_batch(self.single_action_space, self.action_space)
+        metadata = decode_value(first.metadata, limits)
+        if not isinstance(metadata, dict):
+            raise EncodingError(f"the environments' metadata is {metadata!r}, not a dict")
+        self.metadata = metadata
+        if (mode := autoreset_mode(first.autoreset_mode)) is not None:
+            self.metadata["autoreset_mode"] = mode
+
+    # ----------------------------------------------------------------------------------------------------------
+    # Requests
+
+    def _send_actions(self, chosen: Sequence[Slice], actions: Any, count: int) -> None:
+        if unready := [str(each) for each in chosen if each.needs_reset]:
+            raise ResetNeeded(f"Cannot step before a reset of {', '.join(unready)}, which failed or never had one")
+        actions = self._actions.fit(actions, count)
+        start = 0
+        for each in chosen:
+            request = pb.Request()
+            self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
+            each.send(request, self._options.step_timeout)
+            start += each.size
+
+    def _encode(self, value: Any, into: pb.Value, path: str) -> None:
+        encode_value(value, into, strict=True, limits=self._options.limits, path=path)
+
+    # ----------------------------------------------------------------------------------------------------------
+    # Answers
+
+    def _collect(self, chosen: Sequence[Slice], kind: Literal["reset", "step"], at_least: int | None = None) -> None:
+        """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
+        missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
+        answers, failures = receive(chosen, self._spin_seconds, missing)
+        for each, answer in answers.items():
+            each.transition, each.packed = getattr(answer, kind), each.session.take_packed()
+            each.needs_reset = False
+        for each, _ in failures:
+            each.needs_reset = True
+        if at_least is not None:
+            self._arrived += answers
+        raise_failures(failures)
+
+    def _transitions(self, chosen: Sequence[Slice]) -> Step:
+        rewards, terminations, truncations = (
+            np.concatenate([each.array(name, self._options.limits) for each in chosen])
+            for name in ("reward_value", "terminated_value", "truncated_value")
+        )
+        return self._observe(chosen), rewards, terminations, truncations, self._infos(chosen, chosen)
+
+    def _observe(self, chosen: Sequence[Slice]) -> Any:
+        parts = [Part(each.size, each.transition, each.packed) for each in chosen if each.transition is not None]
+        return self._observations.join(parts, self._options.limits)
+
+    def _infos(self, all_slices: Sequence[Slice], having: Sequence[Slice]) -> dict[str, Any]:
+        """The infos of those that have new ones, in rows for all."""
+        infos = [each.info(self._options.limits) if each in having else {} for each in all_slices]
+        return join_infos([each.size for each in all_slices], infos)
+
+    def _for_each(self, answers: Iterable[Any]) -> tuple[Any, ...]:
+        """The values of all environments, of a tuple of those of each slice."""
+        values: list[Any] = []
+        for each, answer in zip(self._slices, answers, strict=True):
+            if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != each.size:
+                raise EncodingError(f"{each} gave {answer!r}, which is not a value for each")
+            values.extend(answer)
+        return tuple(values)
+
+    def _check_idle(self, what: str) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError(f"Cannot call `{what}`: the environment was closed.")
+        if self._pending is not None:
+            end = "step_wait" if self._pending == "step" else "recv"
+            raise AlreadyPendingCallError(f"Calling `{what}` before `{end}` has ended what is pending.", self._pending)
+
+
+def _place(address: Address) -> tuple[str, int]:
+    return parse_address(address) if isinstance(address, str) else address

@@ -1,0 +1,127 @@
+"""Waiting for many workers at once, and telling of those that failed."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from gymnasium.error import ResetNeeded
+
+from remote_gym.client.slices import Slice
+from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+MOST_THREADS = 32
+
+Failure = tuple[Slice, Exception]
+
+
+def receive(
+    slices: Iterable[Slice], spin_seconds: float = 0.0, at_least: int | None = None
+) -> tuple[dict[Slice, pb.Response], list[Failure]]:
+    """Wait for answers, and tell who failed instead.
+
+    Args:
+        slices: All waiting.
+        spin_seconds: How long to look for answers without sleeping.
+        at_least: Of how many environments to wait for answers, or failures; None for all.
+    """
+    answers: dict[Slice, pb.Response] = {}
+    failures: list[Failure] = []
+    count = 0
+    coming = as_they_come(slices, spin_seconds)
+    while (at_least is None or count < at_least) and (each := next(coming, None)) is not None:
+        count += each.size
+        try:
+            answers[each] = each.receive()
+        except (RemoteGymError, ResetNeeded) as error:
+            failures.append((each, error))
+    return answers, failures
+
+
+def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator[Slice]:
+    """Slices that wait for answers: each when its answer has begun to arrive, or its time is up.
+
+    Those on direct connections come as they are; then, one after another, those over gRPC, which cannot be waited for
+    together.
+
+    Args:
+        slices: All waiting.
+        spin_seconds: How long to look for answers without sleeping.
+    """
+    waiting: dict[int, Slice] = {}
+    others = []
+    poll = select.poll()
+    for each in slices:
+        descriptor = each.fileno()
+        if descriptor is None:
+            others.append(each)
+        else:
+            waiting[descriptor] = each
+            poll.register(descriptor, select.POLLIN)
+    spin_until = time.perf_counter() + spin_seconds
+    while waiting:
+        events = poll.poll(0)
+        while not events and time.perf_counter() < spin_until:
+            events = poll.poll(0)
+        if not events:
+            remaining = min(each.session.deadline for each in waiting.values()) - time.monotonic()
+            events = poll.poll(min(max(0.0, remaining), 1e6) * 1000)
+        found = [descriptor for descriptor, _ in events]
+        if not found:
+            now = time.monotonic()
+            found = [descriptor for descriptor, each in waiting.items() if each.session.deadline <= now]
+        for descriptor in found:
+            poll.unregister(descriptor)
+            yield waiting.pop(descriptor)
+    yield from others
+
+
+def in_threads(slices: Sequence[Slice], do: Callable[[Slice], None]) -> list[Failure]:
+    """Do for all at once what takes a round trip or more each.
+
+    Returns:
+        Those that raised an error of ours, with the error.
+    """
+
+    def attempt(each: Slice) -> Exception | None:
+        try:
+            do(each)
+        except RemoteGymError as error:
+            return error
+        return None
+
+    if len(slices) < 2:
+        errors = [attempt(each) for each in slices]
+    else:
+        with ThreadPoolExecutor(min(len(slices), MOST_THREADS)) as threads:
+            errors = list(threads.map(attempt, slices))
+    return [(each, error) for each, error in zip(slices, errors, strict=True) if error is not None]
+
+
+def raise_failures(failures: Sequence[Failure]) -> None:
+    """Raise an error of the first failure's kind that names the environments of all; nothing if there is none.
+
+    Raises:
+        RemoteGymError: Whose ``environments`` are their indices.
+    """
+    if not failures:
+        return
+    failures = sorted(failures, key=lambda failure: failure[0].start)
+    (first, error), *others = failures
+    also = "".join(f"; {each}: {type(other).__name__}: {_message(other)}" for each, other in others)
+    text = f"{first}: {_message(error)}{also}"
+    raised: Exception
+    if isinstance(error, RemoteEnvironmentError):
+        raised = RemoteEnvironmentError(error.remote_type, text, error.remote_traceback)
+    else:
+        raised = type(error)(text)
+    if isinstance(raised, RemoteGymError):
+        raised.environments = tuple(index for each, _ in failures for index in range(each.start, each.stop))
+    raise raised from error
+
+
+def _message(error: Exception) -> str:
+    return error.remote_message if isinstance(error, RemoteEnvironmentError) else str(error)

@@ -1,0 +1,106 @@
+"""Which methods and attributes of an environment its clients may use."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+_WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
+
+logger = logging.getLogger(__name__)
+
+
+class Exposure:
+    """What the entrypoint's ``EXPOSED`` names, found in the environment's own layers of wrappers.
+
+    Args:
+        environments: Have the names; of several, each is called and answers for itself.
+        names: Of methods and attributes. Those that the first environment does not have are left out.
+    """
+
+    def __init__(self, environments: Sequence[Any], names: Iterable[str]) -> None:
+        self._environments = environments
+        self._is_callable: dict[str, bool] = {}
+        for name in names:
+            # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
+            if (found := _is_callable(environments[0], name)) is None:
+                logger.warning("EXPOSED names %r, which this environment does not have", name)
+            else:
+                self._is_callable[name] = found
+
+    def describe(self) -> list[pb.ExposedName]:
+        """The names, and whether each is a method."""
+        return [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
+
+    def call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+        """What each environment answers.
+
+        Raises:
+            AttributeError: If the name is not exposed.
+            TypeError: If an attribute was to be called.
+            BaseException: Whatever the environment raises.
+        """
+        self._check(name)
+        if self._is_callable[name]:
+            return [_find(environment, name)(*args, **kwargs) for environment in self._environments]
+        if args or kwargs:
+            raise TypeError(f"{name!r} is an attribute and takes no arguments")
+        return [_find(environment, name) for environment in self._environments]
+
+    def assign(self, name: str, values: Sequence[Any]) -> None:
+        """Set an attribute of each environment to its value.
+
+        Raises:
+            AttributeError: If the name is not exposed, or a method's.
+            ValueError: If there are not as many values as environments.
+        """
+        self._check(name)
+        if self._is_callable[name]:
+            raise AttributeError(f"{name!r} is a method; only attributes can be set")
+        for environment, value in zip(self._environments, values, strict=True):
+            setattr(_layer_with(environment, name), name, value)
+
+    def _check(self, name: str) -> None:
+        if name not in self._is_callable:
+            exposed = ", ".join(self._is_callable) or "nothing"
+            raise AttributeError(f"{name!r} is not exposed; this environment exposes {exposed}")
+
+
+def _layers(environment: Any) -> list[Any]:
+    layers = [environment]
+    while isinstance(layers[-1], _WRAPPERS):
+        layers.append(layers[-1].env)
+    return layers
+
+
+def _layer_with(environment: Any, name: str) -> Any:
+    for layer in _layers(environment):
+        if _has(layer, name):
+            return layer
+    raise AttributeError(f"the environment has no {name!r}")
+
+
+def _find(environment: Any, name: str) -> Any:
+    return getattr(_layer_with(environment, name), name)
+
+
+def _has(layer: object, name: str) -> bool:
+    # Statically: reading a property could compute something, or raise before the first reset. Wrappers of
+    # gymnasium < 1 answer every name through __getattr__, which a static look passes over too.
+    missing = object()
+    return inspect.getattr_static(layer, name, missing) is not missing
+
+
+def _is_callable(environment: Any, name: str) -> bool | None:
+    """Whether the attribute of that name is a method; None if there is no such attribute."""
+    for layer in _layers(environment):
+        if _has(layer, name):
+            static = inspect.getattr_static(layer, name)
+            return isinstance(static, (staticmethod, classmethod)) or callable(static)
+    return None

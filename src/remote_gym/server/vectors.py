@@ -1,0 +1,118 @@
+"""Several environments in one worker, stepped by one request."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import SyncVectorEnv
+
+from remote_gym.errors import ConfigError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
+from remote_gym.wire.infos import Infos, add_info
+
+_CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
+_IS_0 = gym.__version__.startswith("0.")
+_OWN_MODE = pb.SAME_STEP if _IS_0 else pb.NEXT_STEP
+"""What `SyncVectorEnv` does unless told otherwise, and before Gymnasium 1.1 in any case."""
+
+
+class Together(SyncVectorEnv):
+    """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does."""
+
+    def _add_info(self, vector_infos: Infos, env_info: Infos, env_num: int) -> Infos:
+        if _IS_0:  # it merges in a way of its own, into arrays of dicts, on which scripts for it rely
+            return super()._add_info(vector_infos, env_info, env_num)
+        return add_info(vector_infos, env_info, env_num, self.num_envs)
+
+
+class TogetherBefore11(Together):
+    """What Gymnasium before 1.1 does not do: tell of masks that it cannot reset only some, and, in 0.29, render."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.render_mode = self.envs[0].render_mode
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
+        """Reset all.
+
+        Raises:
+            ConfigError: If only some were to be.
+        """
+        if options is not None and "reset_mask" in options:
+            raise ConfigError(
+                "a reset_mask of some of a worker's environments needs gymnasium 1.1 at the server, which has "
+                f"{gym.__version__}; reset all of them, or give each a worker of its own"
+            )
+        return super().reset(seed=seed, options=options)
+
+    def render(self) -> tuple[Any, ...]:
+        """A frame of each environment."""
+        return tuple(environment.render() for environment in self.envs)
+
+
+def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.AutoresetMode) -> SyncVectorEnv:
+    """A vector environment of `num_envs` environments.
+
+    Args:
+        create: Makes the environment of that index.
+        num_envs: At least 1.
+        mode: When they are reset; `SyncVectorEnv`'s own mode if unspecified.
+
+    Raises:
+        ConfigError: If this Gymnasium does not know the mode, or the environments do not have the same spaces.
+        BaseException: Whatever `create` raises; what it has created is closed.
+    """
+    created: list[gym.Env[Any, Any]] = []
+
+    def create_next() -> gym.Env[Any, Any]:
+        created.append(create(len(created)))
+        return created[-1]
+
+    arguments: dict[str, Any] = {"copy": False}  # what it returns is encoded before it steps again
+    if _CHOOSES:
+        arguments["autoreset_mode"] = autoreset_mode(mode or _OWN_MODE)
+    elif mode not in (pb.AUTORESET_UNSPECIFIED, _OWN_MODE):
+        raise ConfigError(
+            f"autoreset_mode {autoreset_mode(mode)!r} needs gymnasium 1.1 at the server, which has {gym.__version__}; "
+            f"it offers {autoreset_mode(_OWN_MODE)!r}"
+        )
+    try:
+        return (Together if _CHOOSES else TogetherBefore11)([create_next] * num_envs, **arguments)
+    except BaseException as error:
+        for environment in created:
+            environment.close()
+        # Gymnasium's word for environments whose spaces differ, which are no batch.
+        if isinstance(error, RuntimeError) and len(created) == num_envs:
+            raise ConfigError(f"the environments cannot be stepped together: {error}") from error
+        raise
+
+
+def check_vector_environment(environment: object, num_envs: int, mode: pb.AutoresetMode, where: str) -> None:
+    """Refuse what an entrypoint's own ``create_vector_environment`` returned, if it is not what was asked for.
+
+    Raises:
+        ConfigError: Saying what it is, and what it should be.
+    """
+    if not isinstance(environment, gym.vector.VectorEnv):
+        raise ConfigError(f"{where} returned {type(environment).__name__}; return a gymnasium.vector.VectorEnv")
+    if environment.num_envs != num_envs:
+        raise ConfigError(f"{where} returned {environment.num_envs} environments; {num_envs} were asked for")
+    if mode not in (pb.AUTORESET_UNSPECIFIED, found := mode_of(environment)):
+        raise ConfigError(
+            f"{where} returned an environment of autoreset_mode {autoreset_mode(found)!r} and the client asked for "
+            f"{autoreset_mode(mode)!r}; let it take `autoreset_mode`, or ask for none"
+        )
+
+
+def mode_of(environment: gym.vector.VectorEnv) -> pb.AutoresetMode:
+    """When a vector environment resets what has ended, as its metadata tells."""
+    if isinstance(environment, SyncVectorEnv) and not _CHOOSES:
+        return _OWN_MODE
+    try:
+        return autoreset_code((environment.metadata or {}).get("autoreset_mode"))
+    except ConfigError:  # a word of its own, which is no wrong one
+        return pb.AUTORESET_UNSPECIFIED

@@ -1,0 +1,174 @@
+"""Infos of vector environments, merged as Gymnasium's ``VectorEnv._add_info`` does.
+
+A key's values become an array with a row for each environment, and under ``_key`` stands the mask of those that have
+it; dicts hold such arrays in turn. The first environment that has the key decides the array's dtype, and Gymnasium
+casts what others have to that: 0.5 becomes 0 after a first 1. A worker does not know which environment is the first of
+all. So it merges without casting, into a list where kinds differ, and the client casts what it joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remote_gym.errors import EncodingError
+
+Infos = dict[Any, Any]
+_Part = tuple[slice, Infos]  # the rows of a slice's environments, and their infos
+
+_FINAL = ("final_obs", "final_observation")  # before and since Gymnasium 1.0; never stacked
+_PYTHON_KINDS = (np.dtype(np.int64), np.dtype(np.float64), np.dtype(np.bool_))
+
+
+def add_info(infos: Infos, info: Infos, index: int, count: int) -> Infos:
+    """Add one environment's info to those of a vector environment; no value is cast.
+
+    Args:
+        infos: Is changed.
+        info: The environment's.
+        index: Its row.
+        count: How many rows there are.
+
+    Returns:
+        The same infos.
+
+    Raises:
+        EncodingError: If a value is a dict in some environments and none in others.
+    """
+    for key, value in info.items():
+        column = infos.get(key)
+        if column is None:
+            column = {} if isinstance(value, dict) and key not in _FINAL else _new_column(key, value, count)
+            infos[key] = column
+            infos[f"_{key}"] = np.zeros(count, np.bool_)
+        if isinstance(column, dict):
+            if not isinstance(value, dict):
+                raise _not_all_dicts(key)
+            add_info(column, value, index, count)
+        else:
+            if isinstance(value, dict) and key not in _FINAL:
+                raise _not_all_dicts(key)
+            if not _holds(column, value):
+                infos[key] = column = _as_list(column, infos[f"_{key}"])
+            column[index] = value
+        infos[f"_{key}"][index] = True
+    return infos
+
+
+def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
+    """The infos of all environments, of those of their slices.
+
+    A key that came without a mask, from a vector environment of its own kind, gets one only if some slices lack it.
+
+    Args:
+        sizes: How many environments each slice has.
+        infos: What each slice's vector environment returned.
+
+    Raises:
+        EncodingError: If a value is a dict in some slices and none in others.
+        ValueError: If the rows of one key do not have the same shape.
+    """
+    stops = np.cumsum(sizes).tolist()
+    parts = [(slice(stop - size, stop), info) for size, stop, info in zip(sizes, stops, infos, strict=True) if info]
+    return _join(parts, stops[-1])
+
+
+def _join(parts: list[_Part], total: int) -> Infos:
+    joined: Infos = {}
+    for _, info in parts:
+        masks = {f"_{key}" for key in info}
+        for key in info:
+            if key in joined or key in masks:
+                continue
+            having = [(rows, other) for rows, other in parts if key in other]
+            joined[key] = _join_column(key, having, total)
+            count = sum(rows.stop - rows.start for rows, _ in having)
+            if count < total or any(f"_{key}" in other for _, other in having):
+                joined[f"_{key}"] = mask = np.zeros(total, np.bool_)
+                for rows, other in having:
+                    mask[rows] = other.get(f"_{key}", True)
+    return joined
+
+
+def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[Any]:
+    are_dicts = {isinstance(info[key], dict) for _, info in having}
+    if are_dicts == {True}:
+        return _join([(rows, info[key]) for rows, info in having], total)
+    if True in are_dicts:
+        raise _not_all_dicts(key)
+    found = [(rows, _rows(info[key], mask := info.get(f"_{key}"), rows), mask) for rows, info in having]
+    column = _new_like(key, *found[0][1:], total)
+    for rows, values, mask in found:
+        target, indices = column[rows], np.arange(len(values)) if mask is None else np.flatnonzero(mask)
+        if isinstance(values, np.ndarray) and _casts_alike(values, column):
+            target[indices] = values[indices]
+        else:
+            for index in indices:  # NumPy scalars stay what they are, and arrays become rows
+                target[index] = values[index]
+    return column
+
+
+def _new_like(key: Any, values: NDArray[Any] | list[Any], mask: NDArray[np.bool_] | None, total: int) -> NDArray[Any]:
+    """An empty column that continues those of the first slice."""
+    if not isinstance(values, np.ndarray):
+        return _new_column(key, values[0 if mask is None else int(mask.argmax())], total)
+    column: NDArray[Any] = np.zeros((total, *values.shape[1:]), values.dtype)
+    if column.dtype == object:
+        column[...] = None
+    return column
+
+
+def _new_column(key: Any, first: Any, count: int) -> NDArray[Any]:
+    """An empty column, of the dtype that the first value decides."""
+    kind = type(first)
+    if key not in _FINAL:
+        if kind in (int, float, bool) or issubclass(kind, np.number):
+            return np.zeros(count, kind)
+        if isinstance(first, np.ndarray):
+            return np.zeros((count, *first.shape), first.dtype)
+    return np.full(count, None, object)
+
+
+def _holds(column: NDArray[Any] | list[Any], value: Any) -> bool:
+    """Whether the value can be a row of the column without being cast."""
+    if not isinstance(column, np.ndarray) or (column.dtype == object and column.ndim == 1):
+        return True
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype == column.dtype and value.shape == column.shape[1:])
+    kind = type(value)
+    if column.ndim > 1 or not (kind in (int, float, bool) or issubclass(kind, np.number)):
+        return False
+    return np.dtype(kind) == column.dtype and (kind is not int or -(2**63) <= value < 2**63)
+
+
+def _as_list(column: NDArray[Any], mask: NDArray[np.bool_]) -> list[Any]:
+    # A column of bools began with Python's own: with NumPy's, Gymnasium makes one of objects.
+    values = column.tolist() if column.ndim == 1 and column.dtype in _PYTHON_KINDS else list(column)
+    return [value if has_it else None for value, has_it in zip(values, mask, strict=True)]
+
+
+def _casts_alike(values: NDArray[Any], column: NDArray[Any]) -> bool:
+    """Whether NumPy gives many values at once what it gives each: Python's own numbers, where objects are wanted."""
+    if (values.dtype == object) == (column.dtype == object):
+        return True
+    return column.dtype == object and values.ndim == 1 and values.dtype in _PYTHON_KINDS
+
+
+def _rows(value: Any, mask: Any, rows: slice) -> NDArray[Any] | list[Any]:
+    """A row for each environment, of a value that may be one for the whole slice."""
+    size = rows.stop - rows.start
+    if isinstance(value, list) and mask is not None and len(value) == size:
+        return value
+    if isinstance(value, np.ndarray) and value.ndim and len(value) == size:
+        return value
+    found = np.empty(size, object)
+    for row in range(size):
+        found[row] = value
+    return found
+
+
+def _not_all_dicts(key: Any) -> EncodingError:
+    return EncodingError(f"info {key!r} is a dict in some environments and none in others, so they cannot be merged")
