@@ -19,6 +19,7 @@ WRONG = {
     ServerOptions: {
         **dict.fromkeys(("open_timeout", "close_timeout", "lease"), NO_SECONDS),
         "max_sessions": NO_COUNTS,
+        "max_num_envs": NO_COUNTS,
         "direct_port": NO_PORTS,
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "imports": ("json", (1,), None, 3),

@@ -264,9 +264,9 @@ def test_another_version_of_the_protocol_is_refused_with_both_named(secure_serve
 
 
 def test_a_client_of_another_version_is_told_so(secure_server, certificates, monkeypatch):
-    from remote_gym.client import environment
+    from remote_gym.client import opening
 
-    monkeypatch.setattr(environment, "PROTOCOL_VERSION", 99)
+    monkeypatch.setattr(opening, "PROTOCOL_VERSION", 99)
     with pytest.raises(ProtocolMismatch, match=r"client speaks version 99 .*remote-gym.*server version 1 .*remote-gym"):
         connect(secure_server, (certificates.ca, certificates.client, certificates.client_key))
     assert secure_server.session_count == 0

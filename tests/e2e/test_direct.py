@@ -155,9 +155,15 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
 def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_server, environment, address):
     older = environment._session._interaction
     newer = attach(process_server, address, environment._session._session.token)
+    deadline = time.monotonic() + 5.0
     with pytest.raises(ConnectionLost):
-        older.ask(pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), 5.0)
+        ask(older, pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), deadline)
     newer.close()
+
+
+def ask(connection: DirectConnection, data: bytes, deadline: float) -> bytes | memoryview:
+    connection.send(data, deadline)
+    return connection.receive(deadline)
 
 
 def test_rubbish_from_an_attached_client_ends_its_connection_and_not_the_session(process_server, environment):

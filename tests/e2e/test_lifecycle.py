@@ -188,7 +188,8 @@ def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(obe
         ).stdout
     said = r"child: 4 times: this environment was opened by process \d+ and this is process \d+, a fork of it; [^:]*\n"
     assert re.match(said, output)
-    assert output.splitlines()[1:] == ["exit: 0", "parent: 1", "vector: [1, 1]"]
+    assert output.splitlines()[1:3] == ["exit: 0", "parent: 1"]
+    assert output.splitlines()[3] in ("vector: [1, 1]", "vector: not with this grpcio")
 
 
 def test_what_a_worker_prints_reaches_the_log_tagged_with_its_session(process_server, caplog):

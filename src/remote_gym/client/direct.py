@@ -73,7 +73,7 @@ class DirectConnection:
         # On one machine both ends share the cores, and the worker knows how many others there are.
         self.poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
         self._socket = DirectSocket(sock, limits)
-        self._asking = self._closed = False
+        self._in_use = self._closed = False
         self._sent = time.monotonic()
 
     def send(self, data: bytes, deadline: float) -> None:
@@ -88,17 +88,13 @@ class DirectConnection:
             ConnectionLost: If the connection ended.
         """
         self._sent = time.monotonic()
-        self._asking = True
+        self._begin_using()
         try:
-            if self._closed:
-                raise ConnectionLost(f"the direct connection to {self._where} is closed")
             self._socket.send(data, deadline)
         except DeadlineExceeded as error:
-            self._end_asking()
             raise self._too_late(deadline) from error
-        except BaseException:
-            self._end_asking()
-            raise
+        finally:
+            self._end_using()
 
     def receive(self, deadline: float) -> bytes | memoryview:
         """Wait for the message that answers the one sent. After an error the connection is of no more use.
@@ -110,12 +106,13 @@ class DirectConnection:
             DeadlineExceeded: If it did not come in time.
             ConnectionLost: If the connection ended.
         """
+        self._begin_using()
         try:
             answer = self._socket.receive(deadline, self.poll_seconds)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:
-            self._end_asking()
+            self._end_using()
         if answer is None:
             raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
         return answer
@@ -127,16 +124,22 @@ class DirectConnection:
     def close(self) -> None:
         """Detach. The session lives on for its lease.
 
-        While another thread asks, or this one was interrupted by a signal as it did, that ends by `ConnectionLost`. It
-        also releases the descriptor, whose number could be another file's by then if this did.
+        While another thread uses it, or this one was interrupted by a signal as it did, that ends by `ConnectionLost`.
+        It also releases the descriptor, whose number could be another file's by then if this did.
         """
         self._closed = True
         self._socket.shut_down()
-        if not self._asking:
+        if not self._in_use:
             self._socket.close()
 
-    def _end_asking(self) -> None:
-        self._asking = False
+    def _begin_using(self) -> None:
+        self._in_use = True
+        if self._closed:
+            self._end_using()
+            raise ConnectionLost(f"the direct connection to {self._where} is closed")
+
+    def _end_using(self) -> None:
+        self._in_use = False
         if self._closed:
             self._socket.close()
 
