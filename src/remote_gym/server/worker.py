@@ -147,7 +147,8 @@ class Worker:
                         self._answer_directly(self._direct)
                     elif descriptor == self._handover.fileno():
                         self._hear()
-                    elif not self._answer_server():
+                    # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
+                    elif descriptor == self._server.fileno() and not self._answer_server():
                         self._say_farewell()
                         return
         finally:
@@ -216,12 +217,15 @@ class Worker:
         self._drop()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
-        tell(self._handover, ToServer.ATTACHED)
+        self._tell(ToServer.ATTACHED)
 
     def _drop(self) -> None:
         if self._direct is not None:
             self._poll.unregister(self._direct)
             self._direct.close()
             self._direct = None
-            with contextlib.suppress(OSError):  # the server may be gone
-                tell(self._handover, ToServer.DETACHED)
+            self._tell(ToServer.DETACHED)
+
+    def _tell(self, kind: ToServer) -> None:
+        with contextlib.suppress(OSError):  # the server may be gone
+            tell(self._handover, kind)
