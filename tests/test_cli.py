@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
+from remote_gym import RemoteEnvironment
 from remote_gym.cli import main
-from remote_gym.errors import RemoteGymError
+from remote_gym.cli.words import in_flags
+from remote_gym.errors import RemoteGymError, ServerFull
 from remote_gym.play import play_episodes
 from remote_gym.server.serve import create_remote_environment_server
 from waiting import wait_until
@@ -96,6 +98,22 @@ def test_module_is_the_command():
     assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+\n", printed)
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("raise ServerOptions.open_timeout", "raise the server's --open-timeout"),
+        ("ServerOptions.imports is 3", "the server's --import is 3"),
+        ("ClientOptions.connection is 'x'", "--connection is 'x'"),
+        ("connect without (client_credentials_paths=None)", "connect without (no --ca, --certificate and --key)"),
+        ("accept it by allow_insecure=True", "accept it by --allow-insecure"),
+        ("as many as its max_sessions of 2", "as many as its --max-sessions of 2"),
+        ("the report=0 of 3", "the report=0 of 3"),
+    ],
+)
+def test_errors_name_flags_rather_than_parameters(message, told):
+    assert in_flags(message) == told
+
+
 # ------------------------------------------------------------------------------------------------------- certs
 
 
@@ -161,14 +179,63 @@ def test_certificate_is_good_for_its_role_without_a_config(role, tmp_path, monke
         (("CartPole-v1", "--kwargs", "{a}"), "is not JSON"),
         (("CartPole-v1", "--kwargs", "[1]"), "is not a JSON object"),
         (("CartPole-v1", "--ca", "missing.pem"), "does not exist"),
-        (("CartPole-v1", "--url", "0.0.0.0", "--port", "0"), "remote-gym certs init"),
+        (("CartPole-v1", "--url", "0.0.0.0", "--port", "0"), "by --allow-insecure"),
+        (("CartPol-v1",), "Did you mean: `CartPole`?"),
+        (("CartPole-v9",), "doesn't exist"),
+        (("--environment", "pong=NoSuch/Pong-v5"), "--import MODULE"),
+        (("--entrypoint", "missing.py"), "does not exist below"),
+        (("--entrypoint", "../outside.py"), "outside its root"),
+        (("--environment", "one=broken.py"), "is not Python"),
+        (("CartPole-v1", "--lease", "0"), "--lease"),
+        (("CartPole-v1", "--interpreter", "no-such-python"), "--interpreter is 'no-such-python'"),
     ],
 )
-def test_serve_refuses_what_cannot_work(arguments, message):
+def test_serve_refuses_what_cannot_work(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("def create_environment(:\n")
     result = CliRunner().invoke(main, ["serve", *arguments])
     assert result.exit_code in (1, 2)
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("id_", ["CartPole", "gymnasium.envs.classic_control:CartPole-v1"])
+def test_serve_takes_every_id_that_gymnasium_takes(id_):
+    with serving(id_, "--port", "0") as (_, printed):
+        assert "✗" not in run("doctor", f"localhost:{port_of(printed)}", "--connection", "grpc")
+
+
+def test_options_of_the_server_have_flags():
+    with serving("CartPole-v1", "--port", "0", "--lease", "0.5", "--no-direct", "--max-sessions", "1") as (_, printed):
+        assert "Direct" not in printed
+        address = ("localhost", port_of(printed))
+        first = RemoteEnvironment(*address)
+        first.reset()
+        with pytest.raises(ServerFull):
+            RemoteEnvironment(*address)
+        assert first._session._session.lease == 0.5
+        assert not first._session._session.HasField("direct")
+        first.close()
+
+
+def test_direct_port_is_told_and_used():
+    with serving("CartPole-v1", "--port", "0", "--direct-port", "0") as (_, printed):
+        direct_port = int(re.search(r"^Direct connections: port (\d+)$", printed, re.MULTILINE)[1])
+        with contextlib.closing(RemoteEnvironment("localhost", port_of(printed), connection="direct")) as environment:
+            environment.reset()
+            assert environment._session._session.direct.port == direct_port
+
+
+def test_clients_entrypoints_alone_can_be_served(tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "env.py").write_text(
+        "import gymnasium\ndef create_environment():\n    return gymnasium.make('CartPole-v1')\n"
+    )
+    with serving("--client-entrypoints", "ours", "--port", "0", cwd=tmp_path) as (_, printed):
+        assert "Serves: any entrypoint below ours" in printed
+        arguments = {"entrypoint": "env.py"}
+        with contextlib.closing(RemoteEnvironment("localhost", port_of(printed), arguments)) as environment:
+            environment.reset()
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
@@ -189,12 +256,6 @@ def test_signal_stops_server_and_workers(signal_number):
 
 
 def test_printed_lines_connect(server_options, certificates, tmp_path):
-    for name, path in (
-        ("ca.pem", certificates.ca),
-        ("client.pem", certificates.client),
-        ("client-key.pem", certificates.client_key),
-    ):
-        (tmp_path / name).symlink_to(path)
     # Every address of the machine: whoever connects needs a name that the certificate holds.
     with serving("CartPole-v1", "--port", "0", "--url", "0.0.0.0", *server_options) as (_, printed):
         assert f"Open to: clients with a certificate from {certificates.ca}" in printed
@@ -265,6 +326,53 @@ def test_play_records(ending, plain_port, tmp_path):
     assert path.stat().st_size > 1000
 
 
+def test_play_prints_no_bar_where_nobody_looks(plain_port):
+    assert run("play", f"localhost:{plain_port}", "--episodes", 1).startswith("Episode 1: return ")
+
+
+def test_play_names_a_policy_that_raises(plain_port, tmp_path, monkeypatch):
+    (tmp_path / "failing_of_this_test.py").write_text("def act(observation):\n    raise KeyError('gone')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    printed = run("play", f"localhost:{plain_port}", "--policy", "failing_of_this_test:act", status=1)
+    assert "policy 'failing_of_this_test:act' raised KeyError: 'gone'" in printed
+    assert "line 2" in printed
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_interrupted_play_tells_what_was_played_and_finishes_its_recording(ending, plain_port, tmp_path):
+    imageio = pytest.importorskip("imageio.v2")
+    # The policy says when it has come to the second episode, and then waits to be interrupted.
+    (tmp_path / "agent.py").write_text(
+        "import sys, time\n"
+        "def act(observation):\n"
+        "    calls = act.__dict__.setdefault('calls', [])\n"
+        "    calls.append(observation)\n"
+        "    if len(calls) == 40:\n"
+        "        print('ready', file=sys.stderr, flush=True)\n"
+        "        time.sleep(60)\n"
+        "    return 0\n"
+    )
+    command = [sys.executable, "-m", "remote_gym", "play", f"localhost:{plain_port}", "--policy", "agent:act"]
+    process = subprocess.Popen(
+        [*command, "--record", f"a.{ending}"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while "ready" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        printed, log = process.communicate(timeout=STOP_TIMEOUT)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, log
+    assert printed.startswith("Episode 1: return ")
+    assert re.search(r"Interrupted after \d of 10 episodes\.\n$", printed)
+    assert "Traceback" not in log
+    with imageio.get_reader(tmp_path / f"a.{ending}") as reader:
+        assert reader.get_data(30).any()
+
+
 def test_play_says_what_is_wrong(plain_port, tmp_path):
     assert "use HOST:PORT" in run("play", "localhost", status=1)
     assert "no environment 'hard'" in run("play", f"localhost:{plain_port}", "--environment", "hard", status=1)
@@ -278,17 +386,34 @@ def test_play_says_what_is_wrong(plain_port, tmp_path):
 def test_doctor_ticks_what_works(plain_port):
     printed = run("doctor", f"localhost:{plain_port}")
     assert "✗" not in printed
-    assert [line[2:].partition(":")[0] for line in printed.splitlines()][-4:] == [
-        "protocol",
-        "session",
-        "reset",
-        "step",
-    ]
+    steps = [line[2:].partition(":")[0] for line in printed.splitlines()]
+    assert steps[-5:] == ["protocol", "session", "reset", "step", "direct connection"]
 
 
 def test_doctor_crosses_what_does_not_and_names_the_mend(plain_port, client_options):
     printed = run("doctor", f"localhost:{plain_port}", *client_options, status=1)
-    assert "✗ TLS: the server does not speak TLS\n  → " in printed
+    assert "✗ TLS: the server does not speak TLS\n  → connect without certificates (no --ca, " in printed
+    assert "credentials_paths" not in printed
+
+
+def test_doctor_is_content_where_only_the_fast_path_is_missing():
+    with create_remote_environment_server(CARTPOLE, port=0, direct=False) as server:
+        address = f"localhost:{server.port}"
+        printed = run("doctor", address)
+        assert "! direct connection: " in printed
+        assert "the server's --direct" in printed
+        assert "✗ direct connection: " in run("doctor", address, "--connection", "direct", status=1)
+
+
+def test_remote_tracebacks_are_shown_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shy.py").write_text("def create_environment():\n    raise OSError('not today')\n")
+    with create_remote_environment_server({"entrypoint": "shy.py"}, port=0) as server:
+        for command in ("play", "doctor"):
+            short = run(command, f"localhost:{server.port}", status=1)
+            assert "the environment raised builtins.OSError: not today" in short
+            assert "shy.py" not in short
+            assert "shy.py" in run(command, f"localhost:{server.port}", "--verbose", status=1)
 
 
 # -------------------------------------------------------------------------------------------------------- demo

@@ -67,9 +67,9 @@ def closed_port():
         return listener.getsockname()[1]
 
 
-def examined(port, files=None, url="localhost", remote_args=None):
+def examined(port, files=None, url="localhost", remote_args=None, **options):
     """The steps that work, and the check of the one that does not."""
-    *checks, last = examine(url, port, files, remote_args, timeout=TIMEOUT)
+    *checks, last = examine(url, port, files, remote_args, timeout=TIMEOUT, **options)
     assert all(check.works and not check.mend for check in checks)
     assert last.works or last.mend
     return [check.step for check in checks], last
@@ -87,8 +87,9 @@ def test_healthy_server_over_tls(secure_port, files):
         "protocol",
         "session",
         "reset",
+        "step",
     ]
-    assert (last.step, last.works) == ("step", True)
+    assert (last.step, last.works) == ("direct connection", True)
 
 
 def test_certificates_are_described(secure_port, files):
@@ -102,8 +103,8 @@ def test_certificates_are_described(secure_port, files):
 
 def test_healthy_server_in_plaintext(plain_port):
     steps, last = examined(plain_port)
-    assert steps == ["name resolution", "TCP", "plaintext", "protocol", "session", "reset"]
-    assert last.works
+    assert steps == ["name resolution", "TCP", "plaintext", "protocol", "session", "reset", "step"]
+    assert (last.step, last.works) == ("direct connection", True)
 
 
 def test_unknown_name():
@@ -123,7 +124,7 @@ def test_wrong_authority(secure_port, files, tmp_path):
     steps, last = examined(secure_port, TlsFiles(ca=other.ca.certificate))
     assert (steps[-2:], last.step) == (["server's certificate", "server's demand"], "TLS")
     assert "the server's certificate is not accepted" in last.found
-    assert "--ca" in last.mend
+    assert "client_credentials_paths" in last.mend
 
 
 def test_client_certificate_of_another_authority(secure_port, certificates, tmp_path):
@@ -190,7 +191,7 @@ def test_plaintext_against_tls(secure_port):
     steps, last = examined(secure_port)
     assert steps == ["name resolution", "TCP", "server's certificate", "server's demand"]
     assert (last.step, last.hopeless) == ("plaintext", True)
-    assert "--ca" in last.mend
+    assert "client_credentials_paths" in last.mend
 
 
 def test_tls_against_plaintext(plain_port, files):
@@ -240,8 +241,60 @@ def test_environment_that_raises(step, tmp_path, monkeypatch):
     with create_remote_environment_server({"entrypoint": "faulty.py"}, port=0) as server:
         _, last = examined(server.port)
     assert last.step == step
-    assert "out of paint" in last.found
+    assert last.found == "the environment raised builtins.RuntimeError: out of paint"
+    assert "faulty.py" in last.details
     assert "environment's own code" in last.mend
+
+
+def test_each_kind_of_connection_by_itself(secure_port, files):
+    assert examined(secure_port, files, connection="grpc")[1].step == "step"
+    steps, last = examined(secure_port, files, connection="direct")
+    assert (steps[-1], last.step, last.works) == ("TLS", "direct connection", True)
+
+
+def test_server_with_a_single_place_is_examined_over_both():
+    with create_remote_environment_server(CARTPOLE, port=0, max_sessions=1) as server:
+        steps, last = examined(server.port)
+        assert (steps[-1], last.step, last.works) == ("step", "direct connection", True)
+        assert server.session_count == 0
+
+
+@pytest.mark.parametrize(("connection", "needed"), [("auto", False), ("direct", True)])
+def test_server_without_direct_connections(connection, needed):
+    with create_remote_environment_server(CARTPOLE, port=0, direct=False) as server:
+        _, last = examined(server.port, connection=connection)
+    assert (last.step, last.works, last.needed) == ("direct connection", False, needed)
+    assert "offers no direct" in last.found
+    assert "ServerOptions.direct" in last.mend
+    assert ("slower" in last.mend) is not needed
+
+
+def test_direct_port_that_cannot_be_reached():
+    with create_remote_environment_server(CARTPOLE, port=0) as server, socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        server._service.direct.port = reserved.getsockname()[1]
+        steps, last = examined(server.port)
+    assert (steps[-1], last.step, last.works, last.needed) == ("step", "direct connection", False, False)
+    assert "firewall" in last.mend
+
+
+def test_plaintext_to_another_machine_is_refused_as_an_environment_would_be():
+    address = address_of_this_machine()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    with create_remote_environment_server(CARTPOLE, address, 0, allow_insecure=True) as server:
+        steps, last = examined(server.port, url=address)
+        assert (steps[-1], last.step, last.works) == ("plaintext", "encryption", False)
+        assert "allow_insecure=True" in last.mend
+        assert examined(server.port, url=address, allow_insecure=True)[1].works
+
+
+def address_of_this_machine():
+    """An address that is not loopback; None if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.connect(("192.0.2.1", 9))  # nothing is sent: it only chooses the way
+        return sock.getsockname()[0]
+    return None
 
 
 def test_unix_socket(tmp_path):

@@ -1,5 +1,6 @@
 """What ``import remote_gym`` offers, and what it costs."""
 
+import importlib.metadata
 import inspect
 import json
 import subprocess
@@ -48,6 +49,11 @@ def test_all_holds_every_public_name():
 
 def test_all_keeps_what_is_promised():
     assert set(remote_gym.__all__) >= PROMISED
+
+
+def test_version_is_the_packages():
+    assert remote_gym.__version__ == importlib.metadata.version("remote-gym")
+    assert "__version__" in dir(remote_gym)
 
 
 def test_every_error_is_public():

@@ -109,6 +109,14 @@ def test_gif_is_made_small(tmp_path):
     assert imageio.imread(tmp_path / "large.gif").shape[:2] == (214, 320)
 
 
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_recording_of_nothing_leaves_no_file(ending, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    with Recording(tmp_path / f"episode.{ending}", fps=10):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_recording_refuses_other_kinds_of_file(tmp_path):
     with pytest.raises(ConfigError, match=r"ends in \.gif or \.mp4"):
         Recording(tmp_path / "episode.avi", fps=10)
@@ -135,6 +143,18 @@ def test_policy_is_found_in_the_working_directory(tmp_path, monkeypatch):
         load_policy("agent_of_this_test:number")
     with pytest.raises(ConfigError, match="cannot be imported"):
         load_policy("agent_of_this_test:missing")
+
+
+def test_policy_that_raises_is_named_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_agent_of_this_test.py").write_text("def act(observation):\n    return observation.missing\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    policy = load_policy("broken_agent_of_this_test:act")
+    with pytest.raises(ConfigError, match=r"agent_of_this_test:act' raised AttributeError: .*agent.*\.py, line 2"):
+        policy(None)
+    (tmp_path / "faulty_agent_of_this_test.py").write_text("1 / 0\n")
+    with pytest.raises(ConfigError, match=r"cannot be imported: ZeroDivisionError: .*agent.*\.py, line 1"):
+        load_policy("faulty_agent_of_this_test:act")
 
 
 @pytest.mark.parametrize("name", ["agent", "agent:", ":act"])

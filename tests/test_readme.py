@@ -6,7 +6,7 @@ A document's blocks are one story, told in a temporary folder, from top to botto
 - A comment above a block says more: ``<!-- test: file=env.py -->`` saves it under that name without running it;
   ``<!-- test: background -->`` lets it run on until the next such block, and waits until it accepts connections;
   ``<!-- test: skip: REASON -->`` leaves it out. ``file=server.py background`` does both.
-- Wherever a block says port 56789, it gets a free one.
+- Wherever a block says port 56789, it gets a free one, so that what runs there on this machine does not matter.
 - Of lines that prepare a machine (`PREPARATION`) it is checked only that what they name exists.
 
 Pages of docs/ are told likewise if they hold such a comment.
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pytest
 
+import install
 import task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def check_preparation(where: str, line: str) -> None:
     if name := re.match(r"python3 ci/task\.py (\S+)", line):
         tasks = task.parse((ROOT / "Taskfile.md").read_text(encoding="utf-8"))
         assert name[1] in tasks, f"{where}: Taskfile.md has no task {name[1]!r}"
-    for extras in re.findall(r"remote[-_]gym\[([\w,-]+)\]", line):
+    for extras in re.findall(r"(?:remote[-_]gym|'\.)\[([\w,-]+)\]", line):
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         optional = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
         for extra in extras.split(","):
@@ -100,8 +101,9 @@ def commands(block: Block) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    """A port that nothing has on any address, since a server of localhost takes both 127.0.0.1 and ::1."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    with socket.create_server(("", 0), family=family, dualstack_ipv6=family == socket.AF_INET6) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -118,6 +120,7 @@ class Story:
     """Runs a document's blocks in ``folder``."""
 
     folder: Path
+    python: Path = Path(sys.executable)
     port: int = field(default_factory=free_port)
     background: list[tuple[Block, subprocess.Popen[bytes]]] = field(default_factory=list)
 
@@ -132,7 +135,7 @@ class Story:
             script.write_text(block.code.replace(PORT, str(self.port)), encoding="utf-8")
             if block.language in PYTHON:
                 compile(block.code, block.where, "exec")
-            command = [sys.executable, script.name]
+            command = [str(self.python), script.name]
         if block.background:
             self._start(block, command)
         elif block.file is None:
@@ -159,13 +162,16 @@ class Story:
     def _start(self, block: Block, command: list[str]) -> None:
         assert PORT in block.code, f"{block.where}: a block in the background has to name its port, {PORT}"
         self.stop()
+        # The shell of a block before may have ended sooner than the server that it ran.
+        freed = poll(lambda: not self._accepts(), STOP_TIMEOUT)
+        assert freed, f"{block.where}: port {self.port}, which was to stand for {PORT}, is in use by now"
         output = self._output(block)
         with output.open("wb") as file:
             process = subprocess.Popen(command, **self._options(file), start_new_session=True)
         self.background.append((block, process))
         poll(lambda: process.poll() is not None or self._accepts(), START_TIMEOUT)
         serves = process.poll() is None and self._accepts()
-        assert serves, f"{block.where}: does not serve port {PORT}\n{output.read_text()}"
+        assert serves, f"{block.where}: does not serve port {self.port}, which stands for {PORT}\n{output.read_text()}"
 
     def _accepts(self) -> bool:
         with socket.socket() as probe:
@@ -175,15 +181,15 @@ class Story:
         return self.folder / f"output_{block.where.rpartition(':')[2]}.txt"
 
     def _options(self, output: object) -> dict[str, object]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        path = os.pathsep.join([str(self.python.parent), os.environ.get("PATH", "")])
         # Blocks that show a window shall run on machines that have none.
         environment = {**os.environ, "PATH": path, "SDL_VIDEODRIVER": "dummy", "PYTHONUNBUFFERED": "1"}
         return {"cwd": self.folder, "env": environment, "stdout": output, "stderr": subprocess.STDOUT}
 
 
-def tell(name: str, text: str, folder: Path) -> None:
-    """Run the story of a document to its end."""
-    story = Story(folder)
+def tell(name: str, text: str, folder: Path, python: Path = Path(sys.executable)) -> None:
+    """Run the story of a document to its end, with the Python of an environment."""
+    story = Story(folder, python)
     try:
         for block in read_blocks(name, text):
             story.tell(block)
@@ -216,6 +222,28 @@ def broken_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", STORIES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_blocks_run(page, tmp_path):
     tell(page.relative_to(ROOT).as_posix(), page.read_text(encoding="utf-8"), tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.development
+@pytest.mark.timeout(900)
+def test_readme_runs_on_what_its_install_line_installs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [extras] = re.findall(r"^pip install '\.(\[[\w,]+\])'$", text, re.MULTILINE)
+    # What the tests themselves run on shall not help.
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    python = tmp_path / "environment" / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    environment = install.environment_for_uv()
+    for arguments in (
+        ["venv", "--python", sys.executable, str(python.parent.parent)],
+        ["pip", "install", "--python", str(python), f"{ROOT}{extras}"],
+    ):
+        done = subprocess.run([*uv, *arguments], env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    folder = tmp_path / "story"
+    folder.mkdir()
+    tell("README.md", text, folder, python)
 
 
 @pytest.mark.parametrize("page", dict.fromkeys(LINKED), ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -270,6 +298,7 @@ false
         ("```sh\nfalse\ntrue\n```\n", "story.md:1: exit status 1"),
         ("```sh\npython3 ci/task.py tset\n```\n", "no task 'tset'"),
         ("```sh\npip install 'remote-gym[nothing]'\n```\n", "no extra 'nothing'"),
+        ("```sh\npip install '.[nothing]'\n```\n", "no extra 'nothing'"),
         ("```rust\n```\n", "cannot run 'rust'"),
         ("<!-- test: skip: -->\n```sh\n```\n", "give a reason"),
         ("<!-- test: backgruond -->\n```sh\n```\n", "cannot follow 'backgruond'"),

@@ -26,6 +26,8 @@ from remote_gym.errors import (
 from remote_gym.registration import register as _register
 
 if TYPE_CHECKING:
+    __version__: str
+
     from remote_gym.client.environment import RemoteEnvironment
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, ServerOptions
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
@@ -75,6 +77,9 @@ _register()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        protocol = importlib.import_module("remote_gym.protocol")
+        return protocol.package_versions()["remote-gym"]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -83,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__, "__version__"})

@@ -22,9 +22,18 @@ A step before the first reset raises ``gymnasium.error.ResetNeeded``, as it does
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class RemoteGymError(Exception):
-    """Base of every error that this package raises."""
+    """Base of every error that this package raises.
+
+    Attributes:
+        transitions: What `RemoteEnvironment.step_many` had done before it was raised; else empty.
+    """
+
+    transitions: Sequence[tuple[Any, Any, Any, Any, dict[str, Any]]] = ()
 
 
 class ConfigError(RemoteGymError, ValueError):

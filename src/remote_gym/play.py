@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,9 @@ def summarise(episodes: Sequence[Episode]) -> Summary:
 def load_policy(name: str) -> Policy:
     """Import a policy by its name, ``module:callable``; modules of the working directory are found too.
 
+    Returns:
+        The policy, but that what it raises comes as a `ConfigError` that names it and the line.
+
     Raises:
         ConfigError: If there is none of that name.
     """
@@ -135,11 +139,25 @@ def load_policy(name: str) -> Policy:
         sys.path.insert(0, str(Path.cwd()))
     try:
         policy = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"policy {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module may raise whatever it likes
+        raise ConfigError(f"policy {name!r} cannot be imported: {_describe(error)}") from error
     if not callable(policy):
         raise ConfigError(f"policy {name!r} is {policy!r}; name a callable that takes an observation")
-    return policy  # type: ignore[no-any-return]
+
+    def choose(observation: Any) -> Any:
+        try:
+            return policy(observation)
+        except Exception as error:
+            raise ConfigError(f"policy {name!r} raised {_describe(error)}") from error
+
+    return choose
+
+
+def _describe(error: Exception) -> str:
+    """An exception as one line, with the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 class MessageSizes:
@@ -181,6 +199,8 @@ class MessageSizes:
 class Recording:
     """Writes frames to a ``.gif`` or ``.mp4`` file; a context manager, after which the file is complete.
 
+    Without a single frame there is no file, rather than one that nothing can open.
+
     Args:
         path: Replaced where it exists.
         fps: Frames a second.
@@ -191,6 +211,7 @@ class Recording:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
+        self._is_empty = True
         self._is_gif = path.suffix.lower() == ".gif"
         if path.suffix.lower() not in (".gif", ".mp4"):
             raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4")
@@ -224,6 +245,7 @@ class Recording:
             height, width = frame.shape[:2]
             frame = frame[: height // 2 * 2, : width // 2 * 2]
         self._writer.append_data(frame)
+        self._is_empty = False
 
     def __enter__(self) -> Recording:
         return self
@@ -232,3 +254,5 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._writer.close()
+        if self._is_empty:
+            self.path.unlink(missing_ok=True)

@@ -127,7 +127,7 @@ def test_plaintext_is_not_taken_for_tls(environment, address):
 
 def test_a_wrong_token_is_refused(process_server, environment, address):
     with pytest.raises(NotPermitted, match="token"):
-        attach(process_server, address, "x" + environment._session._session.token[1:])
+        attach(process_server, address, environment._session._session.token.swapcase())
     assert_untouched(environment)
 
 

@@ -61,13 +61,13 @@ def test_messages_of_any_size_arrive_and_are_answered(pair, size):
         for _ in range(2):
             received = answering.receive(soon())
             assert received is not None
-            answering.send(received[::-1], soon())
+            answering.send(bytes(received)[::-1], soon())
 
     thread = threading.Thread(target=answer)
     thread.start()
     for _ in range(2):
         asking.send(message, soon())
-        assert asking.receive(soon(), poll_seconds=1e-4) == message[::-1]
+        assert bytes(asking.receive(soon(), poll_seconds=1e-4)) == message[::-1]
     thread.join()
 
 

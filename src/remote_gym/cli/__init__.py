@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
 from typing import Any
 
 import click
 
-from remote_gym.errors import RemoteGymError
+from remote_gym.cli.options import is_verbose
+from remote_gym.cli.words import in_flags
+from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 
 _COMMANDS = ("demo", "serve", "play", "certs", "doctor")
 
@@ -22,6 +25,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when loaded.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return command
 
@@ -31,7 +36,15 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RemoteGymError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_message(error, verbose=is_verbose(ctx))) from error
+
+
+def _message(error: RemoteGymError, *, verbose: bool) -> str:
+    if verbose:
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, RemoteEnvironmentError):
+        return f"the environment raised {error.remote_type}: {error.remote_message} (--verbose shows its traceback)"
+    return in_flags(str(error))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

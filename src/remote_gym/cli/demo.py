@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from remote_gym.cli.options import progress, verbose_option
 from remote_gym.demo import Demonstration, connect, running_server
 from remote_gym.play import Summary, summarise
 
@@ -23,6 +24,7 @@ from remote_gym.play import Summary, summarise
     default="remote-gym-demo.gif",
     help="Where the last episode goes, as .gif or .mp4.",
 )
+@verbose_option
 def demo(environment_id: str, episodes: int, imports: tuple[str, ...], seed: int | None, record: Path) -> None:
     """Serve ENVIRONMENT, Acrobot-v1 unless named, from a process of its own, and play it over mutual TLS."""
     with contextlib.ExitStack() as stack:
@@ -35,7 +37,7 @@ def demo(environment_id: str, episodes: int, imports: tuple[str, ...], seed: int
             obstacle = "Recording needs imageio. pip install 'remote-gym[demo]'"
         demonstration = Demonstration(environment, environment_id, None if obstacle else record)
         playing = demonstration.play(episodes, seed)
-        with click.progressbar(playing, length=episodes, label="Episodes") as bar:
+        with progress(playing, episodes, "Episodes") as bar:
             summary = summarise(list(bar))
         frame = environment.render()
     _print_table(summary, demonstration.bytes_per_step, None if frame is None else frame.shape)

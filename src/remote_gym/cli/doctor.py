@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from remote_gym.cli.options import (
     address_argument,
     client_credentials,
     client_tls_options,
+    connection_options,
+    is_verbose,
     remote_args,
     session_options,
+    verbose_option,
 )
+from remote_gym.cli.words import in_flags
 from remote_gym.client.doctor import examine
 from remote_gym.tls import client_files
 
@@ -21,8 +26,10 @@ from remote_gym.tls import client_files
 @click.command()
 @address_argument
 @client_tls_options
+@connection_options
 @session_options
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=5.0, help="Seconds for each step.")
+@verbose_option
 def doctor(
     address: tuple[str, int],
     ca: Path | None,
@@ -30,16 +37,22 @@ def doctor(
     key: Path | None,
     environment: str | None,
     kwargs: dict[str, Any],
-    timeout: float,
+    **options: Any,
 ) -> None:
     """Take the steps of using the server at HOST:PORT one by one, and name the likely mend of what fails."""
+    # Its own log of what it tries would say the same as the checks, in other words.
+    logging.getLogger("remote_gym").setLevel(
+        logging.DEBUG if is_verbose(click.get_current_context()) else logging.ERROR
+    )
     files = client_files(client_credentials(ca, certificate, key))
     healthy = True
-    for check in examine(*address, files, remote_args(environment, kwargs), timeout=timeout):
-        healthy = healthy and check.works
-        mark = click.style("✓", fg="green") if check.works else click.style("✗", fg="red")
-        click.echo(f"{mark} {check.step}: {check.found}")
+    for check in examine(*address, files, remote_args(environment, kwargs), **options):
+        healthy = healthy and (check.works or not check.needed)
+        mark = click.style("✓", fg="green") if check.works else click.style("✗" if check.needed else "!", fg="red")
+        click.echo(f"{mark} {check.step}: {in_flags(check.found)}")
         if check.mend:
-            click.echo(f"  → {check.mend}")
+            click.echo(f"  → {in_flags(check.mend)}")
+        if check.details and is_verbose(click.get_current_context()):
+            click.echo(check.details)
     if not healthy:
         raise SystemExit(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,8 @@ import click
 from remote_gym.address import parse_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+T = TypeVar("T")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -54,6 +58,53 @@ def client_tls_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def connection_options(command: Command) -> Command:
+    """``--connection`` and ``--allow-insecure`` of a client."""
+    for option in (
+        click.option("--allow-insecure", is_flag=True, help="Connect to another machine without certificates."),
+        click.option(
+            "--connection",
+            type=click.Choice(["auto", "direct", "grpc"]),
+            default="auto",
+            help="Whether to connect to the environment's worker directly: if it can be had, in any case, or never.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def verbose_option(command: Command) -> Command:
+    """``--verbose``, for `is_verbose`."""
+
+    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        ctx.meta[__name__] = value
+
+    option = click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Show whole tracebacks, those of the remote environment too.",
+    )
+    return option(command)
+
+
+def is_verbose(ctx: click.Context) -> bool:
+    """Whether the command that ran was given ``--verbose``."""
+    return bool(ctx.meta.get(__name__))
+
+
+@contextlib.contextmanager
+def progress(iterable: Iterable[T], length: int, label: str) -> Iterator[Iterable[T]]:
+    """Show a bar while something is iterated; nothing where nobody looks."""
+    if not sys.stdout.isatty():
+        yield iterable
+        return
+    with click.progressbar(iterable, length=length, label=label) as bar:
+        yield bar
 
 
 def session_options(command: Command) -> Command:

@@ -12,8 +12,9 @@ import click
 
 from remote_gym.address import is_unix
 from remote_gym.cli.options import FILE, FOLDER, kwargs_option
-from remote_gym.config import RemoteArgs, ServerOptions
+from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
+from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
 
 LISTENS_ON = "Listens on: "
@@ -21,6 +22,7 @@ LISTENS_ON = "Listens on: "
 
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
 _DEFAULTS = ServerOptions()
+_SECONDS = click.FloatRange(0, LONGEST, min_open=True)
 
 
 @click.command()
@@ -41,6 +43,21 @@ _DEFAULTS = ServerOptions()
 @click.option("--allow-insecure", is_flag=True, help="Serve other machines without certificates.")
 @click.option("--thread", "use_thread", is_flag=True, help="Run environments in threads rather than processes.")
 @click.option("--max-sessions", type=click.IntRange(1), default=_DEFAULTS.max_sessions, help="Open at once.")
+@click.option("--lease", type=_SECONDS, default=_DEFAULTS.lease, help="Seconds a session outlives its connection.")
+@click.option("--open-timeout", type=_SECONDS, default=_DEFAULTS.open_timeout, help="Seconds to create an environment.")
+@click.option("--close-timeout", type=_SECONDS, default=_DEFAULTS.close_timeout, help="Seconds to close one.")
+@click.option(
+    "--direct/--no-direct",
+    default=_DEFAULTS.direct,
+    help="Offer connections to the environments' workers themselves, the fast path.",
+)
+@click.option(
+    "--direct-port", type=click.IntRange(0, 65535), default=_DEFAULTS.direct_port, help="For those; 0 picks a free one."
+)
+@click.option(
+    "--poll-us", type=click.IntRange(0, 1_000_000), default=_DEFAULTS.poll_us, help="Microseconds a worker looks awake."
+)
+@click.option("--interpreter", metavar="PYTHON", help="Runs environments that need another Python than the server.")
 @click.option("--check-actions", is_flag=True, help="Refuse actions outside the bounds of their space.")
 @click.option("--reflection", is_flag=True, help="Answer gRPC server reflection.")
 @click.option("--client-entrypoints", type=FOLDER, help="Clients may run any entrypoint file below it.")
@@ -69,8 +86,10 @@ def serve(
     files = (certificate, key, ca) if certificate or key or ca else None
     default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference)
     options["environments"] = dict(_parse_named(text) for text in named)
-    if default_args is None and not named:
+    if default_args is None and not named and options["client_entrypoints"] is None:
         raise click.UsageError("Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, or --environment.")
+    for arguments in (*([default_args] if default_args else []), *options["environments"].values()):
+        check_offer(arguments, imports=options["imports"], own_interpreter=options["interpreter"] is None)
     try:
         with create_remote_environment_server(default_args, url, port, files, use_thread, **options) as server:
             click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
@@ -117,10 +136,11 @@ def _greeting(
 ) -> list[str]:
     """What is served where to whom, and how to connect to it."""
     names = list(server.options.environments)
-    lines = [
-        f"Serves: {', '.join([*([served] if served else []), *names])}",
-        f"{LISTENS_ON}{server.address}",
-    ]
+    folder = server.options.client_entrypoints
+    offered = [*([served] if served else []), *names, *([f"any entrypoint below {folder}"] if folder else [])]
+    lines = [f"Serves: {', '.join(offered)}", f"{LISTENS_ON}{server.address}"]
+    if server.direct_port:
+        lines.append(f"Direct connections: port {server.direct_port}")
     hosts = _hosts(certificate)
     if certificate is None:
         lines.append(f"Open to: {'anybody, unencrypted' if server.options.allow_insecure else 'this machine'}")
@@ -136,9 +156,15 @@ def _greeting(
     arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
     if names and not served:
         arguments.append(f'remote_args={{"environment": "{names[0]}"}}')
+    elif not served:
+        arguments.append('remote_args={"entrypoint": "FILE.py"}')
     if certificate:
-        client = '"client.pem", "client-key.pem"' if ca else "None, None"
-        arguments.append(f'client_credentials_paths=("ca.pem", {client})')
+        # As `remote-gym certs init` names them, and where it put them; on another machine, copies of them.
+        folder = (ca or certificate).parent
+        client = (folder / "client.pem", folder / "client-key.pem") if ca else (None, None)
+        paths = (ca or folder / "ca.pem", *client)
+        shown = ", ".join(f'"{path.as_posix()}"' if path else "None" for path in paths)
+        arguments.append(f"client_credentials_paths=({shown})")
     elif host not in ("localhost", "127.0.0.1", "::1") and not is_unix(host):
         arguments.append("allow_insecure=True")
     return [

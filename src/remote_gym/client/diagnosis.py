@@ -31,6 +31,8 @@ class Check:
         found: What was found.
         mend: What would likely help; empty where it works.
         hopeless: Whether trying again, unchanged, cannot help.
+        needed: Whether an environment can be used only if it works.
+        details: What is too long for `found`, such as a remote traceback.
     """
 
     step: str
@@ -38,6 +40,8 @@ class Check:
     found: str
     mend: str = ""
     hopeless: bool = False
+    needed: bool = True
+    details: str = ""
 
 
 def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> list[Check]:
@@ -142,7 +146,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _wants_tls(found: str) -> Check:
-    mend = "it likely wants TLS: give the files of client_credentials_paths (--ca, --certificate, --key)"
+    mend = "it likely wants TLS: give client_credentials_paths"
     return Check("plaintext", False, found, mend, hopeless=True)
 
 
@@ -204,15 +208,15 @@ def _fault(files: TlsFiles) -> str:
 
 def _refused(found: str) -> Check:
     mend = (
-        "give a certificate and key (client_credentials_paths=(ca, certificate, key), --certificate and --key) from "
-        "the authority that the server trusts, made for client authentication and not expired"
+        "give client_credentials_paths=(ca, certificate, key), the certificate from the authority that the server "
+        "trusts, made for client authentication and not expired"
     )
     return Check("TLS", False, found, mend, hopeless=True)
 
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message
-    mend = "give the certificate authority that the server's comes from (client_credentials_paths[0], --ca)"
+    mend = "give the certificate authority that the server's comes from (client_credentials_paths[0])"
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:
@@ -228,8 +232,8 @@ def _explain_alert(error: ssl.SSLError) -> Check:
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
         found = "the server does not speak TLS"
         mend = (
-            "connect without certificates (client_credentials_paths=None, no --ca), or have the server serve TLS "
-            "(server_credentials_paths, --certificate and --key); check the port too"
+            "connect without certificates (client_credentials_paths=None), or have the server serve TLS "
+            "(server_credentials_paths); check the port too"
         )
     elif "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")

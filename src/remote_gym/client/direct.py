@@ -72,7 +72,7 @@ class DirectConnection:
         self._socket = DirectSocket(sock, limits)
         self._asking = self._closed = False
 
-    def ask(self, data: bytes, timeout: float) -> bytes:
+    def ask(self, data: bytes, timeout: float) -> bytes | memoryview:
         """Send one message and wait for the one that answers it. After an error the connection is of no more use.
 
         Raises:

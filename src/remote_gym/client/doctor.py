@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
+from remote_gym.address import is_loopback
 from remote_gym.client.diagnosis import Check, diagnose, reach
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import TlsFiles
@@ -27,7 +30,7 @@ from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.tls import check_files
 
 _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
-    (ServerFull, "close a session, or raise the server's --max-sessions"),
+    (ServerFull, "close a session, or raise ServerOptions.max_sessions"),
     (NotPermitted, "ask for something else, or have the server allow it"),
     (ProtocolMismatch, "install the same release of remote_gym at both ends"),
     (ConfigError, "correct the arguments, here or of the server"),
@@ -39,7 +42,14 @@ _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
 
 
 def examine(
-    url: str, port: int, files: TlsFiles | None, remote_args: Mapping[str, Any] | None, *, timeout: float
+    url: str,
+    port: int,
+    files: TlsFiles | None,
+    remote_args: Mapping[str, Any] | None,
+    *,
+    timeout: float,
+    connection: Literal["auto", "direct", "grpc"] = "auto",
+    allow_insecure: bool = False,
 ) -> Iterator[Check]:
     """Take the steps one by one, until one fails.
 
@@ -49,6 +59,8 @@ def examine(
         files: This client's; None for plaintext.
         remote_args: What to open.
         timeout: Seconds for each step of the connection. The environment has those of `ClientOptions`.
+        connection: As in `ClientOptions`; which kinds to try. For ``"auto"`` both, of which the direct one may fail.
+        allow_insecure: As in `ClientOptions`; without it, plaintext to another machine is refused.
     """
     if files is not None:
         check = _check_own_files(files)
@@ -60,8 +72,22 @@ def examine(
         if check.step in ("TLS", "plaintext"):
             yield from _look_at_server(url, port, timeout)
         yield check
-    if all(check.works for check in checks):
-        yield from _use(url, port, files, remote_args, timeout)
+    if not all(check.works for check in checks):
+        return
+    if files is None and not allow_insecure and not is_loopback(url):
+        mend = "give client_credentials_paths, or accept it by allow_insecure=True"
+        yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
+        return
+    credentials = (files.ca, files.certificate, files.private_key) if files else None
+    arguments: dict[str, Any] = {"connect_timeout": timeout, "allow_insecure": allow_insecure}
+    use = functools.partial(RemoteEnvironment, url, port, remote_args, credentials, **arguments)
+    works = True
+    if connection != "direct":
+        for check in _use_grpc(functools.partial(use, connection="grpc")):
+            works = works and check.works
+            yield check
+    if works and connection != "grpc":
+        yield _use_directly(functools.partial(use, connection="direct"), needed=connection == "direct")
 
 
 def _check_own_files(files: TlsFiles) -> Check:
@@ -106,15 +132,10 @@ def _requires_certificate(secure: ssl.SSLSocket) -> bool:
         return True
 
 
-def _use(
-    url: str, port: int, files: TlsFiles | None, remote_args: Mapping[str, Any] | None, timeout: float
-) -> Iterator[Check]:
-    credentials = (files.ca, files.certificate, files.private_key) if files else None
+def _use_grpc(use: Callable[[], RemoteEnvironment]) -> Iterator[Check]:
     start = time.perf_counter()
     try:
-        environment = RemoteEnvironment(
-            url, port, remote_args, credentials, connect_timeout=timeout, allow_insecure=True
-        )
+        environment = use()
     except (ConnectError, ProtocolMismatch) as error:
         yield _failure("protocol", error)
         return
@@ -126,10 +147,34 @@ def _use(
         yield Check("protocol", True, f"version {PROTOCOL_VERSION}")
         name = environment.spec.id if environment.spec else "an environment"
         yield Check("session", True, f"opened for {name} in {_since(start)}")
-        reset = _timed("reset", environment.reset, "observation of ")
+        reset = _timed("reset", environment.reset, "over gRPC, observation of ")
         yield reset
         if reset.works:
-            yield _timed("step", lambda: environment.step(environment.action_space.sample()), "observation of ")
+            take_step = functools.partial(environment.step, environment.action_space.sample())
+            yield _timed("step", take_step, "over gRPC, observation of ")
+
+
+def _use_directly(use: Callable[[], RemoteEnvironment], *, needed: bool) -> Check:
+    """On a session of its own: one that has been closed makes room for it, even where there is room for one only."""
+    step = "direct connection"
+    slower = "" if needed else "; until then gRPC is used, which is slower"
+    try:
+        environment = use()
+    except RemoteGymError as error:
+        failure = _failure(step, error)
+        if isinstance(error, ConnectError):
+            failure = replace(failure, mend=f"have the server offer them (ServerOptions.direct){slower}")
+        return replace(failure, needed=needed or not isinstance(error, ConnectError))
+    with contextlib.closing(environment):
+        try:
+            environment.reset()
+        except TransportError as error:
+            mend = f"let its port through the firewall; ServerOptions.direct_port fixes which it is{slower}"
+            return Check(step, False, str(error), mend, needed=needed)
+        except RemoteGymError as error:
+            return replace(_failure(step, error), needed=needed)
+        take_step = functools.partial(environment.step, environment.action_space.sample())
+        return _timed(step, take_step, "a step, observation of ")
 
 
 def _timed(step: str, call: Callable[[], tuple[Any, ...]], found: str) -> Check:
@@ -148,6 +193,9 @@ def _failure(step: str, error: RemoteGymError) -> Check:
         mend = "correct the port: another server listens there, or one that is not ready"
     else:
         mend = next((mend for kind, mend in _MENDS if isinstance(error, kind)), "look into the server's log")
+    if isinstance(error, RemoteEnvironmentError):
+        found = f"the environment raised {error.remote_type}: {error.remote_message}"
+        return Check(step, False, found, mend, details=error.remote_traceback)
     return Check(step, False, str(error), mend)
 
 

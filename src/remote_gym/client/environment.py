@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, RemoteEnvironmentError
+from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, RemoteEnvironmentError, RemoteGymError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -25,6 +25,7 @@ from remote_gym.wire.elements import decode_observation, encode_action
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.spaces import decode_space
+from remote_gym.wire.status import decode_error
 from remote_gym.wire.values import decode_value, encode_value
 
 logger = logging.getLogger(__name__)
@@ -133,11 +134,12 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
         self._leave_what_hangs()
         if self._session is None or self._session.lost:
-            self._open()
-        assert self._session is not None
-        transition = self._session.ask(request, self._options.reset_timeout).reset
+            response = self._open(first=request)  # both in one round trip
+        else:
+            response = self._session.ask(request, self._options.reset_timeout)
+        assert response is not None
         self._was_reset = True
-        return self._observe(transition), self._info(transition)
+        return self._observe(response.reset), self._info(response.reset)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment once.
@@ -164,7 +166,10 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         request = pb.Request()
         encode_action(self._action_layout, action, request.step, self._options.limits)
-        transition = self._session.ask(request, self._options.step_timeout).step
+        return self._transition(self._session.ask(request, self._options.step_timeout).step)
+
+    def _transition(self, transition: pb.Transition) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """What `step` returns for a transition."""
         observation = self._observe(transition)
         limits = self._options.limits
         reward: Any = transition.reward_float
@@ -177,6 +182,37 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         if transition.HasField("truncated_value"):
             truncated = decode_value(transition.truncated_value, limits)
         return observation, reward, terminated, truncated, self._info(transition)
+
+    def step_many(self, actions: Iterable[Any]) -> list[tuple[Any, Any, Any, Any, dict[str, Any]]]:
+        """Step once for each action in one round trip, up to the end of the episode.
+
+        For chunks of actions, and where a round trip takes longer than a step.
+
+        Args:
+            actions: As for `step`.
+
+        Returns:
+            What `step` would have returned, for each step that was taken: the last is the one after which
+            ``terminated`` or ``truncated`` is true, if there is such a one.
+
+        Raises:
+            InvalidAction: If one of them does not fit the space. Nothing was sent.
+            RemoteGymError: As for `step`; its ``transitions`` are those before the step that failed.
+        """
+        if not self._was_reset or self._session is None:
+            raise ResetNeeded("Cannot call env.step_many() before calling env.reset()")
+        request = pb.Request()
+        request.step_many.SetInParent()
+        for action in actions:
+            encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
+        answer = self._session.ask(request, self._options.step_timeout).step_many
+        transitions = [self._transition(transition) for transition in answer.transitions]
+        if answer.HasField("error"):
+            error = decode_error(answer.error)
+            if isinstance(error, RemoteGymError):
+                error.transitions = transitions
+            raise error
+        return transitions
 
     def render(self) -> Any:
         """The frame of the newest observation; None without a render mode, before the first reset, or for "human"."""
@@ -264,13 +300,17 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             logger.warning("session %s does not answer, and reset leaves it for a new one: %s", self._session.id, error)
             self._session.close()
 
-    def _open(self) -> None:
+    def _open(self, first: pb.Request | None = None) -> pb.Response | None:
+        """Open a session, and return what answers its first request, if there is one."""
         if self._session is not None:
             self._session.close()
             self._session = None
         self._was_reset = False
         self.latest_image = None
         request = self._open_request()
+        if first is not None:
+            first.sequence = 1
+            request.first.CopyFrom(first)
         self._session = ClientSession(self._connect(), request, self._options)
         try:
             self._adopt(self._session.description)
@@ -278,6 +318,10 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self._session.close()
             self._session = None
             raise
+        answer = self._session.first
+        if answer is not None and answer.HasField("error"):
+            raise decode_error(answer.error)
+        return answer
 
     def _connect(self) -> GrpcConnection:
         paths = self.client_credentials_paths
@@ -357,7 +401,9 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         )
 
     def _observe(self, transition: pb.Transition) -> Any:
-        observation = decode_observation(self._observation_layout, transition, self._options.limits)
+        assert self._session is not None
+        packed, self._session.packed = self._session.packed, None
+        observation = decode_observation(self._observation_layout, transition, self._options.limits, packed)
         if transition.HasField("frame"):
             self.latest_image = decode_frame(transition.frame, self._options.limits)
             if self._window is not None:

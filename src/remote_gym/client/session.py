@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
@@ -27,7 +25,7 @@ from remote_gym.errors import (
     TransportError,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.parse import parse
+from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
@@ -68,6 +66,8 @@ class ClientSession:
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
+        self.packed: memoryview | None = None
+        """The large observation that the newest response lacks, if it does."""
         try:
             response = connection.open(
                 request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
@@ -80,6 +80,11 @@ class ClientSession:
             connection.close()
             raise
         self._session = response.session
+        self.first: pb.Response | None = None
+        """What answers the request that the opening brought along, if it did."""
+        if request.HasField("first"):
+            self.first, self.packed = parse_response(response.session.first)
+            self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -116,11 +121,14 @@ class ClientSession:
             RemoteGymError: As the answer says.
         """
         deadline = time.monotonic() + timeout
-        with self._my_turn(deadline):
+        self._take_turn(deadline)
+        try:
             if self._unanswered is not None:
                 self._exchange(self._unanswered, deadline)  # numbers leave no gaps
             request.sequence = self._answered + 1
             response = self._exchange(self._encode(request), deadline)
+        finally:
+            self._turn.release()
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
@@ -133,9 +141,12 @@ class ClientSession:
             RemoteGymError: As for `ask`.
         """
         deadline = time.monotonic() + timeout
-        with self._my_turn(deadline):
+        self._take_turn(deadline)
+        try:
             if self._unanswered is not None:
                 self._exchange(self._unanswered, deadline)
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close the environment and the connection. In a forked child it does nothing.
@@ -156,9 +167,8 @@ class ClientSession:
         finally:
             self._connection.close()
 
-    @contextlib.contextmanager
-    def _my_turn(self, deadline: float) -> Iterator[None]:
-        """Hold the turn while the session can be used."""
+    def _take_turn(self, deadline: float) -> None:
+        """Lock the session, while it can be used. The caller releases the turn."""
         if self._process != os.getpid():
             raise SessionError(
                 f"this environment was opened by process {self._process} and this is process {os.getpid()}, a fork of "
@@ -166,12 +176,9 @@ class ClientSession:
             )
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
-        try:
-            if self.lost:
-                raise SessionLost(f"session {self.id} has ended; reset opens a new one")
-            yield
-        finally:
+        if self.lost:
             self._turn.release()
+            raise SessionLost(f"session {self.id} has ended; reset opens a new one")
 
     def _encode(self, request: pb.Request) -> bytes:
         data = request.SerializeToString()
@@ -232,7 +239,7 @@ class ClientSession:
         interaction = self._interaction
         if interaction is None:
             interaction = self._interaction = self._attach(deadline)
-        response = parse(pb.Response, interaction.ask(data, max(0.001, deadline - time.monotonic())))
+        response, self.packed = parse_response(interaction.ask(data, max(0.001, deadline - time.monotonic())))
         if response.sequence == self._answered + 1:
             return response
         if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole

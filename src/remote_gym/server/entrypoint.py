@@ -74,7 +74,7 @@ def create_environment(
     client_kwargs = client_kwargs or {}
     kwargs = {**entrypoint_kwargs, **client_kwargs}
     root = _root(launch)
-    file = _entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
+    file = entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
     _enter(root, change_directory=change_directory)
     for name in launch.imports:
         _import(name)
@@ -118,8 +118,12 @@ def _root(launch: worker_pb2.Launch) -> Path:
     return checkout(repo, launch.reference or None, default_cache())
 
 
-def _entrypoint_file(root: Path, entrypoint: str) -> Path:
-    """The entrypoint's path, with its symbolic links resolved, so that what was checked is what is loaded."""
+def entrypoint_file(root: Path, entrypoint: str) -> Path:
+    """The entrypoint's path, with its symbolic links resolved, so that what was checked is what is loaded.
+
+    Raises:
+        ConfigError: If there is no such ``.py`` file below the root.
+    """
     try:
         file = (root / entrypoint).resolve()
         # Before anything is said about the file: what is outside is none of a client's business.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from google.protobuf.message import EncodeError
 from gymnasium.error import ResetNeeded
 
@@ -23,6 +24,7 @@ from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
+from remote_gym.wire.large import splice
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
@@ -75,11 +77,13 @@ class Host:
         self._action_layout = compile_layout(environment.action_space)
         self._was_reset = False
         self._sequence = 0
-        self._response = b""
+        self._response: tuple[bytes, ...] = ()
+        self._large: bytes | None = None  # an observation that is left out of its message, to be spliced in
         self.closed = False
         self._operations: dict[str | None, Callable[[pb.Request, pb.Response], None]] = {
             "step": self._step,
             "reset": self._reset,
+            "step_many": self._step_many,
             "render": self._render,
             "call": self._call,
             "close": self._close,
@@ -106,10 +110,14 @@ class Host:
 
     def answer(self, data: bytes) -> bytes:
         """Answer one encoded `Request` with one encoded `Response`; never raises."""
+        return b"".join(self.answer_in_parts(data))
+
+    def answer_in_parts(self, data: bytes | memoryview) -> tuple[bytes, ...]:
+        """As `answer`, with a large observation as a part of its own, which then need not be copied."""
         try:
             request = parse(pb.Request, data)
         except EncodingError as error:
-            return pb.Response(error=encode_error(error)).SerializeToString()
+            return (pb.Response(error=encode_error(error)).SerializeToString(),)
         if request.sequence == self._sequence != 0:
             return self._response
         if request.sequence != self._sequence + 1:
@@ -117,7 +125,7 @@ class Host:
                 f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
                 f"{self._sequence + 1} can be answered"
             )
-            return pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString()
+            return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
         self._response = self._run(request)
         self._sequence = request.sequence
         return self._response
@@ -129,7 +137,8 @@ class Host:
             with users_code:
                 self._environment.close()
 
-    def _run(self, request: pb.Request) -> bytes:
+    def _run(self, request: pb.Request) -> tuple[bytes, ...]:
+        self._large = None
         response = pb.Response(sequence=request.sequence)
         operation = request.WhichOneof("operation")
         try:
@@ -141,19 +150,20 @@ class Host:
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
             detail = encode_error(error, limits=self._limits)
-            return pb.Response(sequence=request.sequence, error=detail).SerializeToString()
+            return (pb.Response(sequence=request.sequence, error=detail).SerializeToString(),)
 
-    def _within_limit(self, response: pb.Response) -> bytes:
+    def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
         try:
-            data = response.SerializeToString()
+            parts = (response.SerializeToString(),) if self._large is None else splice(response, self._large)
         except (ValueError, EncodeError) as error:
             raise EncodingError(f"the response cannot be encoded: {error}") from error
-        if len(data) > self._limits.message_bytes:
+        size = sum(map(len, parts))
+        if size > self._limits.message_bytes:
             raise EncodingError(
-                f"the response has {len(data):,} bytes and the server's limit is {self._limits.message_bytes:,}; "
+                f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
             )
-        return data
+        return parts
 
     def _reset(self, request: pb.Request, response: pb.Response) -> None:
         message = request.reset
@@ -162,19 +172,43 @@ class Host:
         with users_code:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
-        encode_observation(self._observation_layout, observation, response.reset, self._limits)
+        response.reset.SetInParent()
+        self._large = encode_observation(self._observation_layout, observation, response.reset, self._limits)
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
+        response.step.SetInParent()
+        self._large, _, _ = self._step_once(request.step, response.step)
+
+    def _step_many(self, request: pb.Request, response: pb.Response) -> None:
+        response.step_many.SetInParent()
+        for step in request.step_many.steps:
+            transition = pb.Transition()
+            try:
+                large, terminated, truncated = self._step_once(step, transition)
+            except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
+                response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
+                return
+            if large is not None:
+                transition.packed = large
+            response.step_many.transitions.append(transition)
+            if np.any(terminated) or np.any(truncated):
+                return
+
+    def _step_once(self, step: pb.StepRequest, transition: pb.Transition) -> tuple[bytes | None, Any, Any]:
+        """Step, and write what it returned.
+
+        Returns:
+            The observation, where it is large and was left out; and the flags terminated and truncated.
+        """
         if not self._was_reset:
             raise ResetNeeded("Cannot call step before the first reset")
-        action = decode_action(self._action_layout, request.step, self._limits)
+        action = decode_action(self._action_layout, step, self._limits)
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
-        transition = response.step
-        encode_observation(self._observation_layout, observation, transition, self._limits)
+        large = encode_observation(self._observation_layout, observation, transition, self._limits)
         if type(reward) is float:
             transition.reward_float = reward
         else:
@@ -188,6 +222,7 @@ class Host:
         else:
             encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
         self._finish(info, transition)
+        return large, terminated, truncated
 
     def _finish(self, info: object, transition: pb.Transition) -> None:
         if info != {}:

@@ -207,23 +207,37 @@ class Service:
             # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
             self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
             raise
-        self._sessions.leave(session)
         if launched.HasField("error"):
             self._end(found, f"its environment could not be created: {launched.error.message:.300}")
             await asyncio.shield(found.closing)
             return pb.OpenResponse(error=launched.error)
+        first = b""
+        if request.HasField("first"):
+            try:
+                first = await self._ask_first(worker, request.first)
+            except BaseException as error:
+                self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
+                raise
+        self._sessions.leave(session)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
         worker.on_direct = functools.partial(self._on_direct, found)
         logger.info("session %s opened for %s", session.id, owner or "an anonymous client")
         opened = pb.Session(
-            id=session.id, token=session.token, lease=self._options.lease, description=launched.description
+            id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
         if self.direct is not None:
             self._by_routing_id[found.routing_id] = found
             opened.direct.CopyFrom(self.direct)
             opened.direct.routing_id = found.routing_id
         return pb.OpenResponse(session=opened)
+
+    async def _ask_first(self, worker: Worker, request: pb.Request) -> bytes:
+        timeout = self._options.open_timeout
+        try:
+            return await asyncio.wait_for(worker.ask(request.SerializeToString()), timeout)
+        except asyncio.TimeoutError:
+            raise SessionLost(f"the first reset took over {timeout:g} s; raise ServerOptions.open_timeout") from None
 
     async def _describe(self, worker: Worker, message: worker_pb2.Launch) -> worker_pb2.Launched:
         timeout = self._options.open_timeout

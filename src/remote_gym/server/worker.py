@@ -22,7 +22,7 @@ from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.direct import DirectSocket, yield_core
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
@@ -173,19 +173,20 @@ class Worker:
                     return [descriptor for descriptor, _ in events]
                 if time.perf_counter() >= end:
                     break
+                yield_core()
         return [descriptor for descriptor, _ in self._poll.poll()]
 
     def _answer_server(self) -> bool:
         data = self._server.receive()
         if data is not None:
-            self._server.send(self._host.answer(data))
+            self._server.send(self._host.answer_in_parts(data))
         return data is not None
 
     def _answer_directly(self, direct: DirectSocket) -> None:
         try:
             data = direct.receive(time.monotonic() + STALL_TIMEOUT)
             if data is not None:
-                direct.send(self._host.answer(data), time.monotonic() + STALL_TIMEOUT)
+                direct.send(self._host.answer_in_parts(data), time.monotonic() + STALL_TIMEOUT)
                 return
         except (TransportError, EncodingError) as error:
             logger.info("the direct connection ended: %s", error)

@@ -51,7 +51,7 @@ TEXT: DType
 BYTES: DType
 
 class OpenRequest(_message.Message):
-    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames")
+    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,7 @@ class OpenRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     versions: _containers.ScalarMap[str, str]
     environment: str
@@ -77,7 +78,8 @@ class OpenRequest(_message.Message):
     reference: str
     render_mode: str
     frames: Frames
-    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ...) -> None: ...
+    first: Request
+    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ..., first: _Optional[_Union[Request, _Mapping]] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
     __slots__ = ("session", "error")
@@ -88,18 +90,20 @@ class OpenResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "token", "lease", "description", "direct")
+    __slots__ = ("id", "token", "lease", "description", "direct", "first")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     DIRECT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     id: str
     token: str
     lease: float
     description: Description
     direct: DirectAddress
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ...) -> None: ...
+    first: bytes
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ...) -> None: ...
 
 class DirectAddress(_message.Message):
     __slots__ = ("port", "path", "routing_id", "tls")
@@ -185,23 +189,25 @@ class ExposedName(_message.Message):
     def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("sequence", "reset", "step", "render", "call", "close")
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     RENDER_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    STEP_MANY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reset: ResetRequest
     step: StepRequest
     render: RenderRequest
     call: CallRequest
     close: CloseRequest
-    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ...) -> None: ...
+    step_many: StepManyRequest
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ..., step_many: _Optional[_Union[StepManyRequest, _Mapping]] = ...) -> None: ...
 
 class Response(_message.Message):
-    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "error")
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "error", "step_many")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +215,7 @@ class Response(_message.Message):
     CALL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    STEP_MANY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reset: Transition
     step: Transition
@@ -216,7 +223,8 @@ class Response(_message.Message):
     call: CallResponse
     close: CloseResponse
     error: ErrorDetail
-    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[Transition, _Mapping]] = ..., step: _Optional[_Union[Transition, _Mapping]] = ..., render: _Optional[_Union[RenderResponse, _Mapping]] = ..., call: _Optional[_Union[CallResponse, _Mapping]] = ..., close: _Optional[_Union[CloseResponse, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+    step_many: StepManyResponse
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[Transition, _Mapping]] = ..., step: _Optional[_Union[Transition, _Mapping]] = ..., render: _Optional[_Union[RenderResponse, _Mapping]] = ..., call: _Optional[_Union[CallResponse, _Mapping]] = ..., close: _Optional[_Union[CloseResponse, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., step_many: _Optional[_Union[StepManyResponse, _Mapping]] = ...) -> None: ...
 
 class ResetRequest(_message.Message):
     __slots__ = ("seed", "options")
@@ -257,6 +265,20 @@ class Transition(_message.Message):
     info: Value
     frame: Frame
     def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., reward_float: _Optional[float] = ..., reward_value: _Optional[_Union[Value, _Mapping]] = ..., terminated_bool: bool = ..., terminated_value: _Optional[_Union[Value, _Mapping]] = ..., truncated_bool: bool = ..., truncated_value: _Optional[_Union[Value, _Mapping]] = ..., info: _Optional[_Union[Value, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+
+class StepManyRequest(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[StepRequest]
+    def __init__(self, steps: _Optional[_Iterable[_Union[StepRequest, _Mapping]]] = ...) -> None: ...
+
+class StepManyResponse(_message.Message):
+    __slots__ = ("transitions", "error")
+    TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    transitions: _containers.RepeatedCompositeFieldContainer[Transition]
+    error: ErrorDetail
+    def __init__(self, transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class RenderRequest(_message.Message):
     __slots__ = ()

@@ -72,7 +72,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
     return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
-def from_bytes(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> NDArray[Any]:
+def from_bytes(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> NDArray[Any]:
     """A writable array of its own memory, from little-endian elements in C order.
 
     Args:

@@ -7,14 +7,21 @@ sleeps: waking a process costs more than all the rest of a step.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
 import time
+from collections.abc import Sequence
+
+import numpy as np
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.stream import HEADER_BYTES
+
+yield_core = getattr(os, "sched_yield", lambda: None)
+"""Lets another process that waits for this core have it."""
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -46,11 +53,11 @@ class DirectSocket:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
-    def send(self, data: bytes, deadline: float) -> None:
+    def send(self, data: bytes | Sequence[bytes], deadline: float) -> None:
         """Send one message.
 
         Args:
-            data: The message.
+            data: The message, or its parts.
             deadline: On `time.monotonic`.
 
         Raises:
@@ -58,18 +65,23 @@ class DirectSocket:
             ConnectionLost: If the other end is gone.
             DeadlineExceeded: If the other end does not read.
         """
-        size = len(data)
+        parts = (data,) if isinstance(data, bytes) else data
+        size = sum(map(len, parts))
         if size > self._limit:
             raise EncodingError(f"a message of {size:,} bytes is over the limit of {self._limit:,}")
-        header = size.to_bytes(HEADER_BYTES, "big")
-        if size <= _SENT_WHOLE:
-            self._send_all(header + data, deadline)
-        else:
-            self._send_all(header + data[:_SENT_WHOLE], deadline)
-            self._send_all(memoryview(data)[_SENT_WHOLE:], deadline)
+        begin = size.to_bytes(HEADER_BYTES, "big")
+        for part in parts:
+            # What is small goes with what comes before, into one packet and one TLS record; large parts are not copied.
+            taken = part if len(begin) + len(part) <= _SENT_WHOLE else part[: _SENT_WHOLE - len(begin)]
+            self._send_all(begin + taken, deadline)
+            begin = b""
+            if len(taken) < len(part):
+                self._send_all(memoryview(part)[len(taken) :], deadline)
 
-    def receive(self, deadline: float, poll_seconds: float = 0.0) -> bytes | None:
+    def receive(self, deadline: float, poll_seconds: float = 0.0) -> bytes | memoryview | None:
         """Wait for the next message; None where the other end closed after the last one.
+
+        A large one is memory of its own, which may be written to.
 
         Args:
             deadline: On `time.monotonic`.
@@ -123,29 +135,26 @@ class DirectSocket:
         if seconds > 0:
             end = time.perf_counter() + seconds
             while not self._poll.poll(0) and time.perf_counter() < end:
-                pass
+                # The other end may have been put on the same core, and would wait for all of this one's time slice.
+                yield_core()
 
     def _read_some(self, deadline: float) -> int:
         count = self._read_into(self._view[self._filled :], deadline)
         self._filled += count
         return count
 
-    def _receive_large(self, size: int, deadline: float) -> bytes:
-        begun = self._view[HEADER_BYTES : self._filled]
-        # Grows with what arrives, so that an announced length costs nothing by itself.
-        message = bytearray(begun)
+    def _receive_large(self, size: int, deadline: float) -> memoryview:
+        # Not zeroed, and so no memory before something arrives to fill it: an announced length costs nothing by itself.
+        message = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
+        begun = self._filled - HEADER_BYTES
+        message[:begun] = self._view[HEADER_BYTES : self._filled]
         self._filled = 0
-        while len(message) < size:
-            start = len(message)
-            message.extend(bytes(min(size - start, max(start, _BUFFER_BYTES))))
-            view = memoryview(message)
-            while start < len(message):
-                count = self._read_into(view[start:], deadline)
-                if not count:
-                    raise ConnectionLost(f"the connection ended within a message, after {start:,} of {size:,} bytes")
-                start += count
-            view.release()
-        return bytes(message)
+        while begun < size:
+            count = self._read_into(message[begun:], deadline)
+            if not count:
+                raise ConnectionLost(f"the connection ended within a message, after {begun:,} of {size:,} bytes")
+            begun += count
+        return message
 
     def _read_into(self, view: memoryview, deadline: float) -> int:
         while True:

@@ -8,12 +8,16 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction, InvalidObservation
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.conform import Mismatch, fit
+from remote_gym.wire.large import LARGE
 from remote_gym.wire.layout import Layout
 from remote_gym.wire.values import decode_value, encode_value
 
 
-def encode_observation(layout: Layout, observation: Any, into: pb.Transition, limits: Limits) -> None:
+def encode_observation(layout: Layout, observation: Any, into: pb.Transition, limits: Limits) -> bytes | None:
     """Write an observation so that it arrives exactly as the environment returned it.
+
+    Returns:
+        Its packed form where that is large: it was not written, for `remote_gym.wire.large.splice` to do. Else None.
 
     Raises:
         InvalidObservation: If it does not fit its space, bounds aside.
@@ -21,21 +25,33 @@ def encode_observation(layout: Layout, observation: Any, into: pb.Transition, li
     """
     packed = layout.pack(observation)
     if packed is not None:
+        if len(packed) >= LARGE:
+            return packed
         into.packed = packed
-        return
+        return None
     try:
         fit(layout.space, observation)
     except Mismatch as mismatch:
         raise InvalidObservation(f"observation{mismatch}") from None
     encode_value(observation, into.value, strict=True, limits=limits, path="observation")
+    return None
 
 
-def decode_observation(layout: Layout, message: pb.Transition, limits: Limits) -> Any:
-    """Read an observation. Its arrays are writable and share no memory.
+def decode_observation(layout: Layout, message: pb.Transition, limits: Limits, packed: memoryview | None = None) -> Any:
+    """Read an observation. Its arrays are writable and share no memory with each other.
+
+    Args:
+        layout: Of its space.
+        message: What holds it.
+        limits: Bounds.
+        packed: The observation itself, if `remote_gym.wire.large.parse_response` left it out of the message. If it can
+            be written to, it becomes the caller's array rather than being copied once more.
 
     Raises:
         EncodingError: If there is none, or it does not fit its space.
     """
+    if packed is not None:
+        return layout.adopt(packed)
     form = message.WhichOneof("observation")
     if form == "packed":
         return layout.unpack(message.packed)

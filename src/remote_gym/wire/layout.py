@@ -20,7 +20,7 @@ from gymnasium import spaces
 from remote_gym.errors import EncodingError
 from remote_gym.wire.arrays import from_bytes, scalar_to_bytes, to_bytes
 
-_Read = Callable[[bytes, int], Any]  # of all the bytes, and where in them the element begins
+_Read = Callable[[bytes | memoryview, int], Any]  # of all the bytes, and where in them the element begins
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,19 @@ class Layout:
     pack: Callable[[Any], bytes | None]
     _read: _Read
 
-    def unpack(self, data: bytes) -> Any:
+    def adopt(self, data: memoryview) -> Any:
+        """As `unpack`, but an array of bytes becomes what `data` is, where that can be written to.
+
+        Raises:
+            EncodingError: As `unpack`.
+        """
+        space = self.space
+        is_of_bytes = isinstance(space, spaces.Box) and space.dtype in (np.uint8, np.int8)
+        if is_of_bytes and space.shape is not None and len(data) == self.size and not data.readonly:
+            return np.ndarray(space.shape, space.dtype, data)
+        return self.unpack(data)
+
+    def unpack(self, data: bytes | memoryview) -> Any:
         """The element of a packed form: its arrays are writable and share no memory.
 
         Raises:
@@ -89,7 +101,7 @@ def _array_part(space: spaces.Box) -> _Part | None:
             return None
         return to_bytes(element)
 
-    def read(data: bytes, offset: int) -> Any:
+    def read(data: bytes | memoryview, offset: int) -> Any:
         return from_bytes(data, dtype, shape, offset)
 
     return _Part(math.prod(shape) * dtype.itemsize, pack, read)
@@ -98,15 +110,16 @@ def _array_part(space: spaces.Box) -> _Part | None:
 @_part.register(spaces.Discrete)
 def _discrete_part(space: spaces.Discrete) -> _Part:
     dtype = np.dtype(space.dtype)
-    scalar_type = dtype.type
+    scalar_type, size, signed = dtype.type, dtype.itemsize, dtype.kind == "i"
 
     def pack(element: Any) -> bytes | None:
         return scalar_to_bytes(element) if type(element) is scalar_type else None
 
-    def read(data: bytes, offset: int) -> Any:
-        return from_bytes(data, dtype, (), offset)[()]
+    def read(data: bytes | memoryview, offset: int) -> Any:
+        # By way of an int, which takes a quarter of the time that an array would.
+        return scalar_type(int.from_bytes(data[offset : offset + size], "little", signed=signed))
 
-    return _Part(dtype.itemsize, pack, read)
+    return _Part(size, pack, read)
 
 
 @_part.register(spaces.Dict)
@@ -122,7 +135,7 @@ def _dict_part(space: spaces.Dict) -> _Part | None:
             return None
         return _join(members, element.values())
 
-    def read(data: bytes, offset: int) -> dict[Any, Any]:
+    def read(data: bytes | memoryview, offset: int) -> dict[Any, Any]:
         return dict(zip(keys, _read_each(members, data, offset), strict=True))
 
     return _Part(sum(member.size for member in members), pack, read)
@@ -139,7 +152,7 @@ def _tuple_part(space: spaces.Tuple[Any]) -> _Part | None:
             return None
         return _join(members, element)
 
-    def read(data: bytes, offset: int) -> tuple[Any, ...]:
+    def read(data: bytes | memoryview, offset: int) -> tuple[Any, ...]:
         return tuple(_read_each(members, data, offset))
 
     return _Part(sum(member.size for member in members), pack, read)
@@ -161,7 +174,7 @@ def _join(members: list[_Part], elements: Any) -> bytes | None:
     return b"".join(pieces)
 
 
-def _read_each(members: list[_Part], data: bytes, offset: int) -> list[Any]:
+def _read_each(members: list[_Part], data: bytes | memoryview, offset: int) -> list[Any]:
     elements = []
     for member in members:
         elements.append(member.read(data, offset))

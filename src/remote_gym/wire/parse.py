@@ -11,7 +11,7 @@ from remote_gym.errors import EncodingError
 M = TypeVar("M", bound=Message)
 
 
-def parse(message_class: type[M], data: bytes) -> M:
+def parse(message_class: type[M], data: bytes | memoryview) -> M:
     """Parse a message that a peer sent.
 
     Raises:
@@ -19,7 +19,7 @@ def parse(message_class: type[M], data: bytes) -> M:
     """
     message = message_class()
     try:
-        message.ParseFromString(data)
+        message.ParseFromString(data)  # type: ignore[arg-type]
     except DecodeError as error:
         raise EncodingError(f"{len(data)} bytes are no {message_class.__name__} message: {error}") from error
     return message

@@ -1,14 +1,12 @@
 """Messages on a socket, each preceded by its length: four bytes, big-endian.
 
-`MessageSocket` knows a socket's ``recv`` and ``sendall`` only, which an ``ssl.SSLSocket`` has as well, apart from
-``sendmsg``, which it does without where the socket is encrypted. A variant that polls before it blocks replaces
-`MessageSocket.read` alone.
+`MessageSocket` knows a socket's ``recv`` and ``sendall`` only, which an ``ssl.SSLSocket`` has as well.
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
+from collections.abc import Sequence
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
@@ -27,29 +25,33 @@ class MessageSocket:
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._socket = sock
         self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
-        self._gathers = hasattr(sock, "sendmsg") and not isinstance(sock, ssl.SSLSocket)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | Sequence[bytes]) -> None:
         """Send one message.
+
+        Args:
+            data: The message, or its parts.
 
         Raises:
             EncodingError: If it is over the limit; nothing was sent.
             ConnectionLost: If the other end is gone.
             DeadlineExceeded: If the socket has a timeout and the other end did not read.
         """
-        if len(data) > self._limit:
-            raise EncodingError(f"a message of {len(data)} bytes is over the limit of {self._limit}")
-        header = len(data).to_bytes(HEADER_BYTES, "big")
+        parts = (data,) if isinstance(data, bytes) else data
+        size = sum(map(len, parts))
+        if size > self._limit:
+            raise EncodingError(f"a message of {size} bytes is over the limit of {self._limit}")
+        begin = size.to_bytes(HEADER_BYTES, "big")
         try:
-            # One call for header and payload, or Nagle's algorithm holds the payload back. A large one is not copied.
-            if len(data) <= _CHUNK or not self._gathers:
-                self._socket.sendall(header + data)
-            else:
-                sent = self._socket.sendmsg([header, data])
-                self._socket.sendall(header[sent:])  # nothing, unless the buffer took less than four bytes
-                self._socket.sendall(memoryview(data)[max(sent - HEADER_BYTES, 0) :])
+            # What is small goes with what comes before, or Nagle's algorithm holds it back. Large parts are not copied.
+            for part in parts:
+                taken = part if len(part) <= _CHUNK else part[:_CHUNK]
+                self._socket.sendall(begin + taken)
+                begin = b""
+                if len(taken) < len(part):
+                    self._socket.sendall(memoryview(part)[len(taken) :])
         except TimeoutError as error:
-            raise DeadlineExceeded(f"a message of {len(data)} bytes was not read in time") from error
+            raise DeadlineExceeded(f"a message of {size} bytes was not read in time") from error
         except OSError as error:
             raise ConnectionLost(f"sending failed: {error}") from error
 

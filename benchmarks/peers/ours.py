@@ -1,0 +1,129 @@
+"""remote_gym itself: direct and over gRPC, workers in processes and in threads, single and vector environments.
+
+Options: ``connection``, ``use_thread``, ``poll_us``, ``secure`` (True), ``workers``, ``chunk`` (steps in a
+`step_many`), ``sessions`` (measure the memory of so many instead of stepping).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import remote_gym
+from accounting import descendants, private_bytes
+from case import Case, Figures, NotHere
+from measuring import Stopwatch, measure_environment, measure_steps, sampled_actions
+from peer import main
+from remote_gym import RemoteEnvironment, create_remote_environment_server
+from serving import HOST, Servers, Way, way_to
+from workloads import create, renders
+
+
+@contextlib.contextmanager
+def serve(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Serve `workloads` until the block ends."""
+    entrypoint = Path(__file__).with_name("workloads.py")
+    os.chdir(entrypoint.parent)  # an entrypoint has to be below where its server runs
+    credentials = tuple(job["credentials"]) if job["credentials"] else None
+    arguments = {"entrypoint": entrypoint.name}
+    with create_remote_environment_server(arguments, HOST, 0, credentials, **job["options"]) as server:
+        yield {"port": server.port, "direct_port": server.direct_port}
+
+
+def measure(case: Case, servers: Servers) -> Figures:
+    """Measure a single environment, a vector, or the memory of sessions."""
+    options = dict(case.options)
+    secure = options.get("secure", True)
+    job = {
+        "credentials": [case.pem("server"), case.pem("server-key"), case.pem("ca")] if secure else None,
+        "options": {name: options[name] for name in ("use_thread", "poll_us") if name in options},
+    }
+    create("zero" if case.num_envs else case.workload)  # says so at once where the workload is not here
+    told = servers.start(job)
+    with way_to(case, told["port"], told["direct_port"]) as way:
+        arguments: dict[str, Any] = {
+            "url": way.host,
+            "port": told["port"],
+            "remote_args": {"entrypoint_kwargs": {"workload": case.workload}},
+            "client_credentials_paths": (
+                (case.pem("ca"), case.pem("client"), case.pem("client-key")) if secure else None
+            ),
+            **{name: options[name] for name in ("connection", "poll_us") if name in options},
+        }
+        if "sessions" in options:
+            return measure_memory(arguments, options["sessions"])
+        if case.num_envs:
+            return measure_vector(case, arguments, way)
+        return measure_single(case, arguments, way)
+
+
+def measure_single(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
+    """Open one environment on a server that has opened one before, and step it."""
+    make = functools.partial(RemoteEnvironment, render_mode="rgb_array" if renders(case.workload) else None)
+    with contextlib.closing(make(**arguments)) as first:
+        first.reset()
+    with Stopwatch() as opening:
+        environment = make(**arguments)
+        environment.reset(seed=1)
+    with contextlib.closing(environment):
+        actions = sampled_actions(environment)
+        if "chunk" in case.options:
+            figures = measure_chunks(case, environment, actions, way)
+        else:
+            figures = measure_environment(case, environment, actions, way=way)
+        return {"open_ms": opening.milliseconds, **figures}
+
+
+def measure_chunks(case: Case, environment: Any, actions: list[Any], way: Way) -> Figures:
+    """Send several actions at once."""
+    if not hasattr(environment, "step_many"):
+        raise NotHere("remote_gym has no step_many yet")
+    chunk = case.options["chunk"]
+
+    def step(number: int) -> bool:
+        environment.step_many(actions[:chunk])
+        return False
+
+    return measure_steps(case, step, per_call=chunk, way=way)
+
+
+def measure_vector(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
+    """Step a vector environment, all of it at once."""
+    vector_type = getattr(remote_gym, "RemoteVectorEnv", None)
+    if vector_type is None:
+        raise NotHere("remote_gym has no RemoteVectorEnv yet")
+    workers = case.options.get("workers", 1)
+    with Stopwatch() as opening:
+        environment = vector_type(num_envs=case.num_envs, workers=workers, **arguments)
+        environment.reset(seed=1)
+    with contextlib.closing(environment):
+        actions = sampled_actions(environment, 16)
+
+        def step(number: int) -> bool:
+            environment.step(actions[number % len(actions)])
+            return False
+
+        figures = measure_steps(case, step, per_call=case.num_envs, way=way)
+        return {"open_ms": opening.milliseconds, **figures}
+
+
+def measure_memory(arguments: dict[str, Any], sessions: int) -> Figures:
+    """Open that many idle sessions beside a first one."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one() -> None:
+            stack.enter_context(contextlib.closing(RemoteEnvironment(**arguments))).reset()
+
+        open_one()
+        before = private_bytes(descendants())
+        for _ in range(sessions):
+            open_one()
+        return {"memory_mib_per_session": (private_bytes(descendants()) - before) / sessions / 2**20}
+
+
+if __name__ == "__main__":
+    main(measure, serve)

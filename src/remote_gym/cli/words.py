@@ -1,0 +1,38 @@
+"""Errors of the package, which speaks of parameters, in the command line's words: flags."""
+
+from __future__ import annotations
+
+import re
+
+_FLAGS = (
+    ("client_credentials_paths=None", "no --ca, --certificate and --key"),
+    ("client_credentials_paths=(ca, certificate, key)", "--ca, --certificate and --key"),
+    ("client_credentials_paths[0]", "--ca"),
+    ("client_credentials_paths", "--ca, --certificate and --key"),
+    ("server_credentials_paths", "--certificate, --key and --ca"),
+    ("remote_args={'environment': ...}", "--environment"),
+    ("environments['", "--environment ['"),
+    ("imports=(MODULE,)", "--import MODULE"),
+    ("port=0", "--port 0"),
+    ("use_thread=True", "--thread"),
+    ("allow_insecure=True", "--allow-insecure"),
+    ("entrypoint_kwargs", "--kwargs"),
+    ("max_sessions", "--max-sessions"),
+    ("render_mode=", "--render-mode "),
+    ("connection='", "--connection '"),
+)
+_OPTION = re.compile(r"\b(Server|Client)Options\.(\w+)")
+_OTHER_NAMES = {"use_thread": "thread", "imports": "import", "environments": "environment"}
+
+
+def in_flags(message: str) -> str:
+    """Say the same with the flags of the command line in place of parameters and fields."""
+    message = _OPTION.sub(_flag, message)
+    for parameter, flag in _FLAGS:
+        message = re.sub(rf"(?<![\w-]){re.escape(parameter)}", flag.replace("\\", r"\\"), message)
+    return message
+
+
+def _flag(match: re.Match[str]) -> str:
+    name = _OTHER_NAMES.get(match[2], match[2]).replace("_", "-")
+    return f"the server's --{name}" if match[1] == "Server" else f"--{name}"

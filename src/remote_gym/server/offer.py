@@ -1,0 +1,57 @@
+"""What can be found wrong with an offer before any client asks for it, without running any of its code."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import find_highest_version, parse_env_id
+
+from remote_gym.errors import ConfigError
+from remote_gym.server.entrypoint import entrypoint_file
+
+
+def check_offer(arguments: Mapping[str, Any], *, imports: Sequence[str] = (), own_interpreter: bool = True) -> None:
+    """Refuse what no client could ever open.
+
+    Args:
+        arguments: A server's, as `RemoteArgs` has them. What a repository holds is not looked at.
+        imports: Modules that workers import first; with any, every id may be registered by them.
+        own_interpreter: Whether workers run under this interpreter, so that what it knows is what they know.
+
+    Raises:
+        ConfigError: If the entrypoint is no Python file below the working directory, or the id is not registered.
+    """
+    if arguments.get("entrypoint"):
+        if not arguments.get("repo"):
+            _check_entrypoint(entrypoint_file(Path.cwd(), os.fspath(arguments["entrypoint"])), own_interpreter)
+    elif own_interpreter and not imports:
+        id_ = (arguments.get("entrypoint_kwargs") or {}).get("id")
+        if isinstance(id_, str) and ":" not in id_:  # what stands before a colon is imported first
+            _check_id(id_)
+
+
+def _check_entrypoint(file: Path, own_interpreter: bool) -> None:
+    try:
+        ast.parse(file.read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(f"entrypoint {file} cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        if own_interpreter:  # another's Python may have another syntax
+            raise ConfigError(f"entrypoint {file} is not Python: {error}") from error
+
+
+def _check_id(id_: str) -> None:
+    try:
+        namespace, name, version = parse_env_id(id_)
+        if version is None and find_highest_version(namespace, name) is not None:
+            return  # `gymnasium.make` takes the newest
+        gym.spec(id_)
+    except gym.error.Error as error:
+        raise ConfigError(
+            f"{str(error).rstrip('.')}. If a package registers {id_!r}, have workers import it first: imports=(MODULE,)"
+        ) from error
