@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from environments import ACTION
 from remote_gym.config import Limits
 from remote_gym.server import worker
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
@@ -86,6 +87,20 @@ def test_the_server_is_told_of_who_comes_and_goes(server):
     assert direct.receive() is None
     assert hear(server.handover) == (ToServer.DETACHED, 0, None)
     assert server.ask(RESET).HasField("reset")
+    direct.close()
+
+
+def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server):
+    """Both are found at once, by a worker that was busy when they came."""
+    direct, _ = server.bring()
+    assert server.ask(RESET).HasField("reset")
+    slow = pb.StepRequest(packed=ACTION["slow"].to_bytes(8, "little"))
+    server.requests.send(pb.Request(sequence=2, step=slow).SerializeToString())
+    tell(server.handover, ToWorker.CUT)
+    direct.close()
+    assert pb.Response.FromString(server.requests.receive()).HasField("step")
+    direct, attached = server.bring()
+    assert not attached.HasField("error")
     direct.close()
 
 

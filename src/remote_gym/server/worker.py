@@ -147,7 +147,8 @@ class Worker:
                         self._answer_directly(self._direct)
                     elif descriptor == self._handover.fileno():
                         self._hear()
-                    elif not self._answer_server():
+                    # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
+                    elif descriptor == self._server.fileno() and not self._answer_server():
                         self._say_farewell()
                         return
         finally:
