@@ -98,6 +98,38 @@ def test_one_step_and_its_replay():
     run(test)
 
 
+def test_a_first_request_is_answered_with_the_opening():
+    async def test() -> None:
+        async with running() as service:
+            first = pb.Request(sequence=1, reset=pb.ResetRequest())
+            session = await open_session(service, first=first)
+            assert pb.Response.FromString(session.first).HasField("reset")
+            answer = await service.ask(session.id, session.token, "alice", step(2))
+            assert pb.Response.FromString(answer).HasField("step")
+
+    run(test)
+
+
+def test_a_first_request_that_takes_too_long_gives_the_session_up():
+    async def test() -> None:
+        async with running(processes=True, open_timeout=1.5, close_timeout=0.2, max_sessions=1) as service:
+            first = pb.Request(sequence=1)
+            first.reset.options.dict.names.append("do")
+            first.reset.options.dict.values.add().text = "hang"
+            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION, first=first), "alice")
+            assert response.error.kind == KIND.SESSION_LOST
+            assert "first reset" in response.error.message
+            assert len(service) == 0
+            while True:  # the hung worker is killed, and its place comes back
+                response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+                if response.HasField("session"):
+                    return
+                assert response.error.kind == KIND.SERVER_FULL
+                await asyncio.sleep(0.01)
+
+    run(test)
+
+
 def test_unary_calls_and_an_attachment_share_one_sequence():
     async def test() -> None:
         async with running() as service:
