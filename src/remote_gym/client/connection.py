@@ -60,7 +60,20 @@ class GrpcConnection:
         self.address = grpc_address(url, port)
         self._where = (url, port, files)
         self._options = options
-        settings = channel_options(options.limits)
+        self._make_channel()
+
+    def renew(self) -> None:
+        """Go on with another channel, after a call was interrupted by Ctrl-C.
+
+        An interrupt between two lines of gRPC's can leave a lock of the call held for good, by which the channel's one
+        thread for streams then waits. The old channel is closed by a thread that may wait with it.
+        """
+        threading.Thread(target=self._channel.close, name="remote_gym-old-channel", daemon=True).start()
+        self._make_channel()
+
+    def _make_channel(self) -> None:
+        _, _, files = self._where
+        settings = channel_options(self._options.limits)
         if files is None:
             self._channel = grpc.insecure_channel(self.address, options=settings)
         else:
@@ -212,15 +225,19 @@ class Interaction:
                 waited = deadline - self._sent
                 raise DeadlineExceeded(f"no answer from {self._address} within {waited:.3g} s") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
+        except RuntimeError as error:
+            # Ctrl-C while gRPC waits for a lock: it then releases what it has not got, and this error hides the other.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         finally:
             self._watchdog.rest()
         return answer
 
     def close(self) -> None:
-        """Detach. The session lives on for its lease."""
+        """Detach. The session lives on for its lease. Returns at once: the call is cancelled by a thread of its own."""
         self._watchdog.stop()
         self._requests.put(None)
-        self._call.cancel()
 
 
 class _Watchdog:
@@ -228,6 +245,9 @@ class _Watchdog:
 
     A thread of its own looks every `INTERVAL` seconds. That costs a step no more than setting an attribute, where a
     timer, or a queue to wait on, would cost it a hand-over between threads.
+
+    It is also who cancels a call that is to end. After Ctrl-C in the middle of gRPC's code that may take for ever, as
+    a lock of the call's may still be held; and so may its ``__del__``, from which the thread's reference keeps it.
     """
 
     INTERVAL = 0.25
@@ -239,8 +259,9 @@ class _Watchdog:
         # Held to change the deadline and to judge it, or it could strike a request that has just been answered.
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._to_cancel: list[Any] = []
         # Weakly, so that an environment that is dropped without being closed can be collected, and its call with it.
-        arguments = (weakref.ref(self), self._stopped, requests)
+        arguments = (weakref.ref(self), self._stopped, requests, self._to_cancel)
         threading.Thread(target=_look_after, args=arguments, name="remote_gym-deadlines", daemon=True).start()
 
     def watch(self, deadline: float) -> None:
@@ -253,18 +274,21 @@ class _Watchdog:
             self._deadline = math.inf
 
     def stop(self) -> None:
+        self._to_cancel.append(self._call)
         self._stopped.set()
 
     def look(self) -> None:
         with self._lock:
             if time.monotonic() > self._deadline:
                 self.expired = True
-                self._call.cancel()
                 self.stop()
 
 
 def _look_after(
-    reference: weakref.ref[_Watchdog], stopped: threading.Event, requests: queue.SimpleQueue[bytes | None]
+    reference: weakref.ref[_Watchdog],
+    stopped: threading.Event,
+    requests: queue.SimpleQueue[bytes | None],
+    to_cancel: list[Any],
 ) -> None:
     while not stopped.wait(_Watchdog.INTERVAL):
         watchdog = reference()
@@ -273,6 +297,8 @@ def _look_after(
         watchdog.look()
         del watchdog
     requests.put(None)  # gRPC's thread that reads them ends with it
+    for call in to_cancel:
+        call.cancel()
 
 
 def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:

@@ -88,13 +88,17 @@ class DirectConnection:
             ConnectionLost: If the connection ended.
         """
         self._sent = time.monotonic()
-        self._begin_using()
+        self._in_use = True
         try:
+            if self._closed:
+                raise self._is_closed()
             self._socket.send(data, deadline)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:
-            self._end_using()
+            self._in_use = False
+            if self._closed:
+                self._socket.close()
 
     def receive(self, deadline: float) -> bytes | memoryview:
         """Wait for the message that answers the one sent. After an error the connection is of no more use.
@@ -106,13 +110,17 @@ class DirectConnection:
             DeadlineExceeded: If it did not come in time.
             ConnectionLost: If the connection ended.
         """
-        self._begin_using()
+        self._in_use = True
         try:
+            if self._closed:
+                raise self._is_closed()
             answer = self._socket.receive(deadline, self.poll_seconds)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:
-            self._end_using()
+            self._in_use = False
+            if self._closed:
+                self._socket.close()
         if answer is None:
             raise ConnectionLost(f"the worker at {self._where} closed the direct connection")
         return answer
@@ -132,16 +140,8 @@ class DirectConnection:
         if not self._in_use:
             self._socket.close()
 
-    def _begin_using(self) -> None:
-        self._in_use = True
-        if self._closed:
-            self._end_using()
-            raise ConnectionLost(f"the direct connection to {self._where} is closed")
-
-    def _end_using(self) -> None:
-        self._in_use = False
-        if self._closed:
-            self._socket.close()
+    def _is_closed(self) -> ConnectionLost:
+        return ConnectionLost(f"the direct connection to {self._where} is closed")
 
     def _too_late(self, deadline: float) -> DeadlineExceeded:
         return DeadlineExceeded(f"no answer from {self._where} within {deadline - self._sent:.3g} s")

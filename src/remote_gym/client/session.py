@@ -265,8 +265,11 @@ class ClientSession:
         if isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
             self.lost = True
             if not self._closed:  # else that is what ended it
-                self._to_be_closed = isinstance(error, EncodingError)
+                self._to_be_closed = isinstance(error, EncodingError) or not isinstance(error, RemoteGymError)
+        was_grpc = isinstance(self._interaction, Interaction)
         self._detach()
+        if was_grpc and not isinstance(error, Exception):
+            self._connection.renew()
 
     def _finish_until(self, data: bytes, deadline: float) -> pb.Response:
         try:
