@@ -58,7 +58,7 @@ NEWEST = (gymnasium("1.4.0"),)
 )
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
-    session.install(".[record,reflection]", *TEST, *pins)
+    session.install(".[jpeg,record,reflection,zstd]", *TEST, *pins)
     session.run("python", "-m", "pytest", "-m", "not long and not development", *session.posargs)
 
 
