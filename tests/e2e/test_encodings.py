@@ -54,6 +54,19 @@ def test_a_vector_environments_observations_are_compressed_too(connection):
             assert find_difference(plain.step(actions), compressed.step(actions)) is None
 
 
+@pytest.mark.parametrize("frames", ["step", "on_demand"])
+def test_a_vector_environments_frames_are_compressed_too(frames):
+    pytest.importorskip("zstandard")
+    pytest.importorskip("pygame")
+    with loopback_server("CartPole-v1") as server:
+        arguments = {"workers": 2, "render_mode": "rgb_array", "frames": frames}
+        plain = server.vector_environment(3, **arguments)
+        compressed = server.vector_environment(3, **arguments, frame_encoding="zstd")
+        for environment in (plain, compressed):
+            environment.reset(seed=5)
+        assert find_difference(plain.render(), compressed.render()) is None
+
+
 def test_jpeg_frames_look_like_the_environments(connection):
     pytest.importorskip("PIL")
     pytest.importorskip("pygame")

@@ -137,6 +137,17 @@ def test_other_arrays_are_never_made_jpegs(image):
     assert same(decode_frame(message, LIMITS), image)
 
 
+@pytest.mark.parametrize("field", ["zstd", "jpeg"])
+def test_each_image_of_a_tuple_is_compressed_by_itself(field):
+    small = SHADES[:2, :2, 0]
+    message = sent((SHADES, small, SHADES[::-1]), frame_compressor(pb.Encoding.Value(f"ENCODING_{field.upper()}")))
+    assert [frame.WhichOneof("content") for frame in message.tuple.frames] == [field, "array", field]
+    found = decode_frame(message, LIMITS)
+    assert same(found[1], small)
+    for image, expected in zip(found, (SHADES, small, SHADES[::-1]), strict=True):
+        assert np.abs(image.astype(int) - expected).max() <= (0 if field == "zstd" else 8)
+
+
 SPACE = spaces.Dict({"image": spaces.Box(0, 255, SHADES.shape, np.uint8), "count": spaces.Discrete(5)})
 
 
@@ -190,6 +201,22 @@ def test_a_bomb_is_refused_before_it_takes_memory(decode):
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_frames_of_a_tuple_are_bounded_together():
+    frame = sent(SHADES, frame_compressor(pb.ENCODING_ZSTD))
+    message = pb.Frame(tuple=pb.FrameTuple(frames=[frame] * 3))
+    assert len(decode_frame(message, Limits(array_bytes=3 * SHADES.size))) == 3
+    with pytest.raises(EncodingError, match=r"3 frames of 43,200 bytes are over .*Limits\.array_bytes"):
+        decode_frame(message, Limits(array_bytes=3 * SHADES.size - 1))
+    with pytest.raises(EncodingError, match=r"Limits\.items"):
+        decode_frame(message, Limits(items=2))
+
+
+@pytest.mark.parametrize("content", [pb.Frame(tuple=pb.FrameTuple()), pb.Frame(value=pb.Value(text="x")), pb.Frame()])
+def test_a_tuple_of_frames_holds_images(content):
+    with pytest.raises(EncodingError, match=r"hold images|no content"):
+        decode_frame(pb.Frame(tuple=pb.FrameTuple(frames=[content])), LIMITS)
 
 
 GOOD = zstandard.ZstdCompressor(level=1).compress(SHADES.tobytes())

@@ -331,16 +331,24 @@ class RenderResponse(_message.Message):
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("array", "value", "zstd", "jpeg")
+    __slots__ = ("array", "value", "zstd", "jpeg", "tuple")
     ARRAY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     ZSTD_FIELD_NUMBER: _ClassVar[int]
     JPEG_FIELD_NUMBER: _ClassVar[int]
+    TUPLE_FIELD_NUMBER: _ClassVar[int]
     array: Array
     value: Value
     zstd: Array
     jpeg: Array
-    def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., zstd: _Optional[_Union[Array, _Mapping]] = ..., jpeg: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+    tuple: FrameTuple
+    def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., zstd: _Optional[_Union[Array, _Mapping]] = ..., jpeg: _Optional[_Union[Array, _Mapping]] = ..., tuple: _Optional[_Union[FrameTuple, _Mapping]] = ...) -> None: ...
+
+class FrameTuple(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[Frame]
+    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
 
 class CallRequest(_message.Message):
     __slots__ = ("name", "args", "kwargs", "assign")
