@@ -190,7 +190,9 @@ class Host:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
         response.reset.SetInParent()
-        self._large = self._observe(observation, response.reset)
+        self._large = encode_observation(
+            self._observation_layout, observation, response.reset, self._limits, self._observation_compressor
+        )
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
@@ -225,7 +227,9 @@ class Host:
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
-        large = self._observe(observation, transition)
+        large = encode_observation(
+            self._observation_layout, observation, transition, self._limits, self._observation_compressor
+        )
         if type(reward) is float:
             transition.reward_float = reward
         else:
@@ -240,10 +244,6 @@ class Host:
             encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
         self._finish(info, transition)
         return large, terminated, truncated
-
-    def _observe(self, observation: object, transition: pb.Transition) -> bytes | None:
-        compressor = self._observation_compressor
-        return encode_observation(self._observation_layout, observation, transition, self._limits, compressor)
 
     def _finish(self, info: object, transition: pb.Transition) -> None:
         if info != {}:
