@@ -41,7 +41,9 @@ OLDEST = (
     "grpcio-health-checking==1.62.*",
     "grpcio-reflection==1.62.*",
     "numpy==1.26.*",
+    "pillow==10.1.*",
     "protobuf==4.25.*",
+    "zstandard==0.22.*",
 )
 NEWEST = (gymnasium("1.4.0"),)
 

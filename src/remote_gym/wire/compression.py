@@ -174,6 +174,8 @@ def decompress_zstd(data: bytes, size: int) -> bytes:
         elements: bytes = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise EncodingError(f"zstd data cannot be read: {error}") from error
+    if len(elements) != size:  # as of a frame that is to be skipped, by some versions of zstandard
+        raise EncodingError(f"zstd data cannot be read: they tell of {size} bytes and hold {len(elements)}")
     return elements
 
 
