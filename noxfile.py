@@ -41,7 +41,9 @@ OLDEST = (
     "grpcio-health-checking==1.62.*",
     "grpcio-reflection==1.62.*",
     "numpy==1.26.*",
+    "pillow==10.1.*",
     "protobuf==4.25.*",
+    "zstandard==0.22.*",
 )
 NEWEST = (gymnasium("1.4.0"),)
 
@@ -58,7 +60,7 @@ NEWEST = (gymnasium("1.4.0"),)
 )
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
-    session.install(".[record,reflection]", *TEST, *pins)
+    session.install(".[jpeg,record,reflection,zstd]", *TEST, *pins)
     session.run("python", "-m", "pytest", "-m", "not long and not development", *session.posargs)
 
 

@@ -39,6 +39,8 @@ WRONG = {
         ),
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "connection": ("fast", None, 1, ""),
+        "frame_encoding": ("png", None, 1, "", ["raw"]),
+        "observation_encoding": ("jpeg", None, 1, "", ["raw"]),
         "allow_insecure": ("no", None),
         "limits": ({"depth": 3}, None),
     },
@@ -74,6 +76,7 @@ def test_defaults_are_those_that_the_documentation_names():
     assert client.open_timeout > server.open_timeout
     assert client.close_timeout > server.close_timeout
     assert (client.connection, client.allow_insecure) == ("auto", False)
+    assert (client.frame_encoding, client.observation_encoding) == ("auto", "auto")
     assert (client.limits.message_bytes, server.limits.depth) == (256 * 2**20, 32)
 
 

@@ -86,6 +86,13 @@ def _check_integers(options: object, lowest: int, highest: int, *names: str) -> 
             )
 
 
+def _check_choice(options: object, name: str, *choices: str) -> None:
+    value = getattr(options, name)
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {', '.join(others)} or {last}")
+
+
 def _check_type(options: object, kind: type, mend: str, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
@@ -174,11 +181,16 @@ class ClientOptions:
     """Whether to use a direct connection to the worker: if it can be had, in any case, or never."""
     poll_us: int = 50
     """Microseconds to look for a direct answer without sleeping; 0 saves the processor's time."""
+    frame_encoding: Literal["auto", "raw", "zstd", "jpeg"] = "auto"
+    """How images travel: as they are, compressed without loss or with it; or, to another machine, as it turns out."""
+    observation_encoding: Literal["auto", "raw", "zstd"] = "auto"
+    """How large observations travel."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.connection not in ("auto", "direct", "grpc"):
-            raise ConfigError(f"ClientOptions.connection is {self.connection!r}; use 'auto', 'direct' or 'grpc'")
+        _check_choice(self, "connection", "auto", "direct", "grpc")
+        _check_choice(self, "frame_encoding", "auto", "raw", "zstd", "jpeg")
+        _check_choice(self, "observation_encoding", "auto", "raw", "zstd")
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_type(self, bool, "True or False", "allow_insecure")
         _check_type(self, Limits, "Limits(...)", "limits")

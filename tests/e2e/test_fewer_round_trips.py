@@ -10,7 +10,8 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from environments import ACTION
-from remote_gym import InvalidAction, RemoteEnvironmentError
+from remote_gym import EncodingError, InvalidAction, RemoteEnvironmentError
+from remote_gym.server.host import Host
 from remote_gym.testing import find_difference, loopback_server
 from waiting import wait_until
 
@@ -37,6 +38,21 @@ def test_the_end_of_an_episode_ends_the_steps():
             expected.append(local.step(np.int64(1)))
         assert find_difference(expected, transitions) is None
         assert environment.step_many([]) == []
+
+
+def test_a_server_that_answers_more_steps_than_were_asked_is_refused(monkeypatch):
+    step_many = Host._step_many
+
+    def step_twice_as_many(host, request, response):
+        step_many(host, request, response)
+        response.step_many.transitions.extend(list(response.step_many.transitions))
+
+    monkeypatch.setattr(Host, "_step_many", step_twice_as_many)
+    with loopback_server("CartPole-v1", use_thread=True) as server:
+        environment = server.environment()
+        environment.reset(seed=1)
+        with pytest.raises(EncodingError, match="6 transitions came for 3 actions"):
+            environment.step_many([0, 1, 0])
 
 
 def test_frames_come_with_the_last_of_many_steps(server):

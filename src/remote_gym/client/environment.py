@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import grpc_address, is_unix
-from remote_gym.client.opening import CredentialPaths, connect, open_request
+from remote_gym.client.opening import CredentialPaths, choose_encodings, connect, open_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
@@ -203,6 +203,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         for action in actions:
             encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
         answer = self._session.ask(request, self._options.step_timeout).step_many
+        if (count := len(answer.transitions)) > len(request.step_many.steps):  # each may decompress to a lot
+            raise EncodingError(f"{count} transitions came for {len(request.step_many.steps)} actions")
         transitions = [self._transition(transition) for transition in answer.transitions]
         if answer.HasField("error"):
             error = decode_error(answer.error)
@@ -306,6 +308,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         self.latest_image = None
         mode = "rgb_array" if self.render_mode in FRAME_MODES else self.render_mode
         request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=self._streams_frames)
+        choose_encodings(request, self._options, self.url)
         if first is not None:
             first.sequence = 1
             request.first.CopyFrom(first)

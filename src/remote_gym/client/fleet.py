@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
-from remote_gym.client.opening import CredentialPaths, connect
+from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
 from remote_gym.client.waiting import in_threads, raise_failures, receive
@@ -95,6 +95,7 @@ class Fleet:
         request = pb.OpenRequest()
         request.CopyFrom(self._request)
         request.num_envs = num_envs
+        choose_encodings(request, self._options, url)
         session = ClientSession(connect(url, port, self._credentials, self._options), request, self._options)
         found = session.description
         try:

@@ -13,11 +13,14 @@ from remote_gym.errors import ConfigError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.compression import is_installed, require
 from remote_gym.wire.values import encode_value
 
 PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
+
+ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
 
 
 def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientOptions) -> GrpcConnection:
@@ -71,3 +74,22 @@ def open_request(
     kwargs = dict(arguments.get("entrypoint_kwargs") or {})
     encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=options.limits, path="entrypoint_kwargs")
     return request
+
+
+def choose_encodings(request: pb.OpenRequest, options: ClientOptions, url: str) -> None:
+    """Write how frames and observations shall travel from `url`.
+
+    Raises:
+        ConfigError: If one was asked for whose library is not installed here.
+    """
+    request.frame_encoding = _encoding("frame_encoding", options.frame_encoding, url)
+    request.observation_encoding = _encoding("observation_encoding", options.observation_encoding, url)
+
+
+def _encoding(option: str, asked: str, url: str) -> pb.Encoding:
+    if asked == "auto":
+        # On one machine, copying is faster than compressing.
+        return pb.ENCODING_AUTO if is_installed("zstd") and not is_loopback(url) else pb.ENCODING_RAW
+    if asked != "raw":
+        require(asked, option, "client")
+    return ENCODINGS[asked]

@@ -71,6 +71,8 @@ def launch_message(
         limits=asdict(limits),
         num_envs=request.num_envs,
         autoreset_mode=request.autoreset_mode,
+        frame_encoding=request.frame_encoding,
+        observation_encoding=request.observation_encoding,
     )
     if request.HasField("entrypoint_kwargs"):
         launch.client_kwargs.CopyFrom(request.entrypoint_kwargs)

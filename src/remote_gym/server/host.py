@@ -27,6 +27,7 @@ from remote_gym.server.exposure import Exposure
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.compression import frame_compressor, observation_compressor
 from remote_gym.wire.elements import decode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.large import splice
@@ -48,10 +49,12 @@ class Host:
         exposed: Names of methods and attributes that `CallRequest` may use, where the environment has them.
         send_frames: Render after each reset and step, and send the frame along.
         check_actions: Refuse actions that are not in ``environment.action_space``.
+        frame_encoding: How images may be compressed, as in an `OpenRequest`.
+        observation_encoding: How packed observations may be.
         limits: Bounds on received values and on responses.
 
     Raises:
-        ConfigError: If frames are asked of an environment without a render mode.
+        ConfigError: If frames are asked of an environment without a render mode, or an encoding that is not to be had.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Host:
         exposed: tuple[str, ...] = (),
         send_frames: bool = False,
         check_actions: bool = False,
+        frame_encoding: pb.Encoding = pb.ENCODING_RAW,
+        observation_encoding: pb.Encoding = pb.ENCODING_RAW,
         limits: Limits,
     ) -> None:
         if send_frames and environment.render_mode is None:
@@ -75,6 +80,8 @@ class Host:
         )
         self._send_frames = send_frames
         self._check_actions = check_actions
+        self._frame_compressor = frame_compressor(frame_encoding)
+        self._observation_compressor = observation_compressor(observation_encoding)
         self._limits = limits
         self._observation_layout = compile_layout(environment.observation_space)
         self._action_layout = compile_layout(environment.action_space)
@@ -183,7 +190,9 @@ class Host:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
         response.reset.SetInParent()
-        self._large = encode_observation(self._observation_layout, observation, response.reset, self._limits)
+        self._large = encode_observation(
+            self._observation_layout, observation, response.reset, self._limits, self._observation_compressor
+        )
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
@@ -218,7 +227,9 @@ class Host:
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
-        large = encode_observation(self._observation_layout, observation, transition, self._limits)
+        large = encode_observation(
+            self._observation_layout, observation, transition, self._limits, self._observation_compressor
+        )
         if type(reward) is float:
             transition.reward_float = reward
         else:
@@ -238,10 +249,10 @@ class Host:
         if info != {}:
             encode_value(info, transition.info, strict=False, limits=self._limits, path="info")
         if self._send_frames:
-            encode_frame(self._painted(), transition.frame, self._limits)
+            encode_frame(self._painted(), transition.frame, self._limits, self._frame_compressor)
 
     def _render(self, request: pb.Request, response: pb.Response) -> None:
-        encode_frame(self._painted(), response.render.frame, self._limits)
+        encode_frame(self._painted(), response.render.frame, self._limits, self._frame_compressor)
 
     def _painted(self) -> Any:
         with users_code:

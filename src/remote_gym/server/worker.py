@@ -95,6 +95,8 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
             exposed=exposed,
             send_frames=launch.frames == pb.FRAMES_STEP,
             check_actions=launch.check_actions,
+            frame_encoding=launch.frame_encoding,
+            observation_encoding=launch.observation_encoding,
             limits=limits,
         )
     except BaseException:

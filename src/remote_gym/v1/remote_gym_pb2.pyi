@@ -18,6 +18,13 @@ class Frames(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FRAMES_NEVER: _ClassVar[Frames]
     FRAMES_STEP: _ClassVar[Frames]
 
+class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODING_RAW: _ClassVar[Encoding]
+    ENCODING_AUTO: _ClassVar[Encoding]
+    ENCODING_ZSTD: _ClassVar[Encoding]
+    ENCODING_JPEG: _ClassVar[Encoding]
+
 class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DTYPE_UNSPECIFIED: _ClassVar[DType]
@@ -43,6 +50,10 @@ SAME_STEP: AutoresetMode
 DISABLED: AutoresetMode
 FRAMES_NEVER: Frames
 FRAMES_STEP: Frames
+ENCODING_RAW: Encoding
+ENCODING_AUTO: Encoding
+ENCODING_ZSTD: Encoding
+ENCODING_JPEG: Encoding
 DTYPE_UNSPECIFIED: DType
 BOOL: DType
 INT8: DType
@@ -62,7 +73,7 @@ TEXT: DType
 BYTES: DType
 
 class OpenRequest(_message.Message):
-    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first", "num_envs", "autoreset_mode")
+    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +93,8 @@ class OpenRequest(_message.Message):
     FIRST_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_ENCODING_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     versions: _containers.ScalarMap[str, str]
     environment: str
@@ -94,7 +107,9 @@ class OpenRequest(_message.Message):
     first: Request
     num_envs: int
     autoreset_mode: AutoresetMode
-    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ..., first: _Optional[_Union[Request, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ...) -> None: ...
+    frame_encoding: Encoding
+    observation_encoding: Encoding
+    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[Value, _Mapping]] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[Frames, str]] = ..., first: _Optional[_Union[Request, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[Encoding, str]] = ..., observation_encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
     __slots__ = ("session", "error")
@@ -266,9 +281,10 @@ class StepRequest(_message.Message):
     def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class Transition(_message.Message):
-    __slots__ = ("packed", "value", "reward_float", "reward_value", "terminated_bool", "terminated_value", "truncated_bool", "truncated_value", "info", "frame")
+    __slots__ = ("packed", "value", "zstd", "reward_float", "reward_value", "terminated_bool", "terminated_value", "truncated_bool", "truncated_value", "info", "frame")
     PACKED_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    ZSTD_FIELD_NUMBER: _ClassVar[int]
     REWARD_FLOAT_FIELD_NUMBER: _ClassVar[int]
     REWARD_VALUE_FIELD_NUMBER: _ClassVar[int]
     TERMINATED_BOOL_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +295,7 @@ class Transition(_message.Message):
     FRAME_FIELD_NUMBER: _ClassVar[int]
     packed: bytes
     value: Value
+    zstd: bytes
     reward_float: float
     reward_value: Value
     terminated_bool: bool
@@ -287,7 +304,7 @@ class Transition(_message.Message):
     truncated_value: Value
     info: Value
     frame: Frame
-    def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., reward_float: _Optional[float] = ..., reward_value: _Optional[_Union[Value, _Mapping]] = ..., terminated_bool: bool = ..., terminated_value: _Optional[_Union[Value, _Mapping]] = ..., truncated_bool: bool = ..., truncated_value: _Optional[_Union[Value, _Mapping]] = ..., info: _Optional[_Union[Value, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+    def __init__(self, packed: _Optional[bytes] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., zstd: _Optional[bytes] = ..., reward_float: _Optional[float] = ..., reward_value: _Optional[_Union[Value, _Mapping]] = ..., terminated_bool: bool = ..., terminated_value: _Optional[_Union[Value, _Mapping]] = ..., truncated_bool: bool = ..., truncated_value: _Optional[_Union[Value, _Mapping]] = ..., info: _Optional[_Union[Value, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class StepManyRequest(_message.Message):
     __slots__ = ("steps",)
@@ -314,12 +331,24 @@ class RenderResponse(_message.Message):
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("array", "value")
+    __slots__ = ("array", "value", "zstd", "jpeg", "tuple")
     ARRAY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    ZSTD_FIELD_NUMBER: _ClassVar[int]
+    JPEG_FIELD_NUMBER: _ClassVar[int]
+    TUPLE_FIELD_NUMBER: _ClassVar[int]
     array: Array
     value: Value
-    def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    zstd: Array
+    jpeg: Array
+    tuple: FrameTuple
+    def __init__(self, array: _Optional[_Union[Array, _Mapping]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., zstd: _Optional[_Union[Array, _Mapping]] = ..., jpeg: _Optional[_Union[Array, _Mapping]] = ..., tuple: _Optional[_Union[FrameTuple, _Mapping]] = ...) -> None: ...
+
+class FrameTuple(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedCompositeFieldContainer[Frame]
+    def __init__(self, frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
 
 class CallRequest(_message.Message):
     __slots__ = ("name", "args", "kwargs", "assign")

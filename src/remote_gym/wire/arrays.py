@@ -114,6 +114,16 @@ def encode_array(array: NDArray[Any], into: pb.Array) -> None:
     Raises:
         EncodingError: If its dtype has no wire form.
     """
+    describe_array(array, into)
+    into.data = to_bytes(array)
+
+
+def describe_array(array: NDArray[Any], into: pb.Array) -> None:
+    """Write all of an array but its `data`.
+
+    Raises:
+        EncodingError: If its dtype has no wire form.
+    """
     dtype = array.dtype
     code = _CODES.get(dtype.type)
     if code is None:
@@ -121,28 +131,43 @@ def encode_array(array: NDArray[Any], into: pb.Array) -> None:
     into.dtype = code
     if array.ndim:
         into.shape.extend(array.shape)
-    into.data = to_bytes(array)
     if code >= pb.TEXT:
         into.item_length = dtype.itemsize // 4 if code == pb.TEXT else dtype.itemsize
     if dtype.byteorder == ">":
         into.big_endian = True
 
 
-def decode_array(message: pb.Array, limits: Limits) -> NDArray[Any]:
+def decode_array(message: pb.Array, limits: Limits, data: bytes | None = None) -> NDArray[Any]:
     """Read an array: writable, aligned, of its own memory.
+
+    Args:
+        message: What holds it.
+        limits: Bounds on its size.
+        data: Its elements, where they are not those in the message, which are compressed.
 
     Raises:
         EncodingError: If dtype, shape and data do not fit each other, or are over the limits.
     """
     dtype = _dtype_of(message, limits)
     shape = checked_shape(message.shape, dtype.itemsize, limits)
-    data = message.data
+    if data is None:
+        data = message.data
     if math.prod(shape) * dtype.itemsize != len(data):
         raise EncodingError(f"{len(data)} bytes do not make an array of shape {shape} and dtype {dtype}")
     if message.dtype == pb.TEXT:
         _check_code_points(data)
     array: NDArray[Any] = from_bytes(data, dtype, shape) if dtype.itemsize else np.ndarray(shape, dtype)
     return array.astype(dtype.newbyteorder(">")) if message.big_endian else array
+
+
+def told_size(message: pb.Array, limits: Limits) -> int:
+    """Bytes that the elements of an array take, by its dtype and shape.
+
+    Raises:
+        EncodingError: If these are none, or are over the limits.
+    """
+    itemsize = _dtype_of(message, limits).itemsize
+    return math.prod(checked_shape(message.shape, itemsize, limits)) * itemsize
 
 
 def view_row(message: pb.Array, size: int) -> NDArray[Any] | None:

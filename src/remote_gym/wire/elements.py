@@ -7,14 +7,28 @@ from typing import Any
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction, InvalidObservation
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.compression import ZstdCompressor, decompress_zstd
 from remote_gym.wire.conform import Mismatch, fit
 from remote_gym.wire.large import LARGE
 from remote_gym.wire.layout import Layout
 from remote_gym.wire.values import decode_value, encode_value
 
 
-def encode_observation(layout: Layout, observation: Any, into: pb.Transition, limits: Limits) -> bytes | None:
+def encode_observation(
+    layout: Layout,
+    observation: Any,
+    into: pb.Transition,
+    limits: Limits,
+    compressor: ZstdCompressor | None = None,
+) -> bytes | None:
     """Write an observation so that it arrives exactly as the environment returned it.
+
+    Args:
+        layout: Of its space.
+        observation: What the environment returned.
+        into: A transition without one.
+        limits: Bounds on its size.
+        compressor: Of packed forms; None to leave them as they are.
 
     Returns:
         Its packed form where that is large: it was not written, for `remote_gym.wire.large.splice` to do. Else None.
@@ -25,6 +39,9 @@ def encode_observation(layout: Layout, observation: Any, into: pb.Transition, li
     """
     packed = layout.pack(observation)
     if packed is not None:
+        if compressor is not None and (compressed := compressor.compress(packed)) is not None:
+            into.zstd = compressed
+            return None
         if len(packed) >= LARGE:
             return packed
         into.packed = packed
@@ -55,6 +72,10 @@ def decode_observation(layout: Layout, message: pb.Transition, limits: Limits, p
     form = message.WhichOneof("observation")
     if form == "packed":
         return layout.unpack(message.packed)
+    if form == "zstd":
+        if layout.size is None:
+            raise EncodingError(f"an observation came packed, and {layout.space} has no packed form")
+        return layout.unpack(decompress_zstd(message.zstd, layout.size))
     if form is None:
         raise EncodingError("a transition has no observation")
     observation = decode_value(message.value, limits)
