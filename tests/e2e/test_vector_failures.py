@@ -104,7 +104,7 @@ def test_every_worker_that_failed_is_named(make):
 
 def test_infos_that_cannot_be_merged_are_an_error_and_nothing_worse(make):
     remote = make(2, workers=2)
-    remote.reset(seed=1)  # by which no episode ends at the first step, whose info would then be another's
+    remote.reset(seed=2)  # by which no episode ends at the first step, whose info would then be another's
     with pytest.raises(TypeError, match="dict"):
         remote.step(acting(2, at_1=DISAGREE))
     remote.step(acting(2))
