@@ -61,7 +61,8 @@ NEWEST = (gymnasium("1.4.0"),)
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
     session.install(".[jpeg,record,reflection,zstd]", *TEST, *pins)
-    session.run("python", "-m", "pytest", "-m", "not long and not development", *session.posargs)
+    parallel = ("-n", "2", "--dist", "loadfile")
+    session.run("python", "-m", "pytest", *parallel, "-m", "not long and not development", *session.posargs)
 
 
 @nox.session(python="3.11")

@@ -64,6 +64,8 @@ def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_wor
                 for call in calls:
                     call.cancel()
                 wait_until(lambda: len(descendants(os.getpid()) - before) == 1)
+                # The server hears of a process's end a little later than we can see it.
+                wait_until(lambda: not server.server._service._sessions._places)
 
 
 def test_an_environment_that_hangs_in_a_thread_keeps_its_place_and_its_env_id(obedient):
