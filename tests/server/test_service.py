@@ -514,6 +514,17 @@ def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch):
     run(test)
 
 
+def test_closing_ends_though_all_that_it_waits_for_has_ended_already():
+    async def test() -> None:
+        async with running() as service:
+            ended = asyncio.ensure_future(asyncio.sleep(0))
+            await ended
+            service._closing.add(ended)
+            ended.add_done_callback(service._closing.discard)
+
+    run(test)
+
+
 def test_who_asks_while_a_worker_is_ending_hears_how_it_ended():
     async def test() -> None:
         async with running(processes=True) as service:

@@ -92,3 +92,13 @@ def test_dicts_and_other_values_of_one_key_are_refused():
         in_slices([{"a": 1}, {"a": {"b": 2}}], 2)
     with pytest.raises(EncodingError, match="'a' is a dict in some"):
         in_slices([{"a": {"b": 2}}, {"a": 1}], 2)
+
+
+def test_a_number_fills_the_row_that_an_array_began():
+    found = [{}, {"kinds": np.full((2, 3), 7, np.int16)}, {"kinds": 1}, {"kinds": 2}]
+    assert in_slices(found, 2)["kinds"][:, 0, 0].tolist() == [0, 7, 1, 2]
+
+
+def test_a_number_that_does_not_fit_is_an_error_rather_than_another_number():
+    with pytest.raises(OverflowError):
+        in_slices([{"kinds": np.full(3, 0, np.int16)}, {"kinds": 32768.0}], 1)

@@ -181,7 +181,7 @@ class Service:
             found.cut_grpc(SessionLost(f"session {found.session.id}: the server is stopping"))
             self._end(found, "the server is stopping")
         while self._closing:
-            await asyncio.gather(*self._closing)
+            await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         _check_version(request)

@@ -106,8 +106,10 @@ def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[A
         if isinstance(values, np.ndarray) and _casts_alike(values, column):
             target[indices] = values[indices]
         else:
-            for index in indices:  # NumPy scalars stay what they are, and arrays become rows
-                target[index] = values[index]
+            # NumPy scalars stay what they are, and arrays become rows; a Python number that does not fit has to raise.
+            single = values.tolist() if isinstance(values, np.ndarray) and _holds_python_numbers(values) else values
+            for index in indices:
+                target[index] = single[index]
     return column
 
 
@@ -152,9 +154,14 @@ def _as_list(column: NDArray[Any], mask: NDArray[np.bool_]) -> list[Any]:
 
 def _casts_alike(values: NDArray[Any], column: NDArray[Any]) -> bool:
     """Whether NumPy gives many values at once what it gives each: Python's own numbers, where objects are wanted."""
-    if (values.dtype == object) == (column.dtype == object):
-        return True
-    return column.dtype == object and values.ndim == 1 and values.dtype in _PYTHON_KINDS
+    if column.dtype == object:
+        return values.dtype == object or _holds_python_numbers(values)
+    return values.shape[1:] == column.shape[1:] and np.can_cast(values.dtype, column.dtype)
+
+
+def _holds_python_numbers(column: NDArray[Any]) -> bool:
+    """Whether it is a column that Python's own numbers began."""
+    return column.ndim == 1 and column.dtype in _PYTHON_KINDS
 
 
 def _rows(value: Any, mask: Any, rows: slice) -> NDArray[Any] | list[Any]:
