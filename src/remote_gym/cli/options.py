@@ -46,16 +46,12 @@ def parse_size(text: str) -> int:
     return int(Decimal(found[1]) * _UNITS[found[2]])
 
 
-class Size(click.ParamType):
-    """A number of bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: D102
-        try:
-            return value if isinstance(value, int) else parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def size_or_none(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, for an option that need not be given."""
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:

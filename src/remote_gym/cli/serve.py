@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from remote_gym.address import is_unix
-from remote_gym.cli.options import FILE, FOLDER, Size, kwargs_option, parse_limits
+from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
 from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
 from remote_gym.server.offer import check_offer
@@ -48,7 +48,12 @@ _SECONDS = click.FloatRange(0, LONGEST, min_open=True)
 @click.option("--close-timeout", type=_SECONDS, default=_DEFAULTS.close_timeout, help="Seconds to close one.")
 @click.option("--step-timeout", type=_SECONDS, help="Seconds a step may run before its worker is killed.")
 @click.option("--reset-timeout", type=_SECONDS, help="The same for a reset.")
-@click.option("--memory-limit", type=Size(), help="What a worker may hold before it is killed, such as 2GiB.")
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=size_or_none,
+    help="What a worker may hold before it is killed, such as 2GiB.",
+)
 @click.option(
     "--rlimit",
     "worker_limits",
