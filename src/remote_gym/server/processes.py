@@ -70,6 +70,9 @@ class Processes:
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
+STOPPED = "its process is stopped"
+
+
 def why_no_signal(pid: int | None, number: int) -> str:
     """Why a process, as it seems, has not noticed a signal."""
     try:
@@ -78,7 +81,7 @@ def why_no_signal(pid: int | None, number: int) -> str:
         return "it did not answer"
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     if status["State"].startswith("T"):
-        return "its process is stopped"
+        return STOPPED
     if int(status["SigBlk"], 16) >> (number - 1) & 1:
         return f"its environment blocks the signal {number}, which asks for them"
     return f"it did not answer; its process is in the state {status['State']}"

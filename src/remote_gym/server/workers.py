@@ -22,7 +22,7 @@ from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.server.counters import Counters, Page, new_words
 from remote_gym.server.launcher import RECORD, STACKS_SIGNAL, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
-from remote_gym.server.processes import why_no_signal
+from remote_gym.server.processes import STOPPED, why_no_signal
 
 logger = logging.getLogger(__name__)
 
@@ -124,12 +124,14 @@ class ProcessWorkers:
         self._send(Command.STACKS, number)
         loop = asyncio.get_running_loop()
         deadline, found = loop.time() + STACKS_TIMEOUT, ""
-        while loop.time() < deadline and not worker.exited.done():
+        why = why_no_signal(worker.pid, STACKS_SIGNAL)
+        while why != STOPPED and loop.time() < deadline and not worker.exited.done():
             await asyncio.sleep(STACKS_PAUSE)
             before, found = found, page.read_stacks()
             if found and found == before:
                 break
-        return found or f"(its Python stacks cannot be had: {why_no_signal(worker.pid, STACKS_SIGNAL)})"
+            why = why_no_signal(worker.pid, STACKS_SIGNAL)
+        return found or f"(its Python stacks cannot be had: {why})"
 
     async def stop(self) -> None:
         """End the launcher, which ends the workers that are left."""
