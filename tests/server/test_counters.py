@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -14,11 +15,19 @@ import pytest
 from environments import ACTION, Obedient
 from remote_gym.config import Limits
 from remote_gym.server import counters as counters_module
-from remote_gym.server.counters import BUSY, OPERATION, OPERATIONS, SINCE, STEPS, Counters, Page, count_ended, map_words
+from remote_gym.server.counters import STEPS, Counters, Page, count_ended, map_words
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="worker processes need fork")
+
+
+OTHER = """
+import sys
+from remote_gym.server.counters import *
+words = map_words(int(sys.argv[1]))
+words[SINCE], words[OPERATION], words[STEPS], words[BUSY] = 2**63, OPERATIONS["reset"], 5, 1_500_000_000
+"""
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -32,11 +41,8 @@ def page(request, monkeypatch) -> Iterator[Page]:
 
 def test_what_another_process_stores_is_read(page):
     assert page.read() == Counters()
-    if (pid := os.fork()) == 0:
-        words = map_words(page.fileno())
-        words[SINCE], words[OPERATION], words[STEPS], words[BUSY] = 2**63, OPERATIONS["reset"], 5, 1_500_000_000
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+    command = [sys.executable, "-c", OTHER, str(page.fileno())]
+    subprocess.run(command, pass_fds=[page.fileno()], check=True, timeout=60)
     assert page.read() == Counters(operation="reset", since=2**63, steps=5, busy_seconds=1.5)
 
 

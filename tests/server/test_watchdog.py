@@ -144,8 +144,6 @@ def test_how_often_to_look(options, interval):
     assert watched(**options).dog.is_needed == bool(options)
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(300, "300 B"), (2 * GIB, "2 GiB"), (3 * 2**19, "1.5 MiB"), (2**60, "1.049e+06 TiB")]
-)
+@pytest.mark.parametrize(("count", "text"), [(300, "300 B"), (2 * GIB, "2 GiB"), (3 * 2**19, "1.5 MiB")])
 def test_sizes_are_written_as_people_do(count, text):
     assert format_bytes(count) == text
