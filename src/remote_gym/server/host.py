@@ -168,7 +168,6 @@ class Host:
         words[OPERATION] = IDLE
         words[BUSY] += monotonic_ns() - began
         words[BYTES_RECEIVED] += len(data)
-        words[BYTES_SENT] += sum(map(len, self._response))
         return self._response
 
     def close(self) -> None:
@@ -192,7 +191,9 @@ class Host:
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
             detail = encode_error(error, limits=self._limits)
-            return (pb.Response(sequence=request.sequence, error=detail).SerializeToString(),)
+            failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
+            self._words[BYTES_SENT] += len(failure)
+            return (failure,)
 
     def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
         try:
@@ -205,6 +206,7 @@ class Host:
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
             )
+        self._words[BYTES_SENT] += size
         return parts
 
     def _reset(self, request: pb.Request, response: pb.Response) -> None:
