@@ -177,7 +177,7 @@ def test_a_worker_limited_by_the_system_says_so(obedient):
             environment.step(ACTION["open_files"])
         with pytest.raises(RemoteEnvironmentError, match="Unable to allocate"):
             environment.step(ACTION["allocate"])
-        with pytest.raises(SessionLost, match=r"SIGXCPU: it had used its processor time up \(worker_limits, 'cpu'\)"):
+        with pytest.raises(SessionLost, match="SIGXCPU: it had used its processor time up"):
             environment.step(ACTION["burn"])
 
 

@@ -245,7 +245,7 @@ def describe_exit(code: int) -> str:
     if code >= 0:
         return f"its worker ended with status {code}"
     if -code == getattr(signal, "SIGXCPU", None):
-        return "its worker was ended by SIGXCPU: it had used its processor time up (worker_limits, 'cpu')"
+        return "its worker was ended by SIGXCPU: it had used its processor time up (ServerOptions.worker_limits, 'cpu')"
     with contextlib.suppress(ValueError):
         return f"its worker was ended by {signal.Signals(-code).name}"
     return f"its worker was ended by signal {-code}"
