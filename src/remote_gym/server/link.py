@@ -144,7 +144,10 @@ class Worker(asyncio.BufferedProtocol):
         self._failure = reason
         await self._log_stacks(f"{reason}; killing it")
         self._kill()
-        self._fail(reason)  # at once: what the environment has started may hold the socket open
+        if self.pid is not None:
+            # Not before it is dead: it would see the connection end, and tell a direct client some other reason.
+            await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
+        self._fail(reason)  # rather than wait for its end: what the environment has started may hold the socket open
 
     def set_exited(self, how: str) -> None:
         """The process or thread has ended."""
