@@ -59,6 +59,7 @@ BEHAVIOURS = (
     "burn",
     "open_files",
     "allocate",
+    "wait_for_release",
 )
 ACTION = {name: number for number, name in enumerate(BEHAVIOURS)}
 
@@ -210,6 +211,11 @@ class Obedient(gym.Env[Any, Any]):
                 signal.signal(number, lambda *_: None)
         while True:
             time.sleep(600)
+
+    def _wait_for_release(self, result: list[Any]) -> None:
+        release, deadline = pathlib.Path(f"{self._log}.release"), time.monotonic() + 60.0
+        while not release.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _stop(self, result: list[Any]) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -89,18 +89,7 @@ def texts(log: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in log.records]
 
 
-def test_each_of_several_steps_in_one_request_has_the_time_of_one(obedient):
-    with loopback_server(obedient, step_timeout=2.5) as server:
-        environment = server.environment()
-        environment.reset()
-        assert len(environment.step_many([ACTION["slow"]] * 3)) == 3
-
-
 def test_a_reset_has_a_timeout_of_its_own(obedient, log):
-    with loopback_server(obedient, step_timeout=TIMEOUT, close_timeout=0.3) as server:
-        environment = server.environment()
-        environment.reset()
-        environment.reset(options={"do": "slow"})
     with loopback_server(obedient, reset_timeout=TIMEOUT, max_sessions=1) as server:
         environment = server.environment()
         # Also the first, which is asked with the opening, and leaves no place taken.
@@ -155,17 +144,21 @@ def grow(environment: RemoteEnvironment, behaviour: str, pid: int) -> None:
     environment.step(ACTION["step"])
 
 
-def test_a_thread_that_hangs_is_lost_to_its_client_and_keeps_its_place(obedient, log):
+def test_a_thread_that_hangs_is_lost_to_its_client_and_keeps_its_place(obedient, log, tmp_path):
     # gRPC is told of it; a direct client of a thread notices by its own deadline.
     with loopback_server(obedient, use_thread=True, step_timeout=TIMEOUT, close_timeout=0.2, max_sessions=1) as server:
-        environment = server.environment(connection="grpc")
+        noted = tmp_path / "log"
+        arguments = {"entrypoint_kwargs": {"log": str(noted)}}
+        environment = server.environment(connection="grpc", remote_args=arguments)
         environment.reset()
         with pytest.raises(SessionLost) as caught:
-            environment.step(ACTION["slow"])
+            environment.step(ACTION["wait_for_release"])
         assert STEP_REASON in str(caught.value)
-        assert "_slow" in log.text
+        wait_until(lambda: "a thread cannot be killed" in log.text)
+        assert "in _wait_for_release" in log.text
+        assert not opens(server)
+        noted.with_suffix(".release").touch()
         wait_until(lambda: opens(server), timeout=20.0)
-        assert "a thread cannot be killed" in log.text
 
 
 def test_a_worker_limited_by_the_system_says_so(obedient):
