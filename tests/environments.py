@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -49,6 +50,16 @@ BEHAVIOURS = (
     "babble",
     "leave_group_and_hang",
     "large_info",
+    "spin",
+    "compute",
+    "handle_all_signals_and_hang",
+    "stop",
+    "grow",
+    "grow_in_child",
+    "burn",
+    "open_files",
+    "allocate",
+    "wait_for_release",
 )
 ACTION = {name: number for number, name in enumerate(BEHAVIOURS)}
 
@@ -183,6 +194,53 @@ class Obedient(gym.Env[Any, Any]):
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL})
         time.sleep(600)
 
+    def _spin(self, result: list[Any]) -> None:
+        while True:
+            try:
+                while True:
+                    self._noted = False
+            except BaseException:  # noqa: BLE001 - as careless environments do
+                continue
+
+    def _compute(self, result: list[Any]) -> None:
+        sum(itertools.repeat(0))  # in C, which neither lets other threads run nor looks at signals
+
+    def _handle_all_signals_and_hang(self, result: list[Any]) -> None:
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            if number <= signal.SIGSYS:
+                signal.signal(number, lambda *_: None)
+        while True:
+            time.sleep(600)
+
+    def _wait_for_release(self, result: list[Any]) -> None:
+        release, deadline = pathlib.Path(f"{self._log}.release"), time.monotonic() + 60.0
+        while not release.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _stop(self, result: list[Any]) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _grow(self, result: list[Any]) -> None:
+        self._hoard = np.ones(GROWTH, np.uint8)
+
+    def _grow_in_child(self, result: list[Any]) -> None:
+        context = multiprocessing.get_context("fork")
+        grown = context.Event()
+        process = context.Process(target=hoard, args=(grown,))
+        process.start()
+        self._note(f"child {process.pid}")
+        grown.wait(30.0)
+
+    def _burn(self, result: list[Any]) -> None:
+        while True:
+            pass
+
+    def _open_files(self, result: list[Any]) -> None:
+        self._files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1000)]
+
+    def _allocate(self, result: list[Any]) -> None:
+        np.empty(2**40, np.uint8)
+
     def _large_info(self, result: list[Any]) -> None:
         result[4] = {"large": bytes(2**20)}
 
@@ -224,6 +282,16 @@ class Obedient(gym.Env[Any, Any]):
         result[0]["count"] = self.count
         result[0]["position"] = result[0]["position"].astype(np.float64)
         result[1] = 1
+
+
+GROWTH = 400 * 2**20
+
+
+def hoard(done: Any) -> None:
+    held = np.ones(GROWTH, np.uint8)
+    done.set()
+    time.sleep(600)
+    del held
 
 
 def in_main_thread() -> bool:

@@ -16,10 +16,12 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
+from environments import ACTION
 from remote_gym import RemoteEnvironment
 from remote_gym.cli import main
+from remote_gym.cli.options import parse_size
 from remote_gym.cli.words import in_flags
-from remote_gym.errors import RemoteGymError, ServerFull
+from remote_gym.errors import RemoteGymError, ServerFull, SessionLost
 from remote_gym.play import play_episodes
 from remote_gym.server.serve import create_remote_environment_server
 from waiting import wait_until
@@ -216,6 +218,41 @@ def test_options_of_the_server_have_flags():
         assert first._session._session.lease == 0.5
         assert not first._session._session.HasField("direct")
         first.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
+def test_what_workers_may_do_has_flags_and_what_they_did_is_told():
+    limits = ("--step-timeout", "0.5", "--memory-limit", "1.5GiB", "--rlimit", "nofile=128", "--rlimit", "as=64 GiB")
+    arguments = ("--entrypoint", "environments.py", "--port", "0", *limits)
+    with serving(*arguments, cwd=Path(__file__).parent) as (process, printed):
+        with contextlib.closing(RemoteEnvironment("localhost", port_of(printed))) as environment:
+            pid = environment.reset()[1]["pid"]
+            for _ in range(3):
+                environment.step(ACTION["step"])
+            lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+            found = {line[:26].rstrip(): line[26:].split()[:2] for line in lines}
+            assert found["Max open files"] == ["128"] * 2
+            assert found["Max address space"] == [str(64 * 2**30)] * 2
+            process.send_signal(signal.SIGUSR1)
+            told = [process.stdout.readline() for _ in range(3)]  # after an empty line
+            who = rf"  {environment._session.id} of an anonymous client \(direct\)"
+            assert told[1] == "Sessions: 1\n"
+            assert re.fullmatch(rf"{who}: 3 steps, 0 episodes, \S+ s of work; idle for \S+ s\n", told[2])
+            with pytest.raises(SessionLost, match=r"its step took over 0\.5 s"):
+                environment.step(ACTION["hang"])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1500", 1500), ("2GiB", 2**31), ("1.5 gib", 3 * 2**29), ("3 MB", 3 * 10**6), ("7kB", 7000)]
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "2GiBs", "-1", "1e9", "MiB"])
+def test_what_is_no_size(text):
+    for flag, value in (("--memory-limit", text), ("--rlimit", f"nofile={text}")):
+        assert "is no size; use" in " ".join(run("serve", "CartPole-v1", flag, value, status=2).split())
 
 
 def test_direct_port_is_told_and_used():

@@ -18,6 +18,9 @@ NO_COUNTS = (0, -1, 1.5, "5", None, True, 10**9)
 WRONG = {
     ServerOptions: {
         **dict.fromkeys(("open_timeout", "close_timeout", "lease"), NO_SECONDS),
+        **dict.fromkeys(("step_timeout", "reset_timeout"), tuple(value for value in NO_SECONDS if value is not None)),
+        "memory_limit": (0, -1, 1.5, "2GiB", True),
+        "worker_limits": ({"files": 3}, {3: 3}, {"nofile": -1}, {"nofile": "3"}, {"nofile": True}, ["nofile"], None),
         "max_sessions": NO_COUNTS,
         "max_num_envs": NO_COUNTS,
         "direct_port": NO_PORTS,
@@ -61,6 +64,22 @@ def test_an_option_that_cannot_work_is_refused_by_name(cls, name, value):
         cls(**{name: value})
 
 
+@pytest.mark.parametrize(("name", "value"), [("memory_limit", 2**30), ("worker_limits", {"nofile": 256})])
+def test_threads_of_the_server_cannot_be_limited_one_by_one(name, value):
+    with pytest.raises(ConfigError, match=rf"ServerOptions\.{name} is .* use_thread=True"):
+        ServerOptions(**{name: value}, use_thread=True)
+
+
+def test_a_limit_above_the_servers_own_is_refused():
+    resource = pytest.importorskip("resource", reason="the system keeps no such limits")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most == resource.RLIM_INFINITY:
+        pytest.skip("nothing is above infinity")
+    assert ServerOptions(worker_limits={"nofile": most}).worker_limits
+    with pytest.raises(ConfigError, match=rf"worker_limits is {most + 1} for 'nofile'; .* hard limit is {most}"):
+        ServerOptions(worker_limits={"nofile": most + 1})
+
+
 def test_every_option_is_in_the_table():
     for cls, fields in WRONG.items():
         assert set(fields) == set(cls.__dataclass_fields__)
@@ -70,6 +89,7 @@ def test_defaults_are_those_that_the_documentation_names():
     server, client = ServerOptions(), ClientOptions()
     assert (server.max_sessions, server.lease, server.open_timeout, server.close_timeout) == (1024, 60.0, 120.0, 5.0)
     assert (server.direct, server.direct_port, server.use_thread, server.allow_insecure) == (True, 0, False, False)
+    assert (server.step_timeout, server.reset_timeout, server.memory_limit, server.worker_limits) == (*[None] * 3, {})
     assert (client.connect_timeout, client.step_timeout, client.reset_timeout) == (10.0, 300.0, 300.0)
     assert (client.open_timeout, client.close_timeout) == (150.0, 10.0)
     # A client waits longer than the server does, to hear the reason.

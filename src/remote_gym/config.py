@@ -118,6 +118,14 @@ class ServerOptions:
     """How long an environment's ``close`` may take before its worker is killed."""
     lease: float = 60.0
     """How long a session lives on with nobody attached."""
+    step_timeout: float | None = None
+    """How long a step, a render or a call may run before its worker is killed. None: for ever."""
+    reset_timeout: float | None = None
+    """How long a reset may run before its worker is killed. None: for ever."""
+    memory_limit: int | None = None
+    """Bytes that a worker and the processes it started may hold before it is killed. None: any. Needs Linux."""
+    worker_limits: Mapping[str, int] = field(default_factory=dict)
+    """Limits that the system keeps for each worker, by their names in the module `resource`, such as ``"nofile"``."""
     use_thread: bool = False
     """Run environments in threads of the server rather than in processes of their own."""
     check_actions: bool = False
@@ -155,12 +163,57 @@ class ServerOptions:
             raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
         if not isinstance(self.environments, Mapping):
             raise ConfigError(f"ServerOptions.environments is {self.environments!r}; use a dict of names to arguments")
+        self._check_what_workers_may_do()
         folder = self.client_entrypoints
         if folder is not None and not (isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir()):
             raise ConfigError(f"ServerOptions.client_entrypoints is {folder!r}; use the path of a folder")
         python = self.interpreter
         if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
             raise ConfigError(f"ServerOptions.interpreter is {self.interpreter!r}; use the path of a Python executable")
+
+    def _check_what_workers_may_do(self) -> None:
+        _check_seconds(self, *(name for name in ("step_timeout", "reset_timeout") if getattr(self, name) is not None))
+        if self.memory_limit is not None:
+            _check_integers(self, 1, 2**63 - 1, "memory_limit")
+            self._check_own_processes("memory_limit", "none can be measured, or killed, by itself")
+            if not Path("/proc/self/smaps_rollup").exists():
+                raise ConfigError(
+                    f"ServerOptions.memory_limit is {self.memory_limit}, but this system has no /proc/PID/smaps_rollup "
+                    "to measure by; use None, or worker_limits={'as': BYTES}"
+                )
+        if not isinstance(self.worker_limits, Mapping):
+            raise ConfigError(
+                f"ServerOptions.worker_limits is {self.worker_limits!r}; use a dict such as {{'nofile': 256}}"
+            )
+        if self.worker_limits:
+            self._check_own_processes("worker_limits", "the system would limit the server itself")
+            for name, value in self.worker_limits.items():
+                _check_resource(name, value)
+
+    def _check_own_processes(self, name: str, why: str) -> None:
+        if self.use_thread:
+            raise ConfigError(
+                f"ServerOptions.{name} is {getattr(self, name)!r}, but with use_thread=True all environments share one "
+                f"process: {why}; leave one of the two out"
+            )
+
+
+def _check_resource(name: object, value: object) -> None:
+    try:
+        import resource  # here, since Windows has none
+    except ImportError:
+        raise ConfigError(
+            "ServerOptions.worker_limits is given, but this system has no such limits; leave it out"
+        ) from None
+    names = sorted(kind[7:].lower() for kind in dir(resource) if kind.startswith("RLIMIT_"))
+    if name not in names:
+        raise ConfigError(f"ServerOptions.worker_limits is of {name!r}; this system limits {', '.join(names)}")
+    where = f"ServerOptions.worker_limits is {value!r} for {name!r}"
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ConfigError(f"{where}; use an integer, in the units of the system's setrlimit")
+    most = resource.getrlimit(getattr(resource, f"RLIMIT_{str(name).upper()}"))[1]
+    if most != resource.RLIM_INFINITY and value > most:
+        raise ConfigError(f"{where}; this server's own hard limit is {most}")
 
 
 @dataclass(frozen=True, kw_only=True)

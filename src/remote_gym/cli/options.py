@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,45 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 def _parse_address(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, int]:
     return parse_address(value)
+
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{unit}": factor**power
+    for unit, factor in (("b", 1000), ("ib", 1024))
+    for power, prefix in enumerate("kmgt", start=1)
+}
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes, as people write it: ``1500``, ``2GiB``, ``1.5 GB``.
+
+    Raises:
+        ValueError: If it is none, saying what would be one.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise ValueError(f"{text!r} is no size; use a number of bytes, or one such as 512MiB or 2GiB")
+    return int(Decimal(found[1]) * _UNITS[found[2]])
+
+
+def size_or_none(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, for an option that need not be given."""
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """``NAME=NUMBER`` of each, where a number may be a size."""
+    limits = {}
+    for text in values:
+        name, _, number = text.partition("=")
+        try:
+            limits[name] = parse_size(number)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as nofile=256 or as=4GiB: {error}") from error
+    return limits
 
 
 def _parse_json_object(_ctx: click.Context, _param: click.Parameter, value: str | None) -> dict[str, Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import click
 
 from remote_gym.address import is_unix
-from remote_gym.cli.options import FILE, FOLDER, kwargs_option
+from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
+from remote_gym.cli.report import report
 from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
 from remote_gym.server.offer import check_offer
@@ -46,6 +48,22 @@ _SECONDS = click.FloatRange(0, LONGEST, min_open=True)
 @click.option("--lease", type=_SECONDS, default=_DEFAULTS.lease, help="Seconds a session outlives its connection.")
 @click.option("--open-timeout", type=_SECONDS, default=_DEFAULTS.open_timeout, help="Seconds to create an environment.")
 @click.option("--close-timeout", type=_SECONDS, default=_DEFAULTS.close_timeout, help="Seconds to close one.")
+@click.option("--step-timeout", type=_SECONDS, help="Seconds a step may run before its worker is killed.")
+@click.option("--reset-timeout", type=_SECONDS, help="The same for a reset.")
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=size_or_none,
+    help="What a worker may hold before it is killed, such as 2GiB.",
+)
+@click.option(
+    "--rlimit",
+    "worker_limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    callback=parse_limits,
+    help="The system's limit of each worker, such as nofile=256, as=4GiB, cpu=3600; repeatable.",
+)
 @click.option(
     "--direct/--no-direct",
     default=_DEFAULTS.direct,
@@ -78,11 +96,17 @@ def serve(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Serve a Gymnasium environment, by its ID or by an entrypoint file, until Ctrl-C or SIGTERM."""
+    """Serve a Gymnasium environment, by its ID or by an entrypoint file, until Ctrl-C or SIGTERM.
+
+    SIGUSR1 makes it print what its sessions have done so far.
+    """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     signal.signal(signal.SIGTERM, _interrupt)
+    asked = threading.Event()
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: asked.set())
     files = (certificate, key, ca) if certificate or key or ca else None
     default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference)
     options["environments"] = dict(_parse_named(text) for text in named)
@@ -95,7 +119,9 @@ def serve(
             click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
             # In short waits: where a signal reaches another thread than this one, it does not end a long one.
             while server.wait_for_termination(1.0):
-                pass
+                if asked.is_set():
+                    asked.clear()
+                    click.echo(report(server.sessions()))
     except KeyboardInterrupt:
         click.echo("Stopped.")
 

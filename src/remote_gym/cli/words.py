@@ -22,7 +22,7 @@ _FLAGS = (
     ("connection='", "--connection '"),
 )
 _OPTION = re.compile(r"\b(Server|Client)Options\.(\w+)")
-_OTHER_NAMES = {"use_thread": "thread", "imports": "import", "environments": "environment"}
+_OTHER_NAMES = {"use_thread": "thread", "imports": "import", "environments": "environment", "worker_limits": "rlimit"}
 
 
 def in_flags(message: str) -> str:

@@ -69,6 +69,7 @@ def launch_message(
         imports=options.imports,
         check_actions=options.check_actions,
         limits=asdict(limits),
+        worker_limits=options.worker_limits,
         num_envs=request.num_envs,
         autoreset_mode=request.autoreset_mode,
         frame_encoding=request.frame_encoding,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import Any
 
 import gymnasium as gym
@@ -23,6 +24,20 @@ from remote_gym.errors import (
     OutOfSequence,
 )
 from remote_gym.protocol import package_versions
+from remote_gym.server.counters import (
+    BUSY,
+    BYTES_RECEIVED,
+    BYTES_SENT,
+    EPISODES,
+    IDLE,
+    OPERATION,
+    OPERATIONS,
+    SEQUENCE,
+    SINCE,
+    STEPS,
+    count_ended,
+    new_words,
+)
 from remote_gym.server.exposure import Exposure
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import mode_of
@@ -52,6 +67,7 @@ class Host:
         frame_encoding: How images may be compressed, as in an `OpenRequest`.
         observation_encoding: How packed observations may be.
         limits: Bounds on received values and on responses.
+        words: Where to keep count, as `remote_gym.server.counters` has it; None for nowhere that others see.
 
     Raises:
         ConfigError: If frames are asked of an environment without a render mode, or an encoding that is not to be had.
@@ -67,6 +83,7 @@ class Host:
         frame_encoding: pb.Encoding = pb.ENCODING_RAW,
         observation_encoding: pb.Encoding = pb.ENCODING_RAW,
         limits: Limits,
+        words: memoryview | None = None,
     ) -> None:
         if send_frames and environment.render_mode is None:
             raise ConfigError(
@@ -86,6 +103,7 @@ class Host:
         self._observation_layout = compile_layout(environment.observation_space)
         self._action_layout = compile_layout(environment.action_space)
         self._was_reset = False
+        self._words = new_words() if words is None else words
         self._sequence = 0
         self._response: tuple[bytes, ...] = ()
         self._large: bytes | None = None  # an observation that is left out of its message, to be spliced in
@@ -143,8 +161,13 @@ class Host:
                 f"{self._sequence + 1} can be answered"
             )
             return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
+        words = self._words
+        words[SINCE] = began = monotonic_ns()
         self._response = self._run(request)
-        self._sequence = request.sequence
+        self._sequence = words[SEQUENCE] = request.sequence
+        words[OPERATION] = IDLE
+        words[BUSY] += monotonic_ns() - began
+        words[BYTES_RECEIVED] += len(data)
         return self._response
 
     def close(self) -> None:
@@ -161,13 +184,16 @@ class Host:
         try:
             if operation is None:
                 raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
+            self._words[OPERATION] = OPERATIONS[operation]
             self._operations[operation](request, response)
             return self._within_limit(response)
         # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
             detail = encode_error(error, limits=self._limits)
-            return (pb.Response(sequence=request.sequence, error=detail).SerializeToString(),)
+            failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
+            self._words[BYTES_SENT] += len(failure)
+            return (failure,)
 
     def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
         try:
@@ -180,6 +206,7 @@ class Host:
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
             )
+        self._words[BYTES_SENT] += size
         return parts
 
     def _reset(self, request: pb.Request, response: pb.Response) -> None:
@@ -203,6 +230,7 @@ class Host:
         response.step_many.SetInParent()
         for step in request.step_many.steps:
             transition = pb.Transition()
+            self._words[SINCE] = monotonic_ns()  # each may take as long as one that comes by itself
             try:
                 large, terminated, truncated = self._step_once(step, transition)
             except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
@@ -227,6 +255,7 @@ class Host:
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
+        self._words[STEPS] += 1
         large = encode_observation(
             self._observation_layout, observation, transition, self._limits, self._observation_compressor
         )
@@ -242,6 +271,10 @@ class Host:
             transition.truncated_bool = truncated
         else:
             encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
+        if terminated is True or truncated is True:
+            self._words[EPISODES] += 1
+        elif terminated is not False or truncated is not False:
+            self._words[EPISODES] += count_ended(terminated, truncated)
         self._finish(info, transition)
         return large, terminated, truncated
 

@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import ctypes
 import enum
+import faulthandler
 import gc
 import os
 import selectors
@@ -31,6 +32,7 @@ from typing import NoReturn
 import numpy as np
 
 from remote_gym.server import worker
+from remote_gym.server.counters import map_words
 
 RECORD = struct.Struct("!BQq")
 """(command or event, worker number, value)"""
@@ -40,8 +42,10 @@ class Command(enum.IntEnum):
     """What the server asks."""
 
     LAUNCH = 1
-    """Comes with three descriptors: the worker's two sockets, and where its output goes."""
+    """Comes with four descriptors: the worker's two sockets, its page of counters, and where its output goes."""
     KILL = 2
+    STACKS = 3
+    """Let the worker write where its Python threads are, behind its page."""
 
 
 class Event(enum.IntEnum):
@@ -52,6 +56,9 @@ class Event(enum.IntEnum):
     EXITED = 2
     """The value is the exit code, or minus the number of the signal that ended it."""
 
+
+STACKS_SIGNAL: int = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
+"""Asks a worker for its stacks. One that environments, and what they are made with, leave alone."""
 
 GRACE = 2.0
 """Seconds that workers have, once the server is gone, to close their environments by themselves."""
@@ -101,7 +108,7 @@ class Launcher:
         data, descriptors = b"", []
         while len(data) < RECORD.size:
             try:
-                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 3)
+                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 4)
             except ConnectionError:
                 return None
             if not part:
@@ -116,7 +123,12 @@ class Launcher:
             if number in self._pids:
                 _kill_group(self._pids[number])
             return None
-        *connections, output = descriptors
+        if command is Command.STACKS:
+            if number in self._pids:
+                with contextlib.suppress(PermissionError):  # one that runs as another user by now
+                    os.kill(self._pids[number], STACKS_SIGNAL)
+            return None
+        *connections, page, output = descriptors
         try:
             pid = _fork()
         except OSError as error:
@@ -124,9 +136,9 @@ class Launcher:
             self._tell(Event.EXITED, number, error.errno or 1)
             pid = -1
         if pid == 0:
-            self._become_worker(output)
+            self._become_worker(page, output)
             requests, handover = (socket.socket(fileno=descriptor) for descriptor in connections)
-            return lambda: worker.run(requests, handover, own_process=True)
+            return lambda: worker.run(requests, handover, own_process=True, words=map_words(page))
         for descriptor in descriptors:
             os.close(descriptor)
         if pid > 0:
@@ -136,11 +148,13 @@ class Launcher:
             self._tell(Event.STARTED, number, pid)
         return None
 
-    def _become_worker(self, output: int) -> None:
+    def _become_worker(self, page: int, output: int) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Not Python's way to handle a signal, which waits for whatever C code runs.
+        faulthandler.register(STACKS_SIGNAL, file=page, all_threads=True)
         _die_with_parent()
         for end in (self._control, self._wakeup, self._wakeup_writer):
             end.close()

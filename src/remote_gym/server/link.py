@@ -8,9 +8,10 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from remote_gym.errors import SessionLost
+from remote_gym.server.counters import Counters
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ KILL_TIMEOUT = 5.0
 """Seconds to wait for word that a killed worker has ended."""
 
 
+async def _no_stacks() -> str:
+    return ""
+
+
 class Worker(asyncio.BufferedProtocol):
     """The server's end of a worker's two sockets. Connect it before it is used.
 
@@ -30,20 +35,34 @@ class Worker(asyncio.BufferedProtocol):
         session: For messages.
         kill: Ends the worker if it does not end by itself.
         message_bytes: Longest message accepted from the worker.
+        counters: Tells what it has done, without asking it.
+        stacks: Finds out where its Python threads are; or why that cannot be found out.
 
     Attributes:
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
         on_direct: Called with True when a client has attached to the worker directly, with False when it has left.
+        pid: Its process; None where it is a thread.
     """
 
-    def __init__(self, session: str, kill: Callable[[], None], message_bytes: int) -> None:
+    def __init__(
+        self,
+        session: str,
+        kill: Callable[[], None],
+        message_bytes: int,
+        *,
+        counters: Callable[[], Counters] = Counters,
+        stacks: Callable[[], Awaitable[str]] = _no_stacks,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[str] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_direct: Callable[[bool], None] = lambda _: None
+        self.pid: int | None = None
+        self.counters = counters
         self._session = session
         self._kill = kill
+        self._stacks = stacks
         self._message_bytes = message_bytes
         self._handover: socket.socket | None = None
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
@@ -55,8 +74,12 @@ class Worker(asyncio.BufferedProtocol):
 
     @property
     def ending(self) -> bool:
-        """Whether its connection has ended, though not yet been told why."""
-        return not self.gone.done() and (self._transport is None or self._transport.is_closing() or self.exited.done())
+        """Whether it is gone or as good as gone, though nobody has been told why."""
+        if self.gone.done():
+            return False
+        return (
+            self._failure is not None or self._transport is None or self._transport.is_closing() or self.exited.done()
+        )
 
     async def connect(self, requests: socket.socket, handover: socket.socket) -> None:
         """Take the server's ends of the worker's sockets."""
@@ -109,10 +132,22 @@ class Worker(asyncio.BufferedProtocol):
         try:
             await asyncio.wait_for(asyncio.shield(self.exited), timeout)
         except asyncio.TimeoutError:
-            logger.warning("session %s: its worker did not end within %.1f s; killing it", self._session, timeout)
+            await self._log_stacks(f"its worker did not end within {timeout:.1f} s; killing it")
             self._kill()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exited), KILL_TIMEOUT)
+
+    async def end(self, reason: str) -> None:
+        """Kill the worker, whatever it is doing. Who uses it is told the reason; where it was, the log is."""
+        if self._failure is not None or self.gone.done():
+            return
+        self._failure = reason
+        await self._log_stacks(f"{reason}; killing it")
+        self._kill()
+        if self.pid is not None:
+            # Not before it is dead: it would see the connection end, and tell a direct client some other reason.
+            await asyncio.wait([self.exited], timeout=KILL_TIMEOUT)
+        self._fail(reason)  # rather than wait for its end: what the environment has started may hold the socket open
 
     def set_exited(self, how: str) -> None:
         """The process or thread has ended."""
@@ -187,6 +222,11 @@ class Worker(asyncio.BufferedProtocol):
         assert self._transport is not None
         self._transport.abort()
 
+    async def _log_stacks(self, what: str) -> None:
+        stacks = await self._stacks()
+        lines = [f"[{self._session}] {_printable(line)}" for line in stacks.splitlines()]
+        logger.warning("\n".join([f"session {self._session}: {what}; where it is:", *lines]))
+
     async def _settle(self) -> None:
         reason = self._failure
         if reason is None:
@@ -207,9 +247,16 @@ def describe_exit(code: int) -> str:
     """
     if code >= 0:
         return f"its worker ended with status {code}"
+    if -code == getattr(signal, "SIGXCPU", None):
+        return "its worker was ended by SIGXCPU: it had used its processor time up (ServerOptions.worker_limits, 'cpu')"
     with contextlib.suppress(ValueError):
         return f"its worker was ended by {signal.Signals(-code).name}"
     return f"its worker was ended by signal {-code}"
+
+
+def _printable(line: str) -> str:
+    # Control characters could forge lines of the log, or command the terminal that shows it.
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 class Output(asyncio.Protocol):
@@ -260,9 +307,7 @@ class Output(asyncio.Protocol):
         end = self._unread.find(b"\n", 0, self.LONGEST)
         line = self._unread[: self.LONGEST if end < 0 else end]
         del self._unread[: len(line) + (end >= 0)]
-        text = line.decode(errors="replace").rstrip("\r")
-        # Control characters could forge lines of the log, or command the terminal that shows it.
-        self._log("".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text))
+        self._log(_printable(line.decode(errors="replace").rstrip("\r")))
 
     def _log(self, line: str) -> None:
         if logger.hasHandlers():

@@ -20,6 +20,8 @@ from remote_gym.server.arguments import check_arguments
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.service import Service
+from remote_gym.server.status import SessionStatus
+from remote_gym.server.watching import watch
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.tls import server_credentials, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -95,6 +97,12 @@ class RemoteEnvironmentServer:
         """How many sessions are open."""
         return len(self._service)
 
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        """What each open session has done so far, the oldest first; none once the server has stopped."""
+        if self._terminated.is_set():
+            return ()
+        return self._call(self._look_at_sessions(), timeout=10.0)
+
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, as `grpc.Server.wait_for_termination` does.
 
@@ -152,7 +160,11 @@ class RemoteEnvironmentServer:
             )
             self._service.tls = None if files is None else _tls_paths(files)
         self._expiring = asyncio.ensure_future(self._expire())
+        self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
         return bound
+
+    async def _look_at_sessions(self) -> tuple[SessionStatus, ...]:
+        return self._service.statuses()
 
     async def _expire(self) -> None:
         while True:
@@ -165,6 +177,7 @@ class RemoteEnvironmentServer:
         self._expiring.cancel()
         await self._direct.stop()
         await self._service.close()
+        self._watching.cancel()
         await self._grpc.stop()
         await self._workers.stop()
 

@@ -18,6 +18,7 @@ from remote_gym.server.arguments import launch_message
 from remote_gym.server.direct import new_routing_id
 from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.status import SessionStatus
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -160,6 +161,25 @@ class Service:
         others = sum(other.direct for other in self._open.values() if other is not found)
         found.worker.set_polling(self._poll_us(others + 1))
         return found.worker.hand_over(sock)
+
+    def workers(self) -> dict[str, Worker]:
+        """Those of all open sessions, by the session's id."""
+        return {id_: found.worker for id_, found in self._open.items()}
+
+    def statuses(self) -> tuple[SessionStatus, ...]:
+        """What there is to tell of each open session."""
+        return tuple(
+            SessionStatus(
+                id=found.session.id,
+                owner=found.session.owner,
+                num_envs=found.session.num_envs,
+                attached=found.session.users > 0,
+                direct=found.direct,
+                pid=found.worker.pid,
+                counters=found.worker.counters(),
+            )
+            for found in self._open.values()
+        )
 
     def expire(self) -> None:
         """Close sessions whose lease is over."""

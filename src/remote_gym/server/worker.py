@@ -20,6 +20,7 @@ from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
+from remote_gym.server.resource_limits import limit_resources
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket, yield_core
@@ -36,19 +37,22 @@ STALL_TIMEOUT = 30.0
 """Seconds that a message on a direct connection may take from its first byte to its last."""
 
 
-def run(requests: socket.socket, handover: socket.socket, *, own_process: bool) -> None:
+def run(
+    requests: socket.socket, handover: socket.socket, *, own_process: bool, words: memoryview | None = None
+) -> None:
     """Serve one session on two connected sockets, which are closed at the end.
 
     Args:
         requests: The other end sends one `Launch`, then requests.
         handover: The other end sends direct connections.
         own_process: Whether the process is this worker's alone, so that its working directory may change.
+        words: The page of counters that the server reads; None if nobody does.
     """
     try:
         # Under limits of its own: which the session's are, it tells.
         first = MessageSocket(requests, LAUNCH_LIMITS).receive()
         if first is not None:
-            _serve(requests, handover, parse(worker_pb2.Launch, first), own_process=own_process)
+            _serve(requests, handover, parse(worker_pb2.Launch, first), own_process=own_process, words=words)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
@@ -60,11 +64,20 @@ def run(requests: socket.socket, handover: socket.socket, *, own_process: bool) 
             sock.close()
 
 
-def _serve(requests: socket.socket, handover: socket.socket, launch: worker_pb2.Launch, *, own_process: bool) -> None:
+def _serve(
+    requests: socket.socket,
+    handover: socket.socket,
+    launch: worker_pb2.Launch,
+    *,
+    own_process: bool,
+    words: memoryview | None,
+) -> None:
     limits = Limits(**launch.limits)
     server = MessageSocket(requests, limits)
     try:
-        host = _create_host(launch, limits, own_process=own_process)
+        if own_process:
+            limit_resources(launch.worker_limits)
+        host = _create_host(launch, limits, own_process=own_process, words=words)
         launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
         if len(launched) > limits.message_bytes:
             raise ConfigError(
@@ -86,7 +99,7 @@ def _serve(requests: socket.socket, handover: socket.socket, launch: worker_pb2.
         host.close()
 
 
-def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool) -> Host:
+def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, words: memoryview | None) -> Host:
     own, clients = _decode_kwargs(launch.entrypoint_kwargs, limits), _decode_kwargs(launch.client_kwargs, limits)
     environment, exposed = create_environment(launch, own, clients, change_directory=own_process)
     try:
@@ -98,6 +111,7 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
             frame_encoding=launch.frame_encoding,
             observation_encoding=launch.observation_encoding,
             limits=limits,
+            words=words,
         )
     except BaseException:
         environment.close()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from remote_gym.errors import ConfigError, ServerFull
-from remote_gym.server.launcher import RECORD, Command, Event
+from remote_gym.server.counters import Counters, Page, new_words
+from remote_gym.server.launcher import RECORD, STACKS_SIGNAL, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
+from remote_gym.server.processes import STOPPED, why_no_signal
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,11 @@ _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gy
 LAUNCHES_AT_ONCE = 8
 COMPLAINTS_BYTES = 64 * 1024
 """What is read of a failed launcher's stderr, at most."""
+
+STACKS_TIMEOUT = 2.0
+"""Seconds that a worker has to write its stacks."""
+STACKS_PAUSE = 0.1
+"""Seconds after which what is still the same is taken to be all."""
 
 Launch = Callable[[str], Awaitable[Worker]]
 """Starts a worker for the session of that id."""
@@ -84,14 +92,26 @@ class ProcessWorkers:
         with contextlib.ExitStack() as stack:
             ours, theirs = _socket_pairs(stack)
             log_reader, log_writer = (stack.enter_context(os.fdopen(end, mode, 0)) for end, mode in _pipe())
-            worker = Worker(session, lambda: self._send(Command.KILL, number), self._message_bytes)
+            page = Page()
+            worker = Worker(
+                session,
+                lambda: self._send(Command.KILL, number),
+                self._message_bytes,
+                counters=page.read,
+                stacks=lambda: self._stacks(number, worker, page),
+            )
+            worker.exited.add_done_callback(lambda _: page.close())
             started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._workers[number] = worker
             self._starting[number] = started
             try:
-                self._send(Command.LAUNCH, number, [*(sock.fileno() for sock in theirs), log_writer.fileno()])
+                descriptors = [*(sock.fileno() for sock in theirs), page.fileno(), log_writer.fileno()]
+                self._send(Command.LAUNCH, number, descriptors)
                 futures: list[asyncio.Future[Any]] = [started, worker.exited]
                 await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            except BaseException:
+                page.close()
+                raise
             finally:
                 del self._starting[number]
             output = os.fdopen(os.dup(log_reader.fileno()), "rb", buffering=0)
@@ -99,6 +119,19 @@ class ProcessWorkers:
             self._outputs.add(transport)
             await worker.connect(*(sock.dup() for sock in ours))
         return worker
+
+    async def _stacks(self, number: int, worker: Worker, page: Page) -> str:
+        self._send(Command.STACKS, number)
+        loop = asyncio.get_running_loop()
+        deadline, found = loop.time() + STACKS_TIMEOUT, ""
+        why = why_no_signal(worker.pid, STACKS_SIGNAL)
+        while why != STOPPED and loop.time() < deadline and not worker.exited.done():
+            await asyncio.sleep(STACKS_PAUSE)
+            before, found = found, page.read_stacks()
+            if found and found == before:
+                break
+            why = why_no_signal(worker.pid, STACKS_SIGNAL)
+        return found or f"(its Python stacks cannot be had: {why})"
 
     async def stop(self) -> None:
         """End the launcher, which ends the workers that are left."""
@@ -176,6 +209,7 @@ class ProcessWorkers:
             event, number, value = RECORD.unpack_from(self._received)
             self._received = self._received[RECORD.size :]
             if event == Event.STARTED and number in self._starting and not self._starting[number].done():
+                self._workers[number].pid = value
                 self._starting[number].set_result(None)
             if event == Event.EXITED and (worker := self._workers.pop(number, None)) is not None:
                 worker.set_exited(describe_exit(value))
@@ -236,20 +270,31 @@ class ThreadWorkers:
             except OSError as error:
                 raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
             stack.pop_all()
+        words = new_words()
+
+        async def stacks() -> str:
+            frame = sys._current_frames().get(thread.ident or 0)
+            return "".join(traceback.format_stack(frame)) if frame else "(its thread has ended)"
+
         worker = Worker(
-            session, lambda: logger.error("session %s: a thread cannot be killed", session), self._message_bytes
+            session,
+            lambda: logger.error("session %s: a thread cannot be killed", session),
+            self._message_bytes,
+            counters=lambda: Counters.decode(words.tobytes()),
+            stacks=stacks,
         )
 
         def run() -> None:
             try:
-                worker_module.run(*theirs, own_process=False)
+                worker_module.run(*theirs, own_process=False, words=words)
             finally:
                 # The server may have stopped without waiting, and its loop with it.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(worker.set_exited, "its thread ended")
 
         # A daemon: an environment that hangs must not keep the server's process from ending.
-        threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True).start()
+        thread = threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True)
+        thread.start()
         await worker.connect(*ours)
         return worker
 
