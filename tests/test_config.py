@@ -18,6 +18,8 @@ NO_COUNTS = (0, -1, 1.5, "5", None, True, 10**9)
 WRONG = {
     ServerOptions: {
         **dict.fromkeys(("open_timeout", "close_timeout", "lease"), NO_SECONDS),
+        "idle_timeout": tuple(value for value in NO_SECONDS if value is not None),
+        **dict.fromkeys(("admit_timeout", "drain"), NO_SECONDS[1:]),
         "max_sessions": NO_COUNTS,
         "max_num_envs": NO_COUNTS,
         "direct_port": NO_PORTS,

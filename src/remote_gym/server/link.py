@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from remote_gym.errors import SessionLost
-from remote_gym.server.handover import ToServer, ToWorker, hear, tell
+from remote_gym.server.handover import ToWorker, hear, tell
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ class Worker(asyncio.BufferedProtocol):
     Attributes:
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
-        on_direct: Called with True when a client has attached to the worker directly, with False when it has left.
+        on_word: Called with what the worker tells beside its answers, and the value that comes with it.
     """
 
     def __init__(self, session: str, kill: Callable[[], None], message_bytes: int) -> None:
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[str] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
-        self.on_direct: Callable[[bool], None] = lambda _: None
+        self.on_word: Callable[[int, int], None] = lambda word, value: None
         self._session = session
         self._kill = kill
         self._message_bytes = message_bytes
@@ -101,6 +101,14 @@ class Worker(asyncio.BufferedProtocol):
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps."""
         self._tell(ToWorker.POLL, microseconds)
+
+    def drain(self) -> None:
+        """Let the worker begin no more episodes, and say when none runs."""
+        self._tell(ToWorker.DRAIN)
+
+    def limit_idle(self, seconds: float) -> None:
+        """Let the worker say when no request came for so long."""
+        self._tell(ToWorker.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
     async def close(self, timeout: float) -> None:
         """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
@@ -174,7 +182,7 @@ class Worker(asyncio.BufferedProtocol):
         if heard is None:
             self._forget_handover()
         else:
-            self.on_direct(heard[0] == ToServer.ATTACHED)
+            self.on_word(heard[0], heard[1])
 
     def _forget_handover(self) -> None:
         if self._handover is not None:
