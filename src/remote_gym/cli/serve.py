@@ -82,7 +82,7 @@ def serve(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Serve a Gymnasium environment, by its ID or by an entrypoint file, until Ctrl-C or SIGTERM; twice ends a drain."""
+    """Serve an environment, by its Gymnasium ID or an entrypoint file, until Ctrl-C or SIGTERM; again ends a drain."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

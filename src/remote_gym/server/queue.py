@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from remote_gym.errors import ServerFull
@@ -24,7 +23,9 @@ class Queue:
         self._timeout = timeout
         self._clock = clock
         self._closed = False
-        self._changed = asyncio.Event()  # set, and replaced, when somebody's turn may have come
+        self._changed: asyncio.Future[None] = (
+            asyncio.get_running_loop().create_future()
+        )  # done when somebody's turn may have come
 
     async def admit(self, owner: str, num_envs: int) -> Session:
         """Claim a place, once there is one. Who is cancelled leaves the queue.
@@ -42,8 +43,8 @@ class Queue:
                 remaining = deadline - self._clock()
                 if remaining <= 0:
                     raise self._sessions.full()
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), remaining)
+                # Not by `wait_for`, which until Python 3.12 forgets that it was cancelled if it was done, too.
+                await asyncio.wait([self._changed], timeout=remaining)
                 self._check_closed()
             return self._sessions.open(owner, num_envs, turn)
         finally:
@@ -62,8 +63,8 @@ class Queue:
 
     def advance(self) -> None:
         """Let all who wait see whether it is their turn."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.set_result(None)
+        self._changed = asyncio.get_running_loop().create_future()
 
     def _check_closed(self) -> None:
         if self._closed:

@@ -139,8 +139,7 @@ class Service:
         try:
             return await found.worker.ask(data)
         except SessionLost as error:
-            reason = self._sessions.reason(found.session)  # which is why the worker went, where the server ended it
-            return error_response(error if reason is None else _lost(found.session, reason))
+            return error_response(self._sessions.explain(found.session, error))
         finally:
             self._sessions.leave(found.session)
 
@@ -331,7 +330,7 @@ class Service:
 
     def _dismiss(self, found: _Open, reason: str) -> None:
         """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        found.cut_grpc(_lost(found.session, reason))
+        found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
         self._end(found, reason)
 
     def _end(self, found: _Open, reason: str, close_timeout: float | None = None) -> None:
@@ -369,6 +368,8 @@ class Attachment:
         try:
             self._sessions.check_epoch(self._found.session, self._epoch)
             return await self._found.worker.ask(data)
+        except SessionLost as error:
+            return error_response(self._sessions.explain(self._found.session, error))
         except RemoteGymError as error:
             return error_response(error)
 
@@ -377,10 +378,6 @@ class Attachment:
         if self._found.cut is self._cut:
             self._found.cut = None
         self._sessions.leave(self._found.session)
-
-
-def _lost(session: Session, reason: str) -> SessionLost:
-    return SessionLost(f"session {session.id}: {reason}")
 
 
 def _taken_over(session: Session) -> OutOfSequence:

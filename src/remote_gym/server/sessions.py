@@ -165,9 +165,10 @@ class Sessions:
         session.epoch += 1
         return session.epoch
 
-    def reason(self, session: Session) -> str | None:
-        """Why it ended; None while it is open, or where that was too long ago."""
-        return self._ended.get(session.id)
+    def explain(self, session: Session, error: SessionLost) -> SessionLost:
+        """Why a session's worker did not answer: it went because the session was ended, or it is the cause itself."""
+        reason = self._ended.get(session.id)
+        return error if reason is None else SessionLost(f"session {session.id}: {reason}")
 
     def check_epoch(self, session: Session, epoch: int) -> None:
         """Refuse what an older attachment asks.
