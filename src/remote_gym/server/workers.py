@@ -138,9 +138,18 @@ class ProcessWorkers:
 
     def _send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
         """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full."""
-        if self._control is not None:
-            self._outgoing.append((RECORD.pack(command, number, 0), [os.dup(one) for one in descriptors]))
-            self._flush()
+        if self._control is None:
+            return
+        ours: list[int] = []
+        try:
+            for descriptor in descriptors:
+                ours.append(os.dup(descriptor))
+        except OSError:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise
+        self._outgoing.append((RECORD.pack(command, number, 0), ours))
+        self._flush()
 
     def _flush(self) -> None:
         assert self._control is not None
