@@ -215,7 +215,6 @@ class Worker:
         return data is not None
 
     def _answer_directly(self, direct: DirectSocket) -> None:
-        silence_ms = 0
         try:
             data = direct.receive(time.monotonic() + STALL_TIMEOUT)
             if data is not None:
@@ -224,9 +223,7 @@ class Worker:
                 return
         except (TransportError, EncodingError) as error:
             logger.info("the direct connection ended: %s", error)
-            if not isinstance(error.__cause__, ConnectionResetError):  # which is a sign of life
-                silence_ms = direct.silence_ms()
-        self._drop(silence_ms)
+        self._drop(direct.silence_ms())
 
     def _hear(self) -> None:
         try:

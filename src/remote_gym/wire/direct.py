@@ -30,6 +30,9 @@ ROUTING_ID_BYTES = 16
 _LAST_SIGNS = struct.Struct("=52x2I")
 """Milliseconds since data and since an acknowledgement came, in Linux's ``struct tcp_info``."""
 
+_ALIVE_MS = 6_000
+"""Who is there, busy or not, is never silent for so long: its system answers a probe every 4 s."""
+
 _BUFFER_BYTES = 2**16
 _SENT_WHOLE = 2**14
 """Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
@@ -126,17 +129,20 @@ class DirectSocket:
         return self._socket.fileno()
 
     def silence_ms(self) -> int:
-        """Milliseconds since the other end last gave a sign of life, an acknowledgement or data.
+        """For how many milliseconds the other end had been gone when that was noticed.
 
-        0 where the system does not tell, and on one machine.
+        Counted from its last sign of life, data or an acknowledgement. 0 where it ended the connection itself, and
+        where the system does not tell.
         """
         if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:
             return 0
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_SIGNS.size)
-            return int(min(_LAST_SIGNS.unpack(info)))
+            silence = int(min(_LAST_SIGNS.unpack(info)))
         except (OSError, struct.error):
             return 0
+        # Not the error tells which it was: through TLS all of them look like an orderly end.
+        return silence if silence > _ALIVE_MS else 0
 
     def shut_down(self) -> None:
         """End the connection, and wake whoever waits for it."""
