@@ -32,7 +32,7 @@ class ToServer(enum.IntEnum):
     """What a worker tells."""
 
     ATTACHED = 1
-    """A client has shown the token and uses a direct connection now."""
+    """A client has shown the token and uses a direct connection now. Comes with a descriptor of it."""
     DETACHED = 2
     """It has ended. The value: how many milliseconds before, at least, its client last gave a sign of life."""
     DRAINED = 3

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 
 from remote_gym.errors import SessionLost
-from remote_gym.server.handover import ToWorker, hear, tell
+from remote_gym.server.handover import ToServer, ToWorker, hear, tell
+from remote_gym.server.hangups import Hangups
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Worker(asyncio.BufferedProtocol):
         self._kill = kill
         self._message_bytes = message_bytes
         self._handover: socket.socket | None = None
+        self._hangups = Hangups()
+        self._client: int | None = None  # descriptor of the direct connection that it serves
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._transport: asyncio.Transport | None = None
         self._failure: str | None = None
@@ -58,12 +61,15 @@ class Worker(asyncio.BufferedProtocol):
         """Whether its connection has ended, though not yet been told why."""
         return not self.gone.done() and (self._transport is None or self._transport.is_closing() or self.exited.done())
 
-    async def connect(self, requests: socket.socket, handover: socket.socket) -> None:
-        """Take the server's ends of the worker's sockets."""
+    async def connect(
+        self, requests: socket.socket, handover: socket.socket, *, hangups: Hangups | None = None
+    ) -> None:
+        """Take the server's ends of the worker's sockets, and what waits for the ends of its clients' connections."""
         requests.setblocking(False)
         handover.setblocking(False)
         loop = asyncio.get_running_loop()
         self._handover = handover
+        self._hangups = Hangups() if hangups is None else hangups
         loop.add_reader(handover, self._hear)
         await loop.create_connection(lambda: self, sock=requests)
 
@@ -181,10 +187,22 @@ class Worker(asyncio.BufferedProtocol):
             heard = None
         if heard is None:
             self._forget_handover()
-        else:
-            self.on_word(heard[0], heard[1])
+            return
+        word, value, descriptor = heard
+        if word in (ToServer.ATTACHED, ToServer.DETACHED):
+            self._forget_client()
+            if descriptor is not None:
+                self._client = descriptor
+                self._hangups.watch(descriptor, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
+        self.on_word(word, value)
+
+    def _forget_client(self) -> None:
+        if self._client is not None:
+            self._hangups.forget(self._client)
+            self._client = None
 
     def _forget_handover(self) -> None:
+        self._forget_client()
         if self._handover is not None:
             asyncio.get_running_loop().remove_reader(self._handover)
             self._handover.close()

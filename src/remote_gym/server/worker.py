@@ -263,15 +263,16 @@ class Worker:
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
         self._asked = True
-        self._tell(ToServer.ATTACHED)
+        self._tell(ToServer.ATTACHED, descriptor=direct.fileno())
 
     def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:
             self._poll.unregister(self._direct)
+            self._direct.shut_down()  # closing alone would not end it, since the server holds a descriptor of it
             self._direct.close()
             self._direct = None
             self._tell(ToServer.DETACHED, silence_ms)
 
-    def _tell(self, event: ToServer, value: int = 0) -> None:
+    def _tell(self, event: ToServer, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
-            tell(self._handover, event, value)
+            tell(self._handover, event, value, descriptor)

@@ -129,20 +129,8 @@ class DirectSocket:
         return self._socket.fileno()
 
     def silence_ms(self) -> int:
-        """For how many milliseconds the other end had been gone when that was noticed.
-
-        Counted from its last sign of life, data or an acknowledgement. 0 where it ended the connection itself, and
-        where the system does not tell.
-        """
-        if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:
-            return 0
-        try:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_SIGNS.size)
-            silence = int(min(_LAST_SIGNS.unpack(info)))
-        except (OSError, struct.error):
-            return 0
-        # Not the error tells which it was: through TLS all of them look like an orderly end.
-        return silence if silence > _ALIVE_MS else 0
+        """As the function of that name."""
+        return silence_ms(self._socket)
 
     def shut_down(self) -> None:
         """End the connection, and wake whoever waits for it."""
@@ -214,6 +202,23 @@ class DirectSocket:
                 raise DeadlineExceeded("the other end did not answer in time")
         finally:
             self._poll.modify(self._socket, select.POLLIN)
+
+
+def silence_ms(sock: socket.socket) -> int:
+    """For how many milliseconds the other end of a connection had been gone when that was noticed.
+
+    Counted from its last sign of life, data or an acknowledgement. 0 where it ended the connection itself, and where
+    the system does not tell.
+    """
+    if not hasattr(socket, "TCP_INFO") or sock.family == socket.AF_UNIX:
+        return 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_SIGNS.size)
+        silence = int(min(_LAST_SIGNS.unpack(info)))
+    except (OSError, struct.error):
+        return 0
+    # Not the error tells which it was: through TLS all of them look like an orderly end.
+    return silence if silence > _ALIVE_MS else 0
 
 
 def core_count() -> int:
