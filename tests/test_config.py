@@ -21,6 +21,8 @@ WRONG = {
         **dict.fromkeys(("step_timeout", "reset_timeout"), tuple(value for value in NO_SECONDS if value is not None)),
         "memory_limit": (0, -1, 1.5, "2GiB", True),
         "worker_limits": ({"files": 3}, {3: 3}, {"nofile": -1}, {"nofile": "3"}, {"nofile": True}, ["nofile"], None),
+        "idle_timeout": tuple(value for value in NO_SECONDS if value is not None),
+        **dict.fromkeys(("admit_timeout", "drain"), NO_SECONDS[1:]),
         "max_sessions": NO_COUNTS,
         "max_num_envs": NO_COUNTS,
         "direct_port": NO_PORTS,

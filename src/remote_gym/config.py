@@ -67,13 +67,14 @@ class TlsFiles:
     private_key: Path | None = None
 
 
-def _check_seconds(options: object, *names: str) -> None:
+def _check_seconds(options: object, *names: str, or_zero: bool = False) -> None:
     for name in names:
         value = getattr(options, name)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value <= LONGEST:
+        if not is_number or not (0 < value <= LONGEST or (or_zero and value == 0)):
+            lowest = "from 0" if or_zero else "above 0"
             raise ConfigError(
-                f"{type(options).__name__}.{name} is {value!r}; use a number of seconds above 0, up to {LONGEST:,}"
+                f"{type(options).__name__}.{name} is {value!r}; use a number of seconds {lowest}, up to {LONGEST:,}"
             )
 
 
@@ -126,6 +127,12 @@ class ServerOptions:
     """Bytes that a worker and the processes it started may hold before it is killed. None: any. Needs Linux."""
     worker_limits: Mapping[str, int] = field(default_factory=dict)
     """Limits that the system keeps for each worker, by their names in the module `resource`, such as ``"nofile"``."""
+    idle_timeout: float | None = None
+    """How long a connected client may ask nothing before its session ends. None: for any time."""
+    admit_timeout: float = 0.0
+    """How long opening may wait for a free place before `ServerFull`."""
+    drain: float = 0.0
+    """How long running episodes may take to end once the server is to stop."""
     use_thread: bool = False
     """Run environments in threads of the server rather than in processes of their own."""
     check_actions: bool = False
@@ -152,6 +159,8 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         _check_seconds(self, "open_timeout", "close_timeout", "lease")
+        _check_seconds(self, *(("idle_timeout",) if self.idle_timeout is not None else ()))
+        _check_seconds(self, "admit_timeout", "drain", or_zero=True)
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_integers(self, 1, 1_000_000, "max_sessions", "max_num_envs")
         _check_integers(self, 0, 65535, "direct_port")

@@ -562,11 +562,157 @@ def test_a_draining_service_opens_nothing_and_waits_for_what_is_open():
 def test_draining_waits_no_longer_than_its_grace():
     async def test() -> None:
         async with running(time.monotonic) as service:
-            await open_session(service)
+            session = await open_session(service)
+            await service.ask(session.id, session.token, "alice", reset(1))
             before = time.monotonic()
-            await service.drain(0.2)
-            assert 0.2 <= time.monotonic() - before < 2.0
+            await service.drain(1.5)
+            assert time.monotonic() - before >= 1.5
             assert len(service) == 1
+
+    run(test)
+
+
+def test_a_drain_can_be_hurried():
+    async def test() -> None:
+        async with running(time.monotonic) as service:
+            session = await open_session(service)
+            await service.ask(session.id, session.token, "alice", reset(1))
+            draining = asyncio.ensure_future(service.drain(1000.0))
+            await asyncio.sleep(0)
+            service.end_drain(2000.0)
+            service.end_drain(0.0)
+            await asyncio.wait_for(draining, 10.0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("way", ["unary", "attached"])
+def test_a_drained_session_ends_at_its_next_reset_with_the_reason(way):
+    async def test() -> None:
+        async with running(time.monotonic) as service:
+            session = await open_session(service)
+            reasons: list[Exception] = []
+            attachment = service.attach(session.id, session.token, "alice", reasons.append)
+            ask = attachment.ask
+            if way == "unary":
+                attachment.detach()
+
+                async def ask(data: bytes) -> bytes:
+                    return await service.ask(session.id, session.token, "alice", data)
+
+            await ask(reset(1))
+            draining = asyncio.ensure_future(service.drain(1000.0))
+            await asyncio.sleep(0)
+            assert pb.Response.FromString(await ask(step(2))).HasField("step")
+            answer = pb.Response.FromString(await ask(reset(3)))
+            assert answer.error.kind == KIND.SESSION_LOST
+            assert "begins no more episodes" in answer.error.message
+            await asyncio.wait_for(draining, 10.0)
+            assert [type(reason) for reason in reasons] == ([SessionLost] if way == "attached" else [])
+
+    run(test)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
+    async def test() -> None:
+        release = asyncio.Event()
+        workers = ThreadWorkers(LIMIT)
+
+        async def launch(session: str) -> Worker:
+            worker = await workers.launch(session)
+            if not launched:
+                await release.wait()
+            return worker
+
+        async with running(time.monotonic, launch=launch) as service:
+            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+            request.entrypoint_kwargs.dict.names.append("delay")
+            request.entrypoint_kwargs.dict.values.add().number = 1.0
+            opening = asyncio.ensure_future(service.open(request, "alice"))
+            await until(lambda: len(service))
+            await until(lambda: service._open or not launched)
+            draining = asyncio.ensure_future(service.drain(1000.0))
+            await asyncio.sleep(0)
+            release.set()
+            response = await asyncio.wait_for(opening, 10.0)
+            assert response.error.kind == KIND.SERVER_FULL
+            assert "stopping" in response.error.message
+            await asyncio.wait_for(draining, 10.0)
+            assert len(service) == 0
+
+    run(test)
+
+
+def test_who_waits_for_a_place_gets_the_next_and_in_turn():
+    async def test() -> None:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=20.0) as service:
+            first = await open_session(service)
+            second = asyncio.ensure_future(open_session(service))
+            await until(lambda: service.waiting == 1)
+            third = asyncio.ensure_future(open_session(service))
+            await until(lambda: service.waiting == 2)
+            await service.close_session(first.id, first.token, "alice")
+            opened = await second
+            assert (len(service), service.capacity, service.waiting) == (1, 1, 1)
+            assert not third.done()
+            await service.close_session(opened.id, opened.token, "alice")
+            await third
+
+    run(test)
+
+
+def test_who_waited_long_enough_hears_how_many_still_do():
+    async def test() -> None:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=0.3) as service:
+            await open_session(service)
+            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            assert response.error.kind == KIND.SERVER_FULL
+            assert "1 clients wait" in response.error.message
+            assert service.waiting == 0
+
+    run(test)
+
+
+def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
+    async def test() -> None:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=1000.0) as service:
+            await open_session(service)
+            waiting = [asyncio.ensure_future(open_session(service)) for _ in range(2)]
+            await until(lambda: service.waiting == 2)
+            waiting[0].cancel()
+            await until(lambda: service.waiting == 1)
+            late = asyncio.ensure_future(service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "bob"))
+            await until(lambda: service.waiting == 2)
+            waiting[1].cancel()
+            await until(lambda: service.waiting == 1)
+            await service.drain(0.0)
+            response = await asyncio.wait_for(late, 10.0)
+            assert "stopping" in response.error.message
+            assert service.waiting == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its_lease(processes):
+    async def test() -> None:
+        limits = {"idle_timeout": 0.4, "lease": 1000.0}
+        async with running_directly(time.monotonic, processes=processes, **limits) as service:
+            attached, left, other = [await open_session(service, OWNER) for _ in range(3)]
+            reasons: list[Exception] = []
+            service.attach(attached.id, attached.token, OWNER, reasons.append)
+            direct = await come_directly(service, other)
+            await until(lambda: len(service) == 1)
+            assert "asked nothing for 0.4 s" in str(reasons[0])
+            told = pb.Response.FromString(await asyncio.to_thread(direct.receive))
+            assert "asked nothing for 0.4 s" in told.error.message
+            for session in (attached, other):
+                with pytest.raises(SessionLost, match=r"asked nothing for 0\.4 s"):
+                    service.attach(session.id, session.token, OWNER, reasons.append)
+            answer = await service.ask(left.id, left.token, OWNER, reset(1))
+            assert pb.Response.FromString(answer).HasField("reset")
+            direct.close()
 
     run(test)
 

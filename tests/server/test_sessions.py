@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
-from remote_gym.server.sessions import REMEMBERED, Sessions
+from remote_gym.server.sessions import MAX_WAITING, REMEMBERED, Sessions
 
 
 class Clock:
@@ -143,3 +143,60 @@ def test_memory_of_ended_sessions_is_bounded(clock):
         sessions.release(session)
     with pytest.raises(SessionLost, match="no such session"):
         sessions.find(first.id, first.token, "alice")
+
+
+def test_who_waits_gets_a_place_in_turn_and_is_not_overtaken(sessions):
+    held = [sessions.open("alice") for _ in range(3)]
+    first, second = sessions.wait(), sessions.wait()
+    assert sessions.waiting == 2
+    assert not sessions.has_place(first)
+    with pytest.raises(ServerFull, match="2 clients wait"):
+        sessions.open("bob")
+    sessions.end(held[0], "closed")
+    sessions.release(held[0])
+    assert sessions.has_place(first)
+    assert not sessions.has_place(second)
+    assert not sessions.has_place()
+    sessions.open("bob", turn=first)
+    sessions.stop_waiting(first)
+    assert not sessions.has_place(second)
+
+
+def test_who_gives_up_waiting_makes_way_for_the_next(sessions):
+    held = [sessions.open("alice") for _ in range(3)]
+    first, second = sessions.wait(), sessions.wait()
+    sessions.end(held[0], "closed")
+    sessions.release(held[0])
+    sessions.stop_waiting(first)
+    assert sessions.has_place(second)
+    sessions.stop_waiting(second)
+    assert sessions.has_place()
+
+
+def test_the_queue_is_bounded(sessions):
+    for _ in range(MAX_WAITING):
+        sessions.wait()
+    with pytest.raises(ServerFull, match=f"{MAX_WAITING} clients wait"):
+        sessions.wait()
+
+
+def test_a_lease_is_counted_from_the_last_sign_of_life(sessions, clock):
+    session = sessions.open("alice")
+    sessions.enter(session)
+    clock.now += 1000.0
+    sessions.leave(session, silence=8.0)
+    clock.now += 51.9
+    assert sessions.expired() == []
+    clock.now += 0.1
+    assert sessions.expired() == [session]
+
+
+def test_a_silent_client_does_not_shorten_the_lease_of_one_that_left_later(sessions, clock):
+    session = sessions.open("alice")
+    sessions.enter(session)
+    sessions.enter(session)
+    clock.now += 10.0
+    sessions.leave(session)
+    sessions.leave(session, silence=8.0)
+    clock.now += 59.9
+    assert sessions.expired() == []

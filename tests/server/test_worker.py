@@ -127,3 +127,57 @@ def test_who_has_not_the_token_is_told_and_the_one_that_has_goes_on(server):
     assert pb.Response.FromString(direct.receive()).HasField("reset")
     stranger.close()
     direct.close()
+
+
+def step(sequence: int, behaviour: str = "step") -> pb.Request:
+    return pb.Request(sequence=sequence, step=pb.StepRequest(packed=ACTION[behaviour].to_bytes(8, "little")))
+
+
+def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
+    assert server.ask(RESET).HasField("reset")
+    tell(server.handover, ToWorker.DRAIN)
+    assert server.ask(RESET).HasField("reset")  # the same once more, whose answer may have been lost
+    assert server.ask(step(2)).HasField("step")
+    ended = server.ask(step(3, "truncate"))
+    assert ended.step.truncated_bool
+    assert server.ask(step(3, "truncate")) == ended
+    refused = server.ask(pb.Request(sequence=4, reset=pb.ResetRequest()))
+    assert (refused.sequence, refused.error.kind) == (0, pb.ErrorDetail.SESSION_LOST)
+    assert "begins no more episodes" in refused.error.message
+    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+
+
+def test_a_drain_that_finds_no_episode_is_told_so(server):
+    tell(server.handover, ToWorker.DRAIN)
+    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+
+
+def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_other(server):
+    direct, _ = server.bring()
+    assert hear(server.handover)[0] == ToServer.ATTACHED
+    direct.send(RESET.SerializeToString())
+    direct.receive()
+    tell(server.handover, ToWorker.DRAIN)
+    direct.send(step(2, "numpy_flags").SerializeToString())  # terminated by np.True_
+    direct.receive()
+    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+    server.requests.close()
+    assert "begins no more episodes" in pb.Response.FromString(direct.receive()).error.message
+    direct.close()
+
+
+@pytest.mark.parametrize("way", ["direct", "through the server"])
+def test_a_client_that_asks_nothing_is_told_of(server, way):
+    tell(server.handover, ToWorker.LIMIT_IDLE, 300)
+    if way == "direct":
+        direct, _ = server.bring()
+        assert hear(server.handover)[0] == ToServer.ATTACHED
+        direct.send(RESET.SerializeToString())
+        direct.receive()
+    else:
+        server.ask(RESET)
+    assert hear(server.handover) == (ToServer.IDLE, 0, None)
+    if way == "direct":
+        server.requests.close()
+        assert "asked nothing for 0.3 s" in pb.Response.FromString(direct.receive()).error.message
+        direct.close()

@@ -25,6 +25,7 @@ LISTENS_ON = "Listens on: "
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
 _DEFAULTS = ServerOptions()
 _SECONDS = click.FloatRange(0, LONGEST, min_open=True)
+_WAIT = click.FloatRange(0, LONGEST)
 
 
 @click.command()
@@ -46,6 +47,9 @@ _SECONDS = click.FloatRange(0, LONGEST, min_open=True)
 @click.option("--thread", "use_thread", is_flag=True, help="Run environments in threads rather than processes.")
 @click.option("--max-sessions", type=click.IntRange(1), default=_DEFAULTS.max_sessions, help="Open at once.")
 @click.option("--lease", type=_SECONDS, default=_DEFAULTS.lease, help="Seconds a session outlives its connection.")
+@click.option("--idle-timeout", type=_SECONDS, default=_DEFAULTS.idle_timeout, help="Seconds a client may ask nothing.")
+@click.option("--admit-timeout", type=_WAIT, default=_DEFAULTS.admit_timeout, help="Seconds to wait for a free place.")
+@click.option("--drain", type=_WAIT, default=_DEFAULTS.drain, help="Seconds running episodes have to end when stopped.")
 @click.option("--open-timeout", type=_SECONDS, default=_DEFAULTS.open_timeout, help="Seconds to create an environment.")
 @click.option("--close-timeout", type=_SECONDS, default=_DEFAULTS.close_timeout, help="Seconds to close one.")
 @click.option("--step-timeout", type=_SECONDS, help="Seconds a step may run before its worker is killed.")
@@ -96,7 +100,7 @@ def serve(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Serve a Gymnasium environment, by its ID or by an entrypoint file, until Ctrl-C or SIGTERM.
+    """Serve an environment, by its Gymnasium ID or an entrypoint file, until Ctrl-C or SIGTERM; again ends a drain.
 
     SIGUSR1 makes it print what its sessions have done so far.
     """
@@ -117,11 +121,19 @@ def serve(
     try:
         with create_remote_environment_server(default_args, url, port, files, use_thread, **options) as server:
             click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
-            # In short waits: where a signal reaches another thread than this one, it does not end a long one.
-            while server.wait_for_termination(1.0):
-                if asked.is_set():
-                    asked.clear()
-                    click.echo(report(server.sessions()))
+            try:
+                # In short waits: where a signal reaches another thread than this one, it does not end a long one.
+                while server.wait_for_termination(1.0):
+                    if asked.is_set():
+                        asked.clear()
+                        click.echo(report(server.sessions()))
+            except KeyboardInterrupt:
+                if options["drain"]:
+                    click.echo(
+                        f"Stopping: episodes of {server.session_count} sessions have {options['drain']:g} s to end; "
+                        "once more stops at once."
+                    )
+                raise  # out of the block, whose end stops the server
     except KeyboardInterrupt:
         click.echo("Stopped.")
 

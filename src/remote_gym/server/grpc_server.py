@@ -36,11 +36,11 @@ def server_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
         ("grpc.max_concurrent_streams", 1024),  # on one client's connection
-        # A peer that vanished is noticed within 10 s. The ping timeout matters: without it gRPC waits a minute,
-        # whatever the keepalive timeout says.
-        ("grpc.keepalive_time_ms", 5_000),
-        ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),
+        # A peer that vanished is noticed within 4.5 s, since its lease, which begins then, is to be over 5 s late at
+        # most. The ping timeout matters: without it gRPC waits a minute, whatever the keepalive timeout says.
+        ("grpc.keepalive_time_ms", 1_500),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.http2.ping_timeout_ms", 3_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # else it drops clients that ping as we do

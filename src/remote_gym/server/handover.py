@@ -22,15 +22,23 @@ class ToWorker(enum.IntEnum):
     """The session is used over gRPC now: end the direct connection."""
     POLL = 3
     """The value: for how many microseconds to look for a request without sleeping."""
+    DRAIN = 4
+    """The server is stopping: begin no more episodes, and say `DRAINED` when none runs."""
+    LIMIT_IDLE = 5
+    """The value: after how many milliseconds without a request to say `IDLE`."""
 
 
 class ToServer(enum.IntEnum):
     """What a worker tells."""
 
     ATTACHED = 1
-    """A client has shown the token and uses a direct connection now."""
+    """A client has shown the token and uses a direct connection now. Comes with a descriptor of it."""
     DETACHED = 2
-    """It has ended."""
+    """It has ended. The value: how many milliseconds before, at least, its client last gave a sign of life."""
+    DRAINED = 3
+    """No episode runs and none is begun any more; the session may end."""
+    IDLE = 4
+    """No request came for as long as a client may be silent."""
 
 
 def tell(sock: socket.socket, kind: enum.IntEnum, value: int = 0, descriptor: int | None = None) -> None:

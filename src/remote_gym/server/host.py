@@ -104,6 +104,7 @@ class Host:
         self._action_layout = compile_layout(environment.action_space)
         self._was_reset = False
         self._words = new_words() if words is None else words
+        self._flags: tuple[Any, Any] = (False, False)  # terminated and truncated, as the last step had them
         self._sequence = 0
         self._response: tuple[bytes, ...] = ()
         self._large: bytes | None = None  # an observation that is left out of its message, to be spliced in
@@ -170,6 +171,23 @@ class Host:
         words[BYTES_RECEIVED] += len(data)
         return self._response
 
+    @property
+    def between_episodes(self) -> bool:
+        """Whether no episode runs: none was begun, or the last step ended it, or all where there are several."""
+        try:
+            return not self._was_reset or bool(np.all(np.logical_or(*self._flags)))
+        except (TypeError, ValueError):  # flags of an odd kind, which end nothing
+            return False
+
+    def begins_episode(self, data: bytes | memoryview) -> bool:
+        """Whether a request is a reset that has not been answered yet. One by ``reset_mask``, of some, is none."""
+        try:
+            request = parse(pb.Request, data)
+        except EncodingError:
+            return False
+        is_new = request.sequence == self._sequence + 1 and request.WhichOneof("operation") == "reset"
+        return is_new and "reset_mask" not in request.reset.options.dict.names
+
     def close(self) -> None:
         """Close the environment, once."""
         if not self.closed:
@@ -216,6 +234,7 @@ class Host:
         with users_code:
             observation, info = self._environment.reset(seed=seed, options=options)
         self._was_reset = True
+        self._flags = (False, False)
         response.reset.SetInParent()
         self._large = encode_observation(
             self._observation_layout, observation, response.reset, self._limits, self._observation_compressor
@@ -256,6 +275,7 @@ class Host:
         with users_code:
             observation, reward, terminated, truncated, info = self._environment.step(action)
         self._words[STEPS] += 1
+        self._flags = (terminated, truncated)
         large = encode_observation(
             self._observation_layout, observation, transition, self._limits, self._observation_compressor
         )

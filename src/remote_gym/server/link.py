@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from remote_gym.errors import SessionLost
 from remote_gym.server.counters import Counters
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
+from remote_gym.server.hangups import Hangups
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class Worker(asyncio.BufferedProtocol):
     Attributes:
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
-        on_direct: Called with True when a client has attached to the worker directly, with False when it has left.
         pid: Its process; None where it is a thread.
+        on_word: Called with what the worker tells beside its answers, and the value that comes with it.
     """
 
     def __init__(
@@ -57,14 +58,16 @@ class Worker(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[str] = loop.create_future()
         self.gone: asyncio.Future[str] = loop.create_future()
-        self.on_direct: Callable[[bool], None] = lambda _: None
         self.pid: int | None = None
         self.counters = counters
+        self.on_word: Callable[[int, int], None] = lambda word, value: None
         self._session = session
         self._kill = kill
         self._stacks = stacks
         self._message_bytes = message_bytes
         self._handover: socket.socket | None = None
+        self._hangups = Hangups()
+        self._client: int | None = None  # descriptor of the direct connection that it serves
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._transport: asyncio.Transport | None = None
         self._failure: str | None = None
@@ -81,12 +84,15 @@ class Worker(asyncio.BufferedProtocol):
             self._failure is not None or self._transport is None or self._transport.is_closing() or self.exited.done()
         )
 
-    async def connect(self, requests: socket.socket, handover: socket.socket) -> None:
-        """Take the server's ends of the worker's sockets."""
+    async def connect(
+        self, requests: socket.socket, handover: socket.socket, *, hangups: Hangups | None = None
+    ) -> None:
+        """Take the server's ends of the worker's sockets, and what waits for the ends of its clients' connections."""
         requests.setblocking(False)
         handover.setblocking(False)
         loop = asyncio.get_running_loop()
         self._handover = handover
+        self._hangups = Hangups() if hangups is None else hangups
         loop.add_reader(handover, self._hear)
         await loop.create_connection(lambda: self, sock=requests)
 
@@ -124,6 +130,14 @@ class Worker(asyncio.BufferedProtocol):
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps."""
         self._tell(ToWorker.POLL, microseconds)
+
+    def drain(self) -> None:
+        """Let the worker begin no more episodes, and say when none runs."""
+        self._tell(ToWorker.DRAIN)
+
+    def limit_idle(self, seconds: float) -> None:
+        """Let the worker say when no request came for so long."""
+        self._tell(ToWorker.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
     async def close(self, timeout: float) -> None:
         """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
@@ -208,10 +222,22 @@ class Worker(asyncio.BufferedProtocol):
             heard = None
         if heard is None:
             self._forget_handover()
-        else:
-            self.on_direct(heard[0] == ToServer.ATTACHED)
+            return
+        word, value, descriptor = heard
+        if word in (ToServer.ATTACHED, ToServer.DETACHED):
+            self._forget_client()
+            if descriptor is not None:
+                self._client = descriptor
+                self._hangups.watch(descriptor, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
+        self.on_word(word, value)
+
+    def _forget_client(self) -> None:
+        if self._client is not None:
+            self._hangups.forget(self._client)
+            self._client = None
 
     def _forget_handover(self) -> None:
+        self._forget_client()
         if self._handover is not None:
             asyncio.get_running_loop().remove_reader(self._handover)
             self._handover.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import itertools
 import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +32,7 @@ from remote_gym.v1 import worker_pb2
 
 logger = logging.getLogger(__name__)
 
-EXPIRY_INTERVAL = 1.0
+EXPIRY_INTERVAL = 0.25
 """Seconds between two looks for sessions whose lease is over."""
 
 T = TypeVar("T")
@@ -64,8 +67,9 @@ class RemoteEnvironmentServer:
             if options.use_thread
             else ProcessWorkers(options.interpreter, limits.message_bytes)
         )
-        self._stopping = threading.Lock()
-        self._is_stopping = False
+        # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
+        self._stops = itertools.count()
+        self._stop_deadline = 0.0
         self._terminated = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_handle_loop_error)
@@ -115,20 +119,20 @@ class RemoteEnvironmentServer:
         return not self._terminated.wait(timeout)
 
     def stop(self, grace: float | None = None) -> threading.Event:
-        """Refuse new sessions, wait for the open ones to end, and close what is left then.
+        """Refuse new sessions and new episodes, wait for running episodes to end, and close what is left then.
 
-        Returns at once; a second call changes nothing.
+        Returns at once, and may be called by a signal's function. Called again it hurries: what is left is closed
+        after `grace` seconds from now if that is sooner, or at once.
 
         Args:
-            grace: Seconds that sessions have to end by themselves; None ends them at once.
+            grace: Seconds that episodes have to end; None for `ServerOptions.drain`, or 0 when called again.
 
         Returns:
             An event that is set when that is done: environments are closed, and those whose ``close`` hung are killed.
         """
-        with self._stopping:
-            if not self._is_stopping:
-                threading.Thread(target=self._stop, args=(grace,), name="remote_gym-stop").start()
-                self._is_stopping = True
+        if not self._begin_stop(grace):
+            with contextlib.suppress(RuntimeError):  # it has stopped
+                self._loop.call_soon_threadsafe(self._service.end_drain, grace or 0.0)
         return self._terminated
 
     def __enter__(self) -> RemoteEnvironmentServer:
@@ -137,10 +141,24 @@ class RemoteEnvironmentServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop().wait(self._stop_timeout(None))
+        self._begin_stop(None)
+        try:
+            self._terminated.wait(max(0.0, self._stop_deadline - time.monotonic()))
+        except BaseException:  # Ctrl-C once more
+            self.stop().wait(self._stop_timeout(0.0))
+            raise
 
-    def _stop_timeout(self, grace: float | None) -> float:
-        return (grace or 0.0) + 2 * self.options.close_timeout + 5.0
+    def _begin_stop(self, grace: float | None) -> bool:
+        """Stop in a thread, unless that has begun before."""
+        if next(self._stops):
+            return False
+        grace = self.options.drain if grace is None else grace
+        self._stop_deadline = time.monotonic() + self._stop_timeout(grace)
+        threading.Thread(target=self._stop, args=(grace,), name="remote_gym-stop").start()
+        return True
+
+    def _stop_timeout(self, grace: float) -> float:
+        return grace + 2 * self.options.close_timeout + 5.0
 
     async def _start(
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
@@ -171,9 +189,9 @@ class RemoteEnvironmentServer:
             await asyncio.sleep(EXPIRY_INTERVAL)
             self._service.expire()
 
-    async def _shut_down(self, grace: float | None) -> None:
+    async def _shut_down(self, grace: float) -> None:
         await self._grpc.report_stopping()
-        await self._service.drain(grace or 0.0)
+        await self._service.drain(grace)
         self._expiring.cancel()
         await self._direct.stop()
         await self._service.close()
@@ -181,7 +199,7 @@ class RemoteEnvironmentServer:
         await self._grpc.stop()
         await self._workers.stop()
 
-    def _stop(self, grace: float | None) -> None:
+    def _stop(self, grace: float) -> None:
         try:
             self._call(self._shut_down(grace), timeout=self._stop_timeout(grace))
         except (TimeoutError, concurrent.futures.TimeoutError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
 from remote_gym.server.direct import new_routing_id
+from remote_gym.server.handover import ToServer
 from remote_gym.server.link import Worker
+from remote_gym.server.patience import DRAINED, STOPPING, idled
+from remote_gym.server.queue import Queue, stopping
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.workers import Launch
@@ -82,7 +86,10 @@ class Service:
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
         self._clock = clock
-        self._draining = False
+        self._drain_end = math.inf
+        self._queue = Queue(self._sessions, options.admit_timeout, clock)
+        self.draining = False
+        """Whether no more sessions are opened, since the server stops."""
         self._open: dict[str, _Open] = {}
         self._by_routing_id: dict[bytes, _Open] = {}
         self.direct: pb.DirectAddress | None = None
@@ -93,6 +100,16 @@ class Service:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def capacity(self) -> int:
+        """How many sessions may be open at once."""
+        return self._options.max_sessions
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a place."""
+        return self._sessions.waiting
 
     async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
@@ -123,7 +140,7 @@ class Service:
         try:
             return await found.worker.ask(data)
         except SessionLost as error:
-            return error_response(error)
+            return error_response(self._sessions.explain(found.session, error))
         finally:
             self._sessions.leave(found.session)
 
@@ -189,26 +206,36 @@ class Service:
             self._end(self._open[session.id], reason)
 
     async def drain(self, grace: float) -> None:
-        """Open no more sessions, and wait `grace` seconds for those there are to end."""
-        self._draining = True
-        deadline = self._clock() + grace
-        while self._open and self._clock() < deadline:
+        """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.
+
+        A session ends when its client asks for a new episode, or a moment after its episode is over.
+        """
+        self.draining = True
+        self.end_drain(grace)
+        self._queue.close()
+        for found in list(self._open.values()):
+            if found.description is None:  # its client has nothing to lose yet, and may go elsewhere
+                self._end(found, STOPPING)
+            else:
+                found.worker.drain()
+        while self._open and self._clock() < self._drain_end:
             await asyncio.sleep(0.05)
+
+    def end_drain(self, grace: float) -> None:
+        """Let `drain` wait no longer than `grace` seconds from now."""
+        self._drain_end = min(self._drain_end, self._clock() + grace)
 
     async def close(self) -> None:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
-            found.cut_grpc(SessionLost(f"session {found.session.id}: the server is stopping"))
-            self._end(found, "the server is stopping")
+            self._dismiss(found, STOPPING)
         while self._closing:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         _check_version(request)
-        if self._draining:
-            raise ServerFull("the server is stopping, and opens no more sessions")
         message = launch_message(request, self._default_args, self._options)
-        session = self._sessions.open(owner, request.num_envs or 1)
+        session = await self._queue.admit(owner, request.num_envs or 1)
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
@@ -218,14 +245,16 @@ class Service:
             worker = await self._launch(session.id)
         except BaseException:
             self._sessions.end(session, "its worker did not start")
-            self._sessions.release(session)
+            self._queue.release(session)
             raise
         found = self._open[session.id] = _Open(session, worker)
+        if self.draining:  # which began meanwhile
+            self._end(found, STOPPING, close_timeout=0.0)
+            raise stopping()
         try:
             launched = await self._describe(worker, message)
         except BaseException as error:
-            # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
-            self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
+            self._give_up(found, error)
             raise
         if launched.HasField("error"):
             self._end(found, f"its environment could not be created: {launched.error.message:.300}")
@@ -236,12 +265,17 @@ class Service:
             try:
                 first = await self._ask_first(worker, request.first)
             except BaseException as error:
-                self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
+                self._give_up(found, error)
                 raise
+        if self.draining:
+            self._end(found, STOPPING)
+            raise stopping()
         self._sessions.leave(session)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
-        worker.on_direct = functools.partial(self._on_direct, found)
+        worker.on_word = functools.partial(self._hear, found)
+        if self._options.idle_timeout is not None:
+            worker.limit_idle(self._options.idle_timeout)
         logger.info("session %s opened for %s", session.id, owner or "an anonymous client")
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
@@ -251,6 +285,17 @@ class Service:
             opened.direct.CopyFrom(self.direct)
             opened.direct.routing_id = found.routing_id
         return pb.OpenResponse(session=opened)
+
+    def _give_up(self, found: _Open, error: BaseException) -> None:
+        """End a session that did not open.
+
+        Raises:
+            ServerFull: If that is because the server stops.
+        """
+        # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
+        self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
+        if self.draining and isinstance(error, SessionLost):
+            raise stopping() from error
 
     async def _ask_first(self, worker: Worker, request: pb.Request) -> bytes:
         timeout = self._options.open_timeout
@@ -269,7 +314,16 @@ class Service:
             ) from None
         return parse(worker_pb2.Launched, answer)
 
-    def _on_direct(self, found: _Open, attached: bool) -> None:
+    def _hear(self, found: _Open, word: int, value: int) -> None:
+        """What a worker tells of its client."""
+        if word == ToServer.DRAINED:
+            self._dismiss(found, DRAINED)
+        elif word == ToServer.IDLE and found.session.users:  # else its lease is what counts
+            self._dismiss(found, idled(self._options.idle_timeout))
+        elif word in (ToServer.ATTACHED, ToServer.DETACHED):
+            self._on_direct(found, word == ToServer.ATTACHED, value / 1000)
+
+    def _on_direct(self, found: _Open, attached: bool, silence: float) -> None:
         """A client has attached to the worker itself, or has left it."""
         if attached == found.direct:
             return
@@ -278,7 +332,7 @@ class Service:
             found.cut_grpc(_taken_over(found.session))
             self._sessions.attach(found.session)
         else:
-            self._sessions.leave(found.session)
+            self._sessions.leave(found.session, silence)
         polling = [other for other in self._open.values() if other.direct]
         for other in polling:
             other.worker.set_polling(self._poll_us(len(polling)))
@@ -294,6 +348,11 @@ class Service:
             raise SessionLost(f"session {session.id}: it is still opening")
         return found
 
+    def _dismiss(self, found: _Open, reason: str) -> None:
+        """End a session, and tell whoever is attached why; on a direct connection its worker does."""
+        found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
+        self._end(found, reason)
+
     def _end(self, found: _Open, reason: str, close_timeout: float | None = None) -> None:
         """End a session now; its worker closes in the background."""
         if self._sessions.end(found.session, reason):
@@ -308,9 +367,9 @@ class Service:
     async def _close_worker(self, found: _Open, timeout: float) -> None:
         await found.worker.close(timeout)
         if found.worker.exited.done():
-            self._sessions.release(found.session)
+            self._queue.release(found.session)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
-            found.worker.exited.add_done_callback(lambda _: self._sessions.release(found.session))
+            found.worker.exited.add_done_callback(lambda _: self._queue.release(found.session))
         found.closing.set_result(None)
 
 
@@ -329,6 +388,8 @@ class Attachment:
         try:
             self._sessions.check_epoch(self._found.session, self._epoch)
             return await self._found.worker.ask(data)
+        except SessionLost as error:
+            return error_response(self._sessions.explain(self._found.session, error))
         except RemoteGymError as error:
             return error_response(error)
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
 
+MAX_WAITING = 256
+"""Openings that may wait for a place, at most."""
+
 REMEMBERED = 4096
 """How many ended sessions are remembered, so that their clients can be told why they ended."""
 
@@ -42,6 +45,10 @@ class Session:
     expires: float
 
 
+class Turn:
+    """A place in the queue of those who wait for a place."""
+
+
 class Sessions:
     """The registry.
 
@@ -57,25 +64,62 @@ class Sessions:
         self._clock = clock
         self._open: dict[str, Session] = {}
         self._places = 0  # of open sessions, and of those whose environments are still closing
+        self._waiting: dict[Turn, None] = {}  # in order
         self._env_ids: set[int] = set()
         self._ended: OrderedDict[str, str] = OrderedDict()  # id -> reason
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, owner: str, num_envs: int = 1) -> Session:
+    @property
+    def waiting(self) -> int:
+        """How many queue for a place."""
+        return len(self._waiting)
+
+    def has_place(self, turn: Turn | None = None) -> bool:
+        """Whether a place is free for whoever has this turn, or has none: nobody overtakes those who wait.
+
+        Args:
+            turn: Of the queue.
+        """
+        first = next(iter(self._waiting), None)
+        # One whose environment is still closing counts: it holds its memory as before.
+        return self._places < self._max_sessions and first is turn
+
+    def wait(self) -> Turn:
+        """Take the last place in the queue, until `stop_waiting`.
+
+        Raises:
+            ServerFull: If it is too long already.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise self.full()
+        turn = Turn()
+        self._waiting[turn] = None
+        return turn
+
+    def stop_waiting(self, turn: Turn) -> None:
+        """Leave the queue."""
+        del self._waiting[turn]
+
+    def full(self) -> ServerFull:
+        """The error for who gets no place now."""
+        closing = self._places - len(self._open)
+        queue = f", and {len(self._waiting)} clients wait for a place" if self._waiting else ""
+        return ServerFull(
+            f"the server holds {len(self._open)} sessions, and {closing} more are closing, "
+            f"as many as its max_sessions of {self._max_sessions} allows{queue}; close one, or raise it. "
+            f"Sessions of clients that vanished without closing end after {self._lease:g} s"
+        )
+
+    def open(self, owner: str, num_envs: int = 1, turn: Turn | None = None) -> Session:
         """Claim a place, for one environment or for several.
 
         Raises:
-            ServerFull: If all are taken.
+            ServerFull: If all are taken, or others wait for one.
         """
-        # One whose environment is still closing counts: it holds its memory as before.
-        if self._places >= self._max_sessions:
-            raise ServerFull(
-                f"the server holds {len(self._open)} sessions, and {self._places - len(self._open)} more are "
-                f"closing, as many as its max_sessions of {self._max_sessions} allows; close one, or raise it. "
-                f"Sessions of clients that vanished without closing end after {self._lease:g} s"
-            )
+        if not self.has_place(turn):
+            raise self.full()
         self._places += 1
         env_id = self._take_env_ids(num_envs)
         session = Session(owner=owner, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
@@ -105,16 +149,26 @@ class Sessions:
         """Somebody begins to use the session: its lease stands still."""
         session.users += 1
 
-    def leave(self, session: Session) -> None:
-        """One user less; with the last one the lease starts anew."""
+    def leave(self, session: Session, silence: float = 0.0) -> None:
+        """One user less; with the last one the lease starts anew.
+
+        Args:
+            session: Whose user it was.
+            silence: Seconds since the user's last sign of life, from which the lease is counted.
+        """
         session.users -= 1
-        session.expires = self._clock() + self._lease
+        session.expires = max(session.expires, self._clock() + self._lease - silence)
 
     def attach(self, session: Session) -> int:
         """Enter, and begin a new epoch, which cuts off older attachments."""
         self.enter(session)
         session.epoch += 1
         return session.epoch
+
+    def explain(self, session: Session, error: SessionLost) -> SessionLost:
+        """Why a session's worker did not answer: it went because the session was ended, or it is the cause itself."""
+        reason = self._ended.get(session.id)
+        return error if reason is None else SessionLost(f"session {session.id}: {reason}")
 
     def check_epoch(self, session: Session, epoch: int) -> None:
         """Refuse what an older attachment asks.

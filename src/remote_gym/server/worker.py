@@ -20,6 +20,7 @@ from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
+from remote_gym.server.patience import DRAINED, STOPPING, Patience, idled
 from remote_gym.server.resource_limits import limit_resources
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -146,6 +147,11 @@ class Worker:
         self._limits = limits
         self._direct: DirectSocket | None = None
         self._poll_us = 0
+        self._answer = host.answer_in_parts
+        self._patience: Patience | None = None  # none is needed while neither the server drains nor idling is limited
+        self._asked = False  # whether there was a request since patience was last looked at
+        self._sleep_ms: float | None = None  # how long to wait before it is looked at again
+        self._farewell = "the server has ended it, or stopped, and may have restarted"
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
@@ -167,15 +173,20 @@ class Worker:
                     elif descriptor == self._server.fileno() and not self._answer_server():
                         self._say_farewell()
                         return
+                if self._patience is not None:
+                    self._look_at_clock(self._patience)
         finally:
             self._drop()
 
     def _say_farewell(self) -> None:
         """Tell the client why its next request will not be answered."""
         if self._direct is not None:
-            error = encode_error(SessionLost(f"session {self._launch.session}: the server has ended it, or stopped"))
             with contextlib.suppress(TransportError):
-                self._direct.send(pb.Response(error=error).SerializeToString(), time.monotonic() + 1.0)
+                self._direct.send(self._lost(), time.monotonic() + 1.0)
+
+    def _lost(self) -> bytes:
+        error = SessionLost(f"session {self._launch.session}: {self._farewell}")
+        return pb.Response(error=encode_error(error)).SerializeToString()
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
@@ -190,23 +201,43 @@ class Worker:
                 if time.perf_counter() >= end:
                     break
                 yield_core()
-        return [descriptor for descriptor, _ in self._poll.poll()]
+        return [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
+
+    def _look_at_clock(self, patience: Patience) -> None:
+        if self._asked:
+            self._asked = False
+            patience.restart()
+        word, seconds = patience.verdict(self._host.between_episodes)
+        if word is not None:
+            # The server ends the session, or not: it knows better whether anybody is attached.
+            self._farewell = DRAINED if word is ToServer.DRAINED else idled(patience.idle_timeout)
+            self._tell(word)
+        self._sleep_ms = None if seconds is None else 1000 * seconds + 1
+
+    def _answer_while_draining(self, data: bytes | memoryview) -> tuple[bytes, ...]:
+        if not self._host.begins_episode(data):
+            return self._host.answer_in_parts(data)
+        self._farewell = DRAINED
+        self._tell(ToServer.DRAINED)
+        return (self._lost(),)
 
     def _answer_server(self) -> bool:
         data = self._server.receive()
         if data is not None:
-            self._server.send(self._host.answer_in_parts(data))
+            self._asked = True
+            self._server.send(self._answer(data))
         return data is not None
 
     def _answer_directly(self, direct: DirectSocket) -> None:
         try:
             data = direct.receive(time.monotonic() + STALL_TIMEOUT)
             if data is not None:
-                direct.send(self._host.answer_in_parts(data), time.monotonic() + STALL_TIMEOUT)
+                self._asked = True
+                direct.send(self._answer(data), time.monotonic() + STALL_TIMEOUT)
                 return
         except (TransportError, EncodingError) as error:
             logger.info("the direct connection ended: %s", error)
-        self._drop()
+        self._drop(direct.silence_ms())
 
     def _hear(self) -> None:
         try:
@@ -221,8 +252,19 @@ class Worker:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
+        elif kind == ToWorker.DRAIN:
+            self._be_patient().draining = True
+            self._answer = self._answer_while_draining
+            self._farewell = STOPPING
+        elif kind == ToWorker.LIMIT_IDLE:
+            self._be_patient().idle_timeout = value / 1000
         elif descriptor is not None:
             self._admit(socket.socket(fileno=descriptor))
+
+    def _be_patient(self) -> Patience:
+        if self._patience is None:
+            self._patience = Patience(time.monotonic)
+        return self._patience
 
     def _admit(self, sock: socket.socket) -> None:
         try:
@@ -234,15 +276,17 @@ class Worker:
         self._drop()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
-        self._tell(ToServer.ATTACHED)
+        self._asked = True
+        self._tell(ToServer.ATTACHED, descriptor=direct.fileno())
 
-    def _drop(self) -> None:
+    def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:
             self._poll.unregister(self._direct)
+            self._direct.shut_down()  # closing alone would not end it, since the server holds a descriptor of it
             self._direct.close()
             self._direct = None
-            self._tell(ToServer.DETACHED)
+            self._tell(ToServer.DETACHED, silence_ms)
 
-    def _tell(self, event: ToServer) -> None:
+    def _tell(self, event: ToServer, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
-            tell(self._handover, event)
+            tell(self._handover, event, value, descriptor)

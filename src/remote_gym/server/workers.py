@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.server.counters import Counters, Page, new_words
+from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import RECORD, STACKS_SIGNAL, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
 from remote_gym.server.processes import STOPPED, why_no_signal
@@ -66,6 +67,7 @@ class ProcessWorkers:
         # Weakly: the event loop keeps each for as long as there is something to read.
         self._outputs: weakref.WeakSet[asyncio.ReadTransport] = weakref.WeakSet()
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._hangups = Hangups()
         self._last_number = 0
 
     async def launch(self, session: str) -> Worker:
@@ -117,7 +119,7 @@ class ProcessWorkers:
             output = os.fdopen(os.dup(log_reader.fileno()), "rb", buffering=0)
             transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), output)
             self._outputs.add(transport)
-            await worker.connect(*(sock.dup() for sock in ours))
+            await worker.connect(*(sock.dup() for sock in ours), hangups=self._hangups)
         return worker
 
     async def _stacks(self, number: int, worker: Worker, page: Page) -> str:
@@ -138,6 +140,7 @@ class ProcessWorkers:
         if self._process is not None:
             self._ended.append(self._process)
         self._disconnect("the server is stopping")
+        self._hangups.close()
         # Not in a thread of an executor: a server may be stopped while the interpreter ends, which starts none.
         while any(process.poll() is None for process in self._ended):
             await asyncio.sleep(0.01)
@@ -171,9 +174,18 @@ class ProcessWorkers:
 
     def _send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
         """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full."""
-        if self._control is not None:
-            self._outgoing.append((RECORD.pack(command, number, 0), [os.dup(one) for one in descriptors]))
-            self._flush()
+        if self._control is None:
+            return
+        ours: list[int] = []
+        try:
+            for descriptor in descriptors:
+                ours.append(os.dup(descriptor))
+        except OSError:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise
+        self._outgoing.append((RECORD.pack(command, number, 0), ours))
+        self._flush()
 
     def _flush(self) -> None:
         assert self._control is not None
@@ -254,6 +266,7 @@ class ThreadWorkers:
 
     def __init__(self, message_bytes: int) -> None:
         self._message_bytes = message_bytes
+        self._hangups = Hangups()
 
     async def launch(self, session: str) -> Worker:
         """Start one.
@@ -295,11 +308,12 @@ class ThreadWorkers:
         # A daemon: an environment that hangs must not keep the server's process from ending.
         thread = threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True)
         thread.start()
-        await worker.connect(*ours)
+        await worker.connect(*ours, hangups=self._hangups)
         return worker
 
     async def stop(self) -> None:
-        """Nothing is shared between threads."""
+        """Forget their clients; else nothing is shared between threads."""
+        self._hangups.close()
 
 
 def _socket_pairs(stack: contextlib.ExitStack) -> tuple[list[socket.socket], list[socket.socket]]:

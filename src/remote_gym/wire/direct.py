@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Sequence
 
@@ -25,6 +26,12 @@ yield_core = getattr(os, "sched_yield", lambda: None)
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
+
+_LAST_SIGNS = struct.Struct("=52x2I")
+"""Milliseconds since data and since an acknowledgement came, in Linux's ``struct tcp_info``."""
+
+_ALIVE_MS = 6_000
+"""Who is there, busy or not, is never silent for so long: its system answers a probe every 4 s."""
 
 _BUFFER_BYTES = 2**16
 _SENT_WHOLE = 2**14
@@ -121,6 +128,10 @@ class DirectSocket:
         """The socket's descriptor; -1 once closed."""
         return self._socket.fileno()
 
+    def silence_ms(self) -> int:
+        """As the function of that name."""
+        return silence_ms(self._socket)
+
     def shut_down(self) -> None:
         """End the connection, and wake whoever waits for it."""
         # Not ssl.SSLSocket's own, which would leave the other thread to read what is encrypted.
@@ -191,6 +202,23 @@ class DirectSocket:
                 raise DeadlineExceeded("the other end did not answer in time")
         finally:
             self._poll.modify(self._socket, select.POLLIN)
+
+
+def silence_ms(sock: socket.socket) -> int:
+    """For how many milliseconds the other end of a connection had been gone when that was noticed.
+
+    Counted from its last sign of life, data or an acknowledgement. 0 where it ended the connection itself, and where
+    the system does not tell.
+    """
+    if not hasattr(socket, "TCP_INFO") or sock.family == socket.AF_UNIX:
+        return 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_SIGNS.size)
+        silence = int(min(_LAST_SIGNS.unpack(info)))
+    except (OSError, struct.error):
+        return 0
+    # Not the error tells which it was: through TLS all of them look like an orderly end.
+    return silence if silence > _ALIVE_MS else 0
 
 
 def core_count() -> int:

@@ -1,0 +1,64 @@
+"""Noticing that the clients of busy workers are gone.
+
+A worker that steps its environment does not look at its connection, and one that hangs never does again. So the
+server, which has no other use for it, holds a descriptor of each direct connection and waits for its end. That is
+not what an event loop can wait for: requests that arrive in between are the worker's, and no event here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable
+
+from remote_gym.wire.direct import silence_ms
+
+_ENDS = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
+"""Beside errors, which are always told."""
+
+
+class Hangups:
+    """Waits for the ends of sockets; for none where the system cannot. Runs on the server's event loop."""
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll | None = None
+        self._watched: dict[int, tuple[socket.socket, Callable[[int], object]]] = {}
+
+    def watch(self, descriptor: int, ended: Callable[[int], object]) -> None:
+        """Tell when the other end of a connection is gone, once.
+
+        Args:
+            descriptor: Taken over, until `forget` closes it.
+            ended: Called with the milliseconds for which it had been gone by then, where the system tells.
+        """
+        if self._epoll is None and hasattr(select, "epoll"):
+            self._epoll = select.epoll()
+            asyncio.get_running_loop().add_reader(self._epoll, self._look)
+        self._watched[descriptor] = socket.socket(fileno=descriptor), ended
+        if self._epoll is not None:
+            self._epoll.register(descriptor, _ENDS)
+
+    def forget(self, descriptor: int) -> None:
+        """Close it."""
+        if descriptor in self._watched:
+            sock, _ = self._watched.pop(descriptor)
+            if self._epoll is not None:
+                self._epoll.unregister(descriptor)
+            sock.close()
+
+    def close(self) -> None:
+        """Forget all."""
+        for descriptor in list(self._watched):
+            self.forget(descriptor)
+        if self._epoll is not None:
+            asyncio.get_running_loop().remove_reader(self._epoll)
+            self._epoll.close()
+            self._epoll = None
+
+    def _look(self) -> None:
+        assert self._epoll is not None
+        for descriptor, _ in self._epoll.poll(0):
+            if descriptor in self._watched:
+                sock, ended = self._watched[descriptor]
+                ended(silence_ms(sock))
