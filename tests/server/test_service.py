@@ -561,7 +561,7 @@ def test_draining_waits_no_longer_than_its_grace():
 
 
 def test_workers_are_told_the_servers_files():
-    files = worker_pb2.TlsPaths(certificate="c", private_key="k", ca="a")
+    files = worker_pb2.Tls(certificate="c", private_key="k", ca="a")
     asked: list[worker_pb2.Launch] = []
 
     class Listener(Worker):

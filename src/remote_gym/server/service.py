@@ -86,8 +86,8 @@ class Service:
         self._by_routing_id: dict[bytes, _Open] = {}
         self.direct: pb.DirectAddress | None = None
         """Where direct connections are accepted, routing id aside; None if nowhere."""
-        self.tls: worker_pb2.TlsPaths | None = None
-        """The server's files, for workers to use on direct connections."""
+        self.tls: worker_pb2.Tls | None = None
+        """What workers admit direct connections by."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
