@@ -44,8 +44,8 @@ Context = Any  # grpc.aio.ServicerContext, which has no types
 
 def server_options(limits: Limits, certificate_lifetime: float | None = None) -> list[tuple[str, int]]:
     """GRPC's own settings."""
-    # At that age a connection takes no more calls, and the client's gRPC makes another. Calls that are in progress go on,
-    # so that an idle client does not lose its session.
+    # At that age a connection takes no more calls, and the client's gRPC makes another. What is in progress goes on, so
+    # that an idle client does not lose its session.
     age = (
         []
         if certificate_lifetime is None

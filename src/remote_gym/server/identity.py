@@ -62,6 +62,11 @@ class IdentityRule:
             )
         return ""
 
+    def is_revoked(self, identity: str) -> bool:
+        """Whether it was a token's, and the last token of that name has been taken away."""
+        kind, _, name = identity.partition(":")
+        return kind == "token" and (self.tokens is None or name not in self.tokens().names)
+
     def _by_certificate(self, names: list[tuple[str, str]]) -> str:
         for wanted in (*KINDS, *([COMMON_NAME] if self.common_names else [])):
             for kind, name in names:

@@ -162,6 +162,7 @@ class RemoteEnvironmentServer:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
             self._service.expire()
+            self._service.cut_off(self._rule.is_revoked)
 
     async def _shut_down(self, grace: float | None) -> None:
         await self._grpc.report_stopping()

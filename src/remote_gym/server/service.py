@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
 from remote_gym.server.direct import new_routing_id
@@ -167,6 +167,15 @@ class Service:
             logger.info("session %s: nobody came back within %.0f s; closing it", session.id, self._options.lease)
             reason = f"nobody was attached for its lease of {self._options.lease:g} s"
             self._end(self._open[session.id], reason)
+
+    def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
+        """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
+        for found in self._open.values():
+            if is_revoked(found.session.owner) and (found.direct or found.cut is not None):
+                logger.warning("session %s: %s is not let in any more", found.session.id, found.session.owner)
+                found.cut_off(
+                    NotPermitted(f"session {found.session.id}: {found.session.owner!r} is not let in any more")
+                )
 
     async def drain(self, grace: float) -> None:
         """Open no more sessions, and wait `grace` seconds for those there are to end."""
