@@ -7,11 +7,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from remote_gym.certs import CertificateFiles
 from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest, KeyRequest
 from remote_gym.certs.create import load_authority
 from remote_gym.certs.hosts import parse_hosts
-from remote_gym.certs.signing import certificate_pem, generate_key, key_pem, sign_certificate
+from remote_gym.certs.signing import Authority, certificate_pem, generate_key, key_pem, sign_certificate
 
 DAY = timedelta(days=1)
 
@@ -50,5 +53,22 @@ def sign(
     certificate = sign_certificate(request, names, key.public_key(), by, lifetime, now + begin)
     made = CertificateFiles(certificate=folder / f"{name}.pem", private_key=folder / f"{name}-key.pem")
     made.certificate.write_bytes(certificate_pem(certificate))
+    made.private_key.write_bytes(key_pem(key))
+    return made
+
+
+def sign_by_leaf(leaf: CertificateFiles, folder: Path, name: str, hosts: Sequence[str]) -> CertificateFiles:
+    """What the holder of a certificate that is no authority's can make with it: a chain, its own included."""
+    key = generate_key(KeyRequest())
+    itself = Authority(
+        certificate=x509.load_pem_x509_certificate(leaf.certificate.read_bytes()),
+        private_key=load_pem_private_key(leaf.private_key.read_bytes(), None),  # type: ignore[arg-type]
+    )
+    now = datetime.now(timezone.utc)
+    certificate = sign_certificate(
+        CertificateRequest(), parse_hosts(list(hosts)), key.public_key(), itself, BUILT_IN_PROFILES["default"], now
+    )
+    made = CertificateFiles(certificate=folder / f"{name}.pem", private_key=folder / f"{name}-key.pem")
+    made.certificate.write_bytes(certificate_pem(certificate) + leaf.certificate.read_bytes())
     made.private_key.write_bytes(key_pem(key))
     return made
