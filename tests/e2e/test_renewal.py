@@ -11,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from certificates import sign
 from environments import ACTION
+from raw_client import RawSession
 from remote_gym import NotPermitted, RemoteEnvironment, create_remote_environment_server
 from remote_gym.certs import CLIENT_IDENTITY, create_all
 from remote_gym.server.serve import RemoteEnvironmentServer
@@ -157,6 +159,7 @@ def test_an_old_connection_is_made_again_and_no_step_is_lost_or_doubled(place):
     assert place.steps == count
 
 
+@pytest.mark.long
 @short_lived
 def test_a_step_longer_than_the_age_is_answered_and_an_idle_client_keeps_its_session(place):
     environment = place.open()
@@ -193,6 +196,22 @@ def test_no_connection_outlives_its_certificate_and_a_new_one_goes_on_with_the_s
     sign(place.authority, place.client_files, "client", [CLIENT_IDENTITY])
     assert step(careful) == 2
     assert place.steps == 3
+
+
+def test_grpc_answers_no_call_on_a_connection_that_outlived_its_certificate(tmp_path):
+    create_all(tmp_path, ["localhost"])
+    paths = (tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "ca.pem")
+    with create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", 0, paths) as server:
+        expires = time.time() + 2.0
+        made = sign(tmp_path, tmp_path, "brief", [CLIENT_IDENTITY], end=timedelta(seconds=2.0))
+        content = [path.read_bytes() for path in (tmp_path / "ca.pem", made.private_key, made.certificate)]
+        with grpc.secure_channel(server.address, grpc.ssl_channel_credentials(*content)) as channel:
+            session = RawSession.open(channel)
+            assert session.spaces().HasField("description")
+            wait_until(lambda: time.time() > expires)
+            with pytest.raises(grpc.RpcError) as caught:
+                session.spaces()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 # Tokens

@@ -88,7 +88,8 @@ def target(certificates, tmp_path_factory, request) -> Iterator[Target]:
             owner.close()
     patch.undo()
     told = ", ".join(f"{count} {what}" for what, count in found.counts.items())
-    request.config.pluginmanager.get_plugin("terminalreporter").write_line(f"\nTLS matrix, tried and refused: {told}")
+    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nTried and refused: {told}")
 
 
 def open_environment(server: RemoteEnvironmentServer, certificates, kind: str) -> RemoteEnvironment:
