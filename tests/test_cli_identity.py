@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from remote_gym import NotPermitted, RemoteEnvironment
 from remote_gym.cli import main
-from remote_gym.cli.words import in_flags
 from remote_gym.server.tokens import read_tokens
 from test_cli import port_of, serving
 
@@ -61,11 +60,6 @@ def test_the_command_refuses_tls_1_2_before_the_handshake_is_over(certificates):
                 else:
                     with pytest.raises((ssl.SSLError, ConnectionError)):
                         context.wrap_socket(sock, server_hostname="localhost")
-
-
-def test_what_the_server_says_names_its_flags():
-    told = "common name 'x' counts only where ServerOptions.common_names is set"
-    assert in_flags(told) == "common name 'x' counts only where the server's --common-names is set"
 
 
 def test_tokens_need_tls(tmp_path):

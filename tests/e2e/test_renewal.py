@@ -17,7 +17,7 @@ import pytest
 from certificates import sign
 from environments import ACTION
 from raw_client import RawSession
-from remote_gym import NotPermitted, RemoteEnvironment, create_remote_environment_server
+from remote_gym import ClientOptions, NotPermitted, RemoteEnvironment, create_remote_environment_server
 from remote_gym.certs import CLIENT_IDENTITY, create_all
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.server.tokens import add_token
@@ -225,7 +225,8 @@ def tokens(tmp_path, options, monkeypatch) -> Path:
     return tmp_path / "tokens"
 
 
-def test_a_client_is_known_by_its_token_alone(tokens, place, monkeypatch):
+def test_a_client_is_known_by_its_token_alone(tokens, place, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, logger="remote_gym")
     paths = (place.client_files / "ca.pem", None, None)
     mine, theirs = add_token(tokens, "alice"), add_token(tokens, "bob")
     environment = place.open(client_credentials_paths=paths, token=mine)
@@ -244,6 +245,8 @@ def test_a_client_is_known_by_its_token_alone(tokens, place, monkeypatch):
         with pytest.raises(NotPermitted, match="another identity than 'token:bob'"):
             connection.attach_directly(session.direct, session.token, 10.0)
     assert step(environment) == 2
+    assert mine not in f"{caplog.text}{environment.spec}{ClientOptions(token=mine)}"
+    assert session.token not in caplog.text
 
 
 def test_a_token_that_is_taken_away_ends_what_uses_it(tokens, place):

@@ -174,7 +174,7 @@ REFUSALS = {
     "no_name": NOBODY,
     "address_only": NOBODY,
     "common_name_only": Refusal(
-        answer="NOT_PERMITTED: .* common name 'alice' counts only where ServerOptions.common_names"
+        answer="NOT_PERMITTED: .* common name 'alice' counts only for a server with common_names=True"
     ),
     "other_tenant": Refusal(answer="NOT_PERMITTED: session .*: it was opened by another identity than 'DNS:mallory'"),
 }

@@ -16,7 +16,7 @@ from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
@@ -179,11 +179,15 @@ class GrpcConnection:
             ConnectError: If that is not done within `timeout` seconds.
         """
         options = self._options
+        try:
+            context = self._credentials.context()
+        except ConfigError as error:  # the channel has been made, so the files have changed since
+            raise ConnectError(f"no direct connection for the time being: {error}") from error
         return DirectConnection(
             self._where[0],
             address,
             token,
-            context=self._credentials.context(),
+            context=context,
             limits=options.limits,
             timeout=timeout,
             poll_us=options.poll_us,

@@ -79,5 +79,5 @@ class IdentityRule:
             raise NotPermitted(f"the client's certificate names nobody: it has no URI, DNS or email name; {mend}")
         raise NotPermitted(
             f"the client's certificate has no URI, DNS or email name, and its common name {common_name!r:.200} counts "
-            f"only where ServerOptions.common_names is set; {mend}"
+            f"only for a server with common_names=True (--common-names); {mend}"
         )
