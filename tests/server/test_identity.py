@@ -116,6 +116,11 @@ def test_an_older_tls_is_refused_whoever_calls():
         caller(Context(ssl_tls_version=b"TLSv1.2", peer_dns=b"d"), BY_CERTIFICATE)
 
 
+def test_a_certificate_that_cannot_be_read_is_nobodys():
+    with pytest.raises(NotPermitted, match="certificate cannot be read"):
+        caller(Context(peer_dns=b"d", x509_pem_cert=b"rubbish"), BY_CERTIFICATE)
+
+
 @pytest.mark.parametrize("header", ["Bearer {}", "bearer {}", "Bearer  {} "])
 def test_a_token_comes_in_the_metadata(header, token_file):
     token = add_token(token_file, "alice")

@@ -46,7 +46,10 @@ def caller(context: Any, rule: IdentityRule) -> Caller:
     token = _bearer_token(context.invocation_metadata() or ()) if rule.tokens is not None else ""
     identity = rule.identify(_names(properties), token)
     certificates = properties.get("x509_pem_cert", ())
-    return Caller(identity, min(map(_not_after, certificates), default=math.inf))
+    try:
+        return Caller(identity, min(map(_not_after, certificates), default=math.inf))
+    except ValueError as error:  # OpenSSL reads more than cryptography does
+        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
 
 
 def _names(properties: Mapping[str, Sequence[bytes]]) -> Iterator[tuple[str, str]]:
