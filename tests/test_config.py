@@ -36,6 +36,9 @@ WRONG = {
         "allow_insecure": ("no", None),
         "reflection": ("no", None),
         "direct": ("no", None),
+        "common_names": ("no", None),
+        "token_file": (3, True),
+        "certificate_lifetime": tuple(value for value in NO_SECONDS if value is not None),
         "limits": ({"depth": 3}, None),
     },
     ClientOptions: {
@@ -47,6 +50,7 @@ WRONG = {
         "frame_encoding": ("png", None, 1, "", ["raw"]),
         "observation_encoding": ("jpeg", None, 1, "", ["raw"]),
         "allow_insecure": ("no", None),
+        "token": ("", "with space", "line\n", "ä", b"bytes", 3),
         "limits": ({"depth": 3}, None),
     },
     Limits: {

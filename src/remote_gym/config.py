@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,12 +95,14 @@ def _check_choice(options: object, name: str, *choices: str) -> None:
         raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {', '.join(others)} or {last}")
 
 
-def _check_type(options: object, kind: type, mend: str, *names: str) -> None:
+def _check_type(options: object, kind: type | tuple[type, ...], mend: str, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if not isinstance(value, kind):
             raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {mend}")
 
+
+_TOKEN = re.compile(r"[!-~]{1,1000}")  # what a header of HTTP may hold
 
 LONGEST = 10**7
 """Seconds: longer than any run, and within what every system call accepts."""
@@ -155,6 +158,12 @@ class ServerOptions:
     """TCP port for them; 0 picks a free one."""
     poll_us: int = 50
     """Microseconds that a worker looks for the next direct request without sleeping, while there are cores enough."""
+    common_names: bool = False
+    """Know a client by its certificate's common name where that has no URI, DNS or email name."""
+    token_file: Path | None = None
+    """File of the digests of clients' tokens, as ``remote-gym token`` writes it. Needs TLS."""
+    certificate_lifetime: float | None = None
+    """How long a connection is answered before the client has to make another, and show its certificate again."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -167,6 +176,11 @@ class ServerOptions:
         _check_type(
             self, bool, "True or False", "use_thread", "check_actions", "allow_insecure", "reflection", "direct"
         )
+        _check_type(self, bool, "True or False", "common_names")
+        if self.token_file is not None:
+            _check_type(self, (str, os.PathLike), "the path of a file that 'remote-gym token' made", "token_file")
+        if self.certificate_lifetime is not None:
+            _check_seconds(self, "certificate_lifetime")
         _check_type(self, Limits, "Limits(...)", "limits")
         if not isinstance(self.imports, (tuple, list)) or not all(isinstance(name, str) for name in self.imports):
             raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
@@ -247,6 +261,8 @@ class ClientOptions:
     """How images travel: as they are, compressed without loss or with it; or, to another machine, as it turns out."""
     observation_encoding: Literal["auto", "raw", "zstd"] = "auto"
     """How large observations travel."""
+    token: str | None = field(default=None, repr=False)
+    """What the server knows this client by, instead of a certificate. None: ``REMOTE_GYM_TOKEN`` of the environment."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -255,5 +271,8 @@ class ClientOptions:
         _check_choice(self, "observation_encoding", "auto", "raw", "zstd")
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_type(self, bool, "True or False", "allow_insecure")
+        # Its value stays out of the message.
+        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token)):
+            raise ConfigError("ClientOptions.token is not what 'remote-gym token' printed; use that")
         _check_type(self, Limits, "Limits(...)", "limits")
         _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

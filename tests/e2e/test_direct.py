@@ -17,7 +17,6 @@ from remote_gym.client.connection import Interaction
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted
-from remote_gym.server.admission import peer_identity
 from remote_gym.server.direct import MAX_PENDING
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -45,7 +44,9 @@ def raw_connection(address: pb.DirectAddress) -> socket.socket:
 def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None = None) -> DirectConnection:
     ca, certificate, key = server.client_credentials_paths
     files = files or TlsFiles(ca=ca, certificate=certificate, private_key=key)
-    return DirectConnection("localhost", address, token, files=files, limits=Limits(), timeout=5.0, poll_us=0)
+    return DirectConnection(
+        "localhost", address, token, context=tls.client_context(files), limits=Limits(), timeout=5.0, poll_us=0
+    )
 
 
 def assert_untouched(environment: RemoteEnvironment) -> None:
@@ -146,7 +147,13 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
         session = environment._session._session
         with pytest.raises(NotPermitted, match="'DNS:mallory'"):
             DirectConnection(
-                "localhost", session.direct, session.token, files=theirs, limits=Limits(), timeout=5.0, poll_us=0
+                "localhost",
+                session.direct,
+                session.token,
+                context=tls.client_context(theirs),
+                limits=Limits(),
+                timeout=5.0,
+                poll_us=0,
             )
         assert_untouched(environment)
         environment.close()
@@ -222,19 +229,3 @@ def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
         environment.step(ACTION["step"])
         environment._session._detach()
         wait_until(lambda: server.server.session_count == 0)
-
-
-@pytest.mark.parametrize(
-    ("certificate", "identity"),
-    [
-        ({}, ""),
-        (None, ""),
-        ({"subject": ((("commonName", "c"),),)}, "CN:c"),
-        ({"subject": ((("commonName", "c"),),), "subjectAltName": (("IP Address", "1.2.3.4"),)}, "CN:c"),
-        ({"subjectAltName": (("email", "e"), ("DNS", "d"), ("URI", "u"))}, "URI:u"),
-        ({"subjectAltName": (("email", "e"), ("DNS", "d"))}, "DNS:d"),
-        ({"subjectAltName": (("DNS", ""), ("email", "e"))}, "email:e"),
-    ],
-)
-def test_identities_are_those_that_grpc_would_tell(certificate, identity):
-    assert peer_identity(certificate) == identity

@@ -718,7 +718,7 @@ def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its
 
 
 def test_workers_are_told_the_servers_files():
-    files = worker_pb2.TlsPaths(certificate="c", private_key="k", ca="a")
+    files = worker_pb2.Tls(certificate="c", private_key="k", ca="a")
     asked: list[worker_pb2.Launch] = []
 
     class Listener(Worker):

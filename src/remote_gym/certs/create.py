@@ -117,7 +117,7 @@ def create_certificate(
     with _blame(csr if hosts is None else None):
         names = parse_hosts(request.hosts if hosts is None else hosts)
     if not request.hosts and not hosts:
-        log.warning("%s: has no hosts; nobody will accept it as a server's, and a client is known by its CN only", csr)
+        log.warning("%s: has no hosts; no client will accept it, and only a server with common_names=True", csr)
     with _blame(csr):
         certificate = sign_certificate(request, names, key.public_key(), authority, chosen, _now())
     if certificate.not_valid_after_utc > authority.certificate.not_valid_after_utc:

@@ -13,7 +13,11 @@ from remote_gym.cli.options import is_verbose
 from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 
-_COMMANDS = ("demo", "serve", "play", "certs", "doctor")
+TLS_1_3_ONLY = "ECDHE-PSK-CHACHA20-POLY1305"
+"""As gRPC's list of ciphers: the list is of TLS 1.2, of which it leaves one that needs a shared secret, and nobody has
+one; those of TLS 1.3 are always there. gRPC has no other way to refuse TLS 1.2 before the handshake is over."""
+
+_COMMANDS = ("demo", "serve", "play", "certs", "token", "doctor")
 
 
 class _Commands(click.Group):
@@ -27,6 +31,7 @@ class _Commands(click.Group):
             return None
         # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when loaded.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", TLS_1_3_ONLY)
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return command
 

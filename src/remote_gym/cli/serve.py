@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from remote_gym.address import is_unix
+from remote_gym.cli import TLS_1_3_ONLY
 from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
 from remote_gym.cli.report import report
 from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
@@ -43,6 +45,11 @@ _WAIT = click.FloatRange(0, LONGEST)
 @click.option("--certificate", type=FILE, help="This server's certificate.")
 @click.option("--key", type=FILE, help="Its private key.")
 @click.option("--ca", type=FILE, help="Authority whose clients may connect; without it any client may.")
+@click.option("--token-file", type=FILE, help="Clients with a token of 'remote-gym token' may connect, without --ca.")
+@click.option("--common-names", is_flag=True, help="Know clients by common names, where certificates have no others.")
+@click.option(
+    "--certificate-lifetime", type=_SECONDS, help="Seconds after which clients have to show their certificates again."
+)
 @click.option("--allow-insecure", is_flag=True, help="Serve other machines without certificates.")
 @click.option("--thread", "use_thread", is_flag=True, help="Run environments in threads rather than processes.")
 @click.option("--max-sessions", type=click.IntRange(1), default=_DEFAULTS.max_sessions, help="Open at once.")
@@ -120,6 +127,9 @@ def serve(
         check_offer(arguments, imports=options["imports"], own_interpreter=options["interpreter"] is None)
     try:
         with create_remote_environment_server(default_args, url, port, files, use_thread, **options) as server:
+            # GRPC has read it by now; what environments do by gRPC, with whom, is theirs.
+            if os.environ.get("GRPC_SSL_CIPHER_SUITES") == TLS_1_3_ONLY:
+                del os.environ["GRPC_SSL_CIPHER_SUITES"]
             click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
             try:
                 # In short waits: where a signal reaches another thread than this one, it does not end a long one.
@@ -182,6 +192,8 @@ def _greeting(
     hosts = _hosts(certificate)
     if certificate is None:
         lines.append(f"Open to: {'anybody, unencrypted' if server.options.allow_insecure else 'this machine'}")
+    elif ca is None and server.options.token_file is not None:
+        lines.append(f"Open to: clients with a token of {server.options.token_file}, in REMOTE_GYM_TOKEN")
     elif ca is None:
         lines.append(
             "Open to: any client; the connection is encrypted (--ca restricts it to clients with certificates)"

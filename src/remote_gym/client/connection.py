@@ -12,12 +12,12 @@ from typing import Any
 import grpc
 
 from remote_gym.address import grpc_address
+from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
-from remote_gym.tls import channel_credentials
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
@@ -54,16 +54,18 @@ class GrpcConnection:
         port: TCP port.
         files: None for plaintext.
         options: The client's.
+        token: What the server knows the client by, where that is no certificate; empty without one. Needs TLS.
     """
 
-    def __init__(self, url: str, port: int, files: TlsFiles | None, options: ClientOptions) -> None:
+    def __init__(self, url: str, port: int, files: TlsFiles | None, options: ClientOptions, token: str = "") -> None:
         self.address = grpc_address(url, port)
         self._where = (url, port, files)
         self._options = options
+        self._credentials = Credentials(files, token)
         self._make_channel()
 
     def renew(self) -> None:
-        """Go on with another channel, after a call was interrupted by Ctrl-C.
+        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C.
 
         An interrupt between two lines of gRPC's can leave a lock of the call held for good, by which the channel's one
         thread for streams then waits. The old channel is closed by a thread that may wait with it.
@@ -72,12 +74,12 @@ class GrpcConnection:
         self._make_channel()
 
     def _make_channel(self) -> None:
-        _, _, files = self._where
         settings = channel_options(self._options.limits)
-        if files is None:
+        self._used = self._credentials.channel()
+        if self._used is None:
             self._channel = grpc.insecure_channel(self.address, options=settings)
         else:
-            self._channel = grpc.secure_channel(self.address, channel_credentials(files), options=settings)
+            self._channel = grpc.secure_channel(self.address, self._used, options=settings)
         self._open = self._channel.unary_unary(_method("Open"))
         self._spaces = self._channel.unary_unary(_method("Spaces"))
         self._close = self._channel.unary_unary(_method("Close"))
@@ -117,6 +119,9 @@ class GrpcConnection:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
             SessionLost: If the session has ended, with the reason.
         """
+        # A channel keeps the certificates that it was made with.
+        if self._credentials.channel() is not self._used:
+            self.renew()
         metadata = _session_metadata(session_id, token)
         try:
             answer = parse(
@@ -173,10 +178,20 @@ class GrpcConnection:
         Raises:
             ConnectError: If that is not done within `timeout` seconds.
         """
-        url, _, files = self._where
         options = self._options
+        try:
+            context = self._credentials.context()
+        except ConfigError as error:  # the channel has been made, so the files have changed since
+            raise ConnectError(f"no direct connection for the time being: {error}") from error
         return DirectConnection(
-            url, address, token, files=files, limits=options.limits, timeout=timeout, poll_us=options.poll_us
+            self._where[0],
+            address,
+            token,
+            context=context,
+            limits=options.limits,
+            timeout=timeout,
+            poll_us=options.poll_us,
+            client_token=self._credentials.token,
         )
 
     def close(self) -> None:

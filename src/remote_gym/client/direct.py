@@ -7,9 +7,8 @@ import ssl
 import time
 
 from remote_gym.address import is_loopback, is_unix
-from remote_gym.config import Limits, TlsFiles
+from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
-from remote_gym.tls import client_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
@@ -27,7 +26,8 @@ class DirectConnection:
         url: The host that the server is known by, or ``unix:path``.
         address: Where the worker can be reached there.
         token: The session's.
-        files: This end's certificates; None for plaintext.
+        context: This end's TLS; None for plaintext.
+        client_token: What the server knows the client by, where that is no certificate.
         limits: Bounds on messages.
         timeout: Seconds that connecting may take.
         poll_us: Microseconds to look for an answer without sleeping.
@@ -43,13 +43,14 @@ class DirectConnection:
         address: pb.DirectAddress,
         token: str,
         *,
-        files: TlsFiles | None,
+        context: ssl.SSLContext | None,
         limits: Limits,
         timeout: float,
         poll_us: float,
+        client_token: str = "",
     ) -> None:
         self._where = address.path or f"{url} port {address.port}"
-        if address.tls != (files is not None):
+        if address.tls != (context is not None):
             raise ConnectError(f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS")
         deadline = time.monotonic() + timeout
         try:
@@ -59,11 +60,11 @@ class DirectConnection:
         try:
             sock.settimeout(_remaining(deadline))
             sock.sendall(PREAMBLE + address.routing_id)
-            if files is not None:
+            if context is not None:
                 name = "localhost" if is_unix(url) else url.strip("[]")
-                sock = client_context(files).wrap_socket(sock, server_hostname=name)
+                sock = context.wrap_socket(sock, server_hostname=name)
                 sock.settimeout(_remaining(deadline))
-            hint = _attach(MessageSocket(sock, limits), token)
+            hint = _attach(MessageSocket(sock, limits), token, client_token)
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise ConnectError(f"the direct connection to {self._where} was refused: {error}") from error
@@ -160,8 +161,8 @@ def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.soc
     return socket.create_connection((url.strip("[]"), address.port), timeout=_remaining(deadline))
 
 
-def _attach(connection: MessageSocket, token: str) -> int:
-    connection.send(pb.Attach(token=token).SerializeToString())
+def _attach(connection: MessageSocket, token: str, client_token: str) -> int:
+    connection.send(pb.Attach(token=token, client_token=client_token).SerializeToString())
     answer = connection.receive()
     if answer is None:
         raise ConnectionLost("the worker closed the connection")

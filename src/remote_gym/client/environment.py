@@ -362,7 +362,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
                 "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
                 "render_mode": self.render_mode,
                 "frames": self._frames,
-                **self._changed_options,
+                # Specs are printed and saved.
+                **{name: value for name, value in self._changed_options.items() if name != "token"},
             },
         )
 

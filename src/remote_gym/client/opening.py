@@ -20,6 +20,9 @@ PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
 
+TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
+"""Of the environment: the client's token. Not sent without TLS."""
+
 ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
 
 
@@ -35,7 +38,12 @@ def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientO
             f"url {url!r} is another machine, and without client_credentials_paths anybody in between could "
             "read and change what is sent; give certificates, or accept it by allow_insecure=True"
         )
-    return GrpcConnection(url, port, files, options)
+    token = options.token
+    if files is None and token is not None:
+        raise ConfigError("ClientOptions.token needs TLS, or anybody could read it; give client_credentials_paths")
+    if files is not None and token is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+    return GrpcConnection(url, port, files, options, token or "")
 
 
 def open_request(

@@ -1,16 +1,22 @@
-"""What a worker asks of who comes to it directly: the server's TLS, the owner's certificate, the session's token."""
+"""What a worker asks of who comes to it directly: the server's TLS, the owner's identity, the session's token."""
 
 from __future__ import annotations
 
+import functools
 import hmac
+import math
 import socket
 import ssl
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import NotPermitted, TransportError
-from remote_gym.tls import server_context
+from remote_gym.server.identity import COMMON_NAME, IdentityRule
+from remote_gym.server.tokens import read_tokens
+from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket
@@ -22,74 +28,105 @@ ADMISSION_TIMEOUT = 5.0
 """Seconds that each step of the handshake, and then the token, may take to come."""
 
 
-def admit(sock: socket.socket, launch: worker_pb2.Launch, limits: Limits, poll_us: int) -> DirectSocket:
-    """Take a connection through TLS and `Attach`. It is closed where this raises.
+class Admission:
+    """Decides who may use a session directly.
+
+    Files are read when somebody comes, and again when they have changed.
 
     Args:
-        sock: A client's, whose preamble has been read.
         launch: Whose session it is.
         limits: Bounds on messages.
-        poll_us: Told to the client.
-
-    Raises:
-        NotPermitted: If the client's identity is not the session's owner's, or the token is wrong.
-        TransportError: If the client goes away, or takes too long.
-        OSError: If TLS fails.
-        EncodingError: If something else than `Attach` came.
     """
-    try:
-        sock.settimeout(ADMISSION_TIMEOUT)
-        identity = ""
+
+    def __init__(self, launch: worker_pb2.Launch, limits: Limits) -> None:
+        self._launch = launch
+        self._limits = limits
+        self._context: Reloaded[ssl.SSLContext] | None = None
+        self._rule = IdentityRule()
+        tls = launch.tls
         if launch.HasField("tls"):
-            sock = _context(launch.tls).wrap_socket(sock, server_side=True)
-            identity = peer_identity(sock.getpeercert())
-        connection = MessageSocket(sock, limits)
-        data = connection.receive()
-        if data is None:
-            raise TransportError("it closed before it attached")
+            files = TlsFiles(
+                ca=Path(tls.ca) if tls.ca else None,
+                certificate=Path(tls.certificate),
+                private_key=Path(tls.private_key),
+            )
+            self._context = Reloaded(file_paths(files), functools.partial(_make_context, files))
+            self._rule = IdentityRule(
+                certificates=bool(tls.ca),
+                common_names=tls.common_names,
+                tokens=_tokens(Path(tls.token_file)) if tls.token_file else None,
+            )
+
+    def admit(self, sock: socket.socket, poll_us: int) -> tuple[DirectSocket, float]:
+        """Take a connection through TLS and `Attach`. It is closed where this raises.
+
+        Args:
+            sock: A client's, whose preamble has been read.
+            poll_us: Told to the client.
+
+        Returns:
+            The connection, and until when it is to be answered, on `time.perf_counter`.
+
+        Raises:
+            NotPermitted: If the client's identity is not the session's owner's, or the token is wrong.
+            TransportError: If the client goes away, or takes too long.
+            ConfigError: If the server's files do not load, and never did here.
+            OSError: If TLS fails.
+            EncodingError: If something else than `Attach` came.
+        """
         try:
-            _check(parse(pb.Attach, data), identity, launch)
-        except NotPermitted as error:
-            connection.send(pb.Attached(error=encode_error(error)).SerializeToString())
+            sock.settimeout(ADMISSION_TIMEOUT)
+            certificate = None
+            if self._context is not None:
+                sock = secure = self._context.get().wrap_socket(sock, server_side=True)
+                certificate = secure.getpeercert()
+            connection = MessageSocket(sock, self._limits)
+            data = connection.receive()
+            if data is None:
+                raise TransportError("it closed before it attached")
+            try:
+                self._check(parse(pb.Attach, data), certificate)
+            except NotPermitted as error:
+                connection.send(pb.Attached(error=encode_error(error)).SerializeToString())
+                raise
+            connection.send(pb.Attached(poll_us=poll_us).SerializeToString())
+            return DirectSocket(sock, self._limits), self._answered_until(certificate)
+        except BaseException:
+            sock.close()
             raise
-        connection.send(pb.Attached(poll_us=poll_us).SerializeToString())
-        return DirectSocket(sock, limits)
-    except BaseException:
-        sock.close()
-        raise
+
+    def _check(self, attach: pb.Attach, certificate: Any) -> None:
+        session = self._launch.session
+        # In constant time, so that a token cannot be guessed byte by byte.
+        if not hmac.compare_digest(attach.token.encode(), self._launch.token.encode()):
+            raise NotPermitted(f"session {session}: this is not its token")
+        identity = self._rule.identify(peer_names(certificate), attach.client_token)
+        if identity != self._launch.owner:
+            raise NotPermitted(f"session {session}: it was opened by another identity than {identity!r}")
+
+    def _answered_until(self, certificate: Any) -> float:
+        """When a connection made now is too old, or the certificate that it was made with expires."""
+        seconds = self._launch.tls.certificate_lifetime or math.inf
+        if certificate:
+            seconds = min(seconds, ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time())
+        return time.perf_counter() + seconds
 
 
-def peer_identity(certificate: Any) -> str:
-    """Who a client is by its certificate, as `remote_gym.server.grpc_server.identity` has it from gRPC."""
-    if not certificate:
-        return ""
-    names = certificate.get("subjectAltName", ())
-    for kind in ("URI", "DNS", "email"):
-        for name, value in names:
-            if name == kind and value:
-                return f"{kind}:{value}"
-    for part in certificate.get("subject", ()):
-        for name, value in part:
-            if name == "commonName" and value:
-                return f"CN:{value}"
-    return ""
+def peer_names(certificate: Any) -> Iterator[tuple[str, str]]:
+    """The names in what `ssl.SSLSocket.getpeercert` returns, each after its kind."""
+    if certificate:
+        yield from certificate.get("subjectAltName", ())
+        for part in certificate.get("subject", ()):
+            for name, value in part:
+                if name == "commonName":
+                    yield COMMON_NAME, value
 
 
-def _check(attach: pb.Attach, identity: str, launch: worker_pb2.Launch) -> None:
-    # In constant time, so that a token cannot be guessed byte by byte.
-    if not hmac.compare_digest(attach.token.encode(), launch.token.encode()):
-        raise NotPermitted(f"session {launch.session}: this is not its token")
-    if identity != launch.owner:
-        raise NotPermitted(f"session {launch.session}: it was opened by another identity than {identity!r}")
+def _tokens(path: Path) -> Any:
+    return Reloaded([path], functools.partial(read_tokens, path)).get
 
 
-def _context(paths: worker_pb2.TlsPaths) -> ssl.SSLContext:
-    # Read anew for each connection, so that renewed certificates are used.
-    files = TlsFiles(
-        ca=Path(paths.ca) if paths.ca else None,
-        certificate=Path(paths.certificate),
-        private_key=Path(paths.private_key),
-    )
+def _make_context(files: TlsFiles) -> ssl.SSLContext:
     # The server has checked them, with more than a worker wants to load.
     context = server_context(files, check=False)
     context.num_tickets = 0  # nobody resumes these sessions, and reading a ticket costs the client's first step

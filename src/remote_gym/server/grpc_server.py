@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -11,12 +14,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import Limits, ServerOptions
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError
+from remote_gym.errors import ConfigError, EncodingError, NotPermitted, RemoteGymError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.server.caller import Caller, caller
+from remote_gym.server.identity import IdentityRule
 from remote_gym.server.listening import address_in_use, claim_path, local_addresses, unix_path
 from remote_gym.server.service import Service, error_response
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
+from remote_gym.wire.status import encode_error
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +32,27 @@ OPEN_BYTES = 4 * 2**20
 FLUSH = 0.2
 """Seconds that calls have, at the end, to send their last words."""
 
+SHARE = 0.45
+"""Of `ServerOptions.certificate_lifetime` that a connection of gRPC's takes new calls: it ends this part up to a tenth
+early or late, and the last call that began on it is answered for half of the lifetime."""
+
+Credentials = Callable[[], grpc.ServerCredentials]
+"""Makes those of one port."""
+
 Context = Any  # grpc.aio.ServicerContext, which has no types
 
 
-def server_options(limits: Limits) -> list[tuple[str, int]]:
+def server_options(limits: Limits, certificate_lifetime: float | None = None) -> list[tuple[str, int]]:
     """GRPC's own settings."""
+    # At that age a connection takes no more calls, and the client's gRPC makes another. What is in progress goes on, so
+    # that an idle client does not lose its session.
+    age = (
+        []
+        if certificate_lifetime is None
+        else [("grpc.max_connection_age_ms", max(1, int(certificate_lifetime * SHARE * 1e3)))]
+    )
     return [
+        *age,
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
@@ -54,18 +75,21 @@ class GrpcServer:
     Args:
         service: What answers.
         options: The server's.
+        rule: How it knows its clients.
     """
 
-    def __init__(self, service: Service, options: ServerOptions) -> None:
+    def __init__(self, service: Service, options: ServerOptions, rule: IdentityRule) -> None:
         self._service = service
-        self._server = grpc.aio.server(options=server_options(options.limits))
+        self._rule = rule
+        self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
+        self._server = grpc.aio.server(options=server_options(options.limits, options.certificate_lifetime))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:
             _add_reflection(self._server)
 
-    async def start(self, url: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    async def start(self, url: str, port: int, credentials: Credentials | None) -> int:
         """Listen on every address of a name, so that no other server can have one of them.
 
         Args:
@@ -90,11 +114,11 @@ class GrpcServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return 0 if is_unix(url) else port
 
-    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    def _bind(self, address: str, credentials: Credentials | None) -> int:
         try:
             if credentials is None:
                 return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, credentials))
+            return int(self._server.add_secure_port(address, credentials()))
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {address_in_use(address)}") from error
 
@@ -108,35 +132,71 @@ class GrpcServer:
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers = {
-            "Open": grpc.unary_unary_rpc_method_handler(self._open),
-            "Spaces": grpc.unary_unary_rpc_method_handler(self._spaces),
-            "Close": grpc.unary_unary_rpc_method_handler(self._close),
+            "Open": self._unary(
+                self._open, lambda error: pb.OpenResponse(error=encode_error(error)).SerializeToString()
+            ),
+            "Spaces": self._unary(
+                self._spaces, lambda error: pb.SpacesResponse(error=encode_error(error)).SerializeToString()
+            ),
+            "Close": self._unary(self._close, error_response),
             "Interact": grpc.stream_stream_rpc_method_handler(self._interact),
         }
         # Which operation it is the request tells; the worker reads it, and the server need not.
         for name in ("Reset", "Step", "Render", "Call"):
-            handlers[name] = grpc.unary_unary_rpc_method_handler(self._ask)
+            handlers[name] = self._unary(self._ask, error_response)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
 
-    async def _open(self, data: bytes, context: Context) -> bytes:
+    def _unary(
+        self,
+        answer: Callable[[bytes, Context, str], Awaitable[bytes]],
+        refuse: Callable[[RemoteGymError], bytes],
+    ) -> grpc.RpcMethodHandler:
+        """A handler of calls by clients that are known; others are refused."""
+
+        async def answer_known(data: bytes, context: Context) -> bytes:
+            try:
+                client = await self._caller(context)
+            except NotPermitted as error:
+                return refuse(error)
+            return await answer(data, context, client.identity)
+
+        return grpc.unary_unary_rpc_method_handler(answer_known)
+
+    async def _caller(self, context: Context) -> Caller:
+        """Who calls.
+
+        Raises:
+            NotPermitted: If that cannot be known.
+        """
+        try:
+            client = caller(context, self._rule)
+        except NotPermitted as error:
+            logger.warning("refused a call from %s: %s", context.peer(), error)
+            raise
+        if client.expires <= time.time():
+            # No word about the session, which goes on when the client comes with a new certificate.
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client's certificate has expired; connect anew")
+        return client
+
+    async def _open(self, data: bytes, context: Context, owner: str) -> bytes:
         try:
             if len(data) > OPEN_BYTES:
                 raise EncodingError(f"the request to open has {len(data):,} bytes; at most {OPEN_BYTES:,} are allowed")
             request = parse(pb.OpenRequest, data)
         except EncodingError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        response = await self._service.open(request, identity(context))
+        response = await self._service.open(request, owner)
         return response.SerializeToString()
 
-    async def _spaces(self, _: bytes, context: Context) -> bytes:
-        response = await self._service.spaces(*_session_key(context), identity(context))
+    async def _spaces(self, _: bytes, context: Context, owner: str) -> bytes:
+        response = await self._service.spaces(*_session_key(context), owner)
         return response.SerializeToString()
 
-    async def _close(self, _: bytes, context: Context) -> bytes:
-        return await self._service.close_session(*_session_key(context), identity(context))
+    async def _close(self, _: bytes, context: Context, owner: str) -> bytes:
+        return await self._service.close_session(*_session_key(context), owner)
 
-    async def _ask(self, data: bytes, context: Context) -> bytes:
-        return await self._service.ask(*_session_key(context), identity(context), data)
+    async def _ask(self, data: bytes, context: Context, owner: str) -> bytes:
+        return await self._service.ask(*_session_key(context), owner, data)
 
     async def _interact(self, _: object, context: Context) -> None:
         task = asyncio.current_task()
@@ -148,12 +208,18 @@ class GrpcServer:
             task.cancel()
 
         try:
-            attachment = self._service.attach(*_session_key(context), identity(context), cut)
+            client = await self._caller(context)
+            attachment = self._service.attach(*_session_key(context), client.identity, cut)
         except RemoteGymError as error:
             await context.write(error_response(error))
             return
+        answered_until = time.monotonic() + min(self._call_lifetime, client.expires - time.time())
         try:
             while (data := await context.read()) is not grpc.aio.EOF:
+                if time.monotonic() >= answered_until:
+                    # Not answered: the client asks again in a new call, for which it shows its certificate again.
+                    logger.info("a call of %s has reached its age; it has to make another", client.identity)
+                    return
                 await context.write(await attachment.ask(data))
         except asyncio.CancelledError:
             if not reasons:  # the client is gone
@@ -162,20 +228,6 @@ class GrpcServer:
             await context.write(error_response(reasons[0]))
         finally:
             attachment.detach()
-
-
-def identity(context: Context) -> str:
-    """Who the client is, by its certificate, such as ``"DNS:alice"``; empty without one.
-
-    The first of the certificate's URI, DNS and email names, else its common name, after which kind of name it is.
-    gRPC's own ``peer_identities()`` mixes these with IP addresses, which name a machine rather than a client.
-    """
-    properties = context.auth_context()
-    for kind, key in (("URI", "peer_uri"), ("DNS", "peer_dns"), ("email", "peer_email"), ("CN", "x509_common_name")):
-        for value in properties.get(key, ()):
-            if value:
-                return f"{kind}:{value.decode(errors='replace')}"
-    return ""
 
 
 def _session_key(context: Context) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -22,11 +23,13 @@ from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
+from remote_gym.server.tokens import read_tokens
 from remote_gym.server.watching import watch
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
-from remote_gym.tls import server_credentials, server_files
+from remote_gym.tls import Reloaded, ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 
@@ -60,7 +63,8 @@ class RemoteEnvironmentServer:
         self.url = url
         self.options = options
         self.secure = files is not None
-        credentials = None if files is None else server_credentials(files)
+        self._rule = _identity_rule(files, options)
+        credentials = None if files is None else ServerCertificates(files).credentials
         limits = options.limits
         self._workers = (
             ThreadWorkers(limits.message_bytes)
@@ -164,7 +168,7 @@ class RemoteEnvironmentServer:
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
     ) -> int:
         self._service = Service(self._workers.launch, default_args, self.options)
-        self._grpc = GrpcServer(self._service, self.options)
+        self._grpc = GrpcServer(self._service, self.options, self._rule)
         bound = await self._grpc.start(self.url, port, credentials)
         self._direct = DirectListener(self._service.hand_over)
         if self.options.direct and hasattr(socket, "send_fds"):
@@ -176,7 +180,7 @@ class RemoteEnvironmentServer:
             self._service.direct = pb.DirectAddress(
                 port=self._direct.port, path=self._direct.path, tls=files is not None
             )
-            self._service.tls = None if files is None else _tls_paths(files)
+            self._service.tls = None if files is None else _worker_tls(files, self.options)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
         return bound
@@ -188,6 +192,7 @@ class RemoteEnvironmentServer:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
             self._service.expire()
+            self._service.cut_off(self._rule.is_revoked)
 
     async def _shut_down(self, grace: float) -> None:
         await self._grpc.report_stopping()
@@ -267,16 +272,36 @@ def create_remote_environment_server(
             "the server; give certificates ('remote-gym certs init' makes them), listen on 'localhost', or accept it "
             "by allow_insecure=True"
         )
+    if files is None and chosen.token_file is not None:
+        raise ConfigError(
+            "ServerOptions.token_file needs TLS, or anybody could read the tokens; give server_credentials_paths"
+        )
     return RemoteEnvironmentServer(default_args, url, port, files, chosen)
 
 
-def _tls_paths(files: TlsFiles) -> worker_pb2.TlsPaths:
-    # Absolute, since a worker changes its working directory.
-    def absolute(path: Path | None) -> str:
-        return "" if path is None else str(path.absolute())
+def _identity_rule(files: TlsFiles | None, options: ServerOptions) -> IdentityRule:
+    tokens = None
+    if options.token_file is not None:
+        path = Path(options.token_file).absolute()
+        tokens = Reloaded([path], functools.partial(read_tokens, path)).get
+        tokens()  # says so, if they cannot be read
+    return IdentityRule(
+        certificates=files is not None and files.ca is not None, common_names=options.common_names, tokens=tokens
+    )
 
-    return worker_pb2.TlsPaths(
-        certificate=absolute(files.certificate), private_key=absolute(files.private_key), ca=absolute(files.ca)
+
+def _worker_tls(files: TlsFiles, options: ServerOptions) -> worker_pb2.Tls:
+    # Absolute, since a worker changes its working directory.
+    def absolute(path: Path | str | os.PathLike[str] | None) -> str:
+        return "" if path is None else str(Path(path).absolute())
+
+    return worker_pb2.Tls(
+        certificate=absolute(files.certificate),
+        private_key=absolute(files.private_key),
+        ca=absolute(files.ca),
+        common_names=options.common_names,
+        token_file=absolute(options.token_file),
+        certificate_lifetime=options.certificate_lifetime or 0.0,
     )
 
 

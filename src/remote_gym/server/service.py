@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, SessionLost
+from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.arguments import launch_message
 from remote_gym.server.direct import new_routing_id
@@ -94,8 +94,8 @@ class Service:
         self._by_routing_id: dict[bytes, _Open] = {}
         self.direct: pb.DirectAddress | None = None
         """Where direct connections are accepted, routing id aside; None if nowhere."""
-        self.tls: worker_pb2.TlsPaths | None = None
-        """The server's files, for workers to use on direct connections."""
+        self.tls: worker_pb2.Tls | None = None
+        """What workers admit direct connections by."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -204,6 +204,15 @@ class Service:
             logger.info("session %s: nobody came back within %.0f s; closing it", session.id, self._options.lease)
             reason = f"nobody was attached for its lease of {self._options.lease:g} s"
             self._end(self._open[session.id], reason)
+
+    def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
+        """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
+        for found in self._open.values():
+            if is_revoked(found.session.owner) and (found.direct or found.cut is not None):
+                logger.warning("session %s: %s is not let in any more", found.session.id, found.session.owner)
+                found.cut_off(
+                    NotPermitted(f"session {found.session.id}: {found.session.owner!r} is not let in any more")
+                )
 
     async def drain(self, grace: float) -> None:
         """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import select
 import socket
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.server.admission import admit
+from remote_gym.server.admission import Admission
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
@@ -144,8 +145,10 @@ class Worker:
         self._server = server
         self._handover = handover
         self._launch = launch
-        self._limits = limits
+        self._admission = Admission(launch, limits)
         self._direct: DirectSocket | None = None
+        self._answered_until = math.inf  # on time.perf_counter; what comes later has to come over a newer connection
+        self._is_old = False
         self._poll_us = 0
         self._answer = host.answer_in_parts
         self._patience: Patience | None = None  # none is needed while neither the server drains nor idling is limited
@@ -166,7 +169,13 @@ class Worker:
             while not self._host.closed:
                 for descriptor in self._wait():
                     if self._direct is not None and descriptor == self._direct.fileno():
-                        self._answer_directly(self._direct)
+                        # A client that is idle keeps its session, so an old connection ends by what it is asked next.
+                        # That is not answered, and the client asks again where it shows its certificate again.
+                        if self._is_old:
+                            logger.info("the direct connection has reached its age; its client has to make another")
+                            self._drop()
+                        else:
+                            self._answer_directly(self._direct)
                     elif descriptor == self._handover.fileno():
                         self._hear()
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
@@ -191,17 +200,21 @@ class Worker:
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
         if self._direct is not None:
+            now = time.perf_counter()
+            self._is_old = now >= self._answered_until
             if self._direct.has_message_begun():
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
-            end = time.perf_counter() + self._poll_us / 1e6
+            end = now + self._poll_us / 1e6
             while True:
                 if events := self._poll.poll(0):
                     return [descriptor for descriptor, _ in events]
                 if time.perf_counter() >= end:
                     break
                 yield_core()
-        return [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
+        ready = [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
+        self._is_old = time.perf_counter() >= self._answered_until
+        return ready
 
     def _look_at_clock(self, patience: Patience) -> None:
         if self._asked:
@@ -268,13 +281,13 @@ class Worker:
 
     def _admit(self, sock: socket.socket) -> None:
         try:
-            direct = admit(sock, self._launch, self._limits, self._poll_us)
+            direct, answered_until = self._admission.admit(sock, self._poll_us)
         except (OSError, RemoteGymError) as error:
             # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
             logger.warning("refused a direct connection: %s", error)
             return
         self._drop()
-        self._direct = direct
+        self._direct, self._answered_until = direct, answered_until
         self._poll.register(direct, select.POLLIN)
         self._asked = True
         self._tell(ToServer.ATTACHED, descriptor=direct.fileno())

@@ -5,14 +5,16 @@ A failed handshake looks the same to gRPC whatever the reason, so each function 
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
+from remote_gym.tls.reloading import Reloaded
 
 # Both are loaded where they are used: the ssl contexts need no grpc, and what serves without TLS no cryptography.
 if TYPE_CHECKING:
@@ -85,20 +87,53 @@ def check_files(files: TlsFiles, role: Role, *, check_time: bool = True) -> None
         pem.check_authority(files.ca)
 
 
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Make a gRPC server's credentials. With an authority, clients must show a certificate that it signed.
+class ServerCertificates:
+    """A gRPC server's certificates, read again when their files change; what then does not fit, leaves the old in use.
+
+    With an authority, clients must show a certificate that it signed.
+
+    Args:
+        files: The server's.
 
     Raises:
         ConfigError: As `check_files`.
     """
-    import grpc
 
-    check_files(files, "server")
-    return grpc.ssl_server_credentials(
-        [(_content(files.private_key), _content(files.certificate))],
-        root_certificates=_content(files.ca),
-        require_client_auth=files.ca is not None,
-    )
+    def __init__(self, files: TlsFiles) -> None:
+        self._require_client_auth = files.ca is not None
+        self._loaded = Reloaded(file_paths(files), functools.partial(_certificate_configuration, files))
+        self._loaded.get()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for one port. Each port needs its own, since gRPC is told only of changes, and port by port."""
+        import grpc
+
+        used = self._loaded.get()
+
+        def fetch() -> Any:
+            """Called by gRPC before each handshake; None for no change."""
+            nonlocal used
+            newest = self._loaded.get()
+            if newest is used:
+                return None
+            used = newest
+            return newest
+
+        return grpc.dynamic_ssl_server_credentials(used, fetch, self._require_client_auth)
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Make a gRPC server's credentials, for one port, as `ServerCertificates` does.
+
+    Raises:
+        ConfigError: As `check_files`.
+    """
+    return ServerCertificates(files).credentials()
+
+
+def file_paths(files: TlsFiles) -> list[Path]:
+    """Those of the files that there are."""
+    return [path for path in (files.ca, files.certificate, files.private_key) if path is not None]
 
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
@@ -161,6 +196,14 @@ def _loaded(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # SSLError is an OSError.
         raise ConfigError(f"TLS does not accept {files}: {error}") from error
     return context
+
+
+def _certificate_configuration(files: TlsFiles) -> Any:
+    import grpc
+
+    check_files(files, "server")
+    pair = (_content(files.private_key), _content(files.certificate))
+    return grpc.ssl_server_certificate_configuration([pair], _content(files.ca))
 
 
 def _content(path: Path | None) -> bytes | None:

@@ -148,10 +148,12 @@ class DirectAddress(_message.Message):
     def __init__(self, port: _Optional[int] = ..., path: _Optional[str] = ..., routing_id: _Optional[bytes] = ..., tls: bool = ...) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("token",)
+    __slots__ = ("token", "client_token")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     token: str
-    def __init__(self, token: _Optional[str] = ...) -> None: ...
+    client_token: str
+    def __init__(self, token: _Optional[str] = ..., client_token: _Optional[str] = ...) -> None: ...
 
 class Attached(_message.Message):
     __slots__ = ("error", "poll_us")

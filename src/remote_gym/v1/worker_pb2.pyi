@@ -58,23 +58,29 @@ class Launch(_message.Message):
     limits: _containers.ScalarMap[str, int]
     token: str
     owner: str
-    tls: TlsPaths
+    tls: Tls
     num_envs: int
     autoreset_mode: _remote_gym_pb2.AutoresetMode
     frame_encoding: _remote_gym_pb2.Encoding
     observation_encoding: _remote_gym_pb2.Encoding
     worker_limits: _containers.ScalarMap[str, int]
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[TlsPaths, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
-class TlsPaths(_message.Message):
-    __slots__ = ("certificate", "private_key", "ca")
+class Tls(_message.Message):
+    __slots__ = ("certificate", "private_key", "ca", "common_names", "token_file", "certificate_lifetime")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
+    COMMON_NAMES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FILE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_LIFETIME_FIELD_NUMBER: _ClassVar[int]
     certificate: str
     private_key: str
     ca: str
-    def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ...) -> None: ...
+    common_names: bool
+    token_file: str
+    certificate_lifetime: float
+    def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ..., common_names: bool = ..., token_file: _Optional[str] = ..., certificate_lifetime: _Optional[float] = ...) -> None: ...
 
 class Launched(_message.Message):
     __slots__ = ("description", "error")

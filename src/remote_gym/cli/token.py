@@ -1,0 +1,28 @@
+"""``remote-gym token``: let a client be known by a token instead of a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from remote_gym.server.tokens import add_token
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Where its digest goes: the --token-file of a server.",
+)
+def token(name: str, file: Path) -> None:
+    """Make a token for the client NAME, and print it: it is shown only now, and the file does not hold it.
+
+    Servers that run notice. A NAME may have several; to end one, delete its line from the file.
+    """
+    click.echo(add_token(file, name))
+    click.echo(
+        f"Its client is 'token:{name}' to servers with --token-file {file}, and sets REMOTE_GYM_TOKEN to it.", err=True
+    )

@@ -1,0 +1,78 @@
+"""Who makes a gRPC call, by what gRPC tells of its connection and metadata."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remote_gym.errors import NotPermitted
+from remote_gym.server.identity import COMMON_NAME, IdentityRule
+
+PROPERTIES = (("URI", "peer_uri"), ("DNS", "peer_dns"), ("email", "peer_email"), (COMMON_NAME, "x509_common_name"))
+"""Where gRPC has the names of a client's certificate. Its ``peer_identities()`` mixes them with IP addresses."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A client that may call.
+
+    Attributes:
+        identity: Empty where the server asks for none.
+        expires: When its certificate is over, in seconds since the epoch; infinity without one.
+    """
+
+    identity: str
+    expires: float
+
+
+def caller(context: Any, rule: IdentityRule) -> Caller:
+    """Who calls.
+
+    Args:
+        context: A `grpc.aio.ServicerContext`.
+        rule: The server's.
+
+    Raises:
+        NotPermitted: If the client cannot be known, or does not use TLS 1.3 where there is TLS.
+    """
+    properties: Mapping[str, Sequence[bytes]] = context.auth_context()
+    # gRPC accepts TLS 1.2 as well, and Python has no setting for that. Before grpcio 1.85 it does not tell either.
+    for version in properties.get("ssl_tls_version", ()):
+        if version != b"TLSv1.3":
+            raise NotPermitted(f"the connection uses {version.decode(errors='replace')}, and the server takes TLSv1.3")
+    token = _bearer_token(context.invocation_metadata() or ()) if rule.tokens is not None else ""
+    identity = rule.identify(_names(properties), token)
+    certificates = properties.get("x509_pem_cert", ())
+    try:
+        return Caller(identity, min(map(_not_after, certificates), default=math.inf))
+    except ValueError as error:  # OpenSSL reads more than cryptography does
+        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+
+
+def _names(properties: Mapping[str, Sequence[bytes]]) -> Iterator[tuple[str, str]]:
+    for kind, key in PROPERTIES:
+        for value in properties.get(key, ()):
+            try:
+                yield kind, value.decode()
+            except UnicodeDecodeError:  # nobody's name
+                continue
+
+
+def _bearer_token(metadata: Any) -> str:
+    for key, value in metadata:
+        if key == "authorization" and isinstance(value, str):
+            scheme, _, token = value.partition(" ")
+            if scheme.lower() == "bearer":
+                return token.strip()
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _not_after(pem: bytes) -> float:
+    # Here, since a server without TLS need not load cryptography.
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()

@@ -1,0 +1,100 @@
+"""Bearer tokens, by which clients can be known instead of by certificates, and the file that holds their digests.
+
+A file has a line for each token, ``NAME = "sha256:..."``; empty lines, and those that begin with ``#``, do not count.
+A name may stand on several lines, so that a new token can be handed out before the old one is deleted.
+
+Digests are plain SHA-256: slow and salted ones protect passwords, which can be guessed, and a token of 256 random bits
+cannot.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from remote_gym.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
+_LINE = re.compile(rf'({_NAME.pattern})\s*=\s*"sha256:([0-9a-f]{{64}})"')
+
+
+class Tokens:
+    """Names, and the digests of their tokens.
+
+    Args:
+        entries: The name and digest of each token.
+    """
+
+    def __init__(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        self._entries = tuple(entries)
+        self.names = frozenset(name for name, _ in entries)
+
+    def name_of(self, token: str) -> str | None:
+        """Whose it is; None if nobody's. Takes as long for one as for another."""
+        digest = _digest(token)
+        found = None
+        for name, expected in self._entries:
+            if hmac.compare_digest(digest, expected):
+                found = name
+        return found
+
+
+def read_tokens(path: Path) -> Tokens:
+    """Read a file of digests.
+
+    Raises:
+        ConfigError: If it cannot be read, or naming the line that is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}, given as the token file, cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}, given as the token file, is no text in UTF-8: {error}") from error
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            # Without the line itself: somebody may have put the token there.
+            raise ConfigError(f"{path}, line {number}: use NAME = \"sha256:...\", as 'remote-gym token' writes it")
+        entries.append((match[1], bytes.fromhex(match[2])))
+    return Tokens(entries)
+
+
+def add_token(path: Path, name: str) -> str:
+    """Make a token, and add its digest to a file, which is made, readable by its owner only, if there is none.
+
+    Returns:
+        The token, which is kept nowhere.
+
+    Raises:
+        ConfigError: If the name or the file cannot be used.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"the token's name is {name!r}; use up to 100 letters, digits and any of _ . @ -")
+    if path.exists():
+        read_tokens(path)  # says so, if it is another file
+    token = secrets.token_urlsafe(32)
+    line = f'{name} = "sha256:{_digest(token).hex()}"\n'
+    try:
+        # Appended in one piece, so that a server that reads it meanwhile finds no half of it.
+        with open(path, "a+b", buffering=0, opener=functools.partial(os.open, mode=0o600)) as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+    except OSError as error:
+        raise ConfigError(f"{path}, given as the token file, cannot be written: {error.strerror}") from error
+    return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
