@@ -23,15 +23,21 @@ logger = logging.getLogger(__name__)
 OPEN_BYTES = 4 * 2**20
 """Size of a request to open, which is the only one that the server itself reads."""
 
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
+
 FLUSH = 0.2
 """Seconds that calls have, at the end, to send their last words."""
 
 Context = Any  # grpc.aio.ServicerContext, which has no types
 
 
-def server_options(limits: Limits) -> list[tuple[str, int]]:
+def server_options(limits: Limits, max_connections: int | None = None) -> list[tuple[str, int]]:
     """GRPC's own settings."""
+    connections = [] if max_connections is None else [("grpc.max_allowed_incoming_connections", max_connections)]
     return [
+        *connections,
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
@@ -58,7 +64,7 @@ class GrpcServer:
 
     def __init__(self, service: Service, options: ServerOptions) -> None:
         self._service = service
-        self._server = grpc.aio.server(options=server_options(options.limits))
+        self._server = grpc.aio.server(options=server_options(options.limits, options.max_connections))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -18,6 +18,7 @@ from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
 from remote_gym.server.direct import DirectListener
+from remote_gym.server.doors import PolicySource, has_policy
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 EXPIRY_INTERVAL = 1.0
 """Seconds between two looks for sessions whose lease is over."""
+
+POLICY_INTERVAL = 1.0
+"""Seconds between two looks whether the policy has changed; it holds when it was found the same twice."""
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
@@ -64,6 +68,7 @@ class RemoteEnvironmentServer:
         )
         self._stopping = threading.Lock()
         self._is_stopping = False
+        self._following: asyncio.Task[None] | None = None
         self._terminated = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_handle_loop_error)
@@ -138,9 +143,13 @@ class RemoteEnvironmentServer:
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
     ) -> int:
         self._service = Service(self._workers.launch, default_args, self.options)
+        if has_policy(self.options):
+            source = PolicySource(self.options, default_args)
+            self._service.set_policy(source.policy)
+            self._following = asyncio.ensure_future(self._follow(source))
         self._grpc = GrpcServer(self._service, self.options)
         bound = await self._grpc.start(self.url, port, credentials)
-        self._direct = DirectListener(self._service.hand_over)
+        self._direct = DirectListener(self._service.hand_over, self.options.max_pending)
         if self.options.direct and hasattr(socket, "send_fds"):
             try:
                 self._direct.start(self.url, self.options.direct_port)
@@ -159,10 +168,21 @@ class RemoteEnvironmentServer:
             await asyncio.sleep(EXPIRY_INTERVAL)
             self._service.expire()
 
+    async def _follow(self, source: PolicySource) -> None:
+        """Let a policy that has been rewritten hold."""
+        while True:
+            await asyncio.sleep(POLICY_INTERVAL)
+            # Beside the event loop, since the file may be far away.
+            policy = await asyncio.to_thread(source.look)
+            if policy is not None:
+                self._service.set_policy(policy)
+
     async def _shut_down(self, grace: float | None) -> None:
         await self._grpc.report_stopping()
         await self._service.drain(grace or 0.0)
         self._expiring.cancel()
+        if self._following is not None:
+            self._following.cancel()
         await self._direct.stop()
         await self._service.close()
         await self._grpc.stop()

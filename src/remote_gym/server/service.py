@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
-from remote_gym.server.arguments import launch_message
+from remote_gym.server.arguments import launch_message, restrict
 from remote_gym.server.direct import new_routing_id
+from remote_gym.server.doors import Doors
 from remote_gym.server.link import Worker
+from remote_gym.server.policy import Policy
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -38,6 +40,7 @@ class _Open:
 
     session: Session
     worker: Worker
+    environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
     routing_id: bytes = field(default_factory=new_routing_id)
     direct: bool = False  # whether a client is attached to the worker itself
@@ -80,6 +83,7 @@ class Service:
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
+        self._doors = Doors(options, clock)
         self._clock = clock
         self._draining = False
         self._open: dict[str, _Open] = {}
@@ -168,6 +172,17 @@ class Service:
             reason = f"nobody was attached for its lease of {self._options.lease:g} s"
             self._end(self._open[session.id], reason)
 
+    def set_policy(self, policy: Policy) -> None:
+        """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
+        self._doors.policy = policy
+        for found in list(self._open.values()):
+            try:
+                policy.decide(found.session.owner, found.environment)
+            except NotPermitted as error:
+                reason = f"it may no longer be open: {error}"
+                found.cut_off(SessionLost(f"session {found.session.id}: {reason}"))
+                self._end(found, reason)
+
     async def drain(self, grace: float) -> None:
         """Open no more sessions, and wait `grace` seconds for those there are to end."""
         self._draining = True
@@ -187,7 +202,10 @@ class Service:
         _check_version(request)
         if self._draining:
             raise ServerFull("the server is stopping, and opens no more sessions")
+        grant = self._doors.admit(owner, request)
         message = launch_message(request, self._default_args, self._options)
+        restrict(message, grant.terms)
+        self._sessions.check_quota(owner, grant.max_sessions)
         session = self._sessions.open(owner, request.num_envs or 1)
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
@@ -200,8 +218,9 @@ class Service:
             self._sessions.end(session, "its worker did not start")
             self._sessions.release(session)
             raise
-        found = self._open[session.id] = _Open(session, worker)
+        found = self._open[session.id] = _Open(session, worker, self._doors.environment(request))
         try:
+            self._doors.policy.decide(owner, found.environment)  # again: it may have changed while the worker started
             launched = await self._describe(worker, message)
         except BaseException as error:
             # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
@@ -226,6 +245,8 @@ class Service:
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
+        opened.identity = owner
+        opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
         if self.direct is not None:
             self._by_routing_id[found.routing_id] = found
             opened.direct.CopyFrom(self.direct)
