@@ -42,7 +42,7 @@ class _Open:
     worker: Worker
     environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
-    routing_id: bytes = field(default_factory=new_routing_id)
+    routing_id: bytes = field(default_factory=new_routing_id, repr=False)
     direct: bool = False  # whether a client is attached to the worker itself
     cut: Cut | None = None  # ends the attachment that stands
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
