@@ -116,7 +116,7 @@ def test_quotas_and_terms_come_with_the_grant():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("alice", r"ServerOptions\.allow: 'alice': 'alice' is no identity; use one such as 'DNS:alice'"),
+        ("alice", r"ServerOptions\.allow: 'alice' is no identity; use one such as 'DNS:alice'"),
         ("dns:alice", "'dns:alice' is no identity"),
         ("DNS:", "'DNS:' is no identity"),
         ("", "'' is no identity"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from remote_gym.server.policy import (
     DEFAULT,
     EVERYTHING_TO_EVERYBODY,
     NOTHING_TO_NOBODY,
-    Grant,
     Policy,
+    Terms,
     parse_allowed,
     parse_policy,
 )
@@ -39,15 +39,16 @@ class Doors:
     def __init__(self, options: ServerOptions, clock: Callable[[], float]) -> None:
         self._options = options
         self._rates = Rates(clock)
+        self._held: Counter[str] = Counter()  # sessions of each identity that has any, from `admit` to `let_go`
         self.policy = NOTHING_TO_NOBODY if has_policy(options) else EVERYTHING_TO_EVERYBODY
         """Whoever has rules sets it before anybody is let in."""
 
-    def admit(self, owner: str, request: pb.OpenRequest) -> Grant:
-        """On which terms an identity may open what it asks for, now.
+    def admit(self, owner: str, request: pb.OpenRequest) -> Terms:
+        """Let an identity open what it asks for. The session is counted as its own until `let_go`.
 
         Raises:
             NotPermitted: If it may not.
-            ServerFull: If it has opened too many lately.
+            ServerFull: If it has as many as it may, or has opened too many lately.
         """
         options = self._options
         grant = self.policy.decide(owner, self.environment(request))
@@ -58,7 +59,22 @@ class Doors:
                 f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
                 f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s"
             )
-        return replace(grant, max_sessions=grant.max_sessions or options.max_sessions_per_identity)
+        most = grant.max_sessions or options.max_sessions_per_identity
+        if most is not None and self._held[owner] >= most:
+            raise ServerFull(
+                f"{owner or 'clients without an identity'!r} has {self._held[owner]} sessions, those that open and "
+                f"close among them, as many as the server lets one identity have; close one, or have its policy, or "
+                f"ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
+                f"closing end after {options.lease:g} s"
+            )
+        self._held[owner] += 1
+        return grant.terms
+
+    def let_go(self, owner: str) -> None:
+        """A session that was admitted is gone, with its environment, or was never opened."""
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
     def environment(self, request: pb.OpenRequest) -> str | None:
         """The environment's name as policies have it; None for an entrypoint that the client names."""

@@ -136,11 +136,10 @@ def parse_allowed(texts: Iterable[str], offered: Collection[str]) -> dict[str, R
     chosen: dict[str, list[str] | None] = {}
     for text in texts:
         identity, equals, listed = text.partition("=")
-        where = f"ServerOptions.allow: {text!r}"
-        _check_identity(where, identity)
+        _check_identity("ServerOptions.allow", identity)
         names = listed.split(",") if equals else None
         if names is not None:
-            _check_environments(where, names, offered)
+            _check_environments(f"ServerOptions.allow: {text!r}", names, offered)
         before = chosen.setdefault(identity, [])
         chosen[identity] = None if names is None or before is None else [*before, *names]
     return {

@@ -202,11 +202,14 @@ class Service:
         _check_version(request)
         if self._draining:
             raise ServerFull("the server is stopping, and opens no more sessions")
-        grant = self._doors.admit(owner, request)
-        message = launch_message(request, self._default_args, self._options)
-        restrict(message, grant.terms)
-        self._sessions.check_quota(owner, grant.max_sessions)
-        session = self._sessions.open(owner, request.num_envs or 1)
+        terms = self._doors.admit(owner, request)
+        try:
+            message = launch_message(request, self._default_args, self._options)
+            restrict(message, terms)
+            session = self._sessions.open(owner, request.num_envs or 1)
+        except BaseException:
+            self._doors.let_go(owner)
+            raise
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
@@ -216,7 +219,7 @@ class Service:
             worker = await self._launch(session.id)
         except BaseException:
             self._sessions.end(session, "its worker did not start")
-            self._sessions.release(session)
+            self._release(session)
             raise
         found = self._open[session.id] = _Open(session, worker, self._doors.environment(request))
         try:
@@ -309,10 +312,15 @@ class Service:
     async def _close_worker(self, found: _Open, timeout: float) -> None:
         await found.worker.close(timeout)
         if found.worker.exited.done():
-            self._sessions.release(found.session)
+            self._release(found.session)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
-            found.worker.exited.add_done_callback(lambda _: self._sessions.release(found.session))
+            found.worker.exited.add_done_callback(lambda _: self._release(found.session))
         found.closing.set_result(None)
+
+    def _release(self, session: Session) -> None:
+        """Let others have the place of a session whose environment is gone."""
+        self._sessions.release(session)
+        self._doors.let_go(session.owner)
 
 
 class Attachment:

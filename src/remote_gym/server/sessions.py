@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -57,30 +57,11 @@ class Sessions:
         self._clock = clock
         self._open: dict[str, Session] = {}
         self._places = 0  # of open sessions, and of those whose environments are still closing
-        self._places_of: Counter[str] = Counter()  # the same, of each owner that has any
         self._env_ids: set[int] = set()
         self._ended: OrderedDict[str, str] = OrderedDict()  # id -> reason
 
     def __len__(self) -> int:
         return len(self._open)
-
-    def check_quota(self, owner: str, most: int | None) -> None:
-        """Refuse an owner who has as many sessions as it may.
-
-        Args:
-            owner: Who asks for one more.
-            most: How many it may have; None for any number.
-
-        Raises:
-            ServerFull: If it has them.
-        """
-        if most is not None and self._places_of[owner] >= most:
-            raise ServerFull(
-                f"{owner or 'clients without an identity'!r} has {self._places_of[owner]} sessions, open or closing, "
-                f"as many as the server lets one identity have; close one, or have its policy, or "
-                f"ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
-                f"closing end after {self._lease:g} s"
-            )
 
     def open(self, owner: str, num_envs: int = 1) -> Session:
         """Claim a place, for one environment or for several.
@@ -96,7 +77,6 @@ class Sessions:
                 f"Sessions of clients that vanished without closing end after {self._lease:g} s"
             )
         self._places += 1
-        self._places_of[owner] += 1
         env_id = self._take_env_ids(num_envs)
         session = Session(owner=owner, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
         self._open[session.id] = session
@@ -170,9 +150,6 @@ class Sessions:
         """Let another session have its place and its env_ids, now that its environments are gone."""
         self._env_ids.difference_update(range(session.env_id, session.env_id + session.num_envs))
         self._places -= 1
-        self._places_of[session.owner] -= 1
-        if not self._places_of[session.owner]:
-            del self._places_of[session.owner]
 
     def _take_env_ids(self, count: int) -> int:
         """The first of the lowest `count` numbers in a row that are free."""
