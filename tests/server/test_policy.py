@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from remote_gym.server.policy import (
     parse_allowed,
     parse_policy,
 )
+from remote_gym.server.schema import check_arguments
 
 OFFERED = ("default", "easy", "hard")
 
@@ -187,6 +189,16 @@ ALICE = '[allow."DNS:alice"]\n'
 def test_a_file_that_cannot_work(text, message):
     with pytest.raises(ConfigError, match=message):
         policy(text)
+
+
+@pytest.mark.parametrize("missing", ["jsonschema", "referencing"])
+def test_a_schema_without_its_library_is_refused_at_both_ends(monkeypatch, missing):
+    for name in (missing, f"{missing}.jsonschema"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"pip install 'remote-gym\[policy\]'"):
+        policy(ALICE + "schema = {}")
+    with pytest.raises(ConfigError, match=r"pip install 'remote-gym\[policy\]'"):
+        check_arguments({}, None, "{}")
 
 
 PIECES = st.sampled_from(

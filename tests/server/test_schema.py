@@ -45,6 +45,15 @@ def test_a_schema_that_refers_to_what_it_does_not_have_is_refused():
     assert "which it does not have" in refused({"properties": {"level": {"$ref": "#/$defs/x"}}})
 
 
+def test_a_schema_without_end_is_refused_or_refuses():
+    deep: dict[str, Any] = {}
+    for _ in range(200):
+        deep = {"properties": {"level": deep}}
+    assert "nests too deep" in refused(deep)
+    with pytest.raises(NotPermitted, match="refers to itself without end"):
+        check_arguments({}, None, json.dumps({"$ref": "#"}))
+
+
 def test_only_arguments_on_the_list_may_be_set():
     check_arguments({}, [], "")
     check_arguments({"level": object()}, None, "")

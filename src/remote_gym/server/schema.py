@@ -25,11 +25,13 @@ def check_schema(where: str, schema: str) -> None:
         ConfigError: If it is none, or `jsonschema` is not installed.
     """
     jsonschema, referencing = _libraries()
-    content = json.loads(schema)
     try:
+        content = json.loads(schema)
         jsonschema.Draft202012Validator.check_schema(content)
     except jsonschema.SchemaError as error:
         raise ConfigError(f"{where}, at {error.json_path}: {error.message:.300}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} nests too deep to be checked") from error
     resource = referencing.jsonschema.DRAFT202012.create_resource(content)
     resolver = referencing.Registry().with_resource("", resource).resolver()
     for reference in _references(content):
@@ -70,7 +72,13 @@ def check_arguments(arguments: Mapping[str, Any], allowed: Collection[str] | Non
     jsonschema, referencing = _libraries()
     # An empty registry: otherwise the validator would fetch what a reference names.
     validator = jsonschema.Draft202012Validator(json.loads(schema), registry=referencing.Registry())
-    error = jsonschema.exceptions.best_match(validator.iter_errors(_as_json(arguments)))
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(_as_json(arguments)))
+    except RecursionError as recursion:
+        raise NotPermitted(
+            "entrypoint_kwargs nest too deep to be held against the schema in the server's policy, or that refers to "
+            "itself without end"
+        ) from recursion
     if error is not None:
         raise NotPermitted(
             f"entrypoint_kwargs, at {error.json_path:.200}: {error.message:.300}; the server's policy asks for that"
