@@ -27,7 +27,8 @@ def open_as(server: LoopbackServer, name: str, environment: str | None = None, *
 
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
-def test_only_who_is_allowed_opens_only_what_is_named(connection):
+def test_only_who_is_allowed_opens_only_what_is_named(connection, caplog):
+    caplog.set_level(logging.INFO, "remote_gym")
     allow = ("DNS:alice", "DNS:bob=easy,hard", "DNS:carol=default")
     with loopback_server("CartPole-v1", environments=POLES, allow=allow) as server:
         server.client_arguments["connection"] = connection
@@ -43,7 +44,15 @@ def test_only_who_is_allowed_opens_only_what_is_named(connection):
             open_as(server, "carol", "no such thing")
         with pytest.raises(NotPermitted, match="no rule for 'DNS:mallory'"):
             open_as(server, "mallory", "easy")
+        with pytest.raises(NotPermitted):
+            open_as(server, "bob", "x" * 100_000 + "\nforged")
         assert server.server.session_count == 0
+    # The server's owner is told, in lines of a length and form that the client does not choose.
+    refused = [record.getMessage() for record in caplog.records if "refused a session" in record.message]
+    assert len(refused) == 5
+    assert "no rule for 'DNS:mallory'" in refused[3]
+    assert len(refused[4]) < 400
+    assert "\n" not in refused[4]
 
 
 def test_a_client_is_told_whom_it_is_taken_for_and_what_it_may_open():

@@ -99,7 +99,7 @@ class Policy:
         if rule.environments is not None and environment is not None:
             terms = rule.environments.get(environment or DEFAULT)
         if terms is None:
-            what = "entrypoints of its own" if environment is None else f"environment {environment or DEFAULT!r}"
+            what = "entrypoints of its own" if environment is None else f"environment {environment or DEFAULT!r:.100}"
             may = ", ".join(sorted(rule.environments or ())) or "none"
             raise NotPermitted(f"the server's policy does not let {who} open {what}; it may open: {may}")
         return Grant(terms=terms, max_sessions=rule.max_sessions, max_opens_per_second=rule.max_opens_per_second)

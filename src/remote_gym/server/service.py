@@ -102,6 +102,8 @@ class Service:
         try:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
+            if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
+                logger.info("refused a session: %s", error)
             return pb.OpenResponse(error=encode_error(error))
 
     async def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
