@@ -190,6 +190,9 @@ def test_certificate_is_good_for_its_role_without_a_config(role, tmp_path, monke
         (("--environment", "one=broken.py"), "is not Python"),
         (("CartPole-v1", "--lease", "0"), "--lease"),
         (("CartPole-v1", "--interpreter", "no-such-python"), "--interpreter is 'no-such-python'"),
+        (("CartPole-v1", "--allow", "alice"), "--allow: 'alice' is no identity"),
+        (("CartPole-v1", "--allow", "DNS:alice=hard"), "--allow: 'DNS:alice=hard': there is no environment 'hard'"),
+        (("CartPole-v1", "--policy", "broken.py"), "broken.py is not TOML"),
     ],
 )
 def test_serve_refuses_what_cannot_work(arguments, message, tmp_path, monkeypatch):
@@ -261,6 +264,18 @@ def test_direct_port_is_told_and_used():
         with contextlib.closing(RemoteEnvironment("localhost", port_of(printed), connection="direct")) as environment:
             environment.reset()
             assert environment._session._session.direct.port == direct_port
+
+
+def test_serve_lets_in_whom_the_flags_and_the_file_name_and_nobody_else(server_options, client_options, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[allow."DNS:remote-gym-client"]\nenvironments = ["easy"]\n')
+    offer = ("CartPole-v1", "--environment", "easy=CartPole-v1", "--port", "0", *server_options)
+    with serving(*offer, "--policy", policy, "--allow", "DNS:alice", "--allow", "URI:lab/*=easy") as (_, printed):
+        assert "only whom --allow or --policy names" in printed
+        address = f"localhost:{port_of(printed)}"
+        said = run("doctor", address, *client_options, status=1)
+        assert "does not let 'DNS:remote-gym-client' open environment 'default'; it may open: easy" in said
+        assert "✗" not in run("doctor", address, *client_options, "--environment", "easy")
 
 
 def test_clients_entrypoints_alone_can_be_served(tmp_path):

@@ -75,6 +75,17 @@ def examined(port, files=None, url="localhost", remote_args=None, **options):
     return [check.step for check in checks], last
 
 
+def test_a_client_is_told_whom_the_server_takes_it_for_and_what_it_may_open(secure_port, plain_port, files):
+    by_step = {check.step: check.found for check in examine("localhost", secure_port, files, None, timeout=TIMEOUT)}
+    assert by_step["session"].endswith(
+        "; the server takes this client for 'DNS:remote-gym-client', who may open 'default'"
+    )
+    by_step = {check.step: check.found for check in examine("localhost", plain_port, None, None, timeout=TIMEOUT)}
+    assert by_step["session"].endswith(
+        "; the server takes this client for nobody in particular, who may open 'default'"
+    )
+
+
 def test_healthy_server_over_tls(secure_port, files):
     steps, last = examined(secure_port, files)
     assert steps == [

@@ -114,6 +114,14 @@ class ServerOptions:
 
     max_sessions: int = 1024
     """Sessions open at once; one more gets `ServerFull`."""
+    max_sessions_per_identity: int | None = None
+    """Of them, those of one identity; None for all. A policy's rule may say otherwise."""
+    max_opens_per_second: float | None = None
+    """Sessions that one identity may open, ten seconds' worth of them at once; None for any number."""
+    max_connections: int | None = None
+    """TCP connections to the gRPC server, on each address that it listens on; None for as many as the system allows."""
+    max_pending: int = 256
+    """Direct connections that have not yet said for which session they come."""
     max_num_envs: int = 4096
     """Environments that one session's vector environment may hold."""
     open_timeout: float = 120.0
@@ -164,6 +172,10 @@ class ServerOptions:
     """File of the digests of clients' tokens, as ``remote-gym token`` writes it. Needs TLS."""
     certificate_lifetime: float | None = None
     """How long a connection is answered before the client has to make another, and show its certificate again."""
+    allow: tuple[str, ...] = ()
+    """``IDENTITY`` or ``IDENTITY=ENVIRONMENT,...``: who may open what. With any, or a policy, others may nothing."""
+    policy: Path | None = None
+    """TOML file of rules that say more, see ``docs/security.md``. Read again when it changes."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -171,7 +183,8 @@ class ServerOptions:
         _check_seconds(self, *(("idle_timeout",) if self.idle_timeout is not None else ()))
         _check_seconds(self, "admit_timeout", "drain", or_zero=True)
         _check_integers(self, 0, 1_000_000, "poll_us")
-        _check_integers(self, 1, 1_000_000, "max_sessions", "max_num_envs")
+        _check_integers(self, 1, 1_000_000, "max_sessions", "max_num_envs", "max_pending")
+        self._check_doors()
         _check_integers(self, 0, 65535, "direct_port")
         _check_type(
             self, bool, "True or False", "use_thread", "check_actions", "allow_insecure", "reflection", "direct"
@@ -193,6 +206,19 @@ class ServerOptions:
         python = self.interpreter
         if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
             raise ConfigError(f"ServerOptions.interpreter is {self.interpreter!r}; use the path of a Python executable")
+
+    def _check_doors(self) -> None:
+        given = [name for name in ("max_sessions_per_identity", "max_connections") if getattr(self, name) is not None]
+        _check_integers(self, 1, 1_000_000, *given)
+        rate = self.max_opens_per_second
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if rate is not None and not (is_number and 1e-3 <= rate <= 1e6):
+            raise ConfigError(f"ServerOptions.max_opens_per_second is {rate!r}; use a number from 0.001 to 1,000,000")
+        if not isinstance(self.allow, (tuple, list)) or not all(isinstance(text, str) for text in self.allow):
+            raise ConfigError(f"ServerOptions.allow is {self.allow!r}; use a tuple, such as ('DNS:alice=easy',)")
+        policy = self.policy
+        if policy is not None and not (isinstance(policy, (str, os.PathLike)) and Path(policy).is_file()):
+            raise ConfigError(f"ServerOptions.policy is {self.policy!r}; use the path of a file")
 
     def _check_what_workers_may_do(self) -> None:
         _check_seconds(self, *(name for name in ("step_timeout", "reset_timeout") if getattr(self, name) is not None))

@@ -17,7 +17,6 @@ from remote_gym.client.connection import Interaction
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted
-from remote_gym.server.direct import MAX_PENDING
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE
@@ -85,20 +84,39 @@ def test_who_names_no_session_is_closed_out(environment, address, sent):
 
 
 def test_silent_strangers_do_not_keep_clients_out(process_server, environment, address):
-    strangers = [raw_connection(address) for _ in range(MAX_PENDING)]
+    most = process_server.server.options.max_pending
+    pending = process_server.server._direct._pending
+    strangers = [raw_connection(address) for _ in range(most)]
     try:
-        wait_until(lambda: len(process_server.server._direct._pending) == MAX_PENDING)
-        with raw_connection(address) as one_more:
-            assert one_more.recv(1) == b""
-        assert_untouched(environment)
-        # They are dropped in time, and then there is room again.
-        wait_until(lambda: not process_server.server._direct._pending, timeout=15.0)
+        wait_until(lambda: len(pending) == most)
+        # A client comes all the same, in the place of the first of them.
         environment._session._detach()
         environment.step(ACTION["step"])
         assert isinstance(environment._session._interaction, DirectConnection)
+        assert strangers[0].recv(1) == b""
+        wait_until(lambda: len(pending) == most - 1)
+        # And they are dropped in time.
+        wait_until(lambda: not pending, timeout=15.0)
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+def test_of_silent_strangers_those_are_dropped_who_are_most(obedient):
+    with loopback_server(obedient, max_pending=3) as server:
+        address = server.environment(connection="direct")._session._session.direct
+        pending = server.server._direct._pending
+        with contextlib.ExitStack() as stack:
+
+            def connect(source: str) -> socket.socket:
+                sock = socket.create_connection(("127.0.0.1", address.port), 10.0, (source, 0))
+                return stack.enter_context(sock)
+
+            connect("127.0.0.2")
+            crowd = [connect("127.0.0.3") for _ in range(4)]
+            assert crowd[0].recv(1) == b""
+            assert crowd[1].recv(1) == b""
+            assert sorted(pending.values()) == ["127.0.0.2", "127.0.0.3", "127.0.0.3"]
 
 
 def test_a_routing_id_without_a_certificate_is_not_enough(process_server, environment, address):

@@ -18,6 +18,7 @@ from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, si
 from remote_gym.cli.report import report
 from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
+from remote_gym.server.doors import has_policy
 from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
 
@@ -53,6 +54,24 @@ _WAIT = click.FloatRange(0, LONGEST)
 @click.option("--allow-insecure", is_flag=True, help="Serve other machines without certificates.")
 @click.option("--thread", "use_thread", is_flag=True, help="Run environments in threads rather than processes.")
 @click.option("--max-sessions", type=click.IntRange(1), default=_DEFAULTS.max_sessions, help="Open at once.")
+@click.option("--max-sessions-per-identity", type=click.IntRange(1), help="Of them, for one client certificate.")
+@click.option(
+    "--max-opens-per-second", type=click.FloatRange(0.001, 1e6), help="Sessions opened with one client certificate."
+)
+@click.option("--max-connections", type=click.IntRange(1), help="TCP connections to each address listened on.")
+@click.option(
+    "--max-pending",
+    type=click.IntRange(1),
+    default=_DEFAULTS.max_pending,
+    help="Direct connections that have not said for which session they come.",
+)
+@click.option(
+    "--allow",
+    metavar="IDENTITY[=NAME,...]",
+    multiple=True,
+    help="Let DNS:alice, URI:spiffe://lab/*, or * open anything, or what is named; all others nothing. Repeatable.",
+)
+@click.option("--policy", type=FILE, help="TOML file that says more of who may open what; read again when it changes.")
 @click.option("--lease", type=_SECONDS, default=_DEFAULTS.lease, help="Seconds a session outlives its connection.")
 @click.option("--idle-timeout", type=_SECONDS, default=_DEFAULTS.idle_timeout, help="Seconds a client may ask nothing.")
 @click.option("--admit-timeout", type=_WAIT, default=_DEFAULTS.admit_timeout, help="Seconds to wait for a free place.")
@@ -200,6 +219,8 @@ def _greeting(
         )
     else:
         lines.append(f"Open to: clients with a certificate from {ca}")
+    if has_policy(server.options):
+        lines.append("Of these: only whom --allow or --policy names")
     if certificate and not hosts:
         lines.append(f"Warning: {certificate} names no host, so no client will accept it")
     host = _reachable_name(server.url, hosts)

@@ -146,12 +146,22 @@ def _use_grpc(use: Callable[[], RemoteEnvironment]) -> Iterator[Check]:
     with contextlib.closing(environment):
         yield Check("protocol", True, f"version {PROTOCOL_VERSION}")
         name = environment.spec.id if environment.spec else "an environment"
-        yield Check("session", True, f"opened for {name} in {_since(start)}")
+        yield Check("session", True, f"opened for {name} in {_since(start)}{_standing(environment)}")
         reset = _timed("reset", environment.reset, "over gRPC, observation of ")
         yield reset
         if reset.works:
             take_step = functools.partial(environment.step, environment.action_space.sample())
             yield _timed("step", take_step, "over gRPC, observation of ")
+
+
+def _standing(environment: RemoteEnvironment) -> str:
+    """Whom the server takes this client for, and what it lets it open."""
+    session = environment._session
+    if session is None or not session.environments:
+        return ""
+    # By their `repr`, since the server chose these texts, and a terminal may do what they say.
+    who = repr(session.identity) if session.identity else "nobody in particular"
+    return f"; the server takes this client for {who}, who may open {', '.join(map(repr, session.environments))}"
 
 
 def _use_directly(use: Callable[[], RemoteEnvironment], *, needed: bool) -> Check:

@@ -98,6 +98,16 @@ class ClientSession:
         return self._session.id
 
     @property
+    def identity(self) -> str:
+        """Whom the server takes this client for, such as ``"DNS:alice"``; empty without an identity."""
+        return self._session.identity
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Names of what this client may open there; empty from a server that does not tell."""
+        return tuple(self._session.environments)
+
+    @property
     def description(self) -> pb.Description:
         """What the server told about the environment."""
         return self._session.description

@@ -10,6 +10,7 @@ from typing import Any
 
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.server.policy import Terms
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
@@ -81,6 +82,14 @@ def launch_message(
     encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
     _take_client_code(request, launch, options)
     return launch
+
+
+def restrict(launch: worker_pb2.Launch, terms: Terms) -> None:
+    """Let the worker check the client's keyword arguments, which it alone decodes."""
+    if terms.arguments is not None:
+        launch.allowed_arguments.names.extend(terms.arguments)
+        launch.allowed_arguments.SetInParent()  # an empty list allows none
+    launch.arguments_schema = terms.schema
 
 
 def _choose(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,6 @@ logger = logging.getLogger(__name__)
 
 PREAMBLE_TIMEOUT = 5.0
 """Seconds that a client has to say for which session it comes."""
-MAX_PENDING = 256
-"""Connections that have not said so yet, at most."""
-
 HandOver = Callable[[bytes, socket.socket], bool]
 """Gives a connection to the worker of that routing id; False if there is none."""
 
@@ -36,13 +34,17 @@ class DirectListener:
 
     Args:
         hand_over: Gives away a connection.
+        max_pending: How many connections may not have said for which session they come. One more takes the place of
+            the oldest of the address that has the most of them, so that silent ones shut nobody else out.
     """
 
-    def __init__(self, hand_over: HandOver) -> None:
+    def __init__(self, hand_over: HandOver, max_pending: int = 256) -> None:
         self._hand_over = hand_over
+        self._max_pending = max_pending
         self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: dict[asyncio.Task[None], str] = {}  # oldest first, with their addresses
+        self._is_crowded = False
         self.port = 0
         self.path = ""
 
@@ -109,18 +111,37 @@ class DirectListener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(listening)
+                sock, address = await loop.sock_accept(listening)
             except OSError as error:  # out of descriptors, most likely
                 logger.error("cannot accept a direct connection: %s", error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._pending) >= MAX_PENDING:
-                logger.warning("%d direct connections have not said for whom they come; refusing one", MAX_PENDING)
-                sock.close()
-                continue
+            if len(self._pending) >= self._max_pending:
+                self._drop_oldest()
+            elif len(self._pending) <= self._max_pending // 2:
+                self._is_crowded = False
             task = asyncio.ensure_future(self._route(sock))
-            self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            self._pending[task] = address[0] if isinstance(address, tuple) else ""
+            task.add_done_callback(lambda done: self._pending.pop(done, None))
+            # Let it read, before others could crowd it out; and let the server do something else in a flood.
+            await asyncio.sleep(0)
+
+    def _drop_oldest(self) -> None:
+        address, count = Counter(self._pending.values()).most_common(1)[0]
+        oldest = next(task for task, theirs in self._pending.items() if theirs == address)
+        del self._pending[oldest]
+        oldest.cancel()
+        if self._is_crowded:  # it has been said
+            return
+        self._is_crowded = True
+        logger.warning(
+            "%d direct connections, %d of them from %s, have not said for whom they come, and "
+            "ServerOptions.max_pending allows %d; dropping the oldest of those",
+            self._max_pending,
+            count,
+            address or "this machine",
+            self._max_pending,
+        )
 
     async def _route(self, sock: socket.socket) -> None:
         with sock:

@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix
-from remote_gym.config import Limits, ServerOptions
+from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, NotPermitted, RemoteGymError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.caller import Caller, caller
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 OPEN_BYTES = 4 * 2**20
 """Size of a request to open, which is the only one that the server itself reads."""
 
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
+
 FLUSH = 0.2
 """Seconds that calls have, at the end, to send their last words."""
 
@@ -42,19 +45,21 @@ Credentials = Callable[[], grpc.ServerCredentials]
 Context = Any  # grpc.aio.ServicerContext, which has no types
 
 
-def server_options(limits: Limits, certificate_lifetime: float | None = None) -> list[tuple[str, int]]:
+def server_options(options: ServerOptions) -> list[tuple[str, int]]:
     """GRPC's own settings."""
-    # At that age a connection takes no more calls, and the client's gRPC makes another. What is in progress goes on, so
-    # that an idle client does not lose its session.
-    age = (
-        []
-        if certificate_lifetime is None
-        else [("grpc.max_connection_age_ms", max(1, int(certificate_lifetime * SHARE * 1e3)))]
-    )
+    bounds = []
+    if options.certificate_lifetime is not None:
+        # At that age a connection takes no more calls, and the client's gRPC makes another. What is in progress goes
+        # on, so that an idle client does not lose its session.
+        age = max(1, int(options.certificate_lifetime * SHARE * 1e3))
+        bounds.append(("grpc.max_connection_age_ms", age))
+    if options.max_connections is not None:
+        bounds.append(("grpc.max_allowed_incoming_connections", options.max_connections))
     return [
-        *age,
+        *bounds,
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
-        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_receive_message_length", options.limits.message_bytes),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
         ("grpc.max_concurrent_streams", 1024),  # on one client's connection
         # A peer that vanished is noticed within 4.5 s, since its lease, which begins then, is to be over 5 s late at
@@ -82,7 +87,7 @@ class GrpcServer:
         self._service = service
         self._rule = rule
         self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
-        self._server = grpc.aio.server(options=server_options(options.limits, options.certificate_lifetime))
+        self._server = grpc.aio.server(options=server_options(options))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -22,6 +22,7 @@ from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
 from remote_gym.server.direct import DirectListener
+from remote_gym.server.doors import PolicySource, has_policy
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 EXPIRY_INTERVAL = 0.25
 """Seconds between two looks for sessions whose lease is over."""
+
+POLICY_INTERVAL = 1.0
+"""Seconds between two looks whether the policy has changed; it holds when it was found the same twice."""
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
@@ -74,6 +78,7 @@ class RemoteEnvironmentServer:
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
         self._stop_deadline = 0.0
+        self._following: asyncio.Task[None] | None = None
         self._terminated = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_handle_loop_error)
@@ -168,9 +173,13 @@ class RemoteEnvironmentServer:
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
     ) -> int:
         self._service = Service(self._workers.launch, default_args, self.options)
+        if has_policy(self.options):
+            source = PolicySource(self.options, default_args)
+            self._service.set_policy(source.policy)
+            self._following = asyncio.ensure_future(self._follow(source))
         self._grpc = GrpcServer(self._service, self.options, self._rule)
         bound = await self._grpc.start(self.url, port, credentials)
-        self._direct = DirectListener(self._service.hand_over)
+        self._direct = DirectListener(self._service.hand_over, self.options.max_pending)
         if self.options.direct and hasattr(socket, "send_fds"):
             try:
                 self._direct.start(self.url, self.options.direct_port)
@@ -194,10 +203,21 @@ class RemoteEnvironmentServer:
             self._service.expire()
             self._service.cut_off(self._rule.is_revoked)
 
+    async def _follow(self, source: PolicySource) -> None:
+        """Let a policy that has been rewritten hold."""
+        while True:
+            await asyncio.sleep(POLICY_INTERVAL)
+            # Beside the event loop, since the file may be far away.
+            policy = await asyncio.to_thread(source.look)
+            if policy is not None:
+                self._service.set_policy(policy)
+
     async def _shut_down(self, grace: float) -> None:
         await self._grpc.report_stopping()
         await self._service.drain(grace)
         self._expiring.cancel()
+        if self._following is not None:
+            self._following.cancel()
         await self._direct.stop()
         await self._service.close()
         self._watching.cancel()

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, SessionLost
+from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
-from remote_gym.server.arguments import launch_message
+from remote_gym.server.arguments import launch_message, restrict
 from remote_gym.server.direct import new_routing_id
+from remote_gym.server.doors import Doors
 from remote_gym.server.handover import ToServer
 from remote_gym.server.link import Worker
 from remote_gym.server.patience import DRAINED, STOPPING, idled
+from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
@@ -43,8 +45,9 @@ class _Open:
 
     session: Session
     worker: Worker
+    environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
-    routing_id: bytes = field(default_factory=new_routing_id)
+    routing_id: bytes = field(default_factory=new_routing_id, repr=False)
     direct: bool = False  # whether a client is attached to the worker itself
     cut: Cut | None = None  # ends the attachment that stands
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -85,6 +88,7 @@ class Service:
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
+        self._doors = Doors(options, clock)
         self._clock = clock
         self._drain_end = math.inf
         self._queue = Queue(self._sessions, options.admit_timeout, clock)
@@ -116,6 +120,8 @@ class Service:
         try:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
+            if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
+                logger.info("refused a session: %s", error)
             return pb.OpenResponse(error=encode_error(error))
 
     async def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
@@ -214,6 +220,17 @@ class Service:
                     NotPermitted(f"session {found.session.id}: {found.session.owner!r} is not let in any more")
                 )
 
+    def set_policy(self, policy: Policy) -> None:
+        """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
+        self._doors.policy = policy
+        for found in list(self._open.values()):
+            try:
+                policy.decide(found.session.owner, found.environment)
+            except NotPermitted as error:
+                reason = f"it may no longer be open: {error}"
+                found.cut_off(SessionLost(f"session {found.session.id}: {reason}"))
+                self._end(found, reason)
+
     async def drain(self, grace: float) -> None:
         """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.
 
@@ -243,8 +260,14 @@ class Service:
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         _check_version(request)
-        message = launch_message(request, self._default_args, self._options)
-        session = await self._queue.admit(owner, request.num_envs or 1)
+        terms = self._doors.admit(owner, request)
+        try:
+            message = launch_message(request, self._default_args, self._options)
+            restrict(message, terms)
+            session = await self._queue.admit(owner, request.num_envs or 1)
+        except BaseException:
+            self._doors.let_go(owner)
+            raise
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
@@ -254,13 +277,14 @@ class Service:
             worker = await self._launch(session.id)
         except BaseException:
             self._sessions.end(session, "its worker did not start")
-            self._queue.release(session)
+            self._release(session)
             raise
-        found = self._open[session.id] = _Open(session, worker)
+        found = self._open[session.id] = _Open(session, worker, self._doors.environment(request))
         if self.draining:  # which began meanwhile
             self._end(found, STOPPING, close_timeout=0.0)
             raise stopping()
         try:
+            self._doors.policy.decide(owner, found.environment)  # again: it may have changed while the worker started
             launched = await self._describe(worker, message)
         except BaseException as error:
             self._give_up(found, error)
@@ -289,6 +313,8 @@ class Service:
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
+        opened.identity = owner
+        opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
         if self.direct is not None:
             self._by_routing_id[found.routing_id] = found
             opened.direct.CopyFrom(self.direct)
@@ -376,10 +402,15 @@ class Service:
     async def _close_worker(self, found: _Open, timeout: float) -> None:
         await found.worker.close(timeout)
         if found.worker.exited.done():
-            self._queue.release(found.session)
+            self._release(found.session)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
-            found.worker.exited.add_done_callback(lambda _: self._queue.release(found.session))
+            found.worker.exited.add_done_callback(lambda _: self._release(found.session))
         found.closing.set_result(None)
+
+    def _release(self, session: Session) -> None:
+        """Let others have the place of a session whose environment is gone."""
+        self._queue.release(session)
+        self._doors.let_go(session.owner)
 
 
 class Attachment:

@@ -23,6 +23,7 @@ from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.server.patience import DRAINED, STOPPING, Patience, idled
 from remote_gym.server.resource_limits import limit_resources
+from remote_gym.server.schema import check_arguments
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket, yield_core
@@ -103,6 +104,8 @@ def _serve(
 
 def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, words: memoryview | None) -> Host:
     own, clients = _decode_kwargs(launch.entrypoint_kwargs, limits), _decode_kwargs(launch.client_kwargs, limits)
+    allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
+    check_arguments(clients, allowed, launch.arguments_schema)
     environment, exposed = create_environment(launch, own, clients, change_directory=own_process)
     try:
         return Host(
@@ -189,6 +192,9 @@ class Worker:
 
     def _say_farewell(self) -> None:
         """Tell the client why its next request will not be answered."""
+        # If the server has cut it off, which it said first, the client asks the server for the reason instead.
+        while self._handover.fileno() in dict(self._poll.poll(0)):
+            self._hear(admits=False)
         if self._direct is not None:
             with contextlib.suppress(TransportError):
                 self._direct.send(self._lost(), time.monotonic() + 1.0)
@@ -252,7 +258,7 @@ class Worker:
             logger.info("the direct connection ended: %s", error)
         self._drop(direct.silence_ms())
 
-    def _hear(self) -> None:
+    def _hear(self, *, admits: bool = True) -> None:
         try:
             heard = hear(self._handover)
         except OSError:  # the server closed it with something of ours unread
@@ -272,7 +278,11 @@ class Worker:
         elif kind == ToWorker.LIMIT_IDLE:
             self._be_patient().idle_timeout = value / 1000
         elif descriptor is not None:
-            self._admit(socket.socket(fileno=descriptor))
+            sock = socket.socket(fileno=descriptor)
+            if admits:
+                self._admit(sock)
+            else:
+                sock.close()
 
     def _be_patient(self) -> Patience:
         if self._patience is None:

@@ -84,7 +84,9 @@ class ProcessWorkers:
                     self._start()
                 return await self._launch(session)
             except (FileNotFoundError, PermissionError) as error:
-                raise ConfigError(f"ServerOptions.interpreter {self._interpreter!r} does not start: {error}") from error
+                raise ConfigError(
+                    f"ServerOptions.interpreter {self._interpreter or sys.executable!r} does not start: {error}"
+                ) from error
             except OSError as error:
                 raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
 

@@ -120,20 +120,24 @@ class OpenResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "token", "lease", "description", "direct", "first")
+    __slots__ = ("id", "token", "lease", "description", "direct", "first", "identity", "environments")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     DIRECT_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     token: str
     lease: float
     description: Description
     direct: DirectAddress
     first: bytes
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ...) -> None: ...
+    identity: str
+    environments: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ..., identity: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DirectAddress(_message.Message):
     __slots__ = ("port", "path", "routing_id", "tls")

@@ -1,0 +1,168 @@
+"""Whom a server lets open what, and how often. Pure, but for what `PolicySource` reads."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from remote_gym.config import ServerOptions
+from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.server.policy import (
+    DEFAULT,
+    EVERYTHING_TO_EVERYBODY,
+    NOTHING_TO_NOBODY,
+    Policy,
+    Terms,
+    parse_allowed,
+    parse_policy,
+)
+from remote_gym.server.rates import WINDOW, Rates
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+POLICY_BYTES = 2**20
+"""Size of a policy file, at most."""
+
+
+class Doors:
+    """What is decided about a client before anything is done for it.
+
+    Args:
+        options: The server's.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, options: ServerOptions, clock: Callable[[], float]) -> None:
+        self._options = options
+        self._rates = Rates(clock)
+        self._held: Counter[str] = Counter()  # sessions of each identity that has any, from `admit` to `let_go`
+        self.policy = NOTHING_TO_NOBODY if has_policy(options) else EVERYTHING_TO_EVERYBODY
+        """Whoever has rules sets it before anybody is let in."""
+
+    def admit(self, owner: str, request: pb.OpenRequest) -> Terms:
+        """Let an identity open what it asks for. The session is counted as its own until `let_go`.
+
+        Raises:
+            NotPermitted: If it may not.
+            ServerFull: If it has as many as it may, or has opened too many lately.
+        """
+        options = self._options
+        grant = self.policy.decide(owner, self.environment(request))
+        rate = grant.max_opens_per_second or options.max_opens_per_second
+        if rate is not None and (wait := self._rates.take(owner, rate)):
+            limit = "its policy" if grant.max_opens_per_second else "ServerOptions.max_opens_per_second"
+            raise ServerFull(
+                f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
+                f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s"
+            )
+        most = grant.max_sessions or options.max_sessions_per_identity
+        if most is not None and self._held[owner] >= most:
+            raise ServerFull(
+                f"{owner or 'clients without an identity'!r} has {self._held[owner]} sessions, those that open and "
+                f"close among them, as many as the server lets one identity have; close one, or have its policy, or "
+                f"ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
+                f"closing end after {options.lease:g} s"
+            )
+        self._held[owner] += 1
+        return grant.terms
+
+    def let_go(self, owner: str) -> None:
+        """A session that was admitted is gone, with its environment, or was never opened."""
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+
+    def environment(self, request: pb.OpenRequest) -> str | None:
+        """The environment's name as policies have it; None for an entrypoint that the client names."""
+        return None if request.entrypoint and self._options.client_entrypoints is not None else request.environment
+
+    def open_to(self, owner: str, *, has_default: bool) -> list[str]:
+        """Names of the environments that an identity may open, the default one by `DEFAULT`."""
+        offered = {*self._options.environments, *([DEFAULT] if has_default else [])}
+        allowed = self.policy.environments(owner)
+        return sorted(offered if allowed is None else offered & set(allowed))
+
+
+def has_policy(options: ServerOptions) -> bool:
+    """Whether the owner has said who may open what; from then on everybody else may open nothing."""
+    return bool(options.allow) or options.policy is not None
+
+
+class PolicySource:
+    """The rules of `ServerOptions.allow` and of the file `ServerOptions.policy`, which is read again as it changes.
+
+    Args:
+        options: The server's.
+        default_args: What it serves to who names no environment; None for nothing.
+
+    Raises:
+        ConfigError: If there is a rule that cannot work.
+    """
+
+    def __init__(self, options: ServerOptions, default_args: Mapping[str, Any] | None) -> None:
+        self._allow = options.allow
+        self._offered = {*options.environments, *([DEFAULT] if default_args is not None else [])}
+        if DEFAULT in options.environments:
+            raise ConfigError(
+                f"environments[{DEFAULT!r}]: so rules call the environment of clients that name none; use another name"
+            )
+        self._path = None if options.policy is None else Path(options.policy)
+        self._read: bytes | None = None if self._path is None else _read(self._path)
+        self._changed: bytes | ConfigError | None = None
+        self.policy = self._parse(self._read)
+
+    def look(self) -> Policy | None:
+        """The new policy, if the file has changed, and has stayed as it is since the last look; else None.
+
+        A file that cannot be used changes nothing, and is told in the log once.
+        """
+        if self._path is None:
+            return None
+        try:
+            found: bytes | None = _read(self._path)
+            if found == self._read:
+                self._changed = None
+                return None
+            # Whoever writes it may not be done: half a file can be a policy, too.
+            if found != self._changed:
+                self._changed = found
+                return None
+            self._read = found
+            self.policy = self._parse(found)
+        except ConfigError as error:
+            if str(error) != str(self._changed):
+                logger.error("the policy stays as it was: %s", error)
+            self._changed = error
+            return None
+        logger.info("%s has changed, and holds from now on; it has %d rules", self._path, len(self.policy))
+        return self.policy
+
+    def _parse(self, data: bytes | None) -> Policy:
+        rules = parse_allowed(self._allow, self._offered)
+        if data is not None:
+            assert self._path is not None
+            where = str(self._path)
+            try:
+                text = data.decode()
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{where} is not TOML: it is not UTF-8 ({error})") from error
+            for identity, rule in parse_policy(text, where, self._offered).items():
+                if identity in rules:
+                    raise ConfigError(f"{where}: ServerOptions.allow names {identity!r}, too; keep one of the two")
+                rules[identity] = rule
+        return Policy(rules)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(POLICY_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > POLICY_BYTES:
+        raise ConfigError(f"{path} is larger than {POLICY_BYTES:,} bytes, so it is hardly a policy")
+    return data

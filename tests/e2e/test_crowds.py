@@ -1,0 +1,66 @@
+"""Many at the doors at once: who fills connections, handshakes and headers keeps nobody else out."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from raw_client import channel_to, method, open_request
+from remote_gym.protocol import TOKEN_KEY
+from remote_gym.server import grpc_server
+from remote_gym.testing import loopback_server
+from waiting import wait_until
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other end has closed it."""
+    sock.setblocking(False)
+    try:
+        while sock.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.fixture
+def connect() -> Callable[[int], socket.socket]:
+    with contextlib.ExitStack() as stack:
+        yield lambda port: stack.enter_context(socket.create_connection(("127.0.0.1", port), 10.0))
+
+
+def test_connections_beyond_the_limit_are_closed_and_there_is_room_when_others_leave(obedient, connect):
+    with loopback_server(obedient, url="127.0.0.1", max_connections=3, use_thread=True) as server:
+        crowd = [connect(server.server.port) for _ in range(6)]
+        wait_until(lambda: sum(map(is_closed, crowd)) == 3)
+        for sock in crowd:
+            sock.close()
+        server.environment(connect_timeout=30.0).reset()
+
+
+def test_a_silent_handshake_ends(monkeypatch, obedient, connect):
+    monkeypatch.setattr(grpc_server, "HANDSHAKE_TIMEOUT_MS", 300)
+    with loopback_server(obedient, use_thread=True) as server:
+        silent = [connect(server.server.port) for _ in range(20)]
+        half = connect(server.server.port)
+        half.sendall(b"\x16\x03\x01\x02\x00\x01")  # a handshake begins
+        server.environment().reset()
+        wait_until(lambda: all(map(is_closed, [*silent, half])), timeout=30.0)
+
+
+def test_huge_headers_are_refused_and_the_server_goes_on(obedient):
+    with loopback_server(obedient, use_thread=True) as server, channel_to(server) as channel:
+        for size in (2**14, 2**20):
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(method("Open"))(open_request(), timeout=30.0, metadata=((TOKEN_KEY, "x" * size),))
+        many = tuple((f"x-{number}", "y" * 64) for number in range(2000))
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary(method("Open"))(open_request(), timeout=30.0, metadata=many)
+        assert server.server.session_count == 0
+        server.environment().reset()

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from remote_gym.config import ServerOptions
+from remote_gym.errors import ConfigError, NotPermitted, ServerFull
+from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.server.doors import POLICY_BYTES, Doors, PolicySource
+from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
+from remote_gym.server.service import Service
+from remote_gym.server.workers import ThreadWorkers
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+ALICE, BOB = '[allow."DNS:alice"]\n', '[allow."DNS:bob"]\n'
+REQUEST = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(ALICE)
+    return path
+
+
+@pytest.fixture
+def source(path) -> PolicySource:
+    return PolicySource(ServerOptions(policy=path, allow=("DNS:root",)), {})
+
+
+def test_a_file_and_the_option_hold_together(source):
+    for identity in ("DNS:alice", "DNS:root"):
+        source.policy.decide(identity, "")
+    with pytest.raises(NotPermitted):
+        source.policy.decide("DNS:bob", "")
+
+
+def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, path):
+    assert source.look() is None
+    path.write_text(ALICE + BOB[:8])
+    assert source.look() is None
+    path.write_text(ALICE + BOB)
+    assert source.look() is None
+    policy = source.look()
+    assert policy is not None
+    policy.decide("DNS:bob", "")
+    policy.decide("DNS:root", "")
+    assert source.look() is None
+
+
+def test_a_file_that_is_as_it_was_again_has_not_changed(source, path):
+    path.write_text(BOB)
+    assert source.look() is None
+    path.write_text(ALICE)
+    assert source.look() is None
+    path.write_text(BOB)
+    assert source.look() is None
+    assert source.look() is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[allow]", b"\xff", b"#" * (POLICY_BYTES + 1), None], ids=lambda c: f"{c!r:.9}"
+)
+def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(source, path, caplog, content):
+    policy = source.policy
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert [source.look() for _ in range(5)] == [None] * 5
+    assert source.policy is policy
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert str(path) in caplog.text
+    path.write_text(BOB)
+    assert [source.look(), source.look()] == [None, source.policy]
+    source.policy.decide("DNS:bob", "")
+
+
+def test_rules_of_the_same_identity_in_both_are_refused(path):
+    with pytest.raises(ConfigError, match=r"policy\.toml: ServerOptions\.allow names 'DNS:alice', too"):
+        PolicySource(ServerOptions(policy=path, allow=("DNS:alice",)), {})
+
+
+def test_without_a_default_environment_there_is_none_to_allow():
+    with pytest.raises(ConfigError, match="no environment 'default'; the server offers easy"):
+        PolicySource(ServerOptions(allow=("*=default",), environments={"easy": {}}), None)
+
+
+def test_where_there_are_rules_nobody_is_let_in_before_they_are_known():
+    with pytest.raises(NotPermitted):
+        Doors(ServerOptions(allow=("DNS:alice",)), lambda: 0.0).admit("DNS:alice", REQUEST)
+
+
+def test_a_rules_quota_is_instead_of_the_servers():
+    doors = Doors(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
+    doors.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_opens_per_second=0.2)})
+    for _ in range(2):
+        doors.admit("DNS:alice", REQUEST)
+    with pytest.raises(
+        ServerFull, match=r"than its policy allows, which is 0\.2 a second and 2 at once; try again in 5\.0"
+    ):
+        doors.admit("DNS:alice", REQUEST)
+    doors.admit("DNS:bob", REQUEST)
+    with pytest.raises(ServerFull, match=r"than ServerOptions\.max_opens_per_second allows, which is 0\.1 a second"):
+        doors.admit("DNS:bob", REQUEST)
+
+
+def test_a_session_counts_as_its_identitys_from_before_it_opens_until_it_is_gone():
+    doors = Doors(ServerOptions(max_sessions_per_identity=1), lambda: 0.0)
+    doors.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_sessions=2)})
+    for _ in range(2):
+        doors.admit("DNS:alice", REQUEST)
+    doors.admit("DNS:bob", REQUEST)
+    for identity, count in {"DNS:alice": 2, "DNS:bob": 1}.items():
+        with pytest.raises(ServerFull, match=f"'{identity}' has {count} sessions, .*max_sessions_per_identity"):
+            doors.admit(identity, REQUEST)
+        doors.let_go(identity)
+        doors.admit(identity, REQUEST)
+    for identity in ("DNS:alice", "DNS:alice", "DNS:bob"):
+        doors.let_go(identity)
+    assert not doors._held
+
+
+def test_who_may_not_open_takes_nothing_from_who_may():
+    doors = Doors(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
+    doors.policy = Policy({"DNS:alice": Rule(environments={})})
+    for _ in range(3):
+        with pytest.raises(NotPermitted):
+            doors.admit("DNS:alice", REQUEST)
+
+
+def test_a_right_that_is_withdrawn_while_a_session_opens_is_not_given(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+    async def test() -> None:
+        workers = ThreadWorkers(2**20)
+
+        async def launch(session: str):
+            worker = await workers.launch(session)
+            service.set_policy(NOTHING_TO_NOBODY)
+            return worker
+
+        service = Service(launch, {"entrypoint": "environments.py"}, ServerOptions())
+        answer = await service.open(REQUEST, "DNS:alice")
+        assert answer.error.kind == pb.ErrorDetail.NOT_PERMITTED
+        assert len(service) == 0
+        await service.close()
+        assert not service._doors._held
+
+    asyncio.run(asyncio.wait_for(test(), 30))
