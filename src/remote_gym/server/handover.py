@@ -22,6 +22,8 @@ class ToWorker(enum.IntEnum):
     """The session is used over gRPC now: end the direct connection."""
     POLL = 3
     """The value: for how many microseconds to look for a request without sleeping."""
+    DROP = 9
+    """End the direct connection without a word, so that its client asks the server for the reason."""
 
 
 class ToServer(enum.IntEnum):
