@@ -26,6 +26,8 @@ class ToWorker(enum.IntEnum):
     """The server is stopping: begin no more episodes, and say `DRAINED` when none runs."""
     LIMIT_IDLE = 5
     """The value: after how many milliseconds without a request to say `IDLE`."""
+    DROP = 6
+    """End the direct connection without a word, so that its client asks the server for the reason."""
 
 
 class ToServer(enum.IntEnum):

@@ -127,6 +127,10 @@ class Worker(asyncio.BufferedProtocol):
         """Let the worker end its direct connection, if it has one."""
         self._tell(ToWorker.CUT)
 
+    def drop_direct(self) -> None:
+        """Let the worker end its direct connection so that the client asks here why."""
+        self._tell(ToWorker.DROP)
+
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps."""
         self._tell(ToWorker.POLL, microseconds)

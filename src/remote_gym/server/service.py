@@ -228,7 +228,8 @@ class Service:
                 policy.decide(found.session.owner, found.environment)
             except NotPermitted as error:
                 reason = f"it may no longer be open: {error}"
-                found.cut_off(SessionLost(f"session {found.session.id}: {reason}"))
+                found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
+                found.worker.drop_direct()
                 self._end(found, reason)
 
     async def drain(self, grace: float) -> None:

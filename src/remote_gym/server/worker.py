@@ -192,7 +192,7 @@ class Worker:
 
     def _say_farewell(self) -> None:
         """Tell the client why its next request will not be answered."""
-        # If the server has cut it off, which it said first, the client asks the server for the reason instead.
+        # If it is to be dropped, which the server has said first, the client asks the server for the reason instead.
         while self._handover.fileno() in dict(self._poll.poll(0)):
             self._hear(admits=False)
         if self._direct is not None:
@@ -267,7 +267,7 @@ class Worker:
             self._poll.unregister(self._handover)
             return
         kind, value, descriptor = heard
-        if kind == ToWorker.CUT:
+        if kind in (ToWorker.CUT, ToWorker.DROP):
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
