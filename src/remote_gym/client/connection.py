@@ -7,11 +7,12 @@ import queue
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from remote_gym.address import grpc_address
+from remote_gym.address import Place, grpc_address
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
@@ -62,6 +63,12 @@ class GrpcConnection:
         self._options = options
         self._make_channel()
 
+    @property
+    def place(self) -> Place:
+        """Url and port."""
+        url, port, _ = self._where
+        return url, port
+
     def renew(self) -> None:
         """Go on with another channel, after a call was interrupted by Ctrl-C.
 
@@ -78,10 +85,35 @@ class GrpcConnection:
             self._channel = grpc.insecure_channel(self.address, options=settings)
         else:
             self._channel = grpc.secure_channel(self.address, channel_credentials(files), options=settings)
+        self._load = self._channel.unary_unary(_method("Load"))
         self._open = self._channel.unary_unary(_method("Open"))
         self._spaces = self._channel.unary_unary(_method("Spaces"))
         self._close = self._channel.unary_unary(_method("Close"))
         self._interact = self._channel.stream_stream(_method("Interact"))
+
+    def ask_load(self, timeout: float) -> Callable[[], pb.LoadResponse | None]:
+        """Ask how busy the server is, without waiting for the answer.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            What waits for it, and returns None for a server of a release that does not tell.
+
+        Raises:
+            TransportError: By what is returned, if the server could not be reached in time.
+        """
+        call = self._load.future(b"", timeout=timeout)
+
+        def answer() -> pb.LoadResponse | None:
+            try:
+                return parse(pb.LoadResponse, call.result())
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                raise from_rpc_error(error, f"asking {self.address} for its load") from error
+
+        return answer
 
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
         """Reach the server and open a session.
@@ -110,8 +142,11 @@ class GrpcConnection:
             except grpc.RpcError as error:
                 raise from_rpc_error(error, f"opening a session at {self.address}") from error
 
-    def reach(self, session_id: str, token: str, timeout: float) -> None:
+    def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
         """Make a broken connection again, if that can be done, and see that the session is still there.
+
+        Returns:
+            What the server tells of it.
 
         Raises:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
@@ -127,6 +162,7 @@ class GrpcConnection:
             raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
         if answer.HasField("error"):
             raise decode_error(answer.error)
+        return answer
 
     def _look(self, deadline: float) -> bool:
         """Whether the server can be reached, as far as one can see from outside.

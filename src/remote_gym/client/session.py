@@ -10,8 +10,12 @@ import threading
 import time
 import weakref
 
+from remote_gym.address import Place
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.opening import open_session
+from remote_gym.client.retry import Retry
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
@@ -19,6 +23,8 @@ from remote_gym.errors import (
     DeadlineExceeded,
     EncodingError,
     NotPermitted,
+    OutOfSequence,
+    ProtocolMismatch,
     RemoteGymError,
     SessionError,
     SessionLost,
@@ -30,11 +36,6 @@ from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.02
-"""Seconds before a lost connection is tried a second time; twice as many before each further one."""
-
-LONGEST_PAUSE = 1.0
-
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
 
@@ -44,7 +45,7 @@ class ClientSession:
 
     Args:
         connection: Closed with the session.
-        request: What to open.
+        request: What to open; or a ticket to what another process has opened, which `take_over` then gets hold of.
         options: The client's.
 
     Raises:
@@ -53,7 +54,9 @@ class ClientSession:
         RemoteGymError: If the server did not open it, as the server says.
     """
 
-    def __init__(self, connection: GrpcConnection, request: pb.OpenRequest, options: ClientOptions) -> None:
+    def __init__(
+        self, connection: GrpcConnection, request: pb.OpenRequest | SessionTicket, options: ClientOptions
+    ) -> None:
         self._connection = connection
         self._options = options
         self._process = os.getpid()
@@ -66,27 +69,23 @@ class ClientSession:
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
+        self._why = ""
         self.deadline = 0.0
         """When the answer to the last request has to be there, on `time.monotonic`."""
         self._packed: memoryview | None = None
         self._in_flight = False  # whether the connection that stands has the request
-        self._broken: TransportError | None = None  # what went wrong when it was sent
+        self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         try:
-            response = connection.open(
-                request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
-            )
-            if response.HasField("error"):
-                raise decode_error(response.error)
-            if options.connection == "direct" and not response.session.HasField("direct"):
+            self._session = open_session(connection, request, options)
+            if options.connection == "direct" and not self._session.HasField("direct"):
                 raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
         except BaseException:
             connection.close()
             raise
-        self._session = response.session
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
-        if request.HasField("first"):
-            self.first, self._packed = parse_response(response.session.first)
+        if isinstance(request, pb.OpenRequest) and request.HasField("first"):
+            self.first, self._packed = parse_response(self._session.first)
             self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
@@ -96,6 +95,19 @@ class ClientSession:
     def id(self) -> str:
         """Names the session in logs and errors; no secret."""
         return self._session.id
+
+    @property
+    def place(self) -> Place:
+        """Where the server is."""
+        return self._connection.place
+
+    @property
+    def ticket(self) -> SessionTicket:
+        """What another process needs to go on from here."""
+        url, port = self.place
+        return SessionTicket(
+            url=url, port=port, session=self._session.id, token=self._session.token, answered=self._answered
+        )
 
     @property
     def description(self) -> pb.Description:
@@ -196,6 +208,45 @@ class ClientSession:
         finally:
             self._turn.release()
 
+    def take_over(self, timeout: float) -> pb.Response | None:
+        """Learn what was asked last of a session that another process opened, and have the answer to that again.
+
+        Whatever that process may still send is refused from here on, so that there is no telling it late.
+
+        Returns:
+            The answer, an error's included; None if nothing was ever asked.
+
+        Raises:
+            ProtocolMismatch: If the server's release cannot tell.
+            RemoteGymError: As for `ask`; but not what the answer says.
+        """
+        deadline = time.monotonic() + timeout
+        self._take_turn(deadline)
+        try:
+            self._answered = -1  # the number 0 is always refused, with what was answered last
+            self._begin(pb.Request(), deadline)
+            refusal = decode_error(self._finish().error)
+            if not isinstance(refusal, OutOfSequence):
+                raise refusal
+            if refusal.answered is None:
+                raise ProtocolMismatch(
+                    f"the server at {self._connection.address} cannot tell where session {self.id} stands "
+                    f"({dict(self.description.versions)}); install the same release at both ends"
+                )
+            if refusal.answered == 0:
+                return None
+            # What is asked does not matter: by its number it gets the answer that is there.
+            self._answered = refusal.answered - 1
+            self._begin(pb.Request(), deadline)
+            return self._finish()
+        finally:
+            self._turn.release()
+
+    def let_go(self) -> None:
+        """End the connection and not the session, which lives on for its lease. What is asked here then is lost."""
+        self._to_be_closed = False
+        self.close()
+
     def close(self) -> None:
         """Close the environment and the connection. In a forked child it does nothing.
 
@@ -226,7 +277,7 @@ class ClientSession:
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
         if self.lost:
             self._turn.release()
-            raise SessionLost(f"session {self.id} has ended; reset opens a new one")
+            raise SessionLost(f"session {self.id} has ended{self._why}; reset opens a new one")
 
     def _begin(self, request: pb.Request, deadline: float) -> None:
         self.deadline = deadline
@@ -263,7 +314,7 @@ class ClientSession:
         # After a deadline or Ctrl-C the answer is still to come, and is the next request's to wait for. What could not
         # be read, or was refused as a whole, would be again.
         if isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
-            self.lost = True
+            self.lost, self._why = True, f" ({error})"
             if not self._closed:  # else that is what ended it
                 self._to_be_closed = isinstance(error, EncodingError) or not isinstance(error, RemoteGymError)
         was_grpc = isinstance(self._interaction, Interaction)
@@ -280,28 +331,21 @@ class ClientSession:
                 self._send_once(data)
             return self._receive_once()
         except (ConnectError, ConnectionLost) as error:
-            lost: TransportError = error
-        give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
+            lost = error
+        options = self._options
+        retry = Retry(options.retry, lost, connect_timeout=options.connect_timeout, deadline=deadline)
         while not self.lost:
             logger.warning("session %s: %s; trying to resume", self.id, lost)
             self._detach()
             try:
-                self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
+                self._connection.reach(self._session.id, self._session.token, retry.reach_timeout())
+                retry.made()
                 self._send_once(data)
                 return self._receive_once()
-            except ConnectionLost as error:  # it was made again, and broke again
-                lost, give_up = error, self._give_up_at(deadline)
-            except ConnectError as error:
-                if give_up < min(deadline, time.monotonic() + pause):
-                    raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
-            if time.monotonic() + pause >= deadline:
-                raise DeadlineExceeded(f"{lost}; it was not made again before the deadline") from lost
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            except (ConnectError, ConnectionLost) as error:
+                lost = error
+            time.sleep(retry.pause_after(lost))
         raise SessionLost(f"session {self.id} was closed")
-
-    def _give_up_at(self, deadline: float) -> float:
-        return min(deadline, time.monotonic() + self._options.connect_timeout)
 
     def _send_once(self, data: bytes) -> None:
         interaction = self._interaction

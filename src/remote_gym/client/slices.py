@@ -9,12 +9,13 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.arrays import view_row
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values import decode_value
 
 
 class Slice:
@@ -81,16 +82,10 @@ class Slice:
         Raises:
             EncodingError: If a seed or an option has no wire form.
         """
-        request = pb.Request()
-        request.reset.SetInParent()
-        if seed is not None:
-            own = seed + self.start if isinstance(seed, int) else list(seed[self.rows])
-            encode_value(own, request.reset.seed, strict=True, limits=limits, path="seed")
+        own = seed + self.start if isinstance(seed, int) else (None if seed is None else list(seed[self.rows]))
         if not mask[self.rows].all():
             options = {**(options or {}), "reset_mask": mask[self.rows]}
-        if options is not None:
-            encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
-        return request
+        return reset_request(own, options, limits)
 
     def send(self, request: pb.Request, timeout: float) -> None:
         """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""

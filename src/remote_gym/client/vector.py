@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from remote_gym.address import parse_address
 from remote_gym.client.fleet import Fleet
 from remote_gym.client.opening import CredentialPaths, open_request
+from remote_gym.client.requests import call_request
 from remote_gym.client.slices import Slice, slices_of, take_mask
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
@@ -264,9 +265,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             EncodingError: If an argument or the result has no wire form.
         """
         self._check_idle("call")
-        request = pb.Request(call=pb.CallRequest(name=name))
-        self._encode(args, request.call.args, f"{name}(...)")
-        self._encode(kwargs, request.call.kwargs, f"{name}(...)")
+        request = call_request(name, args, kwargs, self._options.limits)
         answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
         return self._for_each(decode_value(answer.call.value, self._options.limits) for answer in answers)
 

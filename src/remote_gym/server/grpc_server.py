@@ -108,6 +108,7 @@ class GrpcServer:
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers = {
+            "Load": grpc.unary_unary_rpc_method_handler(self._load),
             "Open": grpc.unary_unary_rpc_method_handler(self._open),
             "Spaces": grpc.unary_unary_rpc_method_handler(self._spaces),
             "Close": grpc.unary_unary_rpc_method_handler(self._close),
@@ -117,6 +118,9 @@ class GrpcServer:
         for name in ("Reset", "Step", "Render", "Call"):
             handlers[name] = grpc.unary_unary_rpc_method_handler(self._ask)
         return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+
+    async def _load(self, _: bytes, context: Context) -> bytes:
+        return self._service.load().SerializeToString()
 
     async def _open(self, data: bytes, context: Context) -> bytes:
         try:

@@ -93,6 +93,10 @@ class Service:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def load(self) -> pb.LoadResponse:
+        """How much room there is."""
+        return pb.LoadResponse(open=self._sessions.places, capacity=self._options.max_sessions, draining=self._draining)
+
     async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
         try:
@@ -108,7 +112,7 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(description=found.description)
+            return pb.SpacesResponse(description=found.description, direct=self._direct_address(found))
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -226,11 +230,18 @@ class Service:
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
-        if self.direct is not None:
+        if (direct := self._direct_address(found)) is not None:
             self._by_routing_id[found.routing_id] = found
-            opened.direct.CopyFrom(self.direct)
-            opened.direct.routing_id = found.routing_id
+            opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
+
+    def _direct_address(self, found: _Open) -> pb.DirectAddress | None:
+        if self.direct is None:
+            return None
+        address = pb.DirectAddress()
+        address.CopyFrom(self.direct)
+        address.routing_id = found.routing_id
+        return address
 
     async def _ask_first(self, worker: Worker, request: pb.Request) -> bytes:
         timeout = self._options.open_timeout

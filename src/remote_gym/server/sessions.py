@@ -63,6 +63,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def places(self) -> int:
+        """How many are taken, by open sessions and by those that are closing."""
+        return self._places
+
     def open(self, owner: str, num_envs: int = 1) -> Session:
         """Claim a place, for one environment or for several.
 
