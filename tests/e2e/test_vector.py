@@ -326,7 +326,7 @@ def test_gymnasiums_vector_wrappers_work(make):
     [
         ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
         ({"num_envs": 0}, "0 environments"),
-        ({"num_envs": 2, "addresses": []}, "0 addresses"),
+        ({"num_envs": 2, "addresses": []}, "addresses is empty"),
         ({"num_envs": 2, "render_mode": "human"}, "rgb_array"),
         ({"num_envs": 2, "autoreset_mode": "Sometimes"}, "'NextStep', 'SameStep', 'Disabled'"),
         ({"num_envs": 2, "frames": "always"}, "on_demand"),

@@ -83,8 +83,8 @@ class Addresses:
             session = self._open_least_loaded(places, request, failures)
             if session is not None:
                 return session
-        if not failures:  # nobody answered in time, so one is given more of it, or at least looked at
-            return self._try(self._next_trial(), None, request)
+        if not failures:
+            return self._open_at_any(request)
         (_, first), *others = failures
         also = "".join(f"; {grpc_address(*place)}: {error}" for place, error in others)
         raise type(first)(f"{first}{also}") from first
@@ -111,9 +111,15 @@ class Addresses:
                 self._circuits[place].begin()
         return usual, [place for place in self._circuits if place not in usual]
 
-    def _next_trial(self) -> Place:
+    def _open_at_any(self, request: pb.OpenRequest) -> ClientSession:
+        """Nobody has answered in time, so one is given more of it, and looked at."""
         with self._lock:
-            return min(self._circuits, key=lambda place: self._circuits[place].next_trial)
+            place = min(self._circuits, key=lambda place: self._circuits[place].next_trial)
+        try:
+            return self._try(place, None, request)
+        except (ConnectError, ConnectionLost) as error:
+            others = ", ".join(grpc_address(*other) for other in self._circuits if other != place)
+            raise type(error)(f"{error}; nor did {others} answer within {LOAD_TIMEOUT:g} s") from error
 
     def _open_least_loaded(
         self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]

@@ -94,9 +94,9 @@ class Worker(asyncio.BufferedProtocol):
         """
         return self._tell(ToWorker.CONNECTION, descriptor=sock.fileno())
 
-    def cut_direct(self) -> None:
-        """Let the worker end its direct connection, if it has one."""
-        self._tell(ToWorker.CUT)
+    def cut_direct(self, *, taken_over: bool) -> None:
+        """Let the worker end its direct connection, if it has one, and say so if a newer one has taken over."""
+        self._tell(ToWorker.CUT, int(taken_over))
 
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps."""

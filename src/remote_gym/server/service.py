@@ -48,7 +48,7 @@ class _Open:
         """End whatever is attached, over gRPC or directly."""
         self.cut_grpc(reason)
         if self.direct:
-            self.worker.cut_direct()
+            self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
 
     def cut_grpc(self, reason: RemoteGymError) -> None:
         """End what is attached over gRPC, and tell it why."""

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.errors import ConfigError, EncodingError, OutOfSequence, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
@@ -34,6 +34,9 @@ LAUNCH_LIMITS = Limits()
 
 STALL_TIMEOUT = 30.0
 """Seconds that a message on a direct connection may take from its first byte to its last."""
+
+FAREWELL_TIMEOUT = 0.2
+"""Seconds to tell a client that its connection ends, which it may have left long ago."""
 
 
 def run(requests: socket.socket, handover: socket.socket, *, own_process: bool) -> None:
@@ -151,17 +154,23 @@ class Worker:
                         self._hear()
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
                     elif descriptor == self._server.fileno() and not self._answer_server():
-                        self._say_farewell()
+                        self._say_farewell(
+                            SessionLost(f"session {self._launch.session}: the server has ended it, or stopped")
+                        )
                         return
         finally:
             self._drop()
 
-    def _say_farewell(self) -> None:
+    def _say_farewell(self, reason: RemoteGymError) -> None:
         """Tell the client why its next request will not be answered."""
         if self._direct is not None:
-            error = encode_error(SessionLost(f"session {self._launch.session}: the server has ended it, or stopped"))
+            farewell = pb.Response(error=encode_error(reason)).SerializeToString()
             with contextlib.suppress(TransportError):
-                self._direct.send(pb.Response(error=error).SerializeToString(), time.monotonic() + 1.0)
+                self._direct.send(farewell, time.monotonic() + FAREWELL_TIMEOUT)
+
+    def _taken_over(self) -> OutOfSequence:
+        # Who hears it must not come back: it would be answered what was meant for the one that took over.
+        return OutOfSequence(f"session {self._launch.session}: a newer connection has taken it over")
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
@@ -204,6 +213,8 @@ class Worker:
             return
         kind, value, descriptor = heard
         if kind == ToWorker.CUT:
+            if value:
+                self._say_farewell(self._taken_over())
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
@@ -217,6 +228,7 @@ class Worker:
             # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
             logger.warning("refused a direct connection: %s", error)
             return
+        self._say_farewell(self._taken_over())
         self._drop()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
