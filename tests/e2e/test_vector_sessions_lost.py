@@ -109,13 +109,12 @@ def test_it_may_be_lost_before_its_first_step_and_reset_by_hand(make):
 def test_where_resets_are_the_clients_the_next_step_says_that_one_is_needed(make):
     remote = make(autoreset_mode="Disabled")
     remote.reset(seed=1)
-    *_, truncations, infos = remote.step(acting(at_3=EXIT))
+    *_, terminations, truncations, infos = remote.step(acting(at_3=EXIT))
     assert truncations[LOST].all()
     assert infos["remote_gym"]["session_lost"][3]
     with pytest.raises(ResetNeeded, match="environments 2 to 3"):
         remote.step(acting())
-    mask = np.isin(np.arange(6), [2, 3])
-    remote.reset(options={"reset_mask": mask})
+    remote.reset(options={"reset_mask": terminations | truncations})
     assert remote.step(acting())[1].shape == (6,)
 
 

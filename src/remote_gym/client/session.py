@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -49,8 +50,7 @@ class ClientSession:
         options: The client's.
 
     Raises:
-        ConnectError: If the server could not be reached, or one end refused the other.
-        TransportError: If the connection broke, or opening took too long.
+        TransportError: If the server could not be reached, the connection broke, or opening took too long.
         RemoteGymError: If the server did not open it, as the server says.
     """
 
@@ -71,7 +71,7 @@ class ClientSession:
         self.lost = False
         self._why = ""
         self.deadline = 0.0
-        """When the answer to the last request has to be there, on `time.monotonic`."""
+        """When the last request has to be answered, on `time.monotonic`."""
         self._packed: memoryview | None = None
         self._in_flight = False  # whether the connection that stands has the request
         self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
@@ -105,9 +105,7 @@ class ClientSession:
     def ticket(self) -> SessionTicket:
         """What another process needs to go on from here."""
         url, port = self.place
-        return SessionTicket(
-            url=url, port=port, session=self._session.id, token=self._session.token, answered=self._answered
-        )
+        return SessionTicket(url=url, port=port, session=self.id, token=self._session.token, answered=self._answered)
 
     @property
     def description(self) -> pb.Description:
@@ -118,6 +116,12 @@ class ClientSession:
     def is_behind(self) -> bool:
         """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
         return self._unanswered is not None
+
+    def attach(self) -> None:
+        """Connect to the worker now, rather than with the first request, which does what this could not."""
+        with self._turn, contextlib.suppress(ConnectError, ConnectionLost):
+            if not self.lost and self._interaction is None:
+                self._interaction = self._attach(time.monotonic() + self._options.connect_timeout)
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.
@@ -209,9 +213,7 @@ class ClientSession:
             self._turn.release()
 
     def take_over(self, timeout: float) -> pb.Response | None:
-        """Learn what was asked last of a session that another process opened, and have the answer to that again.
-
-        Whatever that process may still send is refused from here on, so that there is no telling it late.
+        """Cut off the process that opened the session, and have the answer to what it asked last once more.
 
         Returns:
             The answer, an error's included; None if nothing was ever asked.
@@ -229,10 +231,8 @@ class ClientSession:
             if not isinstance(refusal, OutOfSequence):
                 raise refusal
             if refusal.answered is None:
-                raise ProtocolMismatch(
-                    f"the server at {self._connection.address} cannot tell where session {self.id} stands "
-                    f"({dict(self.description.versions)}); install the same release at both ends"
-                )
+                told = f"the server does not tell where session {self.id} stands ({dict(self.description.versions)})"
+                raise ProtocolMismatch(f"{told}; install the same release at both ends")
             if refusal.answered == 0:
                 return None
             # What is asked does not matter: by its number it gets the answer that is there.

@@ -83,6 +83,8 @@ class Slice:
         """
         self.close()
         self._session = self._open_session(self.size)
+        # Here, where others do so at the same time: requests are sent one after another.
+        self._session.attach()
         self.needs_reset = True
 
     def reset_request(
