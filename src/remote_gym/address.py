@@ -77,5 +77,5 @@ def to_place(address: Address) -> Place:
     url, port = address
     grpc_address(url, port)
     if port == 0 and not is_unix(url):
-        raise ConfigError(f"the port of {address!r} is 0; use the server's, an integer from 1 to 65535")
+        raise ConfigError(f"port is 0 in {address!r}; use the server's, an integer from 1 to 65535")
     return url, port
