@@ -174,6 +174,22 @@ def test_copies_and_specs_know_all_addresses(serve, opened, dead):
     made.close()
 
 
+def test_what_an_entrypoint_exposes_under_such_a_name_is_no_hindrance(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entrypoint = "import gymnasium as gym\nEXPOSED = ('port',)\n"
+    entrypoint += (
+        "class Own(gym.Wrapper):\n    port = 3\ndef create_environment():\n    return Own(gym.make('CartPole-v1'))\n"
+    )
+    (tmp_path / "entrypoint.py").write_text(entrypoint)
+    with create_remote_environment_server({"entrypoint": "entrypoint.py"}, "localhost", 0) as server:
+        environment = RemoteEnvironment(addresses=[server.address])
+        environment.close()
+        environment.reset()
+        assert environment.call("port") == 3
+        assert environment.port == server.port
+        environment.close()
+
+
 @pytest.mark.parametrize("addresses", [[], ["nowhere"], [("localhost", 0)], [3], ["localhost:99999"]])
 def test_addresses_that_are_none_are_refused(addresses):
     with pytest.raises(ConfigError, match=r"address|port"):

@@ -359,7 +359,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _adopt(self, session: ClientSession) -> None:
         description, limits = session.description, self._options.limits
-        self.url, self.port = session.place
+        self.__dict__["url"], self.__dict__["port"] = session.place  # an entrypoint may expose a `port` of its own
         self.observation_space = decode_space(description.observation_space, limits)
         self.action_space = decode_space(description.action_space, limits)
         self._reader = Reader(
