@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_gym import ConfigError, RemoteEnvironment, create_remote_environment_server
-from remote_gym.config import ClientOptions, Limits, ServerOptions
+from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 NO_SECONDS = (0, -1.0, math.inf, -math.inf, math.nan, 1e9, "5", None, True)
@@ -55,9 +55,18 @@ WRONG = {
         "connection": ("fast", None, 1, ""),
         "frame_encoding": ("png", None, 1, "", ["raw"]),
         "observation_encoding": ("jpeg", None, 1, "", ["raw"]),
+        "retry": ({"attempts": 3}, None, 5),
+        "on_session_lost": ("reset", None, 1, ""),
         "allow_insecure": ("no", None),
         "token": ("", "with space", "line\n", "ä", b"bytes", 3),
         "limits": ({"depth": 3}, None),
+    },
+    RetryPolicy: {
+        **dict.fromkeys(("first_pause", "steady_after"), NO_SECONDS),
+        "longest_pause": (*NO_SECONDS, 0.01),
+        "multiplier": (0.5, math.nan, math.inf, "5", None, True),
+        "jitter": ("no", 1, None),
+        "attempts": (*NO_COUNTS[:-1], 10**7),
     },
     Limits: {
         "message_bytes": (*NO_COUNTS[:-1], 2**31),

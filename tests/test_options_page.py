@@ -10,10 +10,10 @@ import pytest
 
 from remote_gym.cli.play import play
 from remote_gym.cli.serve import serve
-from remote_gym.config import ClientOptions, Limits, ServerOptions
+from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
-SECTIONS = {"Server": ServerOptions, "Client": ClientOptions, "Limits": Limits}
+SECTIONS = {"Server": ServerOptions, "Client": ClientOptions, "Retrying": RetryPolicy, "Limits": Limits}
 
 
 def rows(section):
@@ -32,7 +32,7 @@ def test_every_option_is_told_with_its_default(section):
     expected = []
     for field in dataclasses.fields(SECTIONS[section]):
         default = default_of(field)
-        shown = "Limits()" if default == Limits() else repr(default)
+        shown = f"{type(default).__name__}()" if default in (Limits(), RetryPolicy()) else repr(default)
         expected.append((f"`{field.name}`", f"`{shown}`"))
     assert [(name, default) for name, default, *_ in rows(section)] == expected
     assert all(meaning.endswith(".") for *_, meaning in rows(section))

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     __version__: str
 
     from remote_gym.client.environment import RemoteEnvironment
+    from remote_gym.client.ticket import SessionTicket
     from remote_gym.client.vector import RemoteVectorEnv
-    from remote_gym.config import ClientOptions, Limits, RemoteArgs, ServerOptions
+    from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
     from remote_gym.wire.values import Unencodable
 
@@ -53,10 +54,12 @@ __all__ = [
     "RemoteEnvironmentServer",
     "RemoteGymError",
     "RemoteVectorEnv",
+    "RetryPolicy",
     "ServerFull",
     "ServerOptions",
     "SessionError",
     "SessionLost",
+    "SessionTicket",
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
@@ -71,7 +74,9 @@ _HOMES = {
     "RemoteEnvironment": "remote_gym.client.environment",
     "RemoteEnvironmentServer": "remote_gym.server.serve",
     "RemoteVectorEnv": "remote_gym.client.vector",
+    "RetryPolicy": "remote_gym.config",
     "ServerOptions": "remote_gym.config",
+    "SessionTicket": "remote_gym.client.ticket",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.serve",
 }

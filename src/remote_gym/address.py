@@ -6,6 +6,12 @@ import ipaddress
 
 from remote_gym.errors import ConfigError
 
+Place = tuple[str, int]
+"""A url and a port."""
+
+Address = str | Place
+"""As users write one of several: ``"host:port"``, or a pair."""
+
 
 def is_unix(url: str) -> bool:
     """Whether it names a Unix socket, as ``unix:/path`` does."""
@@ -56,3 +62,20 @@ def parse_address(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise ConfigError(f"address is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH")
     return host.strip("[]"), int(port)
+
+
+def to_place(address: Address) -> Place:
+    """Url and port of one of several addresses.
+
+    Raises:
+        ConfigError: If it is neither ``"host:port"`` nor a pair of a host and a port.
+    """
+    if isinstance(address, str):
+        address = parse_address(address)
+    elif not isinstance(address, tuple) or len(address) != 2:
+        raise ConfigError(f"address is {address!r}; use 'HOST:PORT', or a pair of a host and a port")
+    url, port = address
+    grpc_address(url, port)
+    if port == 0 and not is_unix(url):
+        raise ConfigError(f"port is 0 in {address!r}; use the server's, an integer from 1 to 65535")
+    return url, port

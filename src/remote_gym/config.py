@@ -109,6 +109,40 @@ LONGEST = 10**7
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How a client makes a broken connection again. Times are in seconds.
+
+    The first attempt follows a break at once. A pause precedes each further one, and it ends with `connect_timeout` if
+    the server is not reached, with `attempts` if it is but what is made breaks again, and with the request's deadline.
+    """
+
+    first_pause: float = 0.02
+    """The longest that the second attempt waits."""
+    longest_pause: float = 1.0
+    """The longest that any attempt waits."""
+    multiplier: float = 2.0
+    """How much longer each further attempt may wait than the one before."""
+    jitter: bool = True
+    """Wait for a random part of that time, so that the clients of a server that was away do not return all at once."""
+    attempts: int = 10
+    """How many connections in a row may break before they have answered, until the session is given up."""
+    steady_after: float = 5.0
+    """A connection that stood for so long is not at fault: when it breaks, attempts and pauses begin anew."""
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "first_pause", "longest_pause", "steady_after")
+        if self.longest_pause < self.first_pause:
+            raise ConfigError(
+                f"RetryPolicy.longest_pause is {self.longest_pause!r}; use at least first_pause, {self.first_pause!r}"
+            )
+        factor = self.multiplier
+        if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 1 <= factor <= 100:
+            raise ConfigError(f"RetryPolicy.multiplier is {factor!r}; use a number from 1 to 100")
+        _check_integers(self, 1, 1_000_000, "attempts")
+        _check_type(self, bool, "True or False", "jitter")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server behaves, beyond what it serves and where it listens. Times are in seconds."""
 
@@ -289,12 +323,18 @@ class ClientOptions:
     """How large observations travel."""
     token: str | None = field(default=None, repr=False)
     """What the server knows this client by, instead of a certificate. None: ``REMOTE_GYM_TOKEN`` of the environment."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """How a broken connection is made again."""
+    on_session_lost: Literal["raise", "truncate"] = "raise"
+    """What a step does when the environment is gone: raise, or end the episode as truncated."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         _check_choice(self, "connection", "auto", "direct", "grpc")
         _check_choice(self, "frame_encoding", "auto", "raw", "zstd", "jpeg")
         _check_choice(self, "observation_encoding", "auto", "raw", "zstd")
+        _check_choice(self, "on_session_lost", "raise", "truncate")
+        _check_type(self, RetryPolicy, "RetryPolicy(...)", "retry")
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_type(self, bool, "True or False", "allow_insecure")
         # Its value stays out of the message.

@@ -79,7 +79,14 @@ class NotPermitted(SessionError):
 
 
 class OutOfSequence(SessionError):
-    """A request's number was neither the last answered nor the next one."""
+    """A request's number was neither the last answered nor the next one.
+
+    Attributes:
+        answered: The last number that was answered, where that is what was wrong; None where a newer connection has
+            taken the session over.
+    """
+
+    answered: int | None = None
 
 
 class InvalidAction(RemoteGymError, ValueError):

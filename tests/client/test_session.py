@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from remote_gym.client import session as session_module
 from remote_gym.client.session import ClientSession
-from remote_gym.config import ClientOptions, Limits
+from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (
     ConnectError,
     ConnectionLost,
@@ -121,12 +120,8 @@ class Connection:
         self.events.append("close")
 
 
-@pytest.fixture(autouse=True)
-def _in_no_hurry(monkeypatch):
-    monkeypatch.setattr(session_module, "FIRST_PAUSE", 0.001)
-
-
 def begin(connection: Connection, /, **options) -> ClientSession:
+    options = {"retry": RetryPolicy(first_pause=0.001), **options}
     return ClientSession(connection, pb.OpenRequest(), ClientOptions(**options))
 
 
@@ -188,6 +183,16 @@ def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again(
     session = begin(connection, connect_timeout=0.15)
     ask(session)  # which takes longer than the timeout in all
     assert connection.asked == [1] * 4
+
+
+def test_a_connection_that_is_made_again_and_again_and_never_answers_gives_the_session_up():
+    connection = Connection(stepped, *[BREAK] * 1000)
+    session = begin(connection, retry=RetryPolicy(first_pause=0.001, longest_pause=0.001, attempts=4))
+    ask(session)
+    with pytest.raises(ConnectionLost, match=r"the line broke; it was made again 4 times"):
+        ask(session)
+    assert connection.asked == [1] + [2] * 5
+    assert session.lost
 
 
 def slow_break(request: pb.Request) -> pb.Response:

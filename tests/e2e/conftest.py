@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from remote_gym.testing import LoopbackServer, loopback_server
 
+CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 ENVIRONMENTS = Path(__file__).parents[1] / "environments.py"
 
 
@@ -42,3 +45,32 @@ def process_server(obedient: dict[str, Any], request: pytest.FixtureRequest) -> 
     with loopback_server(obedient) as running:
         running.client_arguments["connection"] = request.param
         yield running
+
+
+@pytest.fixture
+def serve_apart() -> Iterator[Callable[..., tuple[int, Callable[[], None]]]]:
+    """Starts servers of CartPole as processes; gives the port of each, and what kills it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**options: Any) -> tuple[int, Callable[[], None]]:
+        script = (
+            "from remote_gym import create_remote_environment_server\n"
+            f"server = create_remote_environment_server({CARTPOLE!r}, 'localhost', 0, **{options!r})\n"
+            "print(server.port, flush=True)\n"
+            "server.wait_for_termination()\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+
+        def kill() -> None:
+            process.kill()
+            process.wait(10.0)
+
+        return int(process.stdout.readline()), kill
+
+    yield start
+    for process in started:
+        process.kill()
+        with process:  # closes its pipe
+            process.wait(10.0)

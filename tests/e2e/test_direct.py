@@ -181,8 +181,12 @@ def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_serv
     older = environment._session._interaction
     newer = attach(process_server, address, environment._session._session.token)
     deadline = time.monotonic() + 5.0
-    with pytest.raises(ConnectionLost):
+    told = pb.Response.FromString(
         ask(older, pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), deadline)
+    )
+    assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
+    with pytest.raises(ConnectionLost):
+        older.receive(deadline)
     newer.close()
 
 

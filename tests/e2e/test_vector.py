@@ -326,7 +326,7 @@ def test_gymnasiums_vector_wrappers_work(make):
     [
         ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
         ({"num_envs": 0}, "0 environments"),
-        ({"num_envs": 2, "addresses": []}, "0 addresses"),
+        ({"num_envs": 2, "addresses": []}, "addresses is empty"),
         ({"num_envs": 2, "render_mode": "human"}, "rgb_array"),
         ({"num_envs": 2, "autoreset_mode": "Sometimes"}, "'NextStep', 'SameStep', 'Disabled'"),
         ({"num_envs": 2, "frames": "always"}, "on_demand"),
@@ -338,3 +338,27 @@ def test_arguments_that_cannot_work_are_refused(arguments, message, server):
     with pytest.raises(ConfigError, match=message):
         server.vector_environment(**arguments)
     assert server.server.session_count == 0
+
+
+MEETING = """
+import os, pathlib, time
+import gymnasium as gym
+
+
+def create_environment(env_id):
+    pathlib.Path(f"here-{env_id}").touch()
+    deadline = time.monotonic() + 60
+    while len(list(pathlib.Path().glob("here-*"))) < 4:
+        assert time.monotonic() < deadline, "the others are not opened before this one"
+        time.sleep(0.01)
+    return gym.make("CartPole-v1")
+"""
+
+
+def test_workers_are_opened_and_connected_to_all_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "entrypoint.py").write_text(MEETING)
+    with loopback_server({"entrypoint": "entrypoint.py"}) as server:
+        server.vector_environment(4, workers=4, connection="direct")
+        # A connection takes several round trips, and requests are sent to one worker after another.
+        wait_until(lambda: [found.direct for found in server.server._service._open.values()] == [True] * 4)

@@ -90,6 +90,22 @@ def test_the_server_is_told_of_who_comes_and_goes(server):
     direct.close()
 
 
+@pytest.mark.parametrize("by", ["gRPC", "a direct connection"])
+def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
+    direct, _ = server.bring()
+    newer = None
+    if by == "gRPC":
+        tell(server.handover, ToWorker.CUT, 1)
+    else:
+        newer, _ = server.bring()
+    told = pb.Response.FromString(direct.receive())
+    assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
+    assert direct.receive() is None
+    direct.close()
+    if newer is not None:
+        newer.close()
+
+
 def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server):
     """Both are found at once, by a worker that was busy when they came."""
     direct, _ = server.bring()

@@ -7,11 +7,12 @@ import queue
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from remote_gym.address import grpc_address
+from remote_gym.address import Place, grpc_address
 from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
@@ -64,6 +65,12 @@ class GrpcConnection:
         self._credentials = Credentials(files, token)
         self._make_channel()
 
+    @property
+    def place(self) -> Place:
+        """Url and port."""
+        url, port, _ = self._where
+        return url, port
+
     def renew(self) -> None:
         """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C.
 
@@ -80,10 +87,37 @@ class GrpcConnection:
             self._channel = grpc.insecure_channel(self.address, options=settings)
         else:
             self._channel = grpc.secure_channel(self.address, self._used, options=settings)
+        self._load = self._channel.unary_unary(_method("Load"))
         self._open = self._channel.unary_unary(_method("Open"))
         self._spaces = self._channel.unary_unary(_method("Spaces"))
         self._close = self._channel.unary_unary(_method("Close"))
         self._interact = self._channel.stream_stream(_method("Interact"))
+
+    def ask_load(self, timeout: float) -> Callable[[], pb.LoadResponse | None]:
+        """Ask how busy the server is, without waiting for the answer.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            What waits for it, and returns None for a server that does not tell: of an older release, or because it does
+            not know the client, which opening will say.
+
+        Raises:
+            TransportError: By what is returned, if the server could not be reached in time.
+        """
+        call = self._load.future(b"", timeout=timeout)
+
+        def answer() -> pb.LoadResponse | None:
+            try:
+                response = parse(pb.LoadResponse, call.result())
+                return None if response.HasField("error") else response
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return None
+                raise from_rpc_error(error, f"asking {self.address} for its load") from error
+
+        return answer
 
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
         """Reach the server and open a session.
@@ -112,8 +146,11 @@ class GrpcConnection:
             except grpc.RpcError as error:
                 raise from_rpc_error(error, f"opening a session at {self.address}") from error
 
-    def reach(self, session_id: str, token: str, timeout: float) -> None:
+    def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
         """Make a broken connection again, if that can be done, and see that the session is still there.
+
+        Returns:
+            What the server tells of it.
 
         Raises:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
@@ -132,6 +169,7 @@ class GrpcConnection:
             raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
         if answer.HasField("error"):
             raise decode_error(answer.error)
+        return answer
 
     def _look(self, deadline: float) -> bool:
         """Whether the server can be reached, as far as one can see from outside.

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
-from remote_gym.address import grpc_address, is_unix
-from remote_gym.client.opening import CredentialPaths, choose_encodings, connect, open_request
+from remote_gym.address import Address
+from remote_gym.client.addresses import Addresses, to_places
+from remote_gym.client.description import check_resumed, read_metadata, read_spec
+from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
+from remote_gym.client.reading import Reader
+from remote_gym.client.requests import call_request, reset_request
 from remote_gym.client.session import ClientSession
+from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, RemoteEnvironmentError, RemoteGymError
+from remote_gym.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    RemoteEnvironmentError,
+    SessionLost,
+)
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_observation, encode_action
+from remote_gym.wire.elements import encode_action
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.status import decode_error
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values import decode_value
 
 logger = logging.getLogger(__name__)
-
-FRAME_MODES = ("rgb_array", "human")
-"""Render modes of the client for which the environment renders ``"rgb_array"``."""
 
 
 class RemoteEnvironment(gym.Env[Any, Any]):
@@ -48,6 +54,10 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         render_mode: ``"rgb_array"`` or ``"human"``, for which the server renders and sends frames; or another that the
             environment knows, such as ``"ansi"``, which is rendered when `render` is called.
         frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
+        addresses: Several servers, each ``"host:port"`` or a pair, in place of `url` and `port`. Sessions are opened on
+            the least loaded.
+        resume: A ticket of another process's environment, to go on with that one. The other arguments are to be those
+            that it was made with.
         **options: Any field of `ClientOptions`.
 
     Attributes:
@@ -55,12 +65,13 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         action_space: As on the server.
         metadata: As on the server; ``"human"`` is a render mode wherever ``"rgb_array"`` is.
         spec: As on the server, except that making it connects to the server again.
-        latest_image: The newest frame that came with an observation, usually uint8 of shape (height, width, 3).
+        resumed: Where the environment of `resume` stands, a `Resumption`; else None.
 
     Raises:
         ConfigError: If an argument cannot work, or the server says so of what it was asked for.
         ConnectError: If the server could not be reached, or one end did not accept the other's certificate.
         ServerFull: If the server has no place left.
+        SessionLost: If the environment of `resume` is gone.
         NotPermitted: If `remote_args` names code to run.
         RemoteEnvironmentError: If creating the environment raised.
         ProtocolMismatch: If the server speaks another version of the protocol.
@@ -79,32 +90,31 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         render_mode: str | None = None,
         *,
         frames: Literal["step", "on_demand"] = "step",
+        addresses: Iterable[Address] | None = None,
+        resume: SessionTicket | None = None,
         **options: Any,
     ) -> None:
-        grpc_address(url, port)  # says so, if they are none
-        if port == 0 and not is_unix(url):
-            raise ConfigError("port is 0; use the server's, an integer from 1 to 65535")
-        if frames not in ("step", "on_demand"):
-            raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
-        if remote_args is not None and not isinstance(remote_args, Mapping):
-            raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
-        if render_mode is not None and not isinstance(render_mode, str):
-            raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
-        self.url = url
-        self.port = port
+        places = to_places(url, port, addresses)
+        check_arguments(frames, remote_args, render_mode)
+        self.url, self.port = places[0]
         self.remote_args = dict(remote_args or {})
         self.client_credentials_paths = client_credentials_paths
         self.render_mode = render_mode
-        self.latest_image: Any = None
         self._frames = frames
         self._options = ClientOptions(**options)
-        self._changed_options = options
+        self._changed_options = options if addresses is None else {"addresses": places, **options}
+        self._addresses = Addresses(places, client_credentials_paths, self._options)
         self._session: ClientSession | None = None
+        self._reader: Reader | None = None
+        self.resumed: Resumption | None = None
         self._was_reset = False
         self._exposed: dict[str, bool] = {}
         # Before the session, so that a machine without a screen says so at once.
         self._window = Window() if render_mode == "human" else None
-        self._open()
+        if resume is None:
+            self._open()
+        else:
+            self._resume(resume)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, on a new session where there is none.
@@ -122,21 +132,17 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             InvalidObservation: If the observation does not fit the environment's own space.
         """
         super().reset(seed=seed)
-        limits = self._options.limits
-        request = pb.Request()
-        request.reset.SetInParent()
-        if seed is not None:
-            encode_value(seed, request.reset.seed, strict=True, limits=limits, path="seed")
-        if options is not None:
-            encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
+        request = reset_request(seed, options, self._options.limits)
         self._leave_what_hangs()
         if self._session is None or self._session.lost:
             response = self._open(first=request)  # both in one round trip
         else:
             response = self._session.ask(request, self._options.reset_timeout)
-        assert response is not None
         self._was_reset = True
-        return self._observe(response.reset), self._info(response.reset)
+        assert response is not None
+        assert self._reader is not None
+        assert self._session is not None
+        return self._reader.reset(response.reset, self._session.take_packed())
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment once.
@@ -153,32 +159,23 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             InvalidAction: If it does not fit the space's structure, shape or kind. Nothing was sent.
             gymnasium.error.ResetNeeded: Before the first reset.
             RemoteEnvironmentError: If the environment raised. The session lives on.
-            SessionLost: If the environment is gone. The next `reset` gets a new one.
-            ConnectionLost: If the connection broke and could not be made again. The next `reset` gets a new one.
+            SessionLost: If the environment is gone. The next `reset` gets a new one. With
+                ``on_session_lost="truncate"`` the episode ends instead, by the last observation and ``truncated``, and
+                ``info["remote_gym"]["session_lost"]`` tells the reason.
+            ConnectionLost: If the connection broke and could not be made again; otherwise like `SessionLost`.
             DeadlineExceeded: If no answer came within ``step_timeout``. The next `step` waits for it first, and drops
                 it; the next `reset` waits ``close_timeout`` for it, and then gets a new environment.
             InvalidObservation: If the observation does not fit the environment's own space. It has stepped.
         """
-        if not self._was_reset or self._session is None:
+        if not self._was_reset or self._session is None or self._reader is None:
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         request = pb.Request()
         encode_action(self._action_layout, action, request.step, self._options.limits)
-        return self._transition(self._session.ask(request, self._options.step_timeout).step)
-
-    def _transition(self, transition: pb.Transition) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """What `step` returns for a transition."""
-        observation = self._observe(transition)
-        limits = self._options.limits
-        reward: Any = transition.reward_float
-        if transition.HasField("reward_value"):
-            reward = decode_value(transition.reward_value, limits)
-        terminated: Any = transition.terminated_bool
-        if transition.HasField("terminated_value"):
-            terminated = decode_value(transition.terminated_value, limits)
-        truncated: Any = transition.truncated_bool
-        if transition.HasField("truncated_value"):
-            truncated = decode_value(transition.truncated_value, limits)
-        return observation, reward, terminated, truncated, self._info(transition)
+        try:
+            response = self._session.ask(request, self._options.step_timeout)
+        except (SessionLost, ConnectionLost) as error:
+            return self._reader.truncation(error)
+        return self._reader.step(response.step, self._session.take_packed())
 
     def step_many(self, actions: Iterable[Any]) -> list[tuple[Any, Any, Any, Any, dict[str, Any]]]:
         """Step once for each action in one round trip, up to the end of the episode.
@@ -194,27 +191,27 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
         Raises:
             InvalidAction: If one of them does not fit the space. Nothing was sent.
-            RemoteGymError: As for `step`; its ``transitions`` are those before the step that failed.
+            RemoteGymError: As for `step`; its ``transitions`` are those before the step that failed. Where the
+                environment is gone there are none: they are lost with the answer. With ``on_session_lost="truncate"``
+                one is returned then, which ends the episode by the observation before the first action.
         """
-        if not self._was_reset or self._session is None:
+        if not self._was_reset or self._session is None or self._reader is None:
             raise ResetNeeded("Cannot call env.step_many() before calling env.reset()")
         request = pb.Request()
         request.step_many.SetInParent()
         for action in actions:
             encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
-        answer = self._session.ask(request, self._options.step_timeout).step_many
-        if (count := len(answer.transitions)) > len(request.step_many.steps):  # each may decompress to a lot
-            raise EncodingError(f"{count} transitions came for {len(request.step_many.steps)} actions")
-        transitions = [self._transition(transition) for transition in answer.transitions]
-        if answer.HasField("error"):
-            error = decode_error(answer.error)
-            if isinstance(error, RemoteGymError):
-                error.transitions = transitions
-            raise error
-        return transitions
+        try:
+            answer = self._session.ask(request, self._options.step_timeout).step_many
+        except (SessionLost, ConnectionLost) as error:
+            return [self._reader.truncation(error)]
+        return self._reader.steps(answer, len(request.step_many.steps))
 
     def render(self) -> Any:
-        """The frame of the newest observation; None without a render mode, before the first reset, or for "human"."""
+        """The frame of the newest observation; None without a render mode, before the first reset, or for "human".
+
+        After ``on_session_lost="truncate"`` has ended an episode it is the last that was fetched, until the next reset.
+        """
         if self.render_mode is None or self.render_mode == "human" or not self._was_reset:
             return None
         if self._streams_frames:
@@ -230,13 +227,31 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         """
         if self._session is None:
             raise ResetNeeded(f"Cannot call {name!r} before env.reset() has opened a session")
-        limits = self._options.limits
-        request = pb.Request(call=pb.CallRequest(name=name))
-        if args:
-            encode_value(args, request.call.args, strict=True, limits=limits, path=f"{name}(...)")
-        if kwargs:
-            encode_value(kwargs, request.call.kwargs, strict=True, limits=limits, path=f"{name}(...)")
-        return decode_value(self._session.ask(request, self._options.step_timeout).call.value, limits)
+        request = call_request(name, args, kwargs, self._options.limits)
+        return decode_value(self._session.ask(request, self._options.step_timeout).call.value, self._options.limits)
+
+    @property
+    def ticket(self) -> SessionTicket:
+        """What another process needs to go on with this environment where it stands; it names a secret.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If no session is open.
+        """
+        if self._session is None or self._session.lost:
+            raise ResetNeeded("There is no ticket before env.reset() has opened a session")
+        return self._session.ticket
+
+    def detach(self) -> SessionTicket:
+        """Close the connection, and leave the environment for its lease to whoever resumes it by the ticket.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If no session is open.
+        """
+        ticket = self.ticket
+        assert self._session is not None
+        self._session.let_go()
+        self.close()
+        return ticket
 
     def close(self) -> None:
         """Close the environment on the server, the session and the window. A second call does nothing."""
@@ -251,20 +266,17 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         """What the entrypoint exposes reads like an attribute of this environment."""
         is_callable = self.__dict__.get("_exposed", {}).get(name)
         if is_callable is None:
-            raise AttributeError(
-                f"{type(self).__name__!r} has no attribute {name!r}, nor does its entrypoint expose it"
-            )
-        if not is_callable:
-            try:
-                return self.call(name)
-            except ResetNeeded as error:  # so that hasattr() says no, rather than raise
-                raise AttributeError(str(error)) from error
-            except RemoteEnvironmentError as error:
-                if error.remote_type != "builtins.AttributeError":
-                    raise
-                raise AttributeError(error.remote_message) from error
-        remote_method: Callable[..., Any] = lambda *args, **kwargs: self.call(name, *args, **kwargs)  # noqa: E731
-        return remote_method
+            raise AttributeError(f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it")
+        if is_callable:
+            return functools.partial(self.call, name)
+        try:
+            return self.call(name)
+        except ResetNeeded as error:  # so that hasattr() says no, rather than raise
+            raise AttributeError(str(error)) from error
+        except RemoteEnvironmentError as error:
+            if error.remote_type != "builtins.AttributeError":
+                raise
+            raise AttributeError(error.remote_message) from error
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse to hide what the entrypoint exposes behind a value that the environment would never see."""
@@ -274,20 +286,23 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
-        state = {**self.__dict__, "_session": None, "_was_reset": False, "_window": None, "latest_image": None}
-        del state["_observation_layout"], state["_action_layout"]  # made of functions
+        state = {**self.__dict__, "_session": None, "_was_reset": False, "_window": None, "_reader": None}
+        del state["_action_layout"]  # made of functions
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._observation_layout = compile_layout(self.observation_space)
-        self._action_layout = compile_layout(self.action_space)
         if self.render_mode == "human":
             self._window = Window()
 
     @property
+    def latest_image(self) -> Any:
+        """The newest frame that came with an observation, usually uint8 of shape (height, width, 3), or None."""
+        return None if self._reader is None else self._reader.frame
+
+    @property
     def _streams_frames(self) -> bool:
-        return self._frames == "step" and self.render_mode in FRAME_MODES
+        return self._frames == "step" and mode_to_open(self.render_mode) == "rgb_array"
 
     def _leave_what_hangs(self) -> None:
         """Give up an environment that owes an answer and still does not give it."""
@@ -302,20 +317,20 @@ class RemoteEnvironment(gym.Env[Any, Any]):
     def _open(self, first: pb.Request | None = None) -> pb.Response | None:
         """Open a session, and return what answers its first request, if there is one."""
         if self._session is not None:
+            if self._session.lost:
+                self._addresses.lost(self._session.place)
             self._session.close()
             self._session = None
         self._was_reset = False
-        self.latest_image = None
-        mode = "rgb_array" if self.render_mode in FRAME_MODES else self.render_mode
-        request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=self._streams_frames)
-        choose_encodings(request, self._options, self.url)
+        self._reader = None
+        mode, streams = mode_to_open(self.render_mode), self._streams_frames
+        request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=streams)
         if first is not None:
             first.sequence = 1
             request.first.CopyFrom(first)
-        connection = connect(self.url, self.port, self.client_credentials_paths, self._options)
-        self._session = ClientSession(connection, request, self._options)
+        self._session = self._addresses.open(request)
         try:
-            self._adopt(self._session.description)
+            self._adopt(self._session)
         except BaseException:
             self._session.close()
             self._session = None
@@ -325,64 +340,62 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             raise decode_error(answer.error)
         return answer
 
-    def _adopt(self, description: pb.Description) -> None:
-        limits = self._options.limits
+    def _resume(self, ticket: SessionTicket) -> None:
+        """Go on with a session of another process."""
+        connection = connect(ticket.url, ticket.port, self.client_credentials_paths, self._options)
+        session = self._session = ClientSession(connection, ticket, self._options)
+        try:
+            check_resumed(session.description, self.render_mode)
+            answer = session.take_over(self._options.step_timeout)
+            self._adopt(session)
+            self._was_reset = answer is not None
+            assert self._reader is not None
+            returned = answer and self._reader.anything(answer, session.take_packed())
+            self.resumed = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
+        except BaseException:
+            session.let_go()  # it may be another's, or be resumed otherwise
+            self._session = None
+            raise
+
+    def _adopt(self, session: ClientSession) -> None:
+        description, limits = session.description, self._options.limits
+        self.__dict__["url"], self.__dict__["port"] = session.place  # an entrypoint may expose a `port` of its own
         self.observation_space = decode_space(description.observation_space, limits)
         self.action_space = decode_space(description.action_space, limits)
-        self._observation_layout = compile_layout(self.observation_space)
+        self._reader = Reader(
+            self.observation_space,
+            limits,
+            keeps_last=self._options.on_session_lost == "truncate",
+            on_observation=None if self._window is None else self._show,
+        )
         self._action_layout = compile_layout(self.action_space)
         self._exposed = {exposed.name: exposed.callable for exposed in description.exposed}
-        metadata = decode_value(description.metadata, limits)
-        if not isinstance(metadata, dict):
-            raise EncodingError(f"the environment's metadata is {metadata!r}, not a dict")
-        modes = list(metadata.get("render_modes") or [])
-        if "rgb_array" in modes and "human" not in modes:
-            metadata["render_modes"] = [*modes, "human"]
-        self.metadata = metadata
-        self.spec = self._make_spec(description) if description.HasField("spec") else None
-        if self._window is not None:
-            self._window.fps = metadata.get("render_fps")
-
-    def _make_spec(self, description: pb.Description) -> EnvSpec:
-        spec = description.spec
-        paths = self.client_credentials_paths
-        return EnvSpec(
-            id=spec.id,
-            entry_point="remote_gym:RemoteEnvironment",
-            reward_threshold=spec.reward_threshold if spec.HasField("reward_threshold") else None,
-            nondeterministic=spec.nondeterministic,
-            max_episode_steps=spec.max_episode_steps if spec.HasField("max_episode_steps") else None,
-            order_enforce=False,
-            disable_env_checker=True,
-            kwargs={
-                "url": self.url,
-                "port": self.port,
-                "remote_args": self.remote_args,
-                # As texts, since a spec can be written as JSON.
-                "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
-                "render_mode": self.render_mode,
-                "frames": self._frames,
-                # Specs are printed and saved.
-                **{name: value for name, value in self._changed_options.items() if name != "token"},
-            },
+        self.metadata = read_metadata(description, limits)
+        self.spec = read_spec(
+            description,
+            url=self.url,
+            port=self.port,
+            remote_args=self.remote_args,
+            client_credentials_paths=self.client_credentials_paths,
+            render_mode=self.render_mode,
+            frames=self._frames,
+            # Specs are printed and saved.
+            **{name: value for name, value in self._changed_options.items() if name != "token"},
         )
+        if self._window is not None:
+            self._window.fps = self.metadata.get("render_fps")
 
-    def _observe(self, transition: pb.Transition) -> Any:
-        assert self._session is not None
-        packed = self._session.take_packed()
-        observation = decode_observation(self._observation_layout, transition, self._options.limits, packed)
-        if transition.HasField("frame"):
-            self.latest_image = decode_frame(transition.frame, self._options.limits)
-            if self._window is not None:
-                self._window.show(self.latest_image)
-        elif self._window is not None:
-            self._window.show(self._fetch_frame())
-        return observation
+    def _show(self) -> None:
+        assert self._window is not None
+        self._window.show(self.latest_image if self._streams_frames else self._fetch_frame())
 
     def _fetch_frame(self) -> Any:
         assert self._session is not None
+        assert self._reader is not None
         request = pb.Request(render=pb.RenderRequest())
-        return decode_frame(self._session.ask(request, self._options.step_timeout).render.frame, self._options.limits)
-
-    def _info(self, transition: pb.Transition) -> Any:
-        return decode_value(transition.info, self._options.limits) if transition.HasField("info") else {}
+        try:
+            answer = self._session.ask(request, self._options.step_timeout).render.frame
+        except (SessionLost, ConnectionLost) as error:
+            return self._reader.frame_again(error)
+        self._reader.rendered = frame = decode_frame(answer, self._options.limits)
+        return frame

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
-from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
+from remote_gym.address import Place
+from remote_gym.client.addresses import Addresses
+from remote_gym.client.opening import CredentialPaths
+from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, ProtocolMismatch
+from remote_gym.errors import ConfigError, ProtocolMismatch, RemoteGymError
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 
@@ -20,7 +23,8 @@ class Fleet:
     Args:
         num_envs: How many environments.
         workers: How many workers share them out.
-        places: Where: pairs of url and port, which share the workers out.
+        places: Where: pairs of url and port, which share the workers out. A session that is opened in place of a lost
+            one is opened on the least loaded of them.
         credentials: PEM files; None for no TLS.
         request: What to open, the number of environments aside.
         options: The client's.
@@ -37,13 +41,13 @@ class Fleet:
         self,
         num_envs: int,
         workers: int,
-        places: Sequence[tuple[str, int]],
+        places: Sequence[Place],
         *,
         credentials: CredentialPaths | None,
         request: pb.OpenRequest,
         options: ClientOptions,
     ) -> None:
-        self._credentials = credentials
+        self._addresses = Addresses(places, credentials, options)
         self._request = request
         self._options = options
         self._first: pb.Description | None = None
@@ -51,7 +55,7 @@ class Fleet:
             Slice(
                 num_envs * number // workers,
                 num_envs * (number + 1) // workers,
-                functools.partial(self._open, *places[number * len(places) // workers]),
+                functools.partial(self._open, places[number * len(places) // workers]),
             )
             for number in range(workers)
         ]
@@ -73,30 +77,65 @@ class Fleet:
             ConfigError: If its environments are of another kind.
             RemoteGymError: As `ClientSession` does, naming the environments concerned.
         """
-        raise_failures(in_threads([each for each in slices if each.is_lost], Slice.open))
+        raise_failures(in_threads([each for each in slices if each.is_lost], self._replace))
 
-    def ask(self, requests: Sequence[pb.Request], timeout: float) -> list[pb.Response]:
-        """Ask each worker its own request, all at once.
+    def restart(self, slices: Sequence[Slice], timeout: float) -> None:
+        """Open new sessions for slices, and send each a reset. What goes wrong is raised when it is received."""
+
+        def restart(each: Slice) -> None:
+            try:
+                self._replace(each)
+            except RemoteGymError as error:
+                each.fail(error)
+            else:
+                each.send(reset_request(None, None, self._options.limits), timeout)
+
+        if slices:
+            in_threads(slices, restart)
+
+    def render(self, timeout: float) -> list[pb.Frame]:
+        """Frames of each slice; of those that have ended, the last that were rendered.
 
         Raises:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
-        for each, request in zip(self.slices, requests, strict=True):
+        alive = [each for each in self.slices if each.frame is None or each.lost_because is None]
+        request = pb.Request(render=pb.RenderRequest())
+        for each, answer in zip(alive, self.ask([request] * len(alive), timeout, alive), strict=True):
+            each.frame = answer.render.frame
+        return [each.frame for each in self.slices if each.frame is not None]
+
+    def ask(
+        self, requests: Sequence[pb.Request], timeout: float, slices: Sequence[Slice] | None = None
+    ) -> list[pb.Response]:
+        """Ask each worker, or those of some slices, its own request, all at once.
+
+        Raises:
+            RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
+        """
+        chosen = self.slices if slices is None else slices
+        for each, request in zip(chosen, requests, strict=True):
             each.send(request, timeout)
-        answers, failures = receive(self.slices)
+        answers, failures = receive(chosen)
         raise_failures(failures)
-        return [answers[each] for each in self.slices]
+        return [answers[each] for each in chosen]
 
     def close(self) -> None:
         """Close all environments and sessions."""
         in_threads(self.slices, Slice.close)
 
-    def _open(self, url: str, port: int, num_envs: int) -> ClientSession:
+    def _replace(self, each: Slice) -> None:
+        if (place := each.place) is not None:
+            self._addresses.lost(place)
+        each.open()
+
+    def _open(self, place: Place, num_envs: int) -> ClientSession:
+        """Open a session: the first one of a slice at its own place, later ones wherever there is room."""
         request = pb.OpenRequest()
         request.CopyFrom(self._request)
         request.num_envs = num_envs
-        choose_encodings(request, self._options, url)
-        session = ClientSession(connect(url, port, self._credentials, self._options), request, self._options)
+        session = self._addresses.open_at(place, request) if self._first is None else self._addresses.open(request)
+        url, port = session.place
         found = session.description
         try:
             if found.num_envs != num_envs:

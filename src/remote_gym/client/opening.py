@@ -8,12 +8,14 @@ from typing import Any
 
 from remote_gym.address import is_loopback
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import is_installed, require
+from remote_gym.wire.status import decode_error
 from remote_gym.wire.values import encode_value
 
 PathLike = str | os.PathLike[str]
@@ -44,6 +46,25 @@ def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientO
     if files is not None and token is None:
         token = os.environ.get(TOKEN_VARIABLE)
     return GrpcConnection(url, port, files, options, token or "")
+
+
+def check_arguments(frames: object, remote_args: object, render_mode: object) -> None:
+    """Refuse arguments of a `RemoteEnvironment` that cannot work.
+
+    Raises:
+        ConfigError: Naming the argument.
+    """
+    if frames not in ("step", "on_demand"):
+        raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
+    if remote_args is not None and not isinstance(remote_args, Mapping):
+        raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
+    if render_mode is not None and not isinstance(render_mode, str):
+        raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
+
+
+def mode_to_open(render_mode: str | None) -> str | None:
+    """The render mode of the environment: ``"human"`` is this end's own, for which it renders ``"rgb_array"``."""
+    return "rgb_array" if render_mode == "human" else render_mode
 
 
 def open_request(
@@ -82,6 +103,27 @@ def open_request(
     kwargs = dict(arguments.get("entrypoint_kwargs") or {})
     encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=options.limits, path="entrypoint_kwargs")
     return request
+
+
+def open_session(
+    connection: GrpcConnection, request: pb.OpenRequest | SessionTicket, options: ClientOptions
+) -> pb.Session:
+    """Have a session opened, or find the one that a ticket is for.
+
+    Raises:
+        RemoteGymError: As the server says.
+        TransportError: If it could not be reached, or the connection broke.
+    """
+    if isinstance(request, pb.OpenRequest):
+        response = connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
+        if response.HasField("error"):
+            raise decode_error(response.error)
+        return response.session
+    found = connection.reach(request.session, request.token, options.connect_timeout)
+    session = pb.Session(id=request.session, token=request.token, description=found.description)
+    if found.HasField("direct"):
+        session.direct.CopyFrom(found.direct)
+    return session
 
 
 def choose_encodings(request: pb.OpenRequest, options: ClientOptions, url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -10,8 +11,12 @@ import threading
 import time
 import weakref
 
+from remote_gym.address import Place
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.opening import open_session
+from remote_gym.client.retry import Retry
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
@@ -19,6 +24,8 @@ from remote_gym.errors import (
     DeadlineExceeded,
     EncodingError,
     NotPermitted,
+    OutOfSequence,
+    ProtocolMismatch,
     RemoteGymError,
     SessionError,
     SessionLost,
@@ -30,11 +37,6 @@ from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.02
-"""Seconds before a lost connection is tried a second time; twice as many before each further one."""
-
-LONGEST_PAUSE = 1.0
-
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
 
@@ -44,16 +46,17 @@ class ClientSession:
 
     Args:
         connection: Closed with the session.
-        request: What to open.
+        request: What to open; or a ticket to what another process has opened, which `take_over` then gets hold of.
         options: The client's.
 
     Raises:
-        ConnectError: If the server could not be reached, or one end refused the other.
-        TransportError: If the connection broke, or opening took too long.
+        TransportError: If the server could not be reached, the connection broke, or opening took too long.
         RemoteGymError: If the server did not open it, as the server says.
     """
 
-    def __init__(self, connection: GrpcConnection, request: pb.OpenRequest, options: ClientOptions) -> None:
+    def __init__(
+        self, connection: GrpcConnection, request: pb.OpenRequest | SessionTicket, options: ClientOptions
+    ) -> None:
         self._connection = connection
         self._options = options
         self._process = os.getpid()
@@ -66,27 +69,23 @@ class ClientSession:
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
+        self._why = ""
         self.deadline = 0.0
-        """When the answer to the last request has to be there, on `time.monotonic`."""
+        """When the last request has to be answered, on `time.monotonic`."""
         self._packed: memoryview | None = None
         self._in_flight = False  # whether the connection that stands has the request
-        self._broken: TransportError | None = None  # what went wrong when it was sent
+        self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         try:
-            response = connection.open(
-                request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout
-            )
-            if response.HasField("error"):
-                raise decode_error(response.error)
-            if options.connection == "direct" and not response.session.HasField("direct"):
+            self._session = open_session(connection, request, options)
+            if options.connection == "direct" and not self._session.HasField("direct"):
                 raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
         except BaseException:
             connection.close()
             raise
-        self._session = response.session
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
-        if request.HasField("first"):
-            self.first, self._packed = parse_response(response.session.first)
+        if isinstance(request, pb.OpenRequest) and request.HasField("first"):
+            self.first, self._packed = parse_response(self._session.first)
             self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
@@ -108,6 +107,17 @@ class ClientSession:
         return tuple(self._session.environments)
 
     @property
+    def place(self) -> Place:
+        """Where the server is."""
+        return self._connection.place
+
+    @property
+    def ticket(self) -> SessionTicket:
+        """What another process needs to go on from here."""
+        url, port = self.place
+        return SessionTicket(url=url, port=port, session=self.id, token=self._session.token, answered=self._answered)
+
+    @property
     def description(self) -> pb.Description:
         """What the server told about the environment."""
         return self._session.description
@@ -116,6 +126,12 @@ class ClientSession:
     def is_behind(self) -> bool:
         """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
         return self._unanswered is not None
+
+    def attach(self) -> None:
+        """Connect to the worker now, rather than with the first request, which does what this could not."""
+        with self._turn, contextlib.suppress(ConnectError, ConnectionLost):
+            if not self.lost and self._interaction is None:
+                self._interaction = self._attach(time.monotonic() + self._options.connect_timeout)
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.
@@ -206,6 +222,41 @@ class ClientSession:
         finally:
             self._turn.release()
 
+    def take_over(self, timeout: float) -> pb.Response | None:
+        """Cut off the process that opened the session, and have the answer to what it asked last once more.
+
+        Returns:
+            The answer, an error's included; None if nothing was ever asked.
+
+        Raises:
+            ProtocolMismatch: If the server's release cannot tell.
+            RemoteGymError: As for `ask`; but not what the answer says.
+        """
+        deadline = time.monotonic() + timeout
+        self._take_turn(deadline)
+        try:
+            self._answered = -1  # the number 0 is always refused, with what was answered last
+            self._begin(pb.Request(), deadline)
+            refusal = decode_error(self._finish().error)
+            if not isinstance(refusal, OutOfSequence):
+                raise refusal
+            if refusal.answered is None:
+                told = f"the server does not tell where session {self.id} stands ({dict(self.description.versions)})"
+                raise ProtocolMismatch(f"{told}; install the same release at both ends")
+            if refusal.answered == 0:
+                return None
+            # What is asked does not matter: by its number it gets the answer that is there.
+            self._answered = refusal.answered - 1
+            self._begin(pb.Request(), deadline)
+            return self._finish()
+        finally:
+            self._turn.release()
+
+    def let_go(self) -> None:
+        """End the connection and not the session, which lives on for its lease. What is asked here then is lost."""
+        self._to_be_closed = False
+        self.close()
+
     def close(self) -> None:
         """Close the environment and the connection. In a forked child it does nothing.
 
@@ -236,7 +287,7 @@ class ClientSession:
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
         if self.lost:
             self._turn.release()
-            raise SessionLost(f"session {self.id} has ended; reset opens a new one")
+            raise SessionLost(f"session {self.id} has ended{self._why}; reset opens a new one")
 
     def _begin(self, request: pb.Request, deadline: float) -> None:
         self.deadline = deadline
@@ -273,7 +324,7 @@ class ClientSession:
         # After a deadline or Ctrl-C the answer is still to come, and is the next request's to wait for. What could not
         # be read, or was refused as a whole, would be again.
         if isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
-            self.lost = True
+            self.lost, self._why = True, f" ({error})"
             if not self._closed:  # else that is what ended it
                 self._to_be_closed = isinstance(error, EncodingError) or not isinstance(error, RemoteGymError)
         was_grpc = isinstance(self._interaction, Interaction)
@@ -290,28 +341,21 @@ class ClientSession:
                 self._send_once(data)
             return self._receive_once()
         except (ConnectError, ConnectionLost) as error:
-            lost: TransportError = error
-        give_up, pause = self._give_up_at(deadline), FIRST_PAUSE
+            lost = error
+        options = self._options
+        retry = Retry(options.retry, lost, connect_timeout=options.connect_timeout, deadline=deadline)
         while not self.lost:
             logger.warning("session %s: %s; trying to resume", self.id, lost)
             self._detach()
             try:
-                self._connection.reach(self._session.id, self._session.token, max(0.001, give_up - time.monotonic()))
+                self._connection.reach(self._session.id, self._session.token, retry.reach_timeout())
+                retry.made()
                 self._send_once(data)
                 return self._receive_once()
-            except ConnectionLost as error:  # it was made again, and broke again
-                lost, give_up = error, self._give_up_at(deadline)
-            except ConnectError as error:
-                if give_up < min(deadline, time.monotonic() + pause):
-                    raise ConnectionLost(f"{lost}; it could not be made again: {error}") from error
-            if time.monotonic() + pause >= deadline:
-                raise DeadlineExceeded(f"{lost}; it was not made again before the deadline") from lost
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            except (ConnectError, ConnectionLost) as error:
+                lost = error
+            time.sleep(retry.pause_after(lost))
         raise SessionLost(f"session {self.id} was closed")
-
-    def _give_up_at(self, deadline: float) -> float:
-        return min(deadline, time.monotonic() + self._options.connect_timeout)
 
     def _send_once(self, data: bytes) -> None:
         interaction = self._interaction

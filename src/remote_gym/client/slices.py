@@ -9,12 +9,17 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from remote_gym.address import Place
+from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
-from remote_gym.errors import EncodingError, RemoteGymError, SessionLost
+from remote_gym.errors import ConnectionLost, EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.arrays import view_row
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.infos import add_info
+from remote_gym.wire.values import decode_value
+
+_OUTCOMES = {"reward_value": np.float64, "terminated_value": np.bool_, "truncated_value": np.bool_}
 
 
 class Slice:
@@ -30,6 +35,8 @@ class Slice:
         packed: Its observation, if that is large and was left out of it.
         is_waiting: Whether an answer is still to come.
         needs_reset: Whether they failed since they were reset, or never were.
+        lost_because: How the session was lost, where that has ended their episodes; None once they were reset.
+        frame: What was rendered last.
     """
 
     def __init__(self, start: int, stop: int, open_session: Callable[[int], ClientSession]) -> None:
@@ -41,6 +48,10 @@ class Slice:
         self.packed: memoryview | None = None
         self.is_waiting = False
         self.needs_reset = True
+        self.lost_because: str | None = None
+        self.frame: pb.Frame | None = None
+        self._is_blank = False  # whether the newest answer has no outcomes, as it is a reset's or never came
+        self._blanks: dict[str, NDArray[Any]] = {}  # which then stand for them, where a step was asked for
         self._open_session = open_session
         self._session: ClientSession | None = None
         self._error: Exception | None = None
@@ -56,6 +67,11 @@ class Slice:
         """Whether a session has to be opened before anything else."""
         return self._session is None or self._session.lost
 
+    @property
+    def place(self) -> Place | None:
+        """Where the session was that was opened last; None if there is none."""
+        return None if self._session is None else self._session.place
+
     def __str__(self) -> str:
         return f"environment {self.start}" if self.size == 1 else f"environments {self.start} to {self.stop - 1}"
 
@@ -67,6 +83,8 @@ class Slice:
         """
         self.close()
         self._session = self._open_session(self.size)
+        # Here, where others do so at the same time: requests are sent one after another.
+        self._session.attach()
         self.needs_reset = True
 
     def reset_request(
@@ -81,16 +99,10 @@ class Slice:
         Raises:
             EncodingError: If a seed or an option has no wire form.
         """
-        request = pb.Request()
-        request.reset.SetInParent()
-        if seed is not None:
-            own = seed + self.start if isinstance(seed, int) else list(seed[self.rows])
-            encode_value(own, request.reset.seed, strict=True, limits=limits, path="seed")
+        own = seed + self.start if isinstance(seed, int) else (None if seed is None else list(seed[self.rows]))
         if not mask[self.rows].all():
             options = {**(options or {}), "reset_mask": mask[self.rows]}
-        if options is not None:
-            encode_value(options, request.reset.options, strict=True, limits=limits, path="options")
-        return request
+        return reset_request(own, options, limits)
 
     def send(self, request: pb.Request, timeout: float) -> None:
         """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""
@@ -101,6 +113,38 @@ class Slice:
             self._session.send(request, timeout)
         except (RemoteGymError, ResetNeeded) as error:
             self._error = error
+
+    def fail(self, error: RemoteGymError) -> None:
+        """Let `receive` raise the error, in place of what could not even be sent."""
+        self.is_waiting, self._error = True, error
+
+    def adopt(self, answer: pb.Response) -> None:
+        """Have what a step or a reset was answered, whichever it was."""
+        self._is_blank = answer.HasField("reset")
+        self.transition = answer.reset if self._is_blank else answer.step
+        self.packed = self.session.take_packed()
+        if not self._is_blank:
+            self._blanks = {}
+        self.needs_reset = False
+        self.lost_because = None
+
+    def end_by(self, error: Exception, limits: Limits) -> bool:
+        """End the episodes as truncated, if the session is lost in the midst of them.
+
+        The newest observation remains; rewards are 0.
+
+        Returns:
+            Whether it is. If not, there is nothing to end: they were not reset, or the error is another.
+        """
+        if self.needs_reset or self.transition is None or not isinstance(error, (SessionLost, ConnectionLost)):
+            return False
+        if self._is_blank:
+            self._blanks = {name: np.zeros(self.size, dtype) for name, dtype in _OUTCOMES.items()}
+        else:  # of the dtypes that the environments have
+            self._blanks = {name: np.zeros_like(self.array(name, limits)) for name in _OUTCOMES}
+        self._is_blank = self.needs_reset = True
+        self.lost_because = str(error)
+        return True
 
     def receive(self) -> pb.Response:
         """Wait for the answer.
@@ -131,6 +175,11 @@ class Slice:
             EncodingError: If it is no such array.
         """
         assert self.transition is not None
+        if self._is_blank:
+            blank = self._blanks.get(name)
+            if blank is None:
+                raise EncodingError(f"{self}: a reset was answered where a step was asked for")
+            return blank if self.lost_because is None or name != "truncated_value" else np.ones_like(blank)
         message = getattr(self.transition, name)
         if (row := view_row(message.array, self.size)) is not None:
             return row
@@ -145,6 +194,11 @@ class Slice:
         Raises:
             EncodingError: If it is no dict.
         """
+        if self.lost_because is not None:
+            marked: dict[str, Any] = {}
+            for index in range(self.size):
+                add_info(marked, {"remote_gym": {"session_lost": self.lost_because}}, index, self.size)
+            return marked
         if self.transition is None or not self.transition.HasField("info"):
             return {}
         found = decode_value(self.transition.info, limits)

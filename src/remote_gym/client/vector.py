@@ -11,9 +11,11 @@ import numpy as np
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError, ResetNeeded
 from numpy.typing import NDArray
 
-from remote_gym.address import parse_address
+from remote_gym.address import Address
+from remote_gym.client.addresses import to_places
 from remote_gym.client.fleet import Fleet
 from remote_gym.client.opening import CredentialPaths, open_request
+from remote_gym.client.requests import call_request
 from remote_gym.client.slices import Slice, slices_of, take_mask
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
@@ -27,7 +29,6 @@ from remote_gym.wire.infos import join_infos
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 
-Address = str | tuple[str, int]
 Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
@@ -85,7 +86,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
         if render_mode == "human":
             raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
-        places = [(url, port)] if addresses is None else [_place(address) for address in addresses]
+        places = to_places(url, port, addresses)
         count = len(places) if workers is None else workers
         if not 1 <= len(places) <= count <= num_envs:
             raise ConfigError(
@@ -104,6 +105,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
         )
         request.autoreset_mode = autoreset_code(autoreset_mode)
+        self._truncates = self._options.on_session_lost == "truncate"
         self._pending: Literal["step", "send"] | None = None
         self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
         self._fleet = Fleet(
@@ -148,7 +150,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._fleet.reopen(chosen)
         for each in chosen:
             each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
-        self._collect(chosen, "reset")
+        self._collect(chosen)
         return self._observe(self._slices), self._infos(self._slices, chosen)
 
     def step(self, actions: Any) -> Step:
@@ -192,7 +194,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending != "step":
             raise NoAsyncCallError("Calling `step_wait` without any prior call to `step_async`.", "step")
         self._pending = None
-        self._collect(self._slices, "step")
+        self._collect(self._slices)
         return self._transitions(self._slices)
 
     def send(self, actions: Any, env_ids: Sequence[int] | NDArray[Any] | None = None) -> None:
@@ -234,7 +236,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending != "send":
             raise NoAsyncCallError("Calling `recv` without any prior call to `send`.", "send")
         try:
-            self._collect([each for each in self._slices if each.is_waiting], "step", min_envs)
+            self._collect([each for each in self._slices if each.is_waiting], min_envs)
             arrived, self._arrived = sorted(self._arrived, key=lambda each: each.start), []
         finally:
             if not self._arrived and not any(each.is_waiting for each in self._slices):
@@ -251,9 +253,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._streams_frames:
             frames = [each.transition.frame for each in self._slices if each.transition is not None]
         else:
-            request = pb.Request(render=pb.RenderRequest())
-            answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
-            frames = [answer.render.frame for answer in answers]
+            frames = self._fleet.render(self._options.step_timeout)
         return self._for_each(decode_frame(frame, self._options.limits) for frame in frames)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -264,9 +264,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             EncodingError: If an argument or the result has no wire form.
         """
         self._check_idle("call")
-        request = pb.Request(call=pb.CallRequest(name=name))
-        self._encode(args, request.call.args, f"{name}(...)")
-        self._encode(kwargs, request.call.kwargs, f"{name}(...)")
+        request = call_request(name, args, kwargs, self._options.limits)
         answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
         return self._for_each(decode_value(answer.call.value, self._options.limits) for answer in answers)
 
@@ -320,22 +318,31 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if not isinstance(metadata, dict):
             raise EncodingError(f"the environments' metadata is {metadata!r}, not a dict")
         self.metadata = metadata
+        self._resets_itself = first.autoreset_mode == pb.NEXT_STEP
         if (mode := autoreset_mode(first.autoreset_mode)) is not None:
             self.metadata["autoreset_mode"] = mode
+        if self._truncates and first.autoreset_mode not in (pb.NEXT_STEP, pb.DISABLED):
+            raise ConfigError(
+                f"on_session_lost is 'truncate', and these environments have the autoreset mode {mode!r}, in which the "
+                "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
+            )
 
     # ----------------------------------------------------------------------------------------------------------
     # Requests
 
     def _send_actions(self, chosen: Sequence[Slice], actions: Any, count: int) -> None:
-        if unready := [str(each) for each in chosen if each.needs_reset]:
+        ended = [each for each in chosen if self._resets_itself and each.lost_because is not None]
+        if unready := [str(each) for each in chosen if each.needs_reset and each not in ended]:
             raise ResetNeeded(f"Cannot step before a reset of {', '.join(unready)}, which failed or never had one")
         actions = self._actions.fit(actions, count)
         start = 0
         for each in chosen:
-            request = pb.Request()
-            self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
-            each.send(request, self._options.step_timeout)
+            if each not in ended:
+                request = pb.Request()
+                self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
+                each.send(request, self._options.step_timeout)
             start += each.size
+        self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
 
     def _encode(self, value: Any, into: pb.Value, path: str) -> None:
         encode_value(value, into, strict=True, limits=self._options.limits, path=path)
@@ -343,17 +350,18 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     # ----------------------------------------------------------------------------------------------------------
     # Answers
 
-    def _collect(self, chosen: Sequence[Slice], kind: Literal["reset", "step"], at_least: int | None = None) -> None:
+    def _collect(self, chosen: Sequence[Slice], at_least: int | None = None) -> None:
         """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
         missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
         answers, failures = receive(chosen, self._spin_seconds, missing)
         for each, answer in answers.items():
-            each.transition, each.packed = getattr(answer, kind), each.session.take_packed()
-            each.needs_reset = False
+            each.adopt(answer)
+        ended = [each for each, error in failures if self._truncates and each.end_by(error, self._options.limits)]
+        failures = [(each, error) for each, error in failures if each not in ended]
         for each, _ in failures:
             each.needs_reset = True
         if at_least is not None:
-            self._arrived += answers
+            self._arrived += [*answers, *ended]
         raise_failures(failures)
 
     def _transitions(self, chosen: Sequence[Slice]) -> Step:
@@ -387,7 +395,3 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending is not None:
             end = "step_wait" if self._pending == "step" else "recv"
             raise AlreadyPendingCallError(f"Calling `{what}` before `{end}` has ended what is pending.", self._pending)
-
-
-def _place(address: Address) -> tuple[str, int]:
-    return parse_address(address) if isinstance(address, str) else address

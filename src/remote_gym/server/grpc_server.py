@@ -137,6 +137,9 @@ class GrpcServer:
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers = {
+            "Load": self._unary(
+                self._load, lambda error: pb.LoadResponse(error=encode_error(error)).SerializeToString()
+            ),
             "Open": self._unary(
                 self._open, lambda error: pb.OpenResponse(error=encode_error(error)).SerializeToString()
             ),
@@ -182,6 +185,9 @@ class GrpcServer:
             # No word about the session, which goes on when the client comes with a new certificate.
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client's certificate has expired; connect anew")
         return client
+
+    async def _load(self, _: bytes, context: Context, owner: str) -> bytes:
+        return self._service.load().SerializeToString()
 
     async def _open(self, data: bytes, context: Context, owner: str) -> bytes:
         try:

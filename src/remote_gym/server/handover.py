@@ -19,7 +19,7 @@ class ToWorker(enum.IntEnum):
     CONNECTION = 1
     """Comes with the descriptor of a connection, whose preamble has been read."""
     CUT = 2
-    """The session is used over gRPC now: end the direct connection."""
+    """End the direct connection. The value: 1 if the session is used over gRPC now, of which its client is told."""
     POLL = 3
     """The value: for how many microseconds to look for a request without sleeping."""
     DRAIN = 4

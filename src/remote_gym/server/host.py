@@ -161,6 +161,7 @@ class Host:
                 f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
                 f"{self._sequence + 1} can be answered"
             )
+            refusal.answered = self._sequence
             return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
         words = self._words
         words[SINCE] = began = monotonic_ns()

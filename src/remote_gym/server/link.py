@@ -123,9 +123,9 @@ class Worker(asyncio.BufferedProtocol):
         """
         return self._tell(ToWorker.CONNECTION, descriptor=sock.fileno())
 
-    def cut_direct(self) -> None:
-        """Let the worker end its direct connection, if it has one."""
-        self._tell(ToWorker.CUT)
+    def cut_direct(self, *, taken_over: bool) -> None:
+        """Let the worker end its direct connection, if it has one, and say so if a newer one has taken over."""
+        self._tell(ToWorker.CUT, int(taken_over))
 
     def drop_direct(self) -> None:
         """Let the worker end its direct connection so that the client asks here why."""

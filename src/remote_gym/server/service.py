@@ -56,7 +56,7 @@ class _Open:
         """End whatever is attached, over gRPC or directly."""
         self.cut_grpc(reason)
         if self.direct:
-            self.worker.cut_direct()
+            self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
 
     def cut_grpc(self, reason: RemoteGymError) -> None:
         """End what is attached over gRPC, and tell it why."""
@@ -105,15 +105,14 @@ class Service:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    @property
-    def capacity(self) -> int:
-        """How many sessions may be open at once."""
-        return self._options.max_sessions
-
-    @property
-    def waiting(self) -> int:
-        """How many clients wait for a place."""
-        return self._sessions.waiting
+    def load(self) -> pb.LoadResponse:
+        """How much room there is."""
+        return pb.LoadResponse(
+            open=self._sessions.places,
+            capacity=self._options.max_sessions,
+            waiting=self._sessions.waiting,
+            draining=self.draining,
+        )
 
     async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
@@ -132,7 +131,7 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(description=found.description)
+            return pb.SpacesResponse(description=found.description, direct=self._direct_address(found))
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -316,10 +315,9 @@ class Service:
         )
         opened.identity = owner
         opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
-        if self.direct is not None:
+        if (direct := self._direct_address(found)) is not None:
             self._by_routing_id[found.routing_id] = found
-            opened.direct.CopyFrom(self.direct)
-            opened.direct.routing_id = found.routing_id
+            opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
     def _give_up(self, found: _Open, error: BaseException) -> None:
@@ -332,6 +330,14 @@ class Service:
         self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
         if self.draining and isinstance(error, SessionLost):
             raise stopping() from error
+
+    def _direct_address(self, found: _Open) -> pb.DirectAddress | None:
+        if self.direct is None:
+            return None
+        address = pb.DirectAddress()
+        address.CopyFrom(self.direct)
+        address.routing_id = found.routing_id
+        return address
 
     async def _ask_first(self, worker: Worker, request: pb.Request) -> bytes:
         timeout = self._options.open_timeout

@@ -72,6 +72,11 @@ class Sessions:
         return len(self._open)
 
     @property
+    def places(self) -> int:
+        """How many are taken, by open sessions and by those that are closing."""
+        return self._places
+
+    @property
     def waiting(self) -> int:
         """How many queue for a place."""
         return len(self._waiting)

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.errors import ConfigError, EncodingError, OutOfSequence, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import Admission
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
@@ -38,6 +38,9 @@ LAUNCH_LIMITS = Limits()
 
 STALL_TIMEOUT = 30.0
 """Seconds that a message on a direct connection may take from its first byte to its last."""
+
+FAREWELL_TIMEOUT = 0.2
+"""Seconds to tell a client that its connection ends, which it may have left long ago."""
 
 
 def run(
@@ -183,25 +186,29 @@ class Worker:
                         self._hear()
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
                     elif descriptor == self._server.fileno() and not self._answer_server():
-                        self._say_farewell()
+                        # Where it is to be dropped, which the server has said first, the client asks the server
+                        # for the reason instead.
+                        while self._handover.fileno() in dict(self._poll.poll(0)):
+                            self._hear(admits=False)
+                        self._say_farewell(self._lost())
                         return
                 if self._patience is not None:
                     self._look_at_clock(self._patience)
         finally:
             self._drop()
 
-    def _say_farewell(self) -> None:
+    def _say_farewell(self, reason: RemoteGymError) -> None:
         """Tell the client why its next request will not be answered."""
-        # If it is to be dropped, which the server has said first, the client asks the server for the reason instead.
-        while self._handover.fileno() in dict(self._poll.poll(0)):
-            self._hear(admits=False)
         if self._direct is not None:
             with contextlib.suppress(TransportError):
-                self._direct.send(self._lost(), time.monotonic() + 1.0)
+                self._direct.send(_error_response(reason), time.monotonic() + FAREWELL_TIMEOUT)
 
-    def _lost(self) -> bytes:
-        error = SessionLost(f"session {self._launch.session}: {self._farewell}")
-        return pb.Response(error=encode_error(error)).SerializeToString()
+    def _lost(self) -> SessionLost:
+        return SessionLost(f"session {self._launch.session}: {self._farewell}")
+
+    def _taken_over(self) -> OutOfSequence:
+        # Who hears it must not come back: it would be answered what was meant for the one that took over.
+        return OutOfSequence(f"session {self._launch.session}: a newer connection has taken it over")
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
@@ -238,7 +245,7 @@ class Worker:
             return self._host.answer_in_parts(data)
         self._farewell = DRAINED
         self._tell(ToServer.DRAINED)
-        return (self._lost(),)
+        return (_error_response(self._lost()),)
 
     def _answer_server(self) -> bool:
         data = self._server.receive()
@@ -267,7 +274,11 @@ class Worker:
             self._poll.unregister(self._handover)
             return
         kind, value, descriptor = heard
-        if kind in (ToWorker.CUT, ToWorker.DROP):
+        if kind == ToWorker.CUT:
+            if value:
+                self._say_farewell(self._taken_over())
+            self._drop()
+        elif kind == ToWorker.DROP:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
@@ -296,6 +307,7 @@ class Worker:
             # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
             logger.warning("refused a direct connection: %s", error)
             return
+        self._say_farewell(self._taken_over())
         self._drop()
         self._direct, self._answered_until = direct, answered_until
         self._poll.register(direct, select.POLLIN)
@@ -313,3 +325,7 @@ class Worker:
     def _tell(self, event: ToServer, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
             tell(self._handover, event, value, descriptor)
+
+
+def _error_response(error: RemoteGymError) -> bytes:
+    return pb.Response(error=encode_error(error)).SerializeToString()

@@ -167,17 +167,37 @@ class Attached(_message.Message):
     poll_us: int
     def __init__(self, error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., poll_us: _Optional[int] = ...) -> None: ...
 
+class LoadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LoadResponse(_message.Message):
+    __slots__ = ("open", "capacity", "waiting", "draining", "error")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    open: int
+    capacity: int
+    waiting: int
+    draining: bool
+    error: ErrorDetail
+    def __init__(self, open: _Optional[int] = ..., capacity: _Optional[int] = ..., waiting: _Optional[int] = ..., draining: bool = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+
 class SpacesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class SpacesResponse(_message.Message):
-    __slots__ = ("description", "error")
+    __slots__ = ("description", "error", "direct")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    DIRECT_FIELD_NUMBER: _ClassVar[int]
     description: Description
     error: ErrorDetail
-    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
+    direct: DirectAddress
+    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ...) -> None: ...
 
 class Description(_message.Message):
     __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode")
@@ -383,7 +403,7 @@ class CloseResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback")
+    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[ErrorDetail.Kind]
@@ -415,12 +435,14 @@ class ErrorDetail(_message.Message):
     REMOTE_TYPE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
     kind: ErrorDetail.Kind
     message: str
     remote_type: str
     remote_message: str
     remote_traceback: str
-    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ...) -> None: ...
+    answered: int
+    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable")

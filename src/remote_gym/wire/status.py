@@ -43,7 +43,10 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
     kind = next((_KINDS[cls] for cls in type(error).__mro__ if cls in _KINDS), None)
     if kind is None:
         return _environment_error(type_name(error), _message_of(error), _traceback_of(error), length)
-    return pb.ErrorDetail(kind=kind, message=_text(_message_of(error), length))
+    detail = pb.ErrorDetail(kind=kind, message=_text(_message_of(error), length))
+    if isinstance(error, errors.OutOfSequence) and error.answered is not None:
+        detail.answered = error.answered
+    return detail
 
 
 def decode_error(detail: pb.ErrorDetail) -> Exception:
@@ -55,7 +58,10 @@ def decode_error(detail: pb.ErrorDetail) -> Exception:
         return errors.RemoteGymError(
             f"an error of kind {detail.kind}, which this version does not know: {detail.message}"
         )
-    return error_type(detail.message)
+    error = error_type(detail.message)
+    if isinstance(error, errors.OutOfSequence) and detail.HasField("answered"):
+        error.answered = detail.answered
+    return error
 
 
 def _environment_error(name: str, message: str, trace: str, length: int) -> pb.ErrorDetail:

@@ -1,0 +1,181 @@
+"""The servers at which an environment can be opened, and which of them to try."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from remote_gym.address import Address, Place, grpc_address, to_place
+from remote_gym.client.circuit import Circuit
+from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
+from remote_gym.client.session import ClientSession
+from remote_gym.config import ClientOptions
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, RemoteGymError, ServerFull
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+LOAD_TIMEOUT = 2.0
+"""Seconds that servers have to tell how busy they are, all at once; who does not is not there."""
+
+UNKNOWN_LOAD = 0.5
+"""Of a server of a release that does not tell."""
+
+_random = random.SystemRandom()  # so as to draw nothing from the trainer's own generator
+
+
+def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[Place]:
+    """Where to look: at `addresses` if there are any, else at `url` and `port`.
+
+    Raises:
+        ConfigError: If one of them is none.
+    """
+    places = [to_place(address) for address in ([(url, port)] if addresses is None else addresses)]
+    if not places:
+        raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'")
+    return places
+
+
+class Addresses:
+    """Opens sessions on the least loaded of several servers.
+
+    Where there is one, it is simply used. Of several, those whose `Circuit` is closed are asked how busy they are, all
+    at once, and tried in the order of what they say; then the others in the same way. Where nobody answers, the one is
+    tried whose trial is next. May be used by several threads.
+
+    Args:
+        places: Where the servers are; at least one.
+        credentials: PEM files; None for no TLS.
+        options: The client's.
+    """
+
+    def __init__(self, places: Sequence[Place], credentials: CredentialPaths | None, options: ClientOptions) -> None:
+        self._credentials = credentials
+        self._options = options
+        self._circuits = {place: Circuit() for place in places}
+        # Of sessions that are being opened from here, of which servers do not tell yet.
+        self._opening = dict.fromkeys(places, 0)
+        self._lock = threading.Lock()  # of these two
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy finds out by itself: it may be used by another machine.
+        return type(self), (list(self._circuits), self._credentials, self._options)
+
+    def open(self, request: pb.OpenRequest) -> ClientSession:
+        """Open a session.
+
+        Args:
+            request: What to open; encodings are chosen here.
+
+        Raises:
+            ConnectError: If no server could be reached.
+            ServerFull: If those that could have no room.
+            RemoteGymError: As `ClientSession` does.
+        """
+        if len(self._circuits) == 1:
+            return self.open_at(next(iter(self._circuits)), request)
+        failures: list[tuple[Place, RemoteGymError]] = []
+        for places in self._rounds():
+            session = self._open_least_loaded(places, request, failures)
+            if session is not None:
+                return session
+        if not failures:
+            return self._open_at_any(request)
+        (_, first), *others = failures
+        also = "".join(f"; {grpc_address(*place)}: {error}" for place, error in others)
+        raise type(first)(f"{first}{also}") from first
+
+    def open_at(self, place: Place, request: pb.OpenRequest) -> ClientSession:
+        """Open a session at one of them.
+
+        Raises:
+            RemoteGymError: As `ClientSession` does.
+        """
+        return self._open_by(connect(*place, self._credentials, self._options), request)
+
+    def lost(self, place: Place) -> None:
+        """A session there was lost."""
+        with self._lock:
+            if place in self._circuits:
+                self._circuits[place].lost()
+
+    def _rounds(self) -> tuple[list[Place], list[Place]]:
+        """Those that are not known to be in trouble, and those to be asked if none of these will do."""
+        with self._lock:
+            usual = [place for place, circuit in self._circuits.items() if not circuit.is_open]
+            for place in usual:
+                self._circuits[place].begin()
+        return usual, [place for place in self._circuits if place not in usual]
+
+    def _open_at_any(self, request: pb.OpenRequest) -> ClientSession:
+        """Nobody has answered in time, so one is given more of it, and looked at."""
+        with self._lock:
+            place = min(self._circuits, key=lambda place: self._circuits[place].next_trial)
+        try:
+            return self._try(place, None, request)
+        except (ConnectError, ConnectionLost) as error:
+            others = ", ".join(grpc_address(*other) for other in self._circuits if other != place)
+            raise type(error)(f"{error}; nor did {others} answer within {LOAD_TIMEOUT:g} s") from error
+
+    def _open_least_loaded(
+        self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]
+    ) -> ClientSession | None:
+        """Try those that answer; None if none opens a session, of which `failures` are told."""
+        connections = {place: connect(*place, self._credentials, self._options) for place in places}
+        try:
+            for place in self._by_load(connections):
+                try:
+                    return self._try(place, connections.pop(place), request)
+                except (ConnectError, ConnectionLost, ServerFull) as error:
+                    logger.info("%s; trying another address", error)
+                    failures.append((place, error))
+        finally:
+            for connection in connections.values():
+                connection.close()
+        return None
+
+    def _by_load(self, connections: Mapping[Place, GrpcConnection]) -> list[Place]:
+        """Who answers, the least loaded first, and who is stopping last."""
+        answers = {place: connection.ask_load(LOAD_TIMEOUT) for place, connection in connections.items()}
+        found = {}
+        for place, answer in answers.items():
+            try:
+                load = answer()
+            except RemoteGymError as error:
+                logger.info("%s does not tell how busy it is: %s", grpc_address(*place), error)
+                with self._lock:
+                    self._circuits[place].failed()
+            else:
+                found[place] = (load is not None and load.draining, self._share(place, load), _random.random())
+        return sorted(found, key=found.__getitem__)
+
+    def _share(self, place: Place, load: pb.LoadResponse | None) -> float:
+        """How much of a server's room is taken."""
+        if load is None:
+            return UNKNOWN_LOAD
+        with self._lock:
+            return (load.open + load.waiting + self._opening[place]) / max(1, load.capacity)
+
+    def _try(self, place: Place, connection: GrpcConnection | None, request: pb.OpenRequest) -> ClientSession:
+        with self._lock:
+            self._opening[place] += 1
+        try:
+            session = self._open_by(connection or connect(*place, self._credentials, self._options), request)
+        except (ConnectError, ConnectionLost):
+            with self._lock:
+                self._circuits[place].failed()
+            raise
+        finally:
+            with self._lock:
+                self._opening[place] -= 1
+        with self._lock:
+            self._circuits[place].succeeded()
+        return session
+
+    def _open_by(self, connection: GrpcConnection, request: pb.OpenRequest) -> ClientSession:
+        choose_encodings(request, self._options, connection.place[0])
+        return ClientSession(connection, request, self._options)

@@ -1,0 +1,73 @@
+"""What a server's `Description` says of an environment, spaces aside."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gymnasium.envs.registration import EnvSpec
+
+from remote_gym.client.opening import CredentialPaths, mode_to_open
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.values import decode_value
+
+
+def read_metadata(description: pb.Description, limits: Limits) -> dict[str, Any]:
+    """The environment's metadata, with the render mode ``"human"`` wherever ``"rgb_array"`` is.
+
+    Raises:
+        EncodingError: If it is no dict.
+    """
+    metadata = decode_value(description.metadata, limits)
+    if not isinstance(metadata, dict):
+        raise EncodingError(f"the environment's metadata is {metadata!r}, not a dict")
+    modes = list(metadata.get("render_modes") or [])
+    if "rgb_array" in modes and "human" not in modes:
+        metadata["render_modes"] = [*modes, "human"]
+    return metadata
+
+
+def read_spec(
+    description: pb.Description, *, client_credentials_paths: CredentialPaths | None, **arguments: Any
+) -> EnvSpec | None:
+    """A spec that makes the environment again, by connecting to the server; None where it has none itself.
+
+    Args:
+        description: Of the environment.
+        client_credentials_paths: Of `RemoteEnvironment`.
+        **arguments: The others.
+    """
+    if not description.HasField("spec"):
+        return None
+    spec, paths = description.spec, client_credentials_paths
+    return EnvSpec(
+        id=spec.id,
+        entry_point="remote_gym:RemoteEnvironment",
+        reward_threshold=spec.reward_threshold if spec.HasField("reward_threshold") else None,
+        nondeterministic=spec.nondeterministic,
+        max_episode_steps=spec.max_episode_steps if spec.HasField("max_episode_steps") else None,
+        order_enforce=False,
+        disable_env_checker=True,
+        kwargs={
+            **arguments,
+            # As texts, since a spec can be written as JSON.
+            "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
+        },
+    )
+
+
+def check_resumed(description: pb.Description, render_mode: str | None) -> None:
+    """Refuse to go on with an environment that is not as this client would have opened it.
+
+    Raises:
+        ConfigError: If it renders otherwise, or is a vector environment.
+    """
+    if description.num_envs:
+        raise ConfigError(f"the ticket is for a vector environment of {description.num_envs}; it cannot be resumed")
+    if mode_to_open(render_mode) != (description.render_mode or None):
+        raise ConfigError(
+            f"render_mode is {render_mode!r}, and the environment to be resumed was opened with "
+            f"{description.render_mode or None!r}; use the same"
+        )

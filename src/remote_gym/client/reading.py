@@ -1,0 +1,146 @@
+"""What a session answers, read into what `gymnasium.Env` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConnectionLost, EncodingError, RemoteGymError, SessionLost
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.elements import decode_observation
+from remote_gym.wire.frames import decode_frame
+from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.status import decode_error
+from remote_gym.wire.values import decode_value
+
+Step = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+
+class Reader:
+    """Reads the answers of one session, and remembers what shall outlive it.
+
+    Args:
+        space: Of observations.
+        limits: Bounds on what is decoded.
+        keeps_last: Whether the newest observation is kept, as it came, to end the episode with if the session is lost.
+        on_observation: Called after each observation.
+
+    Attributes:
+        frame: The newest that came with an observation; None if none did.
+        rendered: The newest that was asked for.
+    """
+
+    def __init__(
+        self,
+        space: gym.Space[Any],
+        limits: Limits,
+        *,
+        keeps_last: bool,
+        on_observation: Callable[[], None] | None = None,
+    ) -> None:
+        self.frame: Any = None
+        self.rendered: Any = None
+        self._layout = compile_layout(space)
+        self._limits = limits
+        self._keeps_last = keeps_last
+        self._on_observation = on_observation
+        self._last: tuple[pb.Transition, bytes | None] | None = None
+
+    def reset(self, transition: pb.Transition, packed: memoryview | None) -> tuple[Any, dict[str, Any]]:
+        """What `reset` returns.
+
+        Args:
+            transition: As it came.
+            packed: The observation that it lacks, if that is large.
+        """
+        return self._observation(transition, packed), self._info(transition)
+
+    def step(self, transition: pb.Transition, packed: memoryview | None) -> Step:
+        """What `step` returns, each of the value and the kind that the environment returned."""
+        observation = self._observation(transition, packed)
+        reward: Any = transition.reward_float
+        if transition.HasField("reward_value"):
+            reward = decode_value(transition.reward_value, self._limits)
+        terminated: Any = transition.terminated_bool
+        if transition.HasField("terminated_value"):
+            terminated = decode_value(transition.terminated_value, self._limits)
+        truncated: Any = transition.truncated_bool
+        if transition.HasField("truncated_value"):
+            truncated = decode_value(transition.truncated_value, self._limits)
+        return observation, reward, terminated, truncated, self._info(transition)
+
+    def steps(self, answer: pb.StepManyResponse, most: int | None = None) -> list[Step]:
+        """What `step_many` returns, or raises.
+
+        Args:
+            answer: As it came.
+            most: How many actions there were, where that is known; each transition may decompress to a lot.
+        """
+        if most is not None and (count := len(answer.transitions)) > most:
+            raise EncodingError(f"{count} transitions came for {most} actions")
+        transitions = [self.step(transition, None) for transition in answer.transitions]
+        if answer.HasField("error"):
+            error = decode_error(answer.error)
+            if isinstance(error, RemoteGymError):
+                error.transitions = transitions
+            raise error
+        return transitions
+
+    def anything(self, answer: pb.Response, packed: memoryview | None) -> Any:
+        """What the method returned that was answered so, or the exception that it raised; None of a render or call."""
+        kind = answer.WhichOneof("result")
+        if kind == "error":
+            return decode_error(answer.error)
+        if kind == "reset":
+            return self.reset(answer.reset, packed)
+        if kind == "step":
+            return self.step(answer.step, packed)
+        if kind == "step_many":
+            try:
+                return self.steps(answer.step_many)
+            except Exception as error:  # noqa: BLE001 - whatever the environment raised
+                return error
+        return None
+
+    def truncation(self, error: SessionLost | ConnectionLost) -> Step:
+        """What a step returns in place of raising that the session is lost; once.
+
+        Raises:
+            SessionLost: `error`, if nothing is kept, or there was no observation, or the episode has ended so already.
+            ConnectionLost: Likewise.
+        """
+        last, self._last = self._last, None
+        if last is None:
+            raise error
+        transition, packed = last
+        view = None if packed is None else memoryview(packed)
+        observation = decode_observation(self._layout, transition, self._limits, view)
+        return observation, 0.0, False, True, {"remote_gym": {"session_lost": str(error)}}
+
+    def frame_again(self, error: SessionLost | ConnectionLost) -> Any:
+        """What `render` returns in place of raising that the session is lost; None if nothing was rendered yet.
+
+        Raises:
+            SessionLost: `error`, if nothing is kept.
+            ConnectionLost: Likewise.
+        """
+        if not self._keeps_last:
+            raise error
+        return self.rendered
+
+    def _observation(self, transition: pb.Transition, packed: memoryview | None) -> Any:
+        if self._keeps_last:
+            # What came by itself becomes the caller's array, who may write to it.
+            self._last = transition, None if packed is None else bytes(packed)
+        observation = decode_observation(self._layout, transition, self._limits, packed)
+        if transition.HasField("frame"):
+            self.frame = decode_frame(transition.frame, self._limits)
+        if self._on_observation is not None:
+            self._on_observation()
+        return observation
+
+    def _info(self, transition: pb.Transition) -> Any:
+        return decode_value(transition.info, self._limits) if transition.HasField("info") else {}

@@ -1,0 +1,106 @@
+"""Whether to make a broken connection again, and when. Pure: it neither waits nor connects, and borrows its clock."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from remote_gym.config import RetryPolicy
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded
+
+# Of its own: a trainer that seeds Python's generator counts on nobody else drawing from it, and forked trainers would
+# all draw alike.
+_draw = random.SystemRandom().random
+
+
+class Retry:
+    """The attempts to get one request answered, since its connection broke.
+
+    - The first attempt follows the first break at once. What went wrong is the network's fault more often than the
+      server's, and half of a second is a long time for a step.
+    - Each further attempt waits: up to ``first_pause``, and ``multiplier`` times as long each time, up to
+      ``longest_pause``. With jitter it waits for a random part of that time.
+    - Where the server is not reached within ``connect_timeout`` of the newest break, the session is given up.
+    - Where it is reached, and what was made breaks again before it has answered, that is counted: after ``attempts`` in
+      a row the session is given up, as the request or its answer may be what breaks it. A connection that stood for
+      ``steady_after`` seconds is not counted, and count and pauses begin anew.
+    - No attempt begins after the request's deadline. The session is then not given up: the next request asks again.
+
+    Args:
+        policy: The client's.
+        broken: How the connection broke.
+        connect_timeout: Seconds.
+        deadline: Of the request, on `clock`.
+        clock: Monotonic seconds.
+        draw: Gives numbers from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        broken: ConnectError | ConnectionLost,
+        *,
+        connect_timeout: float,
+        deadline: float,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = _draw,
+    ) -> None:
+        self._policy = policy
+        self._broken = broken
+        self._connect_timeout = connect_timeout
+        self._deadline = deadline
+        self._clock = clock
+        self._draw = draw
+        self._longest = policy.first_pause  # that the next pause may be
+        self._breaks = 0
+        self._made: float | None = None
+        self._give_up_at = self._time_to_give_up()
+
+    def reach_timeout(self) -> float:
+        """Seconds that the attempt which begins now has to reach the server."""
+        return max(0.001, self._give_up_at - self._clock())
+
+    def made(self) -> None:
+        """The attempt has made a connection."""
+        self._made = self._clock()
+
+    def pause_after(self, error: ConnectError | ConnectionLost) -> float:
+        """Seconds to wait before the next attempt, where the last one came to nothing.
+
+        Args:
+            error: `ConnectionLost` if the connection broke that it had made, `ConnectError` if it made none.
+
+        Raises:
+            ConnectionLost: To give the session up.
+            DeadlineExceeded: To give only the request up.
+        """
+        now = self._clock()
+        if isinstance(error, ConnectionLost):
+            self._break(error, now)
+        pause = self._longest * (self._draw() if self._policy.jitter else 1.0)
+        if isinstance(error, ConnectError) and self._give_up_at < min(self._deadline, now + pause):
+            raise ConnectionLost(f"{self._broken}; it could not be made again: {error}") from error
+        if now + pause >= self._deadline:
+            raise DeadlineExceeded(f"{self._broken}; it was not made again before the deadline") from self._broken
+        self._longest = min(self._longest * self._policy.multiplier, self._policy.longest_pause)
+        return pause
+
+    def _break(self, error: ConnectionLost, now: float) -> None:
+        """The connection that the last attempt made has broken, too."""
+        if self._made is not None and now - self._made >= self._policy.steady_after:
+            self._breaks = 0
+            self._longest = self._policy.first_pause
+        else:
+            self._breaks += 1
+        self._made = None
+        self._broken = error
+        self._give_up_at = self._time_to_give_up()
+        if self._breaks >= self._policy.attempts:
+            raise ConnectionLost(
+                f"{error}; it was made again {self._breaks} times and broke each time before it answered; see "
+                "RetryPolicy.attempts"
+            ) from error
+
+    def _time_to_give_up(self) -> float:
+        return min(self._deadline, self._clock() + self._connect_timeout)
