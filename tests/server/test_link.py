@@ -29,6 +29,8 @@ def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_rea
         asked = asyncio.ensure_future(worker.ask(b"question"))
         ending = asyncio.ensure_future(worker.end("it hung"))
         await killed.wait()
+        for _ in range(10):  # turns of the loop, in which a connection that was closed would end
+            await asyncio.sleep(0)
         # What it saw now it would tell a direct client, as a reason of its own.
         theirs[0].setblocking(False)
         theirs[0].recv(100)
