@@ -144,12 +144,12 @@ def grow(environment: RemoteEnvironment, behaviour: str, pid: int) -> None:
     environment.step(ACTION["step"])
 
 
-def test_a_thread_that_hangs_is_lost_to_its_client_and_keeps_its_place(obedient, log, tmp_path):
-    # gRPC is told of it; a direct client of a thread notices by its own deadline.
+@pytest.mark.parametrize("connection", CONNECTIONS)
+def test_a_thread_that_hangs_is_lost_to_its_client_and_keeps_its_place(obedient, log, tmp_path, connection):
     with loopback_server(obedient, use_thread=True, step_timeout=TIMEOUT, close_timeout=0.2, max_sessions=1) as server:
         noted = tmp_path / "log"
         arguments = {"entrypoint_kwargs": {"log": str(noted)}}
-        environment = server.environment(connection="grpc", remote_args=arguments)
+        environment = server.environment(connection=connection, remote_args=arguments)
         environment.reset()
         with pytest.raises(SessionLost) as caught:
             environment.step(ACTION["wait_for_release"])

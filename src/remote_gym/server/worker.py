@@ -13,6 +13,7 @@ import math
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from remote_gym.config import Limits
@@ -44,7 +45,12 @@ FAREWELL_TIMEOUT = 0.2
 
 
 def run(
-    requests: socket.socket, handover: socket.socket, *, own_process: bool, words: memoryview | None = None
+    requests: socket.socket,
+    handover: socket.socket,
+    *,
+    own_process: bool,
+    words: memoryview | None = None,
+    on_direct: Callable[[DirectSocket], None] = lambda _: None,
 ) -> None:
     """Serve one session on two connected sockets, which are closed at the end.
 
@@ -53,12 +59,14 @@ def run(
         handover: The other end sends direct connections.
         own_process: Whether the process is this worker's alone, so that its working directory may change.
         words: The page of counters that the server reads; None if nobody does.
+        on_direct: Called with each direct connection that is taken.
     """
     try:
         # Under limits of its own: which the session's are, it tells.
         first = MessageSocket(requests, LAUNCH_LIMITS).receive()
         if first is not None:
-            _serve(requests, handover, parse(worker_pb2.Launch, first), own_process=own_process, words=words)
+            launch = parse(worker_pb2.Launch, first)
+            _serve(requests, handover, launch, own_process=own_process, words=words, on_direct=on_direct)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
@@ -77,6 +85,7 @@ def _serve(
     *,
     own_process: bool,
     words: memoryview | None,
+    on_direct: Callable[[DirectSocket], None],
 ) -> None:
     limits = Limits(**launch.limits)
     server = MessageSocket(requests, limits)
@@ -100,7 +109,7 @@ def _serve(
         gc.freeze()
     try:
         server.send(launched)
-        Worker(host, server, handover, launch, limits).serve()
+        Worker(host, server, handover, launch, limits, on_direct).serve()
     finally:
         host.close()
 
@@ -142,16 +151,24 @@ class Worker:
         handover: Brings direct connections.
         launch: Whom to admit to them.
         limits: Bounds on messages.
+        on_direct: Called with each direct connection that is taken.
     """
 
     def __init__(
-        self, host: Host, server: MessageSocket, handover: socket.socket, launch: worker_pb2.Launch, limits: Limits
+        self,
+        host: Host,
+        server: MessageSocket,
+        handover: socket.socket,
+        launch: worker_pb2.Launch,
+        limits: Limits,
+        on_direct: Callable[[DirectSocket], None],
     ) -> None:
         self._host = host
         self._server = server
         self._handover = handover
         self._launch = launch
         self._admission = Admission(launch, limits)
+        self._on_direct = on_direct
         self._direct: DirectSocket | None = None
         self._answered_until = math.inf  # on time.perf_counter; what comes later has to come over a newer connection
         self._is_old = False
@@ -310,6 +327,7 @@ class Worker:
         self._say_farewell(self._taken_over())
         self._drop()
         self._direct, self._answered_until = direct, answered_until
+        self._on_direct(direct)
         self._poll.register(direct, select.POLLIN)
         self._asked = True
         self._tell(ToServer.ATTACHED, descriptor=direct.fileno())

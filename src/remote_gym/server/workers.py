@@ -24,6 +24,7 @@ from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import RECORD, STACKS_SIGNAL, Command, Event
 from remote_gym.server.link import Output, Worker, describe_exit
 from remote_gym.server.processes import STOPPED, why_no_signal
+from remote_gym.wire.direct import DirectSocket
 
 logger = logging.getLogger(__name__)
 
@@ -286,6 +287,15 @@ class ThreadWorkers:
                 raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
             stack.pop_all()
         words = new_words()
+        direct: list[DirectSocket] = []  # the newest, if there was one
+
+        def on_direct(connection: DirectSocket) -> None:
+            direct[:] = [connection]
+
+        def kill() -> None:
+            logger.error("session %s: a thread cannot be killed", session)
+            for connection in direct:  # its client need not wait, at least
+                connection.shut_down()
 
         async def stacks() -> str:
             frame = sys._current_frames().get(thread.ident or 0)
@@ -293,7 +303,7 @@ class ThreadWorkers:
 
         worker = Worker(
             session,
-            lambda: logger.error("session %s: a thread cannot be killed", session),
+            kill,
             self._message_bytes,
             counters=lambda: Counters.decode(words.tobytes()),
             stacks=stacks,
@@ -301,7 +311,7 @@ class ThreadWorkers:
 
         def run() -> None:
             try:
-                worker_module.run(*theirs, own_process=False, words=words)
+                worker_module.run(*theirs, own_process=False, words=words, on_direct=on_direct)
             finally:
                 # The server may have stopped without waiting, and its loop with it.
                 with contextlib.suppress(RuntimeError):

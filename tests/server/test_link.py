@@ -1,0 +1,71 @@
+"""The server's end of a worker that it ends, at the other end of which is this test."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from remote_gym.errors import SessionLost
+from remote_gym.server.link import Worker
+
+LIMIT = 2**20
+
+
+async def stacks() -> str:
+    return 'File "a.py", line 1 in step\n\x1b[31mforged\r\n'
+
+
+def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_reason(caplog):
+    async def test() -> None:
+        killed = asyncio.Event()
+        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
+        worker = Worker("name", killed.set, LIMIT, stacks=stacks)
+        worker.pid = 2**22 + 1
+        await worker.connect(*ours)
+        assert not worker.ending
+        asked = asyncio.ensure_future(worker.ask(b"question"))
+        ending = asyncio.ensure_future(worker.end("it hung"))
+        await killed.wait()
+        for _ in range(10):  # turns of the loop, in which a connection that was closed would end
+            await asyncio.sleep(0)
+        # What it saw now it would tell a direct client, as a reason of its own.
+        theirs[0].setblocking(False)
+        theirs[0].recv(100)
+        with pytest.raises(BlockingIOError):
+            theirs[0].recv(100)
+        assert not worker.gone.done()
+        assert worker.ending, "whoever asks what became of it waits for the reason"
+        worker.set_exited("its worker was ended by SIGKILL")
+        await ending
+        assert await worker.gone == "it hung"
+        assert theirs[0].recv(100) == b""
+        with pytest.raises(SessionLost, match="session name: it hung"):
+            await asked
+        await worker.end("something else")
+        assert worker.gone.result() == "it hung"
+        for end in theirs:
+            end.close()
+
+    caplog.set_level(logging.WARNING, logger="remote_gym")
+    asyncio.run(asyncio.wait_for(test(), 30))
+    (record,) = caplog.records
+    first, *lines = record.getMessage().split("\n")
+    assert first == "session name: it hung; killing it; where it is:"
+    assert lines == ['[name] File "a.py", line 1 in step', r"[name] \x1b[31mforged"]
+
+
+def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
+    async def test() -> None:
+        ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
+        worker = Worker("name", lambda: None, LIMIT, stacks=stacks)
+        await worker.connect(*ours)
+        await worker.end("it hung")
+        assert await worker.gone == "it hung"
+        assert not worker.exited.done()
+        for end in theirs:
+            end.close()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
