@@ -101,6 +101,16 @@ def test_the_server_is_told_of_who_comes_and_goes(server):
     direct.close()
 
 
+def test_a_client_is_cut_off_though_the_server_holds_its_connection(server):
+    direct, _ = server.bring()
+    heard = hear(server.handover)
+    assert heard is not None
+    tell(server.handover, ToWorker.CUT)
+    assert direct.receive() is None
+    os.close(heard[2])
+    direct.close()
+
+
 def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server):
     """Both are found at once, by a worker that was busy when they came."""
     direct, _ = server.bring()
