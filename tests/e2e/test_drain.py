@@ -93,9 +93,10 @@ def test_a_drain_does_not_wait_for_clients_without_an_episode_and_they_hear_why(
         opened.close()
 
 
-def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve, log):
+@BY_EITHER
+def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve, log, connection):
     with serve("--drain", LONG_ENOUGH) as server:
-        environment = RemoteEnvironment("localhost", server.port)
+        environment = RemoteEnvironment("localhost", server.port, connection=connection)
         environment.reset()
         server.process.terminate()
         assert hears_of_the_drain(server.process)

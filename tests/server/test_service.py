@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import time
@@ -713,6 +714,24 @@ def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its
             answer = await service.ask(left.id, left.token, OWNER, reset(1))
             assert pb.Response.FromString(answer).HasField("reset")
             direct.close()
+
+    run(test)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="only Linux tells of an end without what comes before it")
+def test_a_lease_begins_though_the_worker_hangs_and_does_not_see_that_its_direct_client_is_gone():
+    async def test() -> None:
+        async with running_directly(time.monotonic, processes=True, lease=0.3, close_timeout=0.2) as service:
+            session = await open_session(service, OWNER)
+            direct = await come_directly(service, session)
+            await ask_directly(direct, reset(1))
+            direct.send(step(2, "hang"))
+            await until(lambda: service._open[session.id].direct)
+            direct.close()
+            await until(lambda: not service._open[session.id].direct)
+            while len(service):
+                service.expire()
+                await asyncio.sleep(0.01)
 
     run(test)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,16 @@ class Server:
         answer = self.requests.receive()
         assert answer is not None
         return pb.Response.FromString(answer)
+
+    def hear(self) -> tuple[int, int]:
+        """What the worker tells, and the value; with word of a client comes a descriptor of its connection."""
+        heard = hear(self.handover)
+        assert heard is not None
+        word, value, descriptor = heard
+        assert (descriptor is not None) == (word == ToServer.ATTACHED)
+        if descriptor is not None:
+            os.close(descriptor)
+        return word, value
 
     def bring(self, token: str = "t") -> tuple[MessageSocket, pb.Attached]:
         """A direct connection."""
@@ -82,10 +93,10 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
-    assert hear(server.handover) == (ToServer.ATTACHED, 0, None)
+    assert server.hear() == (ToServer.ATTACHED, 0)
     tell(server.handover, ToWorker.CUT)
     assert direct.receive() is None
-    assert hear(server.handover) == (ToServer.DETACHED, 0, None)
+    assert server.hear() == (ToServer.DETACHED, 0)
     assert server.ask(RESET).HasField("reset")
     direct.close()
 
@@ -104,6 +115,16 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
     direct.close()
     if newer is not None:
         newer.close()
+
+
+def test_a_client_is_cut_off_though_the_server_holds_its_connection(server):
+    direct, _ = server.bring()
+    heard = hear(server.handover)
+    assert heard is not None
+    tell(server.handover, ToWorker.CUT)
+    assert direct.receive() is None
+    os.close(heard[2])
+    direct.close()
 
 
 def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server):
@@ -160,23 +181,23 @@ def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
     refused = server.ask(pb.Request(sequence=4, reset=pb.ResetRequest()))
     assert (refused.sequence, refused.error.kind) == (0, pb.ErrorDetail.SESSION_LOST)
     assert "begins no more episodes" in refused.error.message
-    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+    assert server.hear() == (ToServer.DRAINED, 0)
 
 
 def test_a_drain_that_finds_no_episode_is_told_so(server):
     tell(server.handover, ToWorker.DRAIN)
-    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+    assert server.hear() == (ToServer.DRAINED, 0)
 
 
 def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_other(server):
     direct, _ = server.bring()
-    assert hear(server.handover)[0] == ToServer.ATTACHED
+    assert server.hear()[0] == ToServer.ATTACHED
     direct.send(RESET.SerializeToString())
     direct.receive()
     tell(server.handover, ToWorker.DRAIN)
     direct.send(step(2, "numpy_flags").SerializeToString())  # terminated by np.True_
     direct.receive()
-    assert hear(server.handover) == (ToServer.DRAINED, 0, None)
+    assert server.hear() == (ToServer.DRAINED, 0)
     server.requests.close()
     assert "begins no more episodes" in pb.Response.FromString(direct.receive()).error.message
     direct.close()
@@ -187,12 +208,12 @@ def test_a_client_that_asks_nothing_is_told_of(server, way):
     tell(server.handover, ToWorker.LIMIT_IDLE, 300)
     if way == "direct":
         direct, _ = server.bring()
-        assert hear(server.handover)[0] == ToServer.ATTACHED
+        assert server.hear()[0] == ToServer.ATTACHED
         direct.send(RESET.SerializeToString())
         direct.receive()
     else:
         server.ask(RESET)
-    assert hear(server.handover) == (ToServer.IDLE, 0, None)
+    assert server.hear() == (ToServer.IDLE, 0)
     if way == "direct":
         server.requests.close()
         assert "asked nothing for 0.3 s" in pb.Response.FromString(direct.receive()).error.message
