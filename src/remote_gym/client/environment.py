@@ -168,17 +168,19 @@ class RemoteEnvironment(gym.Env[Any, Any]):
     def _transition(self, transition: pb.Transition) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """What `step` returns for a transition."""
         observation = self._observe(transition)
+        has = transition.HasField
         limits = self._options.limits
+        # What another field of the same `oneof` holds reads as 0 or False here, so only then is it looked for.
         reward: Any = transition.reward_float
-        if transition.HasField("reward_value"):
+        if not reward and has("reward_value"):
             reward = decode_value(transition.reward_value, limits)
         terminated: Any = transition.terminated_bool
-        if transition.HasField("terminated_value"):
+        if not terminated and has("terminated_value"):
             terminated = decode_value(transition.terminated_value, limits)
         truncated: Any = transition.truncated_bool
-        if transition.HasField("truncated_value"):
+        if not truncated and has("truncated_value"):
             truncated = decode_value(transition.truncated_value, limits)
-        return observation, reward, terminated, truncated, self._info(transition)
+        return observation, reward, terminated, truncated, decode_value(transition.info, limits) if has("info") else {}
 
     def step_many(self, actions: Iterable[Any]) -> list[tuple[Any, Any, Any, Any, dict[str, Any]]]:
         """Step once for each action in one round trip, up to the end of the episode.

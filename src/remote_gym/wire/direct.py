@@ -46,7 +46,9 @@ class DirectSocket:
         set_options(sock)
         sock.setblocking(False)
         self._socket = sock
+        self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else None
         self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._sent_whole = min(_SENT_WHOLE - HEADER_BYTES, self._limit)
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -65,7 +67,15 @@ class DirectSocket:
             ConnectionLost: If the other end is gone.
             DeadlineExceeded: If the other end does not read.
         """
-        parts = (data,) if isinstance(data, bytes) else data
+        if not isinstance(data, bytes) and len(data) == 1:
+            data = data[0]
+        if isinstance(data, bytes):
+            if len(data) <= self._sent_whole:
+                self._send_all(len(data).to_bytes(HEADER_BYTES, "big") + data, deadline)
+                return
+            parts: Sequence[bytes] = (data,)
+        else:
+            parts = data
         size = sum(map(len, parts))
         if size > self._limit:
             raise EncodingError(f"a message of {size:,} bytes is over the limit of {self._limit:,}")
@@ -93,12 +103,14 @@ class DirectSocket:
             DeadlineExceeded: If it did not come whole in time.
         """
         if not self._filled:
-            self._spin(poll_seconds)
+            if poll_seconds > 0:
+                self._spin(poll_seconds)
+            self._filled = self._read_into(self._view, deadline)
+            if not self._filled:
+                return None
         while self._filled < HEADER_BYTES:
             if not self._read_some(deadline):
-                if self._filled:
-                    raise ConnectionLost("the connection ended within a message")
-                return None
+                raise ConnectionLost("the connection ended within a message")
         end = HEADER_BYTES + int.from_bytes(self._view[:HEADER_BYTES], "big")
         if end - HEADER_BYTES > self._limit:
             raise EncodingError(f"a message of {end - HEADER_BYTES:,} bytes is announced; the limit is {self._limit:,}")
@@ -115,7 +127,7 @@ class DirectSocket:
 
     def has_message_begun(self) -> bool:
         """Whether bytes were read that no `receive` has returned yet; the socket itself would not tell of them."""
-        return self._filled > 0 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0)
+        return self._filled > 0 or (self._pending is not None and self._pending() > 0)
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
@@ -132,11 +144,11 @@ class DirectSocket:
         self._socket.close()
 
     def _spin(self, seconds: float) -> None:
-        if seconds > 0:
-            end = time.perf_counter() + seconds
-            while not self._poll.poll(0) and time.perf_counter() < end:
-                # The other end may have been put on the same core, and would wait for all of this one's time slice.
-                yield_core()
+        end = time.perf_counter() + seconds
+        poll = self._poll.poll
+        while not poll(0) and time.perf_counter() < end:
+            # The other end may have been put on the same core, and would wait for all of this one's time slice.
+            yield_core()
 
     def _read_some(self, deadline: float) -> int:
         count = self._read_into(self._view[self._filled :], deadline)
