@@ -13,15 +13,13 @@ from remote_gym.tls import client_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
+from remote_gym.wire.patience import Patience
 from remote_gym.wire.status import decode_error
 from remote_gym.wire.stream import MessageSocket
 
 
 class DirectConnection:
     """Attached to a session: send, and receive the answer, again and again.
-
-    Attributes:
-        poll_seconds: How long to look for an answer without sleeping.
 
     Args:
         url: The host that the server is known by, or ``unix:path``.
@@ -30,7 +28,7 @@ class DirectConnection:
         files: This end's certificates; None for plaintext.
         limits: Bounds on messages.
         timeout: Seconds that connecting may take.
-        poll_us: Microseconds to look for an answer without sleeping.
+        poll_us: Microseconds to look for an answer without sleeping; longer where answers take somewhat longer.
 
     Raises:
         ConnectError: If it cannot be reached, or one end does not accept the other.
@@ -71,7 +69,7 @@ class DirectConnection:
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self.poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
+        self._patience = Patience((min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6)
         self._socket = DirectSocket(sock, limits)
         self._in_use = self._closed = False
         self._sent = time.monotonic()
@@ -114,7 +112,10 @@ class DirectConnection:
         try:
             if self._closed:
                 raise self._is_closed()
-            answer = self._socket.receive(deadline, self.poll_seconds)
+            patience = self._patience
+            answer = self._socket.receive(deadline, patience.seconds)
+            if (waited := time.monotonic() - self._sent) > patience.base:
+                patience.learn(waited)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:

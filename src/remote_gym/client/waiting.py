@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from remote_gym.client.slices import Slice
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.direct import yield_core
 
 MOST_THREADS = 32
 
@@ -65,6 +66,7 @@ def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator
     while waiting:
         events = poll.poll(0)
         while not events and time.perf_counter() < spin_until:
+            yield_core()  # to a worker that may wait for this one
             events = poll.poll(0)
         if not events:
             remaining = min(each.session.deadline for each in waiting.values()) - time.monotonic()

@@ -24,6 +24,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket, yield_core
 from remote_gym.wire.parse import parse
+from remote_gym.wire.patience import Patience
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
@@ -132,6 +133,7 @@ class Worker:
         self._limits = limits
         self._direct: DirectSocket | None = None
         self._poll_us = 0
+        self._patience = Patience(0.0)
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
@@ -169,13 +171,16 @@ class Worker:
             if self._direct.has_message_begun():
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
-            end = time.perf_counter() + self._poll_us / 1e6
-            while True:
-                if events := self._poll.poll(0):
-                    return [descriptor for descriptor, _ in events]
+            begin = time.perf_counter()
+            end = begin + self._patience.seconds
+            while not (events := self._poll.poll(0)):
                 if time.perf_counter() >= end:
+                    events = self._poll.poll()
                     break
                 yield_core()
+            if (waited := time.perf_counter() - begin) > self._patience.base:
+                self._patience.learn(waited)
+            return [descriptor for descriptor, _ in events]
         return [descriptor for descriptor, _ in self._poll.poll()]
 
     def _answer_server(self) -> bool:
@@ -207,6 +212,7 @@ class Worker:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
+            self._patience = Patience(value / 1e6)
         elif descriptor is not None:
             self._admit(socket.socket(fileno=descriptor))
 
