@@ -1,4 +1,4 @@
-"""Images of 640×480×3 through a link of 1 Gbit/s: two network namespaces, joined by a pair of devices of that rate.
+"""Images of 640 by 480 pixels through a link of 1 Gbit/s: two network namespaces, joined by a pair of devices of that rate.
 
     sudo python benchmarks/gigabit.py
 
@@ -79,7 +79,7 @@ def run(*command: str) -> None:
 
 def measure(folder: str, port: int) -> None:
     """Step at full speed, then 30 times a second."""
-    files = tuple(f"{folder}/{name}.pem" for name in ("ca", "client", "client-key"))
+    files = f"{folder}/ca.pem", f"{folder}/client.pem", f"{folder}/client-key.pem"
     for connection, encoding in (("direct", "raw"), ("direct", "auto"), ("grpc", "raw")):
         options: dict[str, Any] = {"connection": connection, "observation_encoding": encoding}
         arguments = {"entrypoint_kwargs": {"workload": "vga"}}
@@ -90,7 +90,7 @@ def measure(folder: str, port: int) -> None:
         late = sum(seconds > 1 / FRAMES_A_SECOND for seconds in times)
         p50, p99 = np.percentile(times, [50, 99]) * 1e3
         print(
-            f"{connection}, {encoding}: at most {rate:.0f} a second, which is {rate * FRAME_BYTES * 8 / 1e6:.0f} Mbit/s; "
+            f"{connection}, {encoding}: at most {rate:.0f} a second, {rate * FRAME_BYTES * 8 / 1e6:.0f} Mbit/s; "
             f"at {FRAMES_A_SECOND} a second {p50:.1f} ms each, p99 {p99:.1f} ms, {late} of {len(times)} too late",
             flush=True,
         )
