@@ -1,4 +1,4 @@
-"""Images of 640 by 480 pixels through a link of 1 Gbit/s: two network namespaces, joined by a pair of devices of that rate.
+"""Images of 640 by 480 pixels through a link of 1 Gbit/s: two network namespaces, joined by devices of that rate.
 
     sudo python benchmarks/gigabit.py
 

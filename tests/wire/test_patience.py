@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.wire.patience import LONGEST, Patience
+from remote_gym.wire.patience import LONGEST, REST, Patience, look
 
 BASE = 50e-6
 
@@ -40,3 +40,57 @@ def test_who_is_not_to_look_never_does(waited):
     patience = Patience(0.0)
     patience.learn(waited)
     assert patience.seconds == 0.0
+
+
+def test_after_others_needed_the_core_it_looks_no_longer_for_a_while():
+    patience = Patience(BASE)
+    patience.learn(6 * BASE)
+    patience.rest()
+    for _ in range(REST):
+        assert patience.seconds == BASE
+        patience.learn(6 * BASE)
+    assert patience.seconds == BASE
+    patience.learn(6 * BASE)
+    assert patience.seconds == pytest.approx(12 * BASE)
+
+
+class Time:
+    """Passes by so much at every look at it."""
+
+    def __init__(self, *steps: float) -> None:
+        self.now = 0.0
+        self.looks = 0
+        self._steps = steps
+
+    def __call__(self) -> float:
+        self.now += self._steps[min(self.looks, len(self._steps) - 1)]
+        self.looks += 1
+        return self.now
+
+
+def used_to(waited: float) -> Patience:
+    patience = Patience(BASE)
+    patience.learn(waited)
+    return patience
+
+
+def test_it_is_looked_until_something_comes():
+    answers = iter([[], [], [(7, 1)]])
+    assert look(lambda _: next(answers), Patience(BASE), Time(BASE / 10)) == [(7, 1)]
+
+
+@pytest.mark.parametrize("waited", [0.0, 5 * BASE, 2 * LONGEST * BASE])
+def test_it_is_looked_no_longer_than_patience_lasts(waited):
+    patience, time = used_to(waited), Time(BASE / 10)
+    assert look(lambda _: [], patience, time) == []
+    assert time.now == pytest.approx(patience.seconds, abs=BASE)
+
+
+@pytest.mark.parametrize("comes", [[], [(7, 1)]])
+def test_who_did_not_get_the_core_back_at_once_rests(comes):
+    patience, time = used_to(5 * BASE), Time(0.0, BASE / 10, 2 * BASE)
+    answers = iter([[], comes])
+    assert look(lambda _: next(answers, []), patience, time) == comes
+    assert patience.seconds == BASE
+    patience.learn(5 * BASE)
+    assert patience.seconds == BASE

@@ -113,8 +113,8 @@ class DirectConnection:
             if self._closed:
                 raise self._is_closed()
             patience = self._patience
-            answer = self._socket.receive(deadline, patience.seconds)
-            if (waited := time.monotonic() - self._sent) > patience.base:
+            answer = self._socket.receive(deadline, patience)
+            if 0 < patience.base < (waited := time.monotonic() - self._sent):
                 patience.learn(waited)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error

@@ -349,7 +349,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
         missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
         begin = time.perf_counter()
-        answers, failures = receive(chosen, self._patience.seconds, missing)
+        answers, failures = receive(chosen, self._patience, missing)
         self._patience.learn(time.perf_counter() - begin)
         for each, answer in answers.items():
             each.transition, each.packed = getattr(answer, kind), each.session.take_packed()

@@ -22,9 +22,9 @@ from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket, yield_core
+from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
-from remote_gym.wire.patience import Patience
+from remote_gym.wire.patience import Patience, look
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
@@ -172,13 +172,8 @@ class Worker:
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
             begin = time.perf_counter()
-            end = begin + self._patience.seconds
-            while not (events := self._poll.poll(0)):
-                if time.perf_counter() >= end:
-                    events = self._poll.poll()
-                    break
-                yield_core()
-            if (waited := time.perf_counter() - begin) > self._patience.base:
+            events = look(self._poll.poll, self._patience) or self._poll.poll()
+            if 0 < self._patience.base < (waited := time.perf_counter() - begin):
                 self._patience.learn(waited)
             return [descriptor for descriptor, _ in events]
         return [descriptor for descriptor, _ in self._poll.poll()]

@@ -18,10 +18,8 @@ import numpy as np
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
+from remote_gym.wire.patience import Patience, look
 from remote_gym.wire.stream import HEADER_BYTES
-
-yield_core = getattr(os, "sched_yield", lambda: None)
-"""Lets another process that waits for this core have it."""
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -29,6 +27,10 @@ ROUTING_ID_BYTES = 16
 _BUFFER_BYTES = 2**16
 _SENT_WHOLE = 2**14
 """Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
+
+
+SLEEPS = Patience(0.0)
+"""That of an end which sleeps at once."""
 
 
 class DirectSocket:
@@ -88,14 +90,14 @@ class DirectSocket:
             if len(taken) < len(part):
                 self._send_all(memoryview(part)[len(taken) :], deadline)
 
-    def receive(self, deadline: float, poll_seconds: float = 0.0) -> bytes | memoryview | None:
+    def receive(self, deadline: float, patience: Patience = SLEEPS) -> bytes | memoryview | None:
         """Wait for the next message; None where the other end closed after the last one.
 
         A large one is memory of its own, which may be written to.
 
         Args:
             deadline: On `time.monotonic`.
-            poll_seconds: How long to look for it without sleeping.
+            patience: How long to look for it without sleeping.
 
         Raises:
             EncodingError: If its length is over the limit.
@@ -103,8 +105,8 @@ class DirectSocket:
             DeadlineExceeded: If it did not come whole in time.
         """
         if not self._filled:
-            if poll_seconds > 0:
-                self._spin(poll_seconds)
+            if patience.seconds > 0:
+                look(self._poll.poll, patience)
             self._filled = self._read_into(self._view, deadline)
             if not self._filled:
                 return None
@@ -142,13 +144,6 @@ class DirectSocket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def _spin(self, seconds: float) -> None:
-        end = time.perf_counter() + seconds
-        poll = self._poll.poll
-        while not poll(0) and time.perf_counter() < end:
-            # The other end may have been put on the same core, and would wait for all of this one's time slice.
-            yield_core()
 
     def _read_some(self, deadline: float) -> int:
         count = self._read_into(self._view[self._filled :], deadline)
