@@ -26,7 +26,7 @@ from remote_gym.server.host import Host
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import SLEEPS, DirectSocket
-from remote_gym.wire.patience import Patience
+from remote_gym.wire.waking import Wakefulness
 from workloads import create
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
@@ -141,8 +141,8 @@ def test_a_step_of_cartpole_is_as_small_as_the_benchmarks_say(monkeypatch):
         sizes["send"].add(len(data))
         send(self, data, deadline)
 
-    def spying_receive(self: DirectSocket, deadline: float, patience: Patience = SLEEPS) -> bytes | None:
-        data = receive(self, deadline, patience)
+    def spying_receive(self: DirectSocket, deadline: float, wakefulness: Wakefulness = SLEEPS) -> bytes | None:
+        data = receive(self, deadline, wakefulness)
         sizes["receive"].add(len(data or b""))
         return data
 

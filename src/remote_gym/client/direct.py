@@ -13,9 +13,9 @@ from remote_gym.tls import client_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
-from remote_gym.wire.patience import Patience
 from remote_gym.wire.status import decode_error
 from remote_gym.wire.stream import MessageSocket
+from remote_gym.wire.waking import Wakefulness
 
 
 class DirectConnection:
@@ -69,7 +69,7 @@ class DirectConnection:
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self._patience = Patience((min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6)
+        self._wakefulness = Wakefulness((min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6)
         self._socket = DirectSocket(sock, limits)
         self._in_use = self._closed = False
         self._sent = time.monotonic()
@@ -112,10 +112,10 @@ class DirectConnection:
         try:
             if self._closed:
                 raise self._is_closed()
-            patience = self._patience
-            answer = self._socket.receive(deadline, patience)
-            if 0 < patience.base < (waited := time.monotonic() - self._sent):
-                patience.learn(waited)
+            wakefulness = self._wakefulness
+            answer = self._socket.receive(deadline, wakefulness)
+            if 0 < wakefulness.base < (waited := time.monotonic() - self._sent):
+                wakefulness.learn(waited)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:

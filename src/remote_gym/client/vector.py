@@ -25,9 +25,9 @@ from remote_gym.wire.batches import Part, compile_batch, join_spaces
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.infos import join_infos
-from remote_gym.wire.patience import Patience
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.waking import Wakefulness
 
 Address = str | tuple[str, int]
 Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
@@ -100,7 +100,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._options = ClientOptions(**options)
         if core_count() <= count:  # the workers may be on this machine, and have better use for its cores
             self._options = dataclasses.replace(self._options, poll_us=0)
-        self._patience = Patience(self._options.poll_us / 1e6)
+        self._wakefulness = Wakefulness(self._options.poll_us / 1e6)
         self._streams_frames = frames == "step" and render_mode is not None
         request = open_request(
             remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
@@ -349,8 +349,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
         missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
         begin = time.perf_counter()
-        answers, failures = receive(chosen, self._patience, missing)
-        self._patience.learn(time.perf_counter() - begin)
+        answers, failures = receive(chosen, self._wakefulness, missing)
+        self._wakefulness.learn(time.perf_counter() - begin)
         for each, answer in answers.items():
             each.transition, each.packed = getattr(answer, kind), each.session.take_packed()
             each.needs_reset = False

@@ -24,10 +24,10 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
-from remote_gym.wire.patience import Patience, look
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
+from remote_gym.wire.waking import Wakefulness, look
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Worker:
         self._limits = limits
         self._direct: DirectSocket | None = None
         self._poll_us = 0
-        self._patience = Patience(0.0)
+        self._wakefulness = Wakefulness(0.0)
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
@@ -172,9 +172,9 @@ class Worker:
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
             begin = time.perf_counter()
-            events = look(self._poll.poll, self._patience) or self._poll.poll()
-            if 0 < self._patience.base < (waited := time.perf_counter() - begin):
-                self._patience.learn(waited)
+            events = look(self._poll.poll, self._wakefulness) or self._poll.poll()
+            if 0 < self._wakefulness.base < (waited := time.perf_counter() - begin):
+                self._wakefulness.learn(waited)
             return [descriptor for descriptor, _ in events]
         return [descriptor for descriptor, _ in self._poll.poll()]
 
@@ -207,7 +207,7 @@ class Worker:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
-            self._patience = Patience(value / 1e6)
+            self._wakefulness = Wakefulness(value / 1e6)
         elif descriptor is not None:
             self._admit(socket.socket(fileno=descriptor))
 

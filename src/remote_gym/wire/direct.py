@@ -18,8 +18,8 @@ import numpy as np
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
-from remote_gym.wire.patience import Patience, look
 from remote_gym.wire.stream import HEADER_BYTES
+from remote_gym.wire.waking import Wakefulness, look
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -29,7 +29,7 @@ _SENT_WHOLE = 2**14
 """Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
 
 
-SLEEPS = Patience(0.0)
+SLEEPS = Wakefulness(0.0)
 """That of an end which sleeps at once."""
 
 
@@ -90,14 +90,14 @@ class DirectSocket:
             if len(taken) < len(part):
                 self._send_all(memoryview(part)[len(taken) :], deadline)
 
-    def receive(self, deadline: float, patience: Patience = SLEEPS) -> bytes | memoryview | None:
+    def receive(self, deadline: float, wakefulness: Wakefulness = SLEEPS) -> bytes | memoryview | None:
         """Wait for the next message; None where the other end closed after the last one.
 
         A large one is memory of its own, which may be written to.
 
         Args:
             deadline: On `time.monotonic`.
-            patience: How long to look for it without sleeping.
+            wakefulness: How long to look for it without sleeping.
 
         Raises:
             EncodingError: If its length is over the limit.
@@ -105,8 +105,8 @@ class DirectSocket:
             DeadlineExceeded: If it did not come whole in time.
         """
         if not self._filled:
-            if patience.seconds > 0:
-                look(self._poll.poll, patience)
+            if wakefulness.seconds > 0:
+                look(self._poll.poll, wakefulness)
             self._filled = self._read_into(self._view, deadline)
             if not self._filled:
                 return None

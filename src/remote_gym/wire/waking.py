@@ -16,7 +16,7 @@ REST = 100
 """Waits without looking any longer, after another process was found to need the core."""
 
 
-class Patience:
+class Wakefulness:
     """Looking costs a processor's time; to sleep and be woken costs the other end's step some tens of microseconds.
 
     So one looks for a short while in any case. Where the last wait took longer than that, but no more than `LONGEST`
@@ -54,25 +54,27 @@ class Patience:
 
 
 def look(
-    poll: Callable[[int], list[tuple[int, int]]], patience: Patience, clock: Callable[[], float] = time.perf_counter
+    poll: Callable[[int], list[tuple[int, int]]],
+    wakefulness: Wakefulness,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[tuple[int, int]]:
-    """What `poll` gives, called with 0 until it gives something, patience is at its end, or others need the core.
+    """What `poll` gives, called with 0 until it gives something, wakefulness is at its end, or others need the core.
 
     Args:
         poll: A poll object's.
-        patience: How long to look.
+        wakefulness: How long to look.
         clock: Seconds.
     """
     last = clock()
-    end = last + patience.seconds
-    is_long = patience.seconds > patience.base
+    end = last + wakefulness.seconds
+    is_long = wakefulness.seconds > wakefulness.base
     while not (events := poll(0)):
         now = clock()
-        if now >= end or (is_long and now - last > patience.base):
+        if now >= end or (is_long and now - last > wakefulness.base):
             break
         last = now
         # The other end may have been put on the same core, and would wait for all of this one's time slice.
         yield_core()
-    if is_long and clock() - last > patience.base:
-        patience.rest()
+    if is_long and clock() - last > wakefulness.base:
+        wakefulness.rest()
     return events
