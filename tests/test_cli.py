@@ -378,6 +378,21 @@ def test_play_records(ending, plain_port, tmp_path):
     assert path.stat().st_size > 1000
 
 
+def test_play_asks_for_the_encodings_it_was_told(plain_port, monkeypatch):
+    made = []
+
+    class Spied(RemoteEnvironment):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self._options)
+
+    monkeypatch.setattr("remote_gym.cli.play.RemoteEnvironment", Spied)
+    flags = ["--frame-encoding", "jpeg", "--observation-encoding", "zstd"]
+    run("play", f"localhost:{plain_port}", "--episodes", 1, *flags)
+    assert [(options.frame_encoding, options.observation_encoding) for options in made] == [("jpeg", "zstd")]
+    assert "'webp' is not one of" in run("play", f"localhost:{plain_port}", "--frame-encoding", "webp", status=2)
+
+
 def test_play_prints_no_bar_where_nobody_looks(plain_port):
     assert run("play", f"localhost:{plain_port}", "--episodes", 1).startswith("Episode 1: return ")
 

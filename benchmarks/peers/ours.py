@@ -30,7 +30,7 @@ def serve(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     os.chdir(entrypoint.parent)  # an entrypoint has to be below where its server runs
     credentials = tuple(job["credentials"]) if job["credentials"] else None
     arguments = {"entrypoint": entrypoint.name}
-    with create_remote_environment_server(arguments, HOST, 0, credentials, **job["options"]) as server:
+    with create_remote_environment_server(arguments, job.get("host", HOST), 0, credentials, **job["options"]) as server:
         yield {"port": server.port, "direct_port": server.direct_port}
 
 

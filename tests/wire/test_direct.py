@@ -14,6 +14,7 @@ from remote_gym import tls
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.waking import Wakefulness
 
 LIMITS = Limits(message_bytes=2**22)
 SIZES = [0, 1, 100, 2**14 - 4, 2**14, 2**14 + 1, 2**16 - 4, 2**16 - 3, 2**16, 300_000, 2**22]
@@ -67,7 +68,7 @@ def test_messages_of_any_size_arrive_and_are_answered(pair, size):
     thread.start()
     for _ in range(2):
         asking.send(message, soon())
-        assert bytes(asking.receive(soon(), poll_seconds=1e-4)) == message[::-1]
+        assert bytes(asking.receive(soon(), Wakefulness(1e-4))) == message[::-1]
     thread.join()
 
 
@@ -96,7 +97,7 @@ def test_a_message_that_was_read_ahead_is_told_of(pair):
 def test_nothing_comes_in_time(pair):
     asking, _ = pair
     with pytest.raises(DeadlineExceeded):
-        asking.receive(time.monotonic() + 0.05, poll_seconds=0.01)
+        asking.receive(time.monotonic() + 0.05, Wakefulness(0.01))
 
 
 def test_a_reader_that_does_not_read(pair):

@@ -116,6 +116,26 @@ def connection_options(command: Command) -> Command:
     return command
 
 
+def encoding_options(command: Command) -> Command:
+    """``--frame-encoding`` and ``--observation-encoding`` of a client."""
+    for option in (
+        click.option(
+            "--observation-encoding",
+            type=click.Choice(["auto", "raw", "zstd"]),
+            default="auto",
+            help="How large observations travel.",
+        ),
+        click.option(
+            "--frame-encoding",
+            type=click.Choice(["auto", "raw", "zstd", "jpeg"]),
+            default="auto",
+            help="How images travel.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def verbose_option(command: Command) -> Command:
     """``--verbose``, for `is_verbose`."""
 

@@ -13,6 +13,7 @@ from remote_gym.cli.options import (
     client_credentials,
     client_tls_options,
     connection_options,
+    encoding_options,
     progress,
     remote_args,
     session_options,
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 @address_argument
 @client_tls_options
 @connection_options
+@encoding_options
 @session_options
 @click.option("--policy", metavar="MODULE:CALLABLE", help="Chooses an action for an observation; random without it.")
 @click.option("--episodes", type=click.IntRange(1), default=10)

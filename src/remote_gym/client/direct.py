@@ -14,13 +14,11 @@ from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
 from remote_gym.wire.stream import MessageSocket
+from remote_gym.wire.waking import Wakefulness
 
 
 class DirectConnection:
     """Attached to a session: send, and receive the answer, again and again.
-
-    Attributes:
-        poll_seconds: How long to look for an answer without sleeping.
 
     Args:
         url: The host that the server is known by, or ``unix:path``.
@@ -30,7 +28,7 @@ class DirectConnection:
         client_token: What the server knows the client by, where that is no certificate.
         limits: Bounds on messages.
         timeout: Seconds that connecting may take.
-        poll_us: Microseconds to look for an answer without sleeping.
+        poll_us: Microseconds to look for an answer without sleeping; longer where answers take somewhat longer.
 
     Raises:
         ConnectError: If it cannot be reached, or one end does not accept the other.
@@ -72,7 +70,7 @@ class DirectConnection:
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self.poll_seconds = (min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6
+        self._wakefulness = Wakefulness((min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6)
         self._socket = DirectSocket(sock, limits)
         self._in_use = self._closed = False
         self._sent = time.monotonic()
@@ -115,7 +113,10 @@ class DirectConnection:
         try:
             if self._closed:
                 raise self._is_closed()
-            answer = self._socket.receive(deadline, self.poll_seconds)
+            wakefulness = self._wakefulness
+            answer = self._socket.receive(deadline, wakefulness)
+            if 0 < wakefulness.base < (waited := time.monotonic() - self._sent):
+                wakefulness.learn(waited)
         except DeadlineExceeded as error:
             raise self._too_late(deadline) from error
         finally:

@@ -61,14 +61,16 @@ class Reader:
     def step(self, transition: pb.Transition, packed: memoryview | None) -> Step:
         """What `step` returns, each of the value and the kind that the environment returned."""
         observation = self._observation(transition, packed)
+        has = transition.HasField
+        # What another field of the same `oneof` holds reads as 0 or False here, so only then is it looked for.
         reward: Any = transition.reward_float
-        if transition.HasField("reward_value"):
+        if not reward and has("reward_value"):
             reward = decode_value(transition.reward_value, self._limits)
         terminated: Any = transition.terminated_bool
-        if transition.HasField("terminated_value"):
+        if not terminated and has("terminated_value"):
             terminated = decode_value(transition.terminated_value, self._limits)
         truncated: Any = transition.truncated_bool
-        if transition.HasField("truncated_value"):
+        if not truncated and has("truncated_value"):
             truncated = decode_value(transition.truncated_value, self._limits)
         return observation, reward, terminated, truncated, self._info(transition)
 

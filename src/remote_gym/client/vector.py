@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.infos import join_infos
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.waking import Wakefulness
 
 Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
@@ -99,7 +101,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._options = ClientOptions(**options)
         if core_count() <= count:  # the workers may be on this machine, and have better use for its cores
             self._options = dataclasses.replace(self._options, poll_us=0)
-        self._spin_seconds = self._options.poll_us / 1e6
+        self._wakefulness = Wakefulness(self._options.poll_us / 1e6)
         self._streams_frames = frames == "step" and render_mode is not None
         request = open_request(
             remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
@@ -353,7 +355,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     def _collect(self, chosen: Sequence[Slice], at_least: int | None = None) -> None:
         """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
         missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
-        answers, failures = receive(chosen, self._spin_seconds, missing)
+        begin = time.perf_counter()
+        answers, failures = receive(chosen, self._wakefulness, missing)
+        self._wakefulness.learn(time.perf_counter() - begin)
         for each, answer in answers.items():
             each.adopt(answer)
         ended = [each for each, error in failures if self._truncates and each.end_by(error, self._options.limits)]

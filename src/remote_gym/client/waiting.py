@@ -12,6 +12,8 @@ from gymnasium.error import ResetNeeded
 from remote_gym.client.slices import Slice
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.direct import SLEEPS
+from remote_gym.wire.waking import Wakefulness, look
 
 MOST_THREADS = 32
 
@@ -19,19 +21,19 @@ Failure = tuple[Slice, Exception]
 
 
 def receive(
-    slices: Iterable[Slice], spin_seconds: float = 0.0, at_least: int | None = None
+    slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS, at_least: int | None = None
 ) -> tuple[dict[Slice, pb.Response], list[Failure]]:
     """Wait for answers, and tell who failed instead.
 
     Args:
         slices: All waiting.
-        spin_seconds: How long to look for answers without sleeping.
+        wakefulness: How long to look for answers without sleeping.
         at_least: Of how many environments to wait for answers, or failures; None for all.
     """
     answers: dict[Slice, pb.Response] = {}
     failures: list[Failure] = []
     count = 0
-    coming = as_they_come(slices, spin_seconds)
+    coming = as_they_come(slices, wakefulness)
     while (at_least is None or count < at_least) and (each := next(coming, None)) is not None:
         count += each.size
         try:
@@ -41,7 +43,7 @@ def receive(
     return answers, failures
 
 
-def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator[Slice]:
+def as_they_come(slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS) -> Iterator[Slice]:
     """Slices that wait for answers: each when its answer has begun to arrive, or its time is up.
 
     Those on direct connections come as they are; then, one after another, those over gRPC, which cannot be waited for
@@ -49,7 +51,7 @@ def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator
 
     Args:
         slices: All waiting.
-        spin_seconds: How long to look for answers without sleeping.
+        wakefulness: How long to look for answers without sleeping.
     """
     waiting: dict[int, Slice] = {}
     others = []
@@ -61,11 +63,8 @@ def as_they_come(slices: Iterable[Slice], spin_seconds: float = 0.0) -> Iterator
         else:
             waiting[descriptor] = each
             poll.register(descriptor, select.POLLIN)
-    spin_until = time.perf_counter() + spin_seconds
     while waiting:
-        events = poll.poll(0)
-        while not events and time.perf_counter() < spin_until:
-            events = poll.poll(0)
+        events = look(poll.poll, wakefulness)
         if not events:
             remaining = min(each.session.deadline for each in waiting.values()) - time.monotonic()
             events = poll.poll(min(max(0.0, remaining), 1e6) * 1000)

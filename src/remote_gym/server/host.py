@@ -22,6 +22,7 @@ from remote_gym.errors import (
     EncodingError,
     InvalidAction,
     OutOfSequence,
+    RemoteGymError,
 )
 from remote_gym.protocol import package_versions
 from remote_gym.server.counters import (
@@ -39,7 +40,7 @@ from remote_gym.server.counters import (
     new_words,
 )
 from remote_gym.server.exposure import Exposure
-from remote_gym.server.users_code import users_code
+from remote_gym.server.users_code import of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import frame_compressor, observation_compressor
@@ -215,11 +216,12 @@ class Host:
             return (failure,)
 
     def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
+        parts: tuple[bytes, ...]
         try:
             parts = (response.SerializeToString(),) if self._large is None else splice(response, self._large)
         except (ValueError, EncodeError) as error:
             raise EncodingError(f"the response cannot be encoded: {error}") from error
-        size = sum(map(len, parts))
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         if size > self._limits.message_bytes:
             raise EncodingError(
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
@@ -243,7 +245,6 @@ class Host:
         self._finish(info, response.reset)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
-        response.step.SetInParent()
         self._large, _, _ = self._step_once(request.step, response.step)
 
     def _step_many(self, request: pb.Request, response: pb.Response) -> None:
@@ -273,8 +274,10 @@ class Host:
         action = decode_action(self._action_layout, step, self._limits)
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
-        with users_code:
+        try:
             observation, reward, terminated, truncated, info = self._environment.step(action)
+        except RemoteGymError as error:  # as `users_code` does, without its cost where nothing is raised
+            raise of_users_code(error) from error
         self._words[STEPS] += 1
         self._flags = (terminated, truncated)
         large = encode_observation(

@@ -17,6 +17,10 @@ from remote_gym.server.hangups import Hangups
 
 logger = logging.getLogger(__name__)
 
+_HEADER_BYTES = 4
+_BUFFER_BYTES = 2**12
+"""Of a worker's answers, what is read at once: most are whole, and a server may have a thousand workers."""
+
 SETTLE = 0.5
 """Seconds between the end of a worker's socket and word of how it ended, or the other way round, at most."""
 
@@ -69,11 +73,12 @@ class Worker(asyncio.BufferedProtocol):
         self._hangups = Hangups()
         self._client: int | None = None  # descriptor of the direct connection that it serves
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
+        self._answered: asyncio.Future[None] | None = None  # where somebody waits to ask next
         self._transport: asyncio.Transport | None = None
         self._failure: str | None = None
-        self._header = bytearray(4)
-        self._message: bytearray | None = None  # None while the header is being read
-        self._filled = 0
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._message: bytearray | None = None  # one that the buffer does not hold
+        self._filled = 0  # of either
 
     @property
     def ending(self) -> bool:
@@ -110,10 +115,13 @@ class Worker(asyncio.BufferedProtocol):
                 raise SessionLost(f"session {self._session}: {reason}")
             if self._answer is None:
                 break
-            await asyncio.wait([self._answer])
+            if self._answered is None:
+                self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._answered)
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.writelines((len(data).to_bytes(4, "big"), data))
-        return await asyncio.shield(self._answer)
+        self._transport.writelines((len(data).to_bytes(_HEADER_BYTES, "big"), data))
+        # Not shielded, which would cost every request a turn of the event loop.
+        return await self._answer
 
     def hand_over(self, sock: socket.socket) -> bool:
         """Give a connection to the worker. The caller closes its own descriptor of it.
@@ -181,28 +189,44 @@ class Worker(asyncio.BufferedProtocol):
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102
-        target = self._header if self._message is None else self._message
-        return memoryview(target)[self._filled :]
+        target = self._buffer if self._message is None else memoryview(self._message)
+        return target[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
         self._filled += nbytes
-        if self._message is None:
-            if self._filled < len(self._header):
-                return
-            size = int.from_bytes(self._header, "big")
+        if self._message is not None:
+            if self._filled == len(self._message):
+                message, self._message, self._filled = bytes(self._message), None, 0
+                self._take(message)
+        elif self._filled >= _HEADER_BYTES:
+            size = int.from_bytes(self._buffer[:_HEADER_BYTES], "big")
+            end = _HEADER_BYTES + size
             if size > self._message_bytes:
                 self._fail(f"its worker sent a message of {size:,} bytes; the limit is {self._message_bytes:,}")
-                return
-            self._message, self._filled = bytearray(size), 0
-            if size:
-                return
-        if self._filled == len(self._message):
-            message, self._message, self._filled = bytes(self._message), None, 0
-            if self._answer is None:
-                self._fail("its worker spoke without being asked")
-                return
-            answer, self._answer = self._answer, None
+            elif end > len(self._buffer):
+                self._message = bytearray(size)
+                self._message[: self._filled - _HEADER_BYTES] = self._buffer[_HEADER_BYTES : self._filled]
+                self._filled -= _HEADER_BYTES
+            elif self._filled > end:
+                self._fail("its worker sent more than it was asked for")
+            elif self._filled == end:
+                self._filled = 0
+                self._take(bytes(self._buffer[_HEADER_BYTES:end]))
+
+    def _take(self, message: bytes) -> None:
+        """Give a message to whoever asked for it."""
+        if self._answer is None:
+            self._fail("its worker spoke without being asked")
+            return
+        answer, self._answer = self._answer, None
+        if not answer.done():  # else nobody waits for it any more
             answer.set_result(message)
+        self._let_next_ask()
+
+    def _let_next_ask(self) -> None:
+        if self._answered is not None:
+            self._answered.set_result(None)
+            self._answered = None
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
         self._forget_handover()
@@ -265,8 +289,9 @@ class Worker(asyncio.BufferedProtocol):
         self.gone.set_result(reason or "its worker closed its connection")
         if self._answer is not None:
             answer, self._answer = self._answer, None
-            answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
-            answer.exception()  # seen, though the one who asked may have gone
+            if not answer.done():
+                answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
+        self._let_next_ask()
 
 
 def describe_exit(code: int) -> str:

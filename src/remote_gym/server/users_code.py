@@ -23,8 +23,13 @@ class UsersCode:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, RemoteGymError):
-            name = f"{type(error).__module__}.{type(error).__qualname__}"
-            raise RemoteEnvironmentError(name, str(error), "".join(format_exception(error))) from error
+            raise of_users_code(error) from error
+
+
+def of_users_code(error: RemoteGymError) -> RemoteEnvironmentError:
+    """The error to raise in place of one of ours that code which is not ours has raised."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return RemoteEnvironmentError(name, str(error), "".join(format_exception(error)))
 
 
 users_code = UsersCode()

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector.utils import concatenate, iterate
+from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -21,12 +24,53 @@ _OWN_MODE = pb.SAME_STEP if _IS_0 else pb.NEXT_STEP
 
 
 class Together(SyncVectorEnv):
-    """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does."""
+    """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does.
+
+    In the mode that it has unless told otherwise, a step does the same in somewhat less time.
+    """
+
+    def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], Infos]:
+        """Step every environment once, or reset it where its episode ended with the step before."""
+        if not _CHOOSES or self.autoreset_mode is not gym.vector.AutoresetMode.NEXT_STEP:
+            return super().step(actions)
+        rewards: list[Any] = []
+        terminations: list[Any] = []
+        truncations: list[Any] = []
+        infos: Infos = {}
+        ended = self._autoreset_envs.tolist()
+        # Gymnasium writes each number into its array as it comes, which takes many times as long as all at once do.
+        for index, (action, environment) in enumerate(zip(iterate(self.action_space, actions), self.envs, strict=True)):
+            reward: Any = 0.0
+            terminated = truncated = False
+            if ended[index]:
+                self._env_obs[index], info = environment.reset()
+            else:
+                self._env_obs[index], reward, terminated, truncated, info = environment.step(action)
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
+            if info:
+                infos = self._add_info(infos, info, index)
+        _fill(self._rewards, rewards)
+        _fill(self._terminations, terminations)
+        _fill(self._truncations, truncations)
+        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        self._autoreset_envs = np.logical_or(self._terminations, self._truncations)
+        flags = self._terminations.copy(), self._truncations.copy()
+        return self._observations, self._rewards.copy(), *flags, infos
 
     def _add_info(self, vector_infos: Infos, env_info: Infos, env_num: int) -> Infos:
         if _IS_0:  # it merges in a way of its own, into arrays of dicts, on which scripts for it rely
             return super()._add_info(vector_infos, env_info, env_num)
         return add_info(vector_infos, env_info, env_num, self.num_envs)
+
+
+def _fill(array: NDArray[Any], values: list[Any]) -> None:
+    try:
+        array[:] = values
+    except ValueError:  # some came in arrays of their own, which NumPy takes for numbers one by one
+        for index, value in enumerate(values):
+            array[index] = value
 
 
 class TogetherBefore11(Together):

@@ -27,11 +27,12 @@ from remote_gym.server.resource_limits import limit_resources
 from remote_gym.server.schema import check_arguments
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket, yield_core
+from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
+from remote_gym.wire.waking import Wakefulness, look
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +174,7 @@ class Worker:
         self._answered_until = math.inf  # on time.perf_counter; what comes later has to come over a newer connection
         self._is_old = False
         self._poll_us = 0
+        self._wakefulness = Wakefulness(0.0)
         self._answer = host.answer_in_parts
         self._patience: Patience | None = None  # none is needed while neither the server drains nor idling is limited
         self._asked = False  # whether there was a request since patience was last looked at
@@ -230,21 +232,18 @@ class Worker:
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
         if self._direct is not None:
-            now = time.perf_counter()
-            self._is_old = now >= self._answered_until
+            begin = time.perf_counter()
+            self._is_old = begin >= self._answered_until
             if self._direct.has_message_begun():
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
-            end = now + self._poll_us / 1e6
-            while True:
-                if events := self._poll.poll(0):
-                    return [descriptor for descriptor, _ in events]
-                if time.perf_counter() >= end:
-                    break
-                yield_core()
-        ready = [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
-        self._is_old = time.perf_counter() >= self._answered_until
-        return ready
+            events = look(self._poll.poll, self._wakefulness) or self._poll.poll(self._sleep_ms)
+            now = time.perf_counter()
+            self._is_old = now >= self._answered_until
+            if 0 < self._wakefulness.base < now - begin:
+                self._wakefulness.learn(now - begin)
+            return [descriptor for descriptor, _ in events]
+        return [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
 
     def _look_at_clock(self, patience: Patience) -> None:
         if self._asked:
@@ -299,6 +298,7 @@ class Worker:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
+            self._wakefulness = Wakefulness(value / 1e6)
         elif kind == ToWorker.DRAIN:
             self._be_patient().draining = True
             self._answer = self._answer_while_draining

@@ -20,9 +20,7 @@ import numpy as np
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.stream import HEADER_BYTES
-
-yield_core = getattr(os, "sched_yield", lambda: None)
-"""Lets another process that waits for this core have it."""
+from remote_gym.wire.waking import Wakefulness, look
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -36,6 +34,10 @@ _ALIVE_MS = 6_000
 _BUFFER_BYTES = 2**16
 _SENT_WHOLE = 2**14
 """Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
+
+
+SLEEPS = Wakefulness(0.0)
+"""That of an end which sleeps at once."""
 
 
 class DirectSocket:
@@ -53,7 +55,9 @@ class DirectSocket:
         set_options(sock)
         sock.setblocking(False)
         self._socket = sock
+        self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else None
         self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._sent_whole = min(_SENT_WHOLE - HEADER_BYTES, self._limit)
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -72,7 +76,15 @@ class DirectSocket:
             ConnectionLost: If the other end is gone.
             DeadlineExceeded: If the other end does not read.
         """
-        parts = (data,) if isinstance(data, bytes) else data
+        if not isinstance(data, bytes) and len(data) == 1:
+            data = data[0]
+        if isinstance(data, bytes):
+            if len(data) <= self._sent_whole:
+                self._send_all(len(data).to_bytes(HEADER_BYTES, "big") + data, deadline)
+                return
+            parts: Sequence[bytes] = (data,)
+        else:
+            parts = data
         size = sum(map(len, parts))
         if size > self._limit:
             raise EncodingError(f"a message of {size:,} bytes is over the limit of {self._limit:,}")
@@ -85,14 +97,14 @@ class DirectSocket:
             if len(taken) < len(part):
                 self._send_all(memoryview(part)[len(taken) :], deadline)
 
-    def receive(self, deadline: float, poll_seconds: float = 0.0) -> bytes | memoryview | None:
+    def receive(self, deadline: float, wakefulness: Wakefulness = SLEEPS) -> bytes | memoryview | None:
         """Wait for the next message; None where the other end closed after the last one.
 
         A large one is memory of its own, which may be written to.
 
         Args:
             deadline: On `time.monotonic`.
-            poll_seconds: How long to look for it without sleeping.
+            wakefulness: How long to look for it without sleeping.
 
         Raises:
             EncodingError: If its length is over the limit.
@@ -100,12 +112,14 @@ class DirectSocket:
             DeadlineExceeded: If it did not come whole in time.
         """
         if not self._filled:
-            self._spin(poll_seconds)
+            if wakefulness.seconds > 0:
+                look(self._poll.poll, wakefulness)
+            self._filled = self._read_into(self._view, deadline)
+            if not self._filled:
+                return None
         while self._filled < HEADER_BYTES:
             if not self._read_some(deadline):
-                if self._filled:
-                    raise ConnectionLost("the connection ended within a message")
-                return None
+                raise ConnectionLost("the connection ended within a message")
         end = HEADER_BYTES + int.from_bytes(self._view[:HEADER_BYTES], "big")
         if end - HEADER_BYTES > self._limit:
             raise EncodingError(f"a message of {end - HEADER_BYTES:,} bytes is announced; the limit is {self._limit:,}")
@@ -122,7 +136,7 @@ class DirectSocket:
 
     def has_message_begun(self) -> bool:
         """Whether bytes were read that no `receive` has returned yet; the socket itself would not tell of them."""
-        return self._filled > 0 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0)
+        return self._filled > 0 or (self._pending is not None and self._pending() > 0)
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
@@ -141,13 +155,6 @@ class DirectSocket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def _spin(self, seconds: float) -> None:
-        if seconds > 0:
-            end = time.perf_counter() + seconds
-            while not self._poll.poll(0) and time.perf_counter() < end:
-                # The other end may have been put on the same core, and would wait for all of this one's time slice.
-                yield_core()
 
     def _read_some(self, deadline: float) -> int:
         count = self._read_into(self._view[self._filled :], deadline)

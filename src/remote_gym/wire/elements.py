@@ -69,8 +69,10 @@ def decode_observation(layout: Layout, message: pb.Transition, limits: Limits, p
     """
     if packed is not None:
         return layout.adopt(packed)
+    if data := message.packed:
+        return layout.unpack(data)
     form = message.WhichOneof("observation")
-    if form == "packed":
+    if form == "packed":  # of a space whose elements take no byte
         return layout.unpack(message.packed)
     if form == "zstd":
         if layout.size is None:
@@ -110,8 +112,10 @@ def decode_action(layout: Layout, message: pb.StepRequest, limits: Limits) -> An
         EncodingError: If there is none, or it cannot be read.
         InvalidAction: If it does not fit its space, bounds aside.
     """
+    if data := message.packed:
+        return layout.unpack(data)
     form = message.WhichOneof("action")
-    if form == "packed":
+    if form == "packed":  # of a space whose elements take no byte
         return layout.unpack(message.packed)
     if form is None:
         raise EncodingError("a step has no action")

@@ -71,6 +71,8 @@ def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
         EncodingError: If a value is a dict in some slices and none in others.
         ValueError: If the rows of one key do not have the same shape.
     """
+    if not any(infos):
+        return {}
     stops = np.cumsum(sizes).tolist()
     parts = [(slice(stop - size, stop), info) for size, stop, info in zip(sizes, stops, infos, strict=True) if info]
     return _join(parts, stops[-1])

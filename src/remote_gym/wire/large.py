@@ -8,7 +8,7 @@ nothing of this parses it as it parses any message.
 
 from __future__ import annotations
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
@@ -52,7 +52,12 @@ def parse_response(data: bytes | memoryview) -> tuple[pb.Response, memoryview | 
         EncodingError: If the bytes are no response.
     """
     if len(data) < LARGE:
-        return parse(pb.Response, data), None
+        response = pb.Response()
+        try:
+            response.ParseFromString(data)  # type: ignore[arg-type]
+        except DecodeError:
+            return parse(pb.Response, data), None  # which raises, and says what
+        return response, None
     view = memoryview(data)
     try:
         return _take_apart(view)
