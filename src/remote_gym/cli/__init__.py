@@ -13,7 +13,7 @@ from remote_gym.cli.options import is_verbose
 from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 
-_COMMANDS = ("demo", "serve", "play", "certs", "doctor")
+_COMMANDS = ("demo", "serve", "play", "certs", "doctor", "conformance")
 
 
 class _Commands(click.Group):

@@ -71,7 +71,7 @@ def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
         infos: What each slice's vector environment returned.
 
     Raises:
-        EncodingError: If a value is a dict in some slices and none in others.
+        EncodingError: If a value is a dict in some slices and none in others, or one array cannot hold what there is.
         ValueError: If the rows of one key do not have the same shape.
     """
     stops = np.cumsum(sizes).tolist()
@@ -113,13 +113,20 @@ def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[A
     found = [(rows, _rows(info[key], mask := _mask_of(info, key, rows), rows), mask) for rows, info in having]
     column = _new_like(key, *found[0][1:], total)
     for rows, values, mask in found:
-        target, indices = column[rows], np.arange(len(values)) if mask is None else np.flatnonzero(mask)
-        if isinstance(values, np.ndarray) and _casts_alike(values, column):
-            target[indices] = values[indices]
-        else:
-            for index in indices:  # NumPy scalars stay what they are, and arrays become rows
-                target[index] = values[index]
+        indices = np.arange(len(values)) if mask is None else np.flatnonzero(mask)
+        try:
+            _fill(column[rows], values, indices)
+        except (TypeError, OverflowError) as error:
+            raise EncodingError(f"info {key!r} is of kinds that one array cannot hold: {error}") from error
     return column
+
+
+def _fill(target: NDArray[Any], values: NDArray[Any] | list[Any], indices: NDArray[np.intp]) -> None:
+    if isinstance(values, np.ndarray) and _casts_alike(values, target):
+        target[indices] = values[indices]
+    else:
+        for index in indices:  # NumPy scalars stay what they are, and arrays become rows
+            target[index] = values[index]
 
 
 def _new_like(key: Any, values: NDArray[Any] | list[Any], mask: NDArray[np.bool_] | None, total: int) -> NDArray[Any]:
