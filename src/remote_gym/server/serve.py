@@ -17,6 +17,7 @@ from remote_gym.address import grpc_address, is_loopback
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
+from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.service import Service
@@ -57,6 +58,7 @@ class RemoteEnvironmentServer:
         self.secure = files is not None
         credentials = None if files is None else server_credentials(files)
         limits = options.limits
+        make_room(options.max_sessions)
         self._workers = (
             ThreadWorkers(limits.message_bytes)
             if options.use_thread
