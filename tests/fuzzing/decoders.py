@@ -32,6 +32,12 @@ from remote_gym.wire.status import decode_error, encode_error
 from remote_gym.wire.values import decode_array, decode_value, encode_value
 from wire.examples import SPACES, same
 
+with contextlib.suppress(ImportError):  # what is loaded once is not the first input's cost
+    import zstandard  # noqa: F401
+    from PIL import Image
+
+    Image.preinit()
+
 SMALL = Limits(message_bytes=2**20, items=2**12, array_bytes=2**20, text_length=2**12)
 LAYOUTS = [compile_layout(space) for space in SPACES.values()]
 _SINGLES: list[Any] = [

@@ -22,10 +22,11 @@ from gymnasium.error import ResetNeeded
 from fuzzing.entrypoint import Meek
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
-from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, TransportError
+from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import admit
 from remote_gym.server.direct import _read_preamble
 from remote_gym.server.host import Host
+from remote_gym.server.link import Worker
 from remote_gym.server.service import Service
 from remote_gym.server.worker import _create_host
 from remote_gym.server.workers import ThreadWorkers
@@ -125,6 +126,33 @@ def fuzz_admission(data: bytes) -> None:
             return
         direct.close()
         assert token == TOKEN
+
+
+def fuzz_link(data: bytes) -> None:
+    """Hear a worker, whose environment may say anything: its first message answers, and nothing else does."""
+    messages = framed(data[:LONGEST])
+    answer = loop().run_until_complete(asyncio.wait_for(_ask_worker(data[:LONGEST]), 10.0))
+    assert answer == (messages[0] if messages else None)
+
+
+async def _ask_worker(data: bytes) -> bytes | None:
+    (requests, theirs), (handover, their_handover) = socket.socketpair(), socket.socketpair()
+    worker = Worker("fuzzed", lambda: None, SMALL.message_bytes)
+    with requests, theirs, handover, their_handover:
+        await worker.connect(requests.dup(), handover.dup())
+        worker.set_exited("it was fuzzed")  # so that nobody waits for word of that
+        asked = asyncio.ensure_future(worker.ask(b"anything"))
+        await asyncio.sleep(0)
+        for sock in (theirs, their_handover):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        try:
+            return await asked
+        except SessionLost:
+            return None
+        finally:
+            await worker.close(0.0)
+            await worker.gone
 
 
 _hosts: list[Host] = []

@@ -117,6 +117,8 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "framing", "two", framed + framed
     yield "framing", "announced", b"\x00\x01\x00\x00" + bytes(100)
     yield "framing", "too-long", b"\xff\xff\xff\xff"
+    yield "link", "answer", framed
+    yield "link", "two", framed + framed
     yield "preamble", "right", PREAMBLE + ROUTING_ID + b"more"
     yield "preamble", "short", PREAMBLE + ROUTING_ID[:5]
     yield "admission", "right", framed

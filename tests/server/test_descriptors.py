@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from remote_gym.server.descriptors import make_room
+
 CODE = """
 import resource, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -38,6 +40,20 @@ def test_a_low_soft_limit_is_raised_for_as_many_sessions_as_there_may_be():
 
 
 def test_it_is_left_alone_where_it_is_enough():
-    code = CODE.replace("(150,", "(4000,")
-    done = subprocess.run([sys.executable, "-c", code, "64"], capture_output=True, text=True, timeout=100)
-    assert done.stdout.split() == ["4000", "done"], done.stderr
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    make_room(1)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def test_more_than_the_hard_limit_is_not_to_be_had_and_is_told(monkeypatch, caplog):
+    import resource
+
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    with caplog.at_level("INFO", "remote_gym"):
+        make_room(1000)
+    assert asked == [(4096, 4096)]
+    assert "max_sessions is 1000, and the 4096 files" in caplog.text

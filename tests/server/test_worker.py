@@ -82,10 +82,10 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
-    assert hear(server.handover) == (ToServer.ATTACHED, 0, None)
+    assert hear(server.handover, takes_descriptors=False) == (ToServer.ATTACHED, 0, None)
     tell(server.handover, ToWorker.CUT)
     assert direct.receive() is None
-    assert hear(server.handover) == (ToServer.DETACHED, 0, None)
+    assert hear(server.handover, takes_descriptors=False) == (ToServer.DETACHED, 0, None)
     assert server.ask(RESET).HasField("reset")
     direct.close()
 

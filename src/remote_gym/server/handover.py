@@ -42,15 +42,23 @@ def tell(sock: socket.socket, kind: enum.IntEnum, value: int = 0, descriptor: in
     socket.send_fds(sock, [RECORD.pack(kind, value)], [] if descriptor is None else [descriptor])
 
 
-def hear(sock: socket.socket) -> tuple[int, int, int | None] | None:
+def hear(sock: socket.socket, *, takes_descriptors: bool) -> tuple[int, int, int | None] | None:
     """Receive one record: kind, value and descriptor. None where the other end is gone.
+
+    Args:
+        sock: One end of the pair.
+        takes_descriptors: Whether descriptors may come. A server takes none: whatever runs in a worker could have it
+            hold more of them than it may.
 
     Raises:
         OSError: If the socket fails.
     """
     data, descriptors = b"", []
     while len(data) < RECORD.size:
-        part, received, _, _ = socket.recv_fds(sock, RECORD.size - len(data), 1)
+        if takes_descriptors:
+            part, received, _, _ = socket.recv_fds(sock, RECORD.size - len(data), 1)
+        else:
+            part, received = sock.recv(RECORD.size - len(data)), []  # by which the system drops those that came
         if not part:
             return None
         data += part

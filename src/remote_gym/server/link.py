@@ -168,7 +168,7 @@ class Worker(asyncio.BufferedProtocol):
     def _hear(self) -> None:
         assert self._handover is not None
         try:
-            heard = hear(self._handover)
+            heard = hear(self._handover, takes_descriptors=False)
         except OSError:
             heard = None
         if heard is None:

@@ -196,7 +196,7 @@ class Worker:
 
     def _hear(self) -> None:
         try:
-            heard = hear(self._handover)
+            heard = hear(self._handover, takes_descriptors=True)
         except OSError:  # the server closed it with something of ours unread
             heard = None
         if heard is None:
