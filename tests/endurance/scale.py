@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from endurance.serving import MIB, Served, descriptors, memory, percentiles, serving, slope, threads, wait_for
+from endurance.serving import MIB, Served, descriptors, memory, percentiles, private, serving, slope, threads, wait_for
 from remote_gym import RemoteEnvironment
 from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -123,7 +123,7 @@ class Taken:
 
     @classmethod
     def of(cls, served: Served) -> Taken:
-        return cls(memory(served.pid), descriptors(served.pid), threads(served.pid), len(served.workers()))
+        return cls(private(served.pid), descriptors(served.pid), threads(served.pid), len(served.workers()))
 
 
 def come_and_go(served: Served, cycles: int, at_once: int) -> list[str]:

@@ -94,10 +94,17 @@ def children(pid: int) -> set[int]:
 
 def memory(pid: int) -> int:
     """Bytes: its own pages, and its share of those that it has in common with others."""
-    for line in _read(PROC / str(pid) / "smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return _told(pid, "Pss:")
+
+
+def private(pid: int) -> int:
+    """Bytes of its own pages alone, which do not change when another process ends that shared some."""
+    return _told(pid, "Private_Clean:", "Private_Dirty:")
+
+
+def _told(pid: int, *names: str) -> int:
+    lines = (line.split() for line in _read(PROC / str(pid) / "smaps_rollup").splitlines())
+    return sum(int(words[1]) * 1024 for words in lines if words[0] in names)
 
 
 def descriptors(pid: int) -> int:

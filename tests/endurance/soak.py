@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from endurance.serving import MIB, Served, descriptors, memory, serving, slope, threads
+from endurance.serving import MIB, Served, descriptors, private, serving, slope, threads
 from remote_gym import RemoteEnvironment
 
 WARM_UP = 0.2
@@ -28,7 +28,7 @@ class Sample:
     """What both ends have at one moment."""
 
     seconds: float
-    server_memory: float  # MiB, as all memory here
+    server_memory: float  # MiB of its own pages, as all memory here
     client_memory: float
     workers_memory: float  # of those that stay
     server_descriptors: int
@@ -116,9 +116,9 @@ def look(served: Served, lasting: set[int], begun: float, tally: Tally) -> Sampl
     own = os.getpid()
     return Sample(
         seconds=time.monotonic() - begun,
-        server_memory=memory(served.pid) / MIB,
-        client_memory=memory(own) / MIB,
-        workers_memory=sum(memory(pid) for pid in lasting) / MIB,
+        server_memory=private(served.pid) / MIB,
+        client_memory=private(own) / MIB,
+        workers_memory=sum(private(pid) for pid in lasting) / MIB,
         server_descriptors=descriptors(served.pid),
         client_descriptors=descriptors(own),
         server_threads=threads(served.pid),

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from endurance.scale import come_and_go, hold
-from endurance.serving import children, descriptors, memory, serving, slope, threads
+from endurance.serving import children, descriptors, memory, private, serving, slope, threads
 from endurance.soak import Sample, judge
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -61,7 +61,7 @@ def test_slope_is_that_of_the_line():
 
 def test_this_process_has_memory_threads_and_descriptors():
     own = os.getpid()
-    assert memory(own) > 2**20
+    assert memory(own) >= private(own) > 2**20
     assert threads(own) >= 1
     reader, writer = os.pipe()
     more = descriptors(own)

@@ -15,6 +15,7 @@ from remote_gym.testing.lockstep import find_difference, play_in_lockstep
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.parse import parse
+from remote_gym.wire.spaces import decode_space, encode_space
 from remote_gym.wire.values import decode_value
 
 
@@ -37,13 +38,16 @@ def _seeds(subject: Subject) -> str:
 def _lockstep(subject: Subject) -> str:
     if subject.local is None:
         raise NotApplicable("no local environment was given to compare it with")
+    limits = subject.target.options.limits
     for connection in ("grpc", "direct") if subject.offers_direct else ("grpc",):
         with (
             contextlib.closing(subject.local()) as local,
             contextlib.closing(remote(subject, connection=connection)) as other,
         ):
             for name in ("observation_space", "action_space"):
-                here, there = getattr(local, name), getattr(other, name)
+                # As it travels: a kind of space that an environment derived for itself arrives as what it is made of.
+                here = decode_space(encode_space(getattr(local, name), limits), limits)
+                there = getattr(other, name)
                 expect(here == there, f"{name} is {here} here and {there} there")
             play_in_lockstep(local, other, steps=subject.steps, seed=SEED)
     return f"{subject.steps} steps over each kind of connection equal those of the local environment, bit for bit"
