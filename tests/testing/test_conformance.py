@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import pytest
 
-from remote_gym.errors import ConfigError, ConnectError
-from remote_gym.server import admission, service, sessions, worker
+from remote_gym.errors import ConfigError, ConnectError, EncodingError
+from remote_gym.server import admission, arguments, service, sessions, worker
 from remote_gym.server.host import Host
 from remote_gym.testing import (
     LoopbackServer,
@@ -23,6 +24,7 @@ from remote_gym.testing import (
 from remote_gym.testing.conformance import CHECKS
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
+from remote_gym.wire.direct import DirectSocket
 
 CARTPOLE = "CartPole-v1"
 
@@ -178,34 +180,46 @@ class SwapsBits(Host):
             transition.reward_float += 1e-9
 
 
-HOSTS = {
-    ForgetsAnswers: "repeated-sequence",
-    ForgetsErrors: "repeated-error",
-    TakesAnyNumber: "skipped-sequence",
-    UsesUpNumbers: "no-request",
-    LosesSeeds: "seeds",
-    StepsUnreset: "reset-first",
-    StepsAnyway: "wrong-action",
-    RunsOneOfMany: "steps-at-once",
-    ExposesEverything: "not-exposed",
-    SwallowsErrors: "environments-error",
-    SendsFramesUnasked: "frames",
-    SwapsBits: "lockstep",
-}
+class ForgetsOptions(Host):
+    """Does not so much as look at a reset's options."""
+
+    def _reset(self, request: pb.Request, response: pb.Response) -> None:
+        request.reset.ClearField("options")
+        super()._reset(request, response)
 
 
-@pytest.mark.parametrize(("host", "check"), HOSTS.items(), ids=lambda each: getattr(each, "__name__", each))
+HOSTS: list[tuple[type[Host], str]] = [
+    (ForgetsAnswers, "repeated-sequence"),
+    (ForgetsAnswers, "changing-connections"),
+    (ForgetsErrors, "repeated-error"),
+    (ForgetsOptions, "nested-value"),
+    (LosesSeeds, "check-env"),
+    (TakesAnyNumber, "skipped-sequence"),
+    (UsesUpNumbers, "no-request"),
+    (LosesSeeds, "seeds"),
+    (StepsUnreset, "reset-first"),
+    (StepsAnyway, "wrong-action"),
+    (RunsOneOfMany, "steps-at-once"),
+    (ExposesEverything, "not-exposed"),
+    (SwallowsErrors, "environments-error"),
+    (SendsFramesUnasked, "frames"),
+    (SwapsBits, "lockstep"),
+]
+
+
+@pytest.mark.parametrize(("host", "check"), HOSTS, ids=lambda each: getattr(each, "__name__", each))
 def test_a_wrong_host_fails_its_check(host: type[Host], check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "Host", host)
     fails(check)
 
 
-def fails(check: str) -> None:
-    """The server as it stands fails that check; the arguments are the same as for one that passes."""
-    with loopback_server(CARTPOLE, use_thread=True, secure=False) as server:
-        outcomes = examine(server, checks=[check, "open"], local=lambda: gym.make(CARTPOLE), steps=30)
-    expected = {"open": Verdict.PASSED, check: Verdict.FAILED}
-    assert verdicts(outcomes) == expected, outcomes
+def fails(check: str, **options: Any) -> None:
+    """The server as it stands fails that check, and not one that is about nothing of the kind."""
+    other = "open" if check != "open" else "reset-first"
+    with loopback_server(CARTPOLE, use_thread=True, secure=False, **options) as server:
+        local = lambda: gym.make(CARTPOLE)  # noqa: E731
+        outcomes = examine(server, checks=[check, other], local=local, steps=30, connect_timeout=2.0)
+    assert verdicts(outcomes) == {other: Verdict.PASSED, check: Verdict.FAILED}, outcomes
 
 
 def ignored(*_: object, **__: object) -> None: ...
@@ -232,6 +246,25 @@ def locks_out(self: Any, detach: Callable[[Any], None] = service.Attachment.deta
     self._found.session.token = "another"
 
 
+async def other_spaces(self: Any, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
+    """Tells of other spaces than the opening did."""
+    description = pb.Description()
+    description.CopyFrom(self._find(session_id, token, owner).description)
+    description.action_space.discrete.n = 7
+    return pb.SpacesResponse(description=description)
+
+
+class WaitsForAnything(DirectSocket):
+    """Goes on to wait where a message that is too long is announced."""
+
+    def receive(self, deadline: float, poll_seconds: float = 0.0) -> Any:
+        try:
+            return super().receive(deadline, poll_seconds)
+        except EncodingError:
+            select.select([self], [], [], 20.0)  # until the client has had enough
+            raise
+
+
 FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     # It does not look at the token: of calls by themselves, or of direct connections.
     "wrong-token": ((sessions.Sessions, "find", any_token),),
@@ -239,6 +272,11 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "unknown-session": ((sessions.Sessions, "find", any_session),),
     # An older connection is neither cut off nor refused.
     "fence": ((sessions.Sessions, "check_epoch", ignored), (service._Open, "cut_off", ignored)),
+    "open": ((sessions.secrets, "token_urlsafe", lambda _: "the same for all"),),
+    "clients-code": ((arguments, "_take_client_code", ignored),),
+    "spaces": ((service.Service, "spaces", other_spaces),),
+    "oversized-message": ((admission, "DirectSocket", WaitsForAnything),),
+    "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 2.0)),
     "other-version": ((service, "_check_version", ignored),),
     "close": ((service.Service, "close_session", says_closed),),
     "lease-resumes": ((service.Attachment, "detach", locks_out),),
@@ -249,7 +287,11 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
 def test_a_wrong_server_fails_its_check(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name, fault in FAULTS[check]:
         monkeypatch.setattr(owner, name, fault)
-    fails(check.strip())
+    fails(check.strip(), **({"lease": 0.2} if check == "lease-ends" else {}))
+
+
+def test_each_check_is_seen_to_fail():
+    assert {check.name for check in CHECKS} == {check for _, check in HOSTS} | {check.strip() for check in FAULTS}
 
 
 def test_check_server_raises_for_a_test_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
