@@ -5,7 +5,9 @@ A target takes any bytes. What it documents to raise it may raise; anything else
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ _SINGLES: list[Any] = [
 ]
 BATCHES = [compile_batch(single, batch_space(single, 4)) for single in _SINGLES]
 FOLDER = Path(tempfile.mkdtemp(prefix="remote_gym-fuzz-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
 def fuzz_value(data: bytes) -> None:
