@@ -85,7 +85,7 @@ def port_of(printed):
 
 def test_help_names_the_commands():
     printed = run("--help")
-    for command in ("demo", "serve", "play", "certs", "doctor"):
+    for command in ("demo", "serve", "play", "certs", "doctor", "conformance"):
         assert re.search(rf"^  {command} ", printed, re.MULTILINE)
         assert "Usage" in run(command, "--help")
 
@@ -535,3 +535,22 @@ def test_demo_says_what_the_server_said(tmp_path):
     assert result.returncode == 1
     assert "NoSuch" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_conformance_tells_of_each_check_and_compares_with_a_local_environment(plain_port, tmp_path):
+    entrypoint = tmp_path / "here.py"
+    entrypoint.write_text("import gymnasium as gym\n\ndef create_environment():\n    return gym.make('CartPole-v1')\n")
+    chosen = ("--check", "lockstep", "--check", "fence", "--check", "lease-ends", "--steps", 20)
+    for local in ("CartPole-v1", entrypoint):
+        printed = run("conformance", f"localhost:{plain_port}", *chosen, "--local", local)
+        assert "✓ lockstep: 20 steps" in printed
+        assert "✓ fence: " in printed
+        assert "- lease-ends: the lease is 60 s" in printed
+        assert "2 passed, 1 not applicable" in printed
+
+
+def test_conformance_fails_where_the_local_environment_is_another(plain_port):
+    arguments = ("--check", "lockstep", "--local", "MountainCar-v0")
+    printed = run("conformance", f"localhost:{plain_port}", *arguments, status=1)
+    assert "✗ lockstep: observation_space is Box" in printed
+    assert "1 failed" in printed

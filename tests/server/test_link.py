@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
+from processes import open_descriptors
 from remote_gym.errors import SessionLost
+from remote_gym.server.handover import ToServer, tell
+from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
 
 LIMIT = 2**20
@@ -65,6 +70,37 @@ def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
         await worker.end("it hung")
         assert await worker.gone == "it hung"
         assert not worker.exited.done()
+        for end in theirs:
+            end.close()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
+    async def test() -> None:
+        ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
+        hangups = Hangups()
+        worker = Worker("name", lambda: None, LIMIT)
+        words: list[int] = []
+        worker.on_word = lambda word, _: words.append(word)
+        await worker.connect(*ours, hangups=hangups)
+        client, other = socket.socketpair()
+        with client, other, Path("/dev/null").open() as file:
+            tell(theirs[1], ToServer.ATTACHED, descriptor=client.fileno())
+            while len(words) < 1:
+                await asyncio.sleep(0.001)
+            held = len(open_descriptors())
+            sent = [(ToServer.ATTACHED, client), (ToServer.ATTACHED, client), (ToServer.DRAINED, client)]
+            for word, what in [*sent, (ToServer.DETACHED, client), (ToServer.ATTACHED, file)]:
+                tell(theirs[1], word, descriptor=what.fileno())
+            while len(words) < 6:
+                await asyncio.sleep(0.001)
+            assert len(open_descriptors()) == held - 1
+        worker.set_exited("it ended")
+        await worker.close(1.0)
+        await worker.gone
+        hangups.close()
         for end in theirs:
             end.close()
 

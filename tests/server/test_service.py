@@ -650,12 +650,12 @@ def test_who_waits_for_a_place_gets_the_next_and_in_turn():
         async with running(time.monotonic, max_sessions=1, admit_timeout=20.0) as service:
             first = await open_session(service)
             second = asyncio.ensure_future(open_session(service))
-            await until(lambda: service.waiting == 1)
+            await until(lambda: service.load().waiting == 1)
             third = asyncio.ensure_future(open_session(service))
-            await until(lambda: service.waiting == 2)
+            await until(lambda: service.load().waiting == 2)
             await service.close_session(first.id, first.token, "alice")
             opened = await second
-            assert (len(service), service.capacity, service.waiting) == (1, 1, 1)
+            assert (len(service), service.load().capacity, service.load().waiting) == (1, 1, 1)
             assert not third.done()
             await service.close_session(opened.id, opened.token, "alice")
             await third
@@ -670,7 +670,7 @@ def test_who_waited_long_enough_hears_how_many_still_do():
             response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
             assert response.error.kind == KIND.SERVER_FULL
             assert "1 clients wait" in response.error.message
-            assert service.waiting == 0
+            assert service.load().waiting == 0
 
     run(test)
 
@@ -680,17 +680,17 @@ def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
         async with running(time.monotonic, max_sessions=1, admit_timeout=1000.0) as service:
             await open_session(service)
             waiting = [asyncio.ensure_future(open_session(service)) for _ in range(2)]
-            await until(lambda: service.waiting == 2)
+            await until(lambda: service.load().waiting == 2)
             waiting[0].cancel()
-            await until(lambda: service.waiting == 1)
+            await until(lambda: service.load().waiting == 1)
             late = asyncio.ensure_future(service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "bob"))
-            await until(lambda: service.waiting == 2)
+            await until(lambda: service.load().waiting == 2)
             waiting[1].cancel()
-            await until(lambda: service.waiting == 1)
+            await until(lambda: service.load().waiting == 1)
             await service.drain(0.0)
             response = await asyncio.wait_for(late, 10.0)
             assert "stopping" in response.error.message
-            assert service.waiting == 0
+            assert service.load().waiting == 0
 
     run(test)
 

@@ -232,6 +232,27 @@ class GrpcConnection:
             client_token=self._credentials.token,
         )
 
+    def call(self, method: str, session_id: str, token: str, data: bytes, timeout: float) -> bytes:
+        """Make one call by itself, for those that do without `Interact`, and return the answer as it came.
+
+        Args:
+            method: Such as ``"Step"``.
+            session_id: The session's.
+            token: Its secret.
+            data: The encoded request.
+            timeout: Seconds.
+
+        Raises:
+            TransportError: If it was not answered.
+            EncodingError: If one end did not take the message.
+        """
+        call = self._channel.unary_unary(_method(method))
+        try:
+            answer: bytes = call(data, timeout=timeout, metadata=_session_metadata(session_id, token))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, f"{method} at {self.address}") from error
+        return answer
+
     def close(self) -> None:
         """End every call and close the channel."""
         self._channel.close()

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 PREAMBLE_TIMEOUT = 5.0
 """Seconds that a client has to say for which session it comes."""
+BACKLOG = 1024
+"""Connections that wait to be accepted, at most, as when all clients come back at once after the network broke."""
+
 HandOver = Callable[[bytes, socket.socket], bool]
 """Gives a connection to the worker of that routing id; False if there is none."""
 
@@ -103,7 +106,7 @@ class DirectListener:
     @staticmethod
     def _bound(sock: socket.socket, address: tuple[Any, ...] | str) -> socket.socket:
         sock.bind(address)
-        sock.listen(128)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
         return sock
 

@@ -6,6 +6,7 @@ Records of one size, so that the stream needs no framing.
 from __future__ import annotations
 
 import enum
+import os
 import socket
 import struct
 
@@ -55,15 +56,22 @@ def tell(sock: socket.socket, kind: enum.IntEnum, value: int = 0, descriptor: in
 def hear(sock: socket.socket) -> tuple[int, int, int | None] | None:
     """Receive one record: kind, value and descriptor. None where the other end is gone.
 
+    A record brings one descriptor at most: those beyond it are closed, since whatever runs in a worker could have the
+    server hold more than it may.
+
     Raises:
         OSError: If the socket fails.
     """
     data, descriptors = b"", []
-    while len(data) < RECORD.size:
-        part, received, _, _ = socket.recv_fds(sock, RECORD.size - len(data), 1)
-        if not part:
-            return None
-        data += part
-        descriptors += received
-    kind, value = RECORD.unpack(data)
-    return kind, value, descriptors[0] if descriptors else None
+    try:
+        while len(data) < RECORD.size:
+            part, received, _, _ = socket.recv_fds(sock, RECORD.size - len(data), 1)
+            descriptors += received
+            if not part:
+                return None
+            data += part
+        kind, value = RECORD.unpack(data)
+        return kind, value, descriptors.pop(0) if descriptors else None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -25,19 +25,19 @@ class Hangups:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, tuple[socket.socket, Callable[[int], object]]] = {}
 
-    def watch(self, descriptor: int, ended: Callable[[int], object]) -> None:
+    def watch(self, sock: socket.socket, ended: Callable[[int], object]) -> None:
         """Tell when the other end of a connection is gone, once.
 
         Args:
-            descriptor: Taken over, until `forget` closes it.
+            sock: Taken over, until `forget` closes it.
             ended: Called with the milliseconds for which it had been gone by then, where the system tells.
         """
         if self._epoll is None and hasattr(select, "epoll"):
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll, self._look)
-        self._watched[descriptor] = socket.socket(fileno=descriptor), ended
+        self._watched[sock.fileno()] = sock, ended
         if self._epoll is not None:
-            self._epoll.register(descriptor, _ENDS)
+            self._epoll.register(sock, _ENDS)
 
     def forget(self, descriptor: int) -> None:
         """Close it."""

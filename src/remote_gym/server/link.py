@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -254,10 +255,21 @@ class Worker(asyncio.BufferedProtocol):
         word, value, descriptor = heard
         if word in (ToServer.ATTACHED, ToServer.DETACHED):
             self._forget_client()
-            if descriptor is not None:
-                self._client = descriptor
-                self._hangups.watch(descriptor, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
+        if descriptor is not None:
+            self._watch_client(word, descriptor)
         self.on_word(word, value)
+
+    def _watch_client(self, word: int, descriptor: int) -> None:
+        try:
+            if word != ToServer.ATTACHED:
+                raise OSError("it came with other words than of a client")
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:  # an environment can have its worker send what it likes
+            os.close(descriptor)
+            logger.warning("session %s: its worker sent a descriptor that is no client's: %s", self._session, error)
+            return
+        self._client = descriptor
+        self._hangups.watch(sock, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
 
     def _forget_client(self) -> None:
         if self._client is not None:

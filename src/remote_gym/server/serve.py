@@ -21,6 +21,7 @@ from remote_gym.address import grpc_address, is_loopback
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.arguments import check_arguments
+from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.doors import PolicySource, has_policy
 from remote_gym.server.grpc_server import GrpcServer
@@ -70,6 +71,7 @@ class RemoteEnvironmentServer:
         self._rule = _identity_rule(files, options)
         credentials = None if files is None else ServerCertificates(files).credentials
         limits = options.limits
+        make_room(options.max_sessions)
         self._workers = (
             ThreadWorkers(limits.message_bytes)
             if options.use_thread

@@ -110,6 +110,8 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
         ConfigError: If this Gymnasium does not know the mode, or the environments do not have the same spaces.
         BaseException: Whatever `create` raises; what it has created is closed.
     """
+    if mode not in pb.AutoresetMode.values():
+        raise ConfigError(f"autoreset_mode is number {mode}, which this server does not know")
     created: list[gym.Env[Any, Any]] = []
 
     def create_next() -> gym.Env[Any, Any]:

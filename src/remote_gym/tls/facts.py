@@ -10,6 +10,15 @@ from cryptography import x509
 
 from remote_gym.errors import ConfigError
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises of a damaged certificate: not when it is loaded, but when the damaged part is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateFacts:
@@ -46,7 +55,7 @@ def read_certificate(path: Path) -> CertificateFacts:
         return _facts(x509.load_pem_x509_certificate(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path} is not a certificate in PEM form: {error}") from error
 
 
@@ -58,7 +67,7 @@ def decode_certificate(der: bytes) -> CertificateFacts:
     """
     try:
         return _facts(x509.load_der_x509_certificate(der))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"a damaged certificate: {error}") from error
 
 
@@ -74,6 +83,6 @@ def _facts(certificate: x509.Certificate) -> CertificateFacts:
 def _hosts(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return ()
     return tuple(str(name.value) for name in names if not isinstance(name, x509.OtherName | x509.DirectoryName))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from remote_gym.errors import ConfigError
+from remote_gym.tls.facts import UNREADABLE
 
 Role: TypeAlias = Literal["server", "client"]
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 _CERTIFICATE = re.compile(rb"-----BEGIN (TRUSTED |X509 )?CERTIFICATE-----")
 _KEY = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
@@ -74,19 +76,21 @@ def _check_time(certificate: x509.Certificate, path: Path) -> None:
 
 
 def _check_purpose(certificate: x509.Certificate, path: Path, role: Role) -> None:
+    extended = _extension(certificate, x509.ExtendedKeyUsage)
+    if extended is not None and _PURPOSES[role] not in extended:  # without the extension it is good for everything
+        raise ConfigError(f"{path} is not made for a {role}: its usages lack '{role} auth'; use the {role}'s own")
+    usage = _extension(certificate, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:
+        hint = "it is an authority's; use one that it signed" if _is_authority(certificate) else "add 'signing'"
+        raise ConfigError(f"{path} may not sign, which TLS needs of a {role}; {hint}")
+
+
+def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
+    """None too where the extensions cannot be read: what TLS makes of them, TLS will tell."""
     try:
-        extended = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if _PURPOSES[role] not in extended:
-            raise ConfigError(f"{path} is not made for a {role}: its usages lack '{role} auth'; use the {role}'s own")
-    except x509.ExtensionNotFound:
-        pass  # Without the extension it is good for everything.
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-        if not usage.digital_signature:
-            hint = "it is an authority's; use one that it signed" if _is_authority(certificate) else "add 'signing'"
-            raise ConfigError(f"{path} may not sign, which TLS needs of a {role}; {hint}")
-    except x509.ExtensionNotFound:
-        pass
+        return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return None
 
 
 def _read(path: Path, place: str) -> bytes:
@@ -105,8 +109,11 @@ def _certificates(path: Path, place: str) -> list[x509.Certificate]:
         found = "a private key; is it swapped with the certificate?" if _KEY.search(content) else "no certificate"
         raise ConfigError(f"{path}, given as the {place}, holds {found}")
     try:
-        return x509.load_pem_x509_certificates(content)
-    except ValueError as error:
+        certificates = x509.load_pem_x509_certificates(content)
+        for certificate in certificates:
+            str((certificate.subject, certificate.not_valid_before_utc, certificate.not_valid_after_utc))
+        return certificates
+    except UNREADABLE as error:
         raise ConfigError(f"{path}, given as the {place}, holds a damaged certificate: {error}") from error
 
 
@@ -132,10 +139,8 @@ def _public_key(certificate: x509.Certificate, path: Path) -> object:
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
+    constraints = _extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
 
 
 def _is_self_signed(certificate: x509.Certificate) -> bool:

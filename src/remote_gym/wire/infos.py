@@ -36,14 +36,17 @@ def add_info(infos: Infos, info: Infos, index: int, count: int) -> Infos:
         The same infos.
 
     Raises:
-        EncodingError: If a value is a dict in some environments and none in others.
+        EncodingError: If a value is a dict in some environments and none in others, or where a mask is to be.
     """
     for key, value in info.items():
         column = infos.get(key)
         if column is None:
             column = {} if isinstance(value, dict) and key not in _FINAL else _new_column(key, value, count)
             infos[key] = column
-            infos[f"_{key}"] = np.zeros(count, np.bool_)
+        # There is one already, too, where the environment itself has an info of that name.
+        mask = infos.setdefault(f"_{key}", np.zeros(count, np.bool_))
+        if isinstance(mask, dict):
+            raise EncodingError(f"info {f'_{key}'!r} is a dict, but it has to tell which environments have {key!r}")
         if isinstance(column, dict):
             if not isinstance(value, dict):
                 raise _not_all_dicts(key)
@@ -52,9 +55,9 @@ def add_info(infos: Infos, info: Infos, index: int, count: int) -> Infos:
             if isinstance(value, dict) and key not in _FINAL:
                 raise _not_all_dicts(key)
             if not _holds(column, value):
-                infos[key] = column = _as_list(column, infos[f"_{key}"])
+                infos[key] = column = _as_list(column, mask)
             column[index] = value
-        infos[f"_{key}"][index] = True
+        mask[index] = True
     return infos
 
 
@@ -68,7 +71,7 @@ def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
         infos: What each slice's vector environment returned.
 
     Raises:
-        EncodingError: If a value is a dict in some slices and none in others.
+        EncodingError: If a value is a dict in some slices and none in others, or one array cannot hold what there is.
         ValueError: If the rows of one key do not have the same shape.
     """
     if not any(infos):
@@ -80,19 +83,27 @@ def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
 
 def _join(parts: list[_Part], total: int) -> Infos:
     joined: Infos = {}
-    for _, info in parts:
-        masks = {f"_{key}" for key in info}
+    for info_rows, info in parts:
+        masks = {f"_{key}" for key in info if _mask_of(info, key, info_rows) is not None}
         for key in info:
             if key in joined or key in masks:
                 continue
             having = [(rows, other) for rows, other in parts if key in other]
             joined[key] = _join_column(key, having, total)
             count = sum(rows.stop - rows.start for rows, _ in having)
-            if count < total or any(f"_{key}" in other for _, other in having):
+            having_masks = [(rows, _mask_of(other, key, rows)) for rows, other in having]
+            if count < total or any(part is not None for _, part in having_masks):
                 joined[f"_{key}"] = mask = np.zeros(total, np.bool_)
-                for rows, other in having:
-                    mask[rows] = other.get(f"_{key}", True)
+                for rows, part in having_masks:
+                    mask[rows] = True if part is None else part
     return joined
+
+
+def _mask_of(info: Infos, key: Any, rows: slice) -> NDArray[np.bool_] | None:
+    """Which environments of a slice have that key; None for all. What has the name only is another info."""
+    mask = info.get(f"_{key}")
+    is_mask = type(mask) is np.ndarray and mask.dtype == np.bool_ and mask.shape == (rows.stop - rows.start,)
+    return mask if is_mask else None
 
 
 def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[Any]:
@@ -101,18 +112,25 @@ def _join_column(key: Any, having: list[_Part], total: int) -> Infos | NDArray[A
         return _join([(rows, info[key]) for rows, info in having], total)
     if True in are_dicts:
         raise _not_all_dicts(key)
-    found = [(rows, _rows(info[key], mask := info.get(f"_{key}"), rows), mask) for rows, info in having]
+    found = [(rows, _rows(info[key], mask := _mask_of(info, key, rows), rows), mask) for rows, info in having]
     column = _new_like(key, *found[0][1:], total)
     for rows, values, mask in found:
-        target, indices = column[rows], np.arange(len(values)) if mask is None else np.flatnonzero(mask)
-        if isinstance(values, np.ndarray) and _casts_alike(values, column):
-            target[indices] = values[indices]
-        else:
-            # NumPy scalars stay what they are, and arrays become rows; a Python number that does not fit has to raise.
-            single = values.tolist() if isinstance(values, np.ndarray) and _holds_python_numbers(values) else values
-            for index in indices:
-                target[index] = single[index]
+        indices = np.arange(len(values)) if mask is None else np.flatnonzero(mask)
+        try:
+            _fill(column[rows], values, indices)
+        except (TypeError, OverflowError) as error:
+            raise EncodingError(f"info {key!r} is of kinds that one array cannot hold: {error}") from error
     return column
+
+
+def _fill(target: NDArray[Any], values: NDArray[Any] | list[Any], indices: NDArray[np.intp]) -> None:
+    if isinstance(values, np.ndarray) and _casts_alike(values, target):
+        target[indices] = values[indices]
+    else:
+        # NumPy scalars stay what they are, and arrays become rows; a Python number that does not fit has to raise.
+        single = values.tolist() if isinstance(values, np.ndarray) and _holds_python_numbers(values) else values
+        for index in indices:
+            target[index] = single[index]
 
 
 def _new_like(key: Any, values: NDArray[Any] | list[Any], mask: NDArray[np.bool_] | None, total: int) -> NDArray[Any]:

@@ -1,93 +1,13 @@
-"""For tests, yours and ours: a server on this machine, and checks that remote and local environments agree."""
+"""Whether two environments agree, step by step, in value and in kind."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-
-from remote_gym.certs import create_all
-from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.client.vector import RemoteVectorEnv
-from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
-
-
-@dataclass
-class LoopbackServer:
-    """A server that only this machine can reach, and the clients that were made for it.
-
-    Attributes:
-        server: The server itself.
-        client_credentials_paths: What its clients connect with; None without TLS.
-        client_arguments: Further arguments of every client.
-    """
-
-    server: RemoteEnvironmentServer
-    client_credentials_paths: tuple[Path, Path, Path] | None
-    client_arguments: dict[str, Any] = field(default_factory=dict)
-    _clients: list[RemoteEnvironment | RemoteVectorEnv] = field(default_factory=list)
-
-    def environment(self, **arguments: Any) -> RemoteEnvironment:
-        """A client, closed with the server.
-
-        Args:
-            **arguments: Of `RemoteEnvironment`, where it is to connect aside.
-        """
-        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
-        client = RemoteEnvironment(self.server.url, self.server.port, **(defaults | arguments))
-        self._clients.append(client)
-        return client
-
-    def vector_environment(self, num_envs: int, **arguments: Any) -> RemoteVectorEnv:
-        """A client of several environments, closed with the server.
-
-        Args:
-            num_envs: How many.
-            **arguments: Of `RemoteVectorEnv`, where it is to connect aside.
-        """
-        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
-        client = RemoteVectorEnv(self.server.url, self.server.port, num_envs=num_envs, **(defaults | arguments))
-        self._clients.append(client)
-        return client
-
-
-@contextlib.contextmanager
-def loopback_server(
-    default_args: Mapping[str, Any] | str | None, *, secure: bool = True, url: str = "localhost", **options: Any
-) -> Iterator[LoopbackServer]:
-    """Serve on a free port of this machine, with mutual TLS, until the block ends.
-
-    Args:
-        default_args: As for `create_remote_environment_server`, or a Gymnasium id.
-        secure: Use mutual TLS, with certificates made for the occasion.
-        url: Where to listen.
-        **options: Further arguments of `create_remote_environment_server`.
-    """
-    if isinstance(default_args, str):
-        default_args = {"entrypoint_kwargs": {"id": default_args}}
-    with contextlib.ExitStack() as stack:
-        server_paths = client_paths = None
-        if secure:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="remote_gym-")))
-            files = create_all(folder, ["localhost", "127.0.0.1"])
-            ca = files.ca.certificate
-            server_paths = (files.server.certificate, files.server.private_key, ca)
-            client_paths = (ca, files.client.certificate, files.client.private_key)
-        server = create_remote_environment_server(default_args, url, 0, server_paths, **options)
-        stack.enter_context(server)
-        loopback = LoopbackServer(server, client_paths)
-        try:
-            yield loopback
-        finally:
-            for client in loopback._clients:
-                client.close()
 
 
 def find_difference(expected: Any, found: Any, path: str = "value") -> str | None:

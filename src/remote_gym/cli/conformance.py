@@ -1,0 +1,101 @@
+"""``remote-gym conformance``: see whether a server keeps to the protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import gymnasium as gym
+
+from remote_gym.cli.options import (
+    address_argument,
+    client_credentials,
+    client_tls_options,
+    is_verbose,
+    remote_args,
+    session_options,
+    verbose_option,
+)
+from remote_gym.server.entrypoint import create_environment
+from remote_gym.testing.conformance import CHECKS, Verdict, examine_server
+from remote_gym.v1 import worker_pb2
+
+_MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_APPLICABLE: ("-", "yellow")}
+
+
+@click.command()
+@address_argument
+@client_tls_options
+@session_options
+@click.option(
+    "--local",
+    metavar="FILE|ID",
+    help="The same environment here, an entrypoint or a Gymnasium id: the server's is compared with it, bit for bit.",
+)
+@click.option("--steps", type=click.IntRange(1), default=200, help="How many to compare then.")
+@click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice([check.name for check in CHECKS]),
+    help="Do this one only; may be repeated. All are done without it.",
+)
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds for each answer.")
+@click.option("--allow-insecure", is_flag=True, help="Connect to another machine without certificates.")
+@verbose_option
+def conformance(
+    address: tuple[str, int],
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    environment: str | None,
+    kwargs: dict[str, Any],
+    local: str | None,
+    steps: int,
+    checks: tuple[str, ...],
+    timeout: float,
+    allow_insecure: bool,
+) -> None:
+    """Check that the server at HOST:PORT keeps to the protocol: requests run once, errors arrive, strangers do not."""
+    # Much is done wrong on purpose, and the client's own log would tell of it.
+    logging.getLogger("remote_gym").setLevel(
+        logging.DEBUG if is_verbose(click.get_current_context()) else logging.CRITICAL
+    )
+    outcomes = examine_server(
+        *address,
+        remote_args(environment, kwargs),
+        client_credentials(ca, certificate, key),
+        local=None if local is None else _creator(local, kwargs),
+        steps=steps,
+        checks=checks or None,
+        step_timeout=timeout,
+        allow_insecure=allow_insecure,
+    )
+    counts = dict.fromkeys(Verdict, 0)
+    for outcome in outcomes:
+        counts[outcome.verdict] += 1
+        mark, colour = _MARKS[outcome.verdict]
+        click.echo(f"{click.style(mark, fg=colour)} {outcome.check}: {outcome.found}")
+    click.echo(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
+    if counts[Verdict.FAILED]:
+        raise SystemExit(1)
+
+
+def _creator(local: str, kwargs: dict[str, Any]) -> Callable[[], gym.Env[Any, Any]]:
+    """Creates the environment as a server does that is given the same name."""
+    if not local.endswith(".py"):
+        return partial(gym.make, local, **{name: value for name, value in kwargs.items() if name != "id"})
+    path = Path(local).resolve()
+    launch = worker_pb2.Launch(entrypoint=path.name, root=str(path.parent))
+
+    def create() -> gym.Env[Any, Any]:
+        created = create_environment(launch, kwargs, change_directory=False).environment
+        assert isinstance(created, gym.Env)
+        return created
+
+    return create

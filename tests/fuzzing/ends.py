@@ -1,0 +1,309 @@
+"""Fuzz targets: both ends as they stand, fed with whatever the other might send.
+
+Real sockets, the real service, a real worker's thread, the real client; only who speaks to them is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gymnasium as gym
+from gymnasium.error import ResetNeeded
+
+from fuzzing.entrypoint import Meek
+from remote_gym.client.environment import RemoteEnvironment
+from remote_gym.config import Limits, ServerOptions
+from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.server.admission import admit
+from remote_gym.server.direct import _read_preamble
+from remote_gym.server.host import Host
+from remote_gym.server.link import Worker
+from remote_gym.server.service import Service
+from remote_gym.server.worker import _create_host
+from remote_gym.server.workers import ThreadWorkers
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES, DirectSocket
+from remote_gym.wire.parse import parse
+from remote_gym.wire.stream import HEADER_BYTES, MessageSocket
+
+SMALL = Limits(message_bytes=2**16, items=2**12, array_bytes=2**20, text_length=2**12)
+FOLDER = Path(__file__).parent
+TOKEN, ROUTING_ID = "the token", bytes(range(ROUTING_ID_BYTES))
+LONGEST = 2**14
+"""Bytes that a socket pair surely takes before somebody reads."""
+
+
+def chunks(data: bytes) -> list[bytes]:
+    """Parts of the input, each after two bytes of length."""
+    found = []
+    while data:
+        size = int.from_bytes(data[:2], "big")
+        found.append(data[2 : 2 + size])
+        data = data[2 + size :]
+    return found
+
+
+def joined(*parts: bytes) -> bytes:
+    """The input that `chunks` takes apart."""
+    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+
+
+@contextlib.contextmanager
+def sent(data: bytes) -> Iterator[socket.socket]:
+    """A socket at which exactly those bytes arrive, and then the end."""
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        theirs.sendall(data[:LONGEST])
+        theirs.shutdown(socket.SHUT_WR)
+        yield ours
+
+
+def framed(data: bytes) -> list[bytes]:
+    """The whole messages in a stream, as the protocol's page tells."""
+    messages = []
+    while len(data) >= HEADER_BYTES:
+        size = int.from_bytes(data[:HEADER_BYTES], "big")
+        if size > SMALL.message_bytes or len(data) < HEADER_BYTES + size:
+            break
+        messages.append(data[HEADER_BYTES : HEADER_BYTES + size])
+        data = data[HEADER_BYTES + size :]
+    return messages
+
+
+def fuzz_framing(data: bytes) -> None:
+    """Read a stream by either kind of socket: both find the messages that are there, and no others."""
+    expected = framed(data[:LONGEST])
+    with sent(data) as sock:
+        assert _receive_all(MessageSocket(sock, SMALL).receive) == expected
+    with sent(data) as sock:
+        direct = DirectSocket(sock, SMALL)
+        assert _receive_all(lambda: direct.receive(time.monotonic() + 10.0)) == expected
+
+
+def _receive_all(receive: Any) -> list[bytes]:
+    messages = []
+    with contextlib.suppress(EncodingError, ConnectionLost):
+        while (message := receive()) is not None:
+            messages.append(bytes(message))
+    return messages
+
+
+def fuzz_preamble(data: bytes) -> None:
+    """Read what a direct connection begins with: the id where it is right, nothing where not, no byte too many."""
+    with sent(data) as sock:
+        sock.setblocking(False)
+        routing_id = loop().run_until_complete(asyncio.wait_for(_read_preamble(sock), 10.0))
+        size = len(PREAMBLE) + ROUTING_ID_BYTES
+        is_whole = data.startswith(PREAMBLE) and len(data) >= size
+        assert routing_id == (data[len(PREAMBLE) : size] if is_whole else None)
+        if is_whole:
+            sock.setblocking(True)
+            assert sock.recv(LONGEST) == data[size:][: LONGEST - size]
+
+
+def fuzz_admission(data: bytes) -> None:
+    """Attach directly: whoever does not show the token is refused, by a documented error."""
+    launch = worker_pb2.Launch(session="fuzzed", token=TOKEN)
+    messages = framed(data[:LONGEST])
+    token = None
+    with contextlib.suppress(EncodingError):
+        token = parse(pb.Attach, messages[0]).token if messages else None
+    with sent(data) as sock:
+        try:
+            direct = admit(sock.dup(), launch, SMALL, 0)
+        except (OSError, RemoteGymError):
+            assert token != TOKEN
+            return
+        direct.close()
+        assert token == TOKEN
+
+
+def fuzz_link(data: bytes) -> None:
+    """Hear a worker, whose environment may say anything: its first message answers, and nothing else does."""
+    messages = framed(data[:LONGEST])
+    answer = loop().run_until_complete(asyncio.wait_for(_ask_worker(data[:LONGEST]), 10.0))
+    assert answer == (messages[0] if messages else None)
+
+
+async def _ask_worker(data: bytes) -> bytes | None:
+    (requests, theirs), (handover, their_handover) = socket.socketpair(), socket.socketpair()
+    worker = Worker("fuzzed", lambda: None, SMALL.message_bytes)
+    with requests, theirs, handover, their_handover:
+        await worker.connect(requests.dup(), handover.dup())
+        worker.set_exited("it was fuzzed")  # so that nobody waits for word of that
+        asked = asyncio.ensure_future(worker.ask(b"anything"))
+        await asyncio.sleep(0)
+        for sock in (theirs, their_handover):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        try:
+            return await asked
+        except SessionLost:
+            return None
+        finally:
+            await worker.close(0.0)
+            await worker.gone
+
+
+_hosts: list[Host] = []
+
+
+def fuzz_host(data: bytes) -> None:
+    """Answer requests: always a response, and the same one to a number that was answered."""
+    if not _hosts:
+        _hosts.append(Host(Meek("rgb_array"), exposed=("level", "add"), send_frames=True, limits=SMALL))
+    host = _hosts[0]
+    for part in chunks(data):
+        with contextlib.suppress(EncodingError):
+            request = parse(pb.Request, part)
+            if request.sequence == 1:  # else hardly any number would be the next
+                request.sequence = host._sequence + 1
+                part = request.SerializeToString()
+        before = host._sequence
+        answer = host.answer(part)
+        response = parse(pb.Response, answer)
+        assert len(answer) <= SMALL.message_bytes
+        if host._sequence != before:
+            assert host._sequence == before + 1 == response.sequence
+            assert host.answer(part) == answer
+        else:
+            assert response.HasField("error") or response.sequence == before
+    if host.closed:
+        _hosts.clear()
+
+
+def fuzz_launch(data: bytes) -> None:
+    """Create an environment as a request to open tells, all that a client may say in it included."""
+    from remote_gym.server.arguments import launch_message
+
+    options = ServerOptions(max_num_envs=3, limits=SMALL)
+    with contextlib.suppress(RemoteGymError):
+        opened = parse(pb.OpenRequest, data)
+        launch = launch_message(opened, {"entrypoint": "entrypoint.py"}, options)
+        launch.root = str(FOLDER)
+        launch = parse(worker_pb2.Launch, launch.SerializeToString())
+        host = _create_host(launch, Limits(**launch.limits), own_process=False)
+        host.describe()
+        host.close()
+
+
+class _Served:
+    """A service with one session, which is opened again when a request has closed it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        options = ServerOptions(use_thread=True, max_num_envs=2, limits=SMALL, max_sessions=4)
+        self.service = self.loop.run_until_complete(self._make(options))
+        self.session: pb.Session | None = None
+
+    async def _make(self, options: ServerOptions) -> Service:
+        os.chdir(FOLDER)
+        return Service(ThreadWorkers(SMALL.message_bytes).launch, {"entrypoint": "entrypoint.py"}, options)
+
+    def open(self) -> pb.Session:
+        if self.session is None:
+            request = pb.OpenRequest(protocol_version=1)
+            self.session = self.loop.run_until_complete(self.service.open(request, "fuzzer")).session
+        return self.session
+
+
+@functools.cache
+def served() -> _Served:
+    return _Served()
+
+
+def fuzz_service(data: bytes) -> None:
+    """Open, ask, look and close, by whatever id, token and message."""
+    end = served()
+    run = end.loop.run_until_complete
+    operation, *parts = chunks(data) or [b""]
+    session = end.open()
+    key = tuple(part.decode("utf-8", "surrogateescape") for part in [*parts[:2], b"", b""][:2])
+    key = (session.id if key[0] == "=" else key[0], session.token if key[1] == "=" else key[1])
+    is_ours = key == (session.id, session.token)
+    rest = parts[2] if len(parts) > 2 else b""
+    if operation == b"open":
+        with contextlib.suppress(EncodingError):
+            opened = run(end.service.open(parse(pb.OpenRequest, rest), "fuzzer"))
+            if opened.HasField("session"):
+                run(end.service.close_session(opened.session.id, opened.session.token, "fuzzer"))
+    elif operation == b"spaces":
+        assert run(end.service.spaces(*key, "fuzzer")).HasField("description") == is_ours
+    elif operation == b"close" and not is_ours:
+        parse(pb.Response, run(end.service.close_session(*key, "fuzzer")))
+    else:
+        response = parse(pb.Response, run(end.service.ask(*key, "fuzzer", rest)))
+        assert is_ours or response.HasField("error")
+        if response.HasField("close"):
+            end.session = None
+
+
+class _Connection:
+    """Stands where `GrpcConnection` does, and brings what was fuzzed: an answer to `Open`, then responses."""
+
+    address = "fuzzed:1"
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self._answers = answers
+
+    def open(self, _request: pb.OpenRequest, **_timeouts: float) -> pb.OpenResponse:
+        return parse(pb.OpenResponse, self.receive(0.0))
+
+    def attach(self, _session: str, _token: str) -> _Connection:
+        return self
+
+    def attach_directly(self, *_: object) -> _Connection:
+        raise ConnectError("there is none")
+
+    def reach(self, *_: object) -> None:
+        raise EncodingError("no more is to come")
+
+    def send(self, data: bytes, deadline: float) -> None: ...
+
+    def receive(self, _deadline: float) -> bytes:
+        if not self._answers:
+            raise TransportError("no more is to come")
+        return self._answers.pop(0)
+
+    def close_session(self, *_: object) -> None: ...
+
+    def renew(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def fuzz_client(data: bytes) -> None:
+    """Open, reset, step, render and call at a server that says anything."""
+    connection = _Connection(chunks(data))
+    documented = contextlib.suppress(RemoteGymError, ResetNeeded)
+    with mock.patch("remote_gym.client.environment.connect", return_value=connection), documented:
+        environment = RemoteEnvironment(port=1, render_mode="rgb_array", limits=SMALL)
+        with contextlib.closing(environment):
+            environment.reset(seed=1)
+            action = _sample(environment)
+            environment.step(action)
+            environment.render()
+            environment.call("level")
+            environment.step_many([action, action])
+
+
+def _sample(environment: gym.Env[Any, Any]) -> Any:
+    try:
+        return environment.action_space.sample()
+    except Exception as error:
+        raise EncodingError(f"nothing can be sampled: {error}") from error
+
+
+@functools.cache
+def loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
