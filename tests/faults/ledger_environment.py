@@ -160,18 +160,24 @@ class LedgerEnvironment(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         assert options is not None
-        return self._operate(options["action"]), {"instance": self.instance}
+        return self._operate(options["action"]), {"instance": self.instance, "pid": os.getpid()}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         counter, payload, behaviour = (int(word) for word in action)
         observation = self._operate(f"{counter}-{payload}")
         list(BEHAVIOURS.values())[behaviour]()
-        return observation, float(self._number), False, False, {"instance": self.instance}
+        return observation, float(self._number), False, False, {"instance": self.instance, "pid": os.getpid()}
 
     def _operate(self, action: str) -> Any:
         self._number += 1
         self._chain = next_chain(self._chain, action)
-        record = {"instance": self.instance, "number": self._number, "action": action, "pid": os.getpid()}
+        record = {
+            "instance": self.instance,
+            "number": self._number,
+            "action": action,
+            "padding": self._padding,
+            "pid": os.getpid(),
+        }
         os.write(self._file, json.dumps(record).encode() + b"\n")
         return observation_of(self._number, self._chain, self._padding)
 
