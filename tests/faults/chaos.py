@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults.client_kinds import Clients
 from faults.kinds import KINDS, Connection, Hang, Lane, Unexpected
+from faults.leaks import Possessions
 from faults.oracle import Asked, Executed, Verdict, judge
 from faults.player import Journal, Player
 from faults.proxy import Network, Proxy
@@ -107,8 +110,10 @@ class Chaos:
         self.certificates = Certificates.create(folder / "certificates")
         self.network = Network()
         self.journals: list[Journal] = []
+        self._followed: dict[int, Journal] = {}  # second journals, by the numbers of the first
         self._addresses = iter(CLIENTS)
         self._lock = threading.Lock()
+        self._before: Possessions | None = None
         self._began = time.monotonic()
 
     def server(self, name: str, **arguments: object) -> Server:
@@ -142,21 +147,38 @@ class Chaos:
         )
         return Lane(connection, player, proxy, server, random.Random(seed), 8 * (2 + padding))
 
-    def strike(self, name: str, lane: Lane, kind: Callable[[Lane], None]) -> bool:
-        """Let one fault strike, and count it. Returns whether the lane can go on."""
-        key = (name, lane.connection)
+    def clients(self, server: Server) -> Clients:
+        """Two client programs, of which the second takes over from the first."""
         with self._lock:
-            self.report.struck[key] += 1
+            number = len(self.journals)
+            clients = Clients(self.folder, server, self.ledger, number, self.report.seed * 1000 + number)
+            self.journals.append(clients.journal)
+            self._followed[number] = clients.second
+        return clients
+
+    def strike(self, name: str, connection: Connection, strike: Callable[[], None]) -> bool:
+        """Let one fault strike, and count it. Returns whether its client saw what it should."""
+        return self._count(name, [connection], strike)
+
+    def strike_all(self, name: str, lanes: Sequence[Lane], strike: Callable[[Sequence[Lane]], None]) -> bool:
+        """Let one fault strike several clients, and count it once for each."""
+        return self._count(name, [lane.connection for lane in lanes], lambda: strike(lanes))
+
+    def _count(self, name: str, connections: list[Connection], strike: Callable[[], None]) -> bool:
+        keys = [(name, connection) for connection in connections]
+        with self._lock:
+            self.report.struck.update(keys)
+        who = " and ".join(connections)
         try:
-            kind(lane)
+            strike()
         except Hang as error:
-            self.complain(self.report.hangs, f"{name}, {lane.connection}: {error}")
+            self.complain(self.report.hangs, f"{name}, {who}: {error}")
             return False
         except Exception as error:  # noqa: BLE001 - whatever a client raises is a finding, not the end of the run
-            self.complain(self.report.failures, f"{name}, {lane.connection}: {type(error).__name__}: {error}")
+            self.complain(self.report.failures, f"{name}, {who}: {type(error).__name__}: {error}")
             return False
         with self._lock:
-            self.report.survived[key] += 1
+            self.report.survived.update(keys)
         return True
 
     def complain(self, where: list[str], what: str) -> None:
@@ -172,7 +194,7 @@ class Chaos:
                 if not well or count % REOPEN_EVERY == 0:
                     lane.player.close()
                     lane.check(lane.player.reset(), ("answered",))
-                well = self.strike(name, lane, KINDS[name].strike)
+                well = self.strike(name, connection, functools.partial(KINDS[name].strike, lane))
                 for _ in range(lane.random.randrange(3) if well else 0):
                     lane.check(lane.player.step(), ("answered",))
                 if well and lane.random.random() < 0.2:
@@ -201,10 +223,27 @@ class Chaos:
         except Exception as error:  # noqa: BLE001 - as in `strike`
             self.complain(self.report.failures, f"a lane ended: {type(error).__name__}: {error}")
 
-    def finish(self, servers: list[Server]) -> Report:
-        """Stop everything and judge."""
-        for server in servers:
-            self.report.leaks += server.stop()
+    def settle(self, server: Server) -> None:
+        """Use everything once, so that what is kept for good is there, and remember what there is."""
+        for connection in CONNECTIONS:
+            lane = self.lane(connection, server)
+            lane.check(lane.player.reset(), ("answered",))
+            lane.player.close()
+            lane.proxy.close()
+        self._before = Possessions.now(server)
+
+    def finish(self, steady: Server, servers: list[Server]) -> Report:
+        """Look for what is left, stop everything, and judge.
+
+        Args:
+            steady: The server that was settled, and ran all the time.
+            servers: The others.
+        """
+        leaks = self.report.leaks
+        if self._before is not None:
+            leaks += self._before.wait_for(steady)
+        for server in (steady, *servers):
+            leaks += server.stop()
         self.network.close()
         self.report.verdict = judge(*self._records())
         self.report.seconds = time.monotonic() - self._began
@@ -217,6 +256,17 @@ class Chaos:
             record = json.loads(line)
             padding[record["instance"]] = record["padding"]
             executed.append(Executed(record["instance"], record["number"], record["action"]))
-        return executed, [journal.asked() for journal in self.journals], padding
+        return executed, list(self._asked()), padding
 
-
+    def _asked(self) -> Iterator[list[Asked]]:
+        """What each client asked; where one took over from another, what the first did after that apart."""
+        for number, journal in enumerate(self.journals):
+            asked = journal.asked()
+            followed = self._followed.get(number)
+            if followed is not None and followed.path.exists():
+                taken_over = followed.asked()
+                actions = {each.action for each in taken_over}
+                yield taken_over
+                yield [each for each in asked if each.action not in actions]
+            else:
+                yield asked

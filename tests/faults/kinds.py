@@ -249,4 +249,3 @@ KINDS: dict[str, Kind] = {
     "client's certificate rotated": Kind(_rotate("client")),
 }
 """By their names in reports."""
-

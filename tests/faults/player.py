@@ -91,7 +91,9 @@ class Player:
         if self.environment is None:
             self.environment = RemoteEnvironment(**self._arguments)
         environment, action = self.environment, self._next_action()
-        return self._note(f"{action[0]}-{action[1]}", lambda: environment.reset(options={"action": f"{action[0]}-{action[1]}"}))
+        return self._note(
+            f"{action[0]}-{action[1]}", lambda: environment.reset(options={"action": f"{action[0]}-{action[1]}"})
+        )
 
     def step(self, behaviour: str = "step") -> str:
         """Step once. Returns the outcome, as `Asked` has it."""

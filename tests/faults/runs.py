@@ -1,28 +1,114 @@
-"""What a run consists of."""
+"""What a run consists of: the three places where faults strike, and what has to be there afterwards."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faults.chaos import Chaos, Report, plan
-from faults.kinds import KINDS
+from faults.chaos import CONNECTIONS, PADDINGS, Chaos, Report, plan
+from faults.client_kinds import Clients, faked_clock
+from faults.kinds import KINDS, Lane, Unexpected
+from faults.server_kinds import SERVER_KINDS, ServerKind, faketime_library
+from faults.serving import Server
 
 LANE_TIMEOUT = 540.0
+Job = Callable[[], None]
 
 
-def run_connections(chaos: Chaos, faults: int, lanes: int, names: list[str]) -> Report:
-    """Faults that strike one client each, all of one server."""
-    server = chaos.server("steady")
-    server.start()
-    jobs = [
+def connection_jobs(chaos: Chaos, server: Server, faults: int, lanes: int, names: list[str]) -> list[Job]:
+    """Faults that strike one client each."""
+    planned = plan(names, faults, lanes, chaos.report.seed)
+    return [
         functools.partial(chaos.run_lane, connection, server, share, number)
-        for number, (connection, share) in enumerate(plan(names, faults, lanes, chaos.report.seed))
+        for number, (connection, share) in enumerate(planned)
     ]
-    chaos.in_parallel(list(jobs), LANE_TIMEOUT)
-    return chaos.finish([server])
+
+
+def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], server: Server, times: int) -> None:
+    """Faults that strike a server, which has one client of each connection."""
+    server.start()
+    lanes = [chaos.lane(connection, server, PADDINGS[0]) for connection in CONNECTIONS]
+    try:
+        for lane in lanes:
+            lane.check(lane.player.reset(), ("answered",))
+        for kind in [*kinds] * times:
+            if not chaos.strike_all(kind, lanes, functools.partial(_strike, kinds[kind], server)):
+                return  # nobody knows what state it left
+    except Unexpected as error:
+        chaos.complain(chaos.report.failures, f"{name}: {error}")
+    finally:
+        for lane in lanes:
+            lane.player.close()
+            lane.proxy.close()
+
+
+def _strike(kind: ServerKind, server: Server, lanes: Sequence[Lane]) -> None:
+    kind.strike(server, lanes)
+    for lane in lanes:
+        lane.expect("answered")
+
+
+def server_jobs(chaos: Chaos, times: int, name_holds: str) -> tuple[list[Job], list[Server]]:
+    """A server for each place in which a kind of fault is to strike."""
+    jobs: list[Job] = []
+    servers = []
+    library = faketime_library()
+    for place in ("plain", "full", "clock"):
+        kinds = {name: kind for name, kind in SERVER_KINDS.items() if kind.place == place and name_holds in name}
+        if not kinds:
+            continue
+        if place == "clock":
+            if library is None:
+                chaos.report.skipped.append("clocks set: faketime is not installed")
+                continue
+            clock = chaos.folder / "clock"
+            clock.write_text("+0\n")
+            server = chaos.server(place, environ=faked_clock(library, clock), clock=clock)
+        else:
+            server = chaos.server(place, log=Path("/dev/full") if place == "full" else None)
+        servers.append(server)
+        jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))
+    return jobs, servers
+
+
+def run_clients(chaos: Chaos, server: Server, times: int, name_holds: str) -> None:
+    """Faults that strike a client's process."""
+    library = faketime_library()
+    for _ in range(times):
+        for connection in CONNECTIONS:
+            for name, strike in {
+                "client killed, session taken over": Clients.kill,
+                "client stopped, replaced, let go": Clients.stop,
+                "client's clock set": Clients.set_clock if library else None,
+            }.items():
+                if strike is None or name_holds not in name:
+                    continue
+                clients = chaos.clients(server)
+                extra = (library,) if strike is Clients.set_clock else ()
+                chaos.strike(name, connection, lambda: strike(clients, connection, *extra))  # noqa: B023 - called at once
 
 
 def run_all(folder: Path, seed: int, faults: int, lanes: int, kind: str = "") -> Report:
+    """Every kind of fault, about so many in all."""
     chaos = Chaos(folder, seed)
-    return run_connections(chaos, faults, lanes, [name for name in KINDS if kind in name])
+    steady = chaos.server("steady")
+    steady.start()
+    chaos.settle(steady)
+    times = max(1, faults // 150)
+    jobs, servers = server_jobs(chaos, times, kind)
+    jobs.append(functools.partial(run_clients, chaos, steady, times, kind))
+    jobs += connection_jobs(chaos, steady, faults, lanes, [name for name in KINDS if kind in name])
+    chaos.in_parallel(jobs, LANE_TIMEOUT)
+    return chaos.finish(steady, servers)
+
+
+def run_quickly(folder: Path, seed: int, faults: int, lanes: int) -> Report:
+    """The kinds that strike one client and take less than a second."""
+    chaos = Chaos(folder, seed)
+    steady = chaos.server("steady")
+    steady.start()
+    chaos.settle(steady)
+    quick = [name for name, kind in KINDS.items() if kind.seconds < 1]
+    chaos.in_parallel(connection_jobs(chaos, steady, faults, lanes, quick), LANE_TIMEOUT)
+    return chaos.finish(steady, [])

@@ -75,12 +75,19 @@ class Server:
         folder: For its log and temporary files.
         certificates: Its own, and its clients'.
         environ: Further environment variables.
-        log: Where its output goes, beside which nothing is known of its start; None for a file.
+        log: Where its log goes; None for a file in the folder.
+        clock: File that sets its clock, by libfaketime; None for the real time.
     """
 
     def __init__(
-        self, folder: Path, certificates: Certificates, environ: dict[str, str] | None = None, log: Path | None = None
+        self,
+        folder: Path,
+        certificates: Certificates,
+        environ: dict[str, str] | None = None,
+        log: Path | None = None,
+        clock: Path | None = None,
     ) -> None:
+        self.clock = clock
         self.certificates = certificates
         self.port, self.direct_port = free_ports(SERVER, 2)
         self.temporary = folder / "server-tmp"

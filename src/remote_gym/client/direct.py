@@ -8,7 +8,7 @@ import time
 
 from remote_gym.address import is_loopback, is_unix
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
 from remote_gym.tls import client_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
@@ -67,6 +67,11 @@ class DirectConnection:
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise ConnectError(f"the direct connection to {self._where} was refused: {error}") from error
+        except ConfigError as error:
+            # They were right when the client began, and are being replaced: certificate and key belong together again
+            # in a moment, which is no reason to give up a session.
+            sock.close()
+            raise ConnectError(f"no direct connection to {self._where} for now: {error}") from error
         except BaseException:
             sock.close()
             raise
