@@ -113,7 +113,7 @@ class Chaos:
         self._followed: dict[int, Journal] = {}  # second journals, by the numbers of the first
         self._addresses = iter(CLIENTS)
         self._lock = threading.Lock()
-        self._before: Possessions | None = None
+        self._before: tuple[Possessions, Possessions]
         self._began = time.monotonic()
 
     def server(self, name: str, **arguments: object) -> Server:
@@ -230,7 +230,7 @@ class Chaos:
             lane.check(lane.player.reset(), ("answered",))
             lane.player.close()
             lane.proxy.close()
-        self._before = Possessions.now(server)
+        self._before = Possessions.of_server(server), Possessions.of_clients()
 
     def finish(self, steady: Server, servers: list[Server]) -> Report:
         """Look for what is left, stop everything, and judge.
@@ -240,8 +240,9 @@ class Chaos:
             servers: The others.
         """
         leaks = self.report.leaks
-        if self._before is not None:
-            leaks += self._before.wait_for(steady)
+        of_server, of_clients = self._before
+        leaks += [f"server: {leak}" for leak in of_server.excess(lambda: Possessions.of_server(steady))]
+        leaks += [f"clients: {leak}" for leak in of_clients.excess(Possessions.of_clients)]
         for server in (steady, *servers):
             leaks += server.stop()
         self.network.close()

@@ -98,8 +98,8 @@ RAISING: dict[str, Callable[[], Any]] = {
     "disk_full": _fill_disk,
 }
 if sys.version_info >= (3, 11):
-    RAISING["group"] = _raise(ExceptionGroup("two", [ValueError("one"), KeyError("other")]))
-    RAISING["base_group"] = _raise(BaseExceptionGroup("one", [KeyboardInterrupt()]))
+    RAISING["group"] = _raise(ExceptionGroup("two", [ValueError("one"), KeyError("other")]))  # noqa: F821
+    RAISING["base_group"] = _raise(BaseExceptionGroup("one", [KeyboardInterrupt()]))  # noqa: F821
 
 ENDING: dict[str, Callable[[], Any]] = {
     "exit": lambda: os._exit(7),

@@ -89,7 +89,11 @@ class Player:
     def reset(self) -> str:
         """Reset, on a new session if there is none. Returns the outcome."""
         if self.environment is None:
-            self.environment = RemoteEnvironment(**self._arguments)
+            try:
+                self.environment = RemoteEnvironment(**self._arguments)
+            except (SessionError, TransportError) as error:
+                self.error = error
+                return "lost"
         environment, action = self.environment, self._next_action()
         return self._note(
             f"{action[0]}-{action[1]}", lambda: environment.reset(options={"action": f"{action[0]}-{action[1]}"})

@@ -6,12 +6,16 @@ port alone, and TLS lets nobody rewrite that.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import socket
 import struct
+import termios
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -178,9 +182,9 @@ class Proxy:
         self._armed = None
         return armed, size if armed.whole else armed.after
 
-    def silence_all(self) -> None:
+    async def silence_all(self) -> None:
         for link in list(self._links):
-            link.silence(link.client, link.server)
+            await link.silence(link.client, link.server)
 
     def forget(self, link: _Link) -> None:
         self._links.discard(link)
@@ -230,20 +234,22 @@ class _Link:
         elif interference.act == "hold":
             await asyncio.sleep(interference.seconds)
         elif interference.everywhere:
-            self._proxy.silence_all()
+            await self._proxy.silence_all()
         elif interference.act == "silence":
-            self.silence(self.client, self.server)
+            await self.silence(self.client, self.server)
         else:
             kept, ended = self.client, self.server
             if interference.act == "forget_server":
                 kept, ended = ended, kept
-            self.silence(kept)
+            await self.silence(kept)
             self._stop_pumps()
             asyncio.get_running_loop().call_soon(reset, ended)
 
-    def silence(self, *sockets: socket.socket) -> None:
+    async def silence(self, *sockets: socket.socket) -> None:
         self._silent = True
         for sock in sockets:
+            # What is not acknowledged by then would be sent again and again, which is not silent.
+            await _acknowledged(sock)
             drop_what_arrives(sock)
 
     def reset(self) -> None:
@@ -261,6 +267,17 @@ class _Link:
         for pump in self.pumps:
             if pump is not asyncio.current_task():
                 pump.cancel()
+
+
+async def _acknowledged(sock: socket.socket) -> None:
+    """Wait until all that was sent has been acknowledged, for a second at most."""
+    deadline = time.monotonic() + 1.0
+    while sock.fileno() >= 0 and time.monotonic() < deadline:
+        unacknowledged = array.array("i", [0])
+        fcntl.ioctl(sock, termios.TIOCOUTQ, unacknowledged)
+        if not unacknowledged[0]:
+            return
+        await asyncio.sleep(0.001)
 
 
 def reset(sock: socket.socket) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from faults.chaos import CONNECTIONS, PADDINGS, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
 from faults.kinds import KINDS, Lane, Unexpected
+from faults.leaks import Possessions
 from faults.server_kinds import SERVER_KINDS, ServerKind, faketime_library
 from faults.serving import Server
 
@@ -32,9 +33,12 @@ def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], serv
     try:
         for lane in lanes:
             lane.check(lane.player.reset(), ("answered",))
+        before = Possessions.of_server(server)
         for kind in [*kinds] * times:
             if not chaos.strike_all(kind, lanes, functools.partial(_strike, kinds[kind], server)):
                 return  # nobody knows what state it left
+        left = before.excess(functools.partial(Possessions.of_server, server))
+        chaos.report.leaks += [f"{name} server: {leak}" for leak in left]
     except Unexpected as error:
         chaos.complain(chaos.report.failures, f"{name}: {error}")
     finally:
@@ -62,7 +66,7 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> tuple[list[Job], l
             if library is None:
                 chaos.report.skipped.append("clocks set: faketime is not installed")
                 continue
-            clock = chaos.folder / "clock"
+            clock = chaos.folder / "clock-of-server"
             clock.write_text("+0\n")
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock)
         else:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import resource
 import shutil
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from faults.kinds import Lane, Unexpected
-from faults.serving import PATIENCE, Server
+from faults.serving import PATIENCE, SERVER, Server
 from processes import descendants, is_alive
+from remote_gym import ServerFull
 from waiting import wait_until
 
 SLOW = 0.3
@@ -91,33 +96,50 @@ def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
     _all(lanes, lambda lane: lane.begin_anew())
 
 
-def _exhaust_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
-    """No descriptor is left to the server for a while, and clients connect anew."""
+@contextlib.contextmanager
+def _descriptors_below(server: Server, limit: int) -> Iterator[None]:
+    """Let the server have no new descriptor of that number or above; those that it has stay."""
     before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    # Descriptors are numbered from the lowest that is free, so a gap may be left to it; but not for two clients.
-    highest = max(int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir())
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (min(highest, server.descriptor_count()), before[1]))
-    timer = threading.Timer(2.0, resource.prlimit, (server.pid, resource.RLIMIT_NOFILE, before))
-    timer.start()
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
-        for lane in lanes:
-            lane.proxy.cut_all()
-        _all(lanes, lambda lane: lane.expect("answered"))
+        yield
     finally:
-        timer.join()
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+
+
+def _free_below(server: Server, free: int) -> int:
+    """A number below which so many are free. New descriptors get the lowest that is."""
+    used = {int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir()}
+    return next(itertools.islice((number for number in itertools.count() if number not in used), free, None))
+
+
+def _accept_without_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
+    """No descriptor is to be had by the server for a second, and all connect anew."""
+    with ThreadPoolExecutor(len(lanes)) as threads:
+        with _descriptors_below(server, 3):  # which are the standard streams
+            for lane in lanes:
+                lane.proxy.cut_all()
+            answers = [threads.submit(lane.expect, "answered") for lane in lanes]
+            with socket.create_connection((SERVER, server.direct_port)):  # while clients still wait for gRPC
+                time.sleep(1.0)
+            if any(answer.done() for answer in answers):
+                raise Unexpected("somebody was answered over a connection that could not be accepted")
+        for answer in answers:
+            answer.result(PATIENCE)
 
 
 def _open_without_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
-    """None is left for new workers: clients are told, and those that play go on."""
-    before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptor_count(), before[1]))
-    try:
-        _all(lanes, lambda lane: lane.expect("answered"))
-    finally:
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
-    for lane in lanes:
-        lane.player.close()
-        lane.begin_anew()
+    """Enough are left to connect, and too few for another worker: the client is told, and those that play go on."""
+    opening, playing = lanes
+    opening.player.close()
+    wait_until(lambda: len(server.workers()) == 1, PATIENCE)
+    with _descriptors_below(server, _free_below(server, 3)):
+        opening.check(opening.player.reset(), ("lost",))
+        if not isinstance(opening.player.error, ServerFull):
+            raise Unexpected(f"{opening.player.error!r} instead of ServerFull")
+        playing.expect("answered")
+    opening.begin_anew()
+    playing.expect("answered")
 
 
 def _print_to_full_disk(server: Server, lanes: Sequence[Lane]) -> None:
@@ -138,7 +160,7 @@ def _jump(by: timedelta) -> Callable[[Server, Sequence[Lane]], None]:
         _all(lanes, lambda lane: lane.expect("answered"))
         for lane in lanes:
             lane.proxy.cut_all()
-        _all(lanes, lambda lane: lane.expect("answered", behaviour="slow"))
+        _all(lanes, lambda lane: lane.expect("answered"))
         _all(lanes, lambda lane: lane.expect("answered"))
 
     return fault
@@ -163,8 +185,8 @@ SERVER_KINDS = {
     "server drained, started again": ServerKind(_drain),
     "server paused": ServerKind(_pause),
     "launcher killed": ServerKind(_kill_launcher),
-    "no descriptors to accept with": ServerKind(_exhaust_descriptors),
-    "no descriptors while playing": ServerKind(_open_without_descriptors),
+    "no descriptors to accept with": ServerKind(_accept_without_descriptors),
+    "no descriptors to open with": ServerKind(_open_without_descriptors),
     "log's disk is full": ServerKind(_print_to_full_disk, "full"),
     "clock set 6 h forward": ServerKind(_jump(timedelta(hours=6)), "clock"),
     # Certificates made just now are valid from 5 minutes ago.
