@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import socket
 import ssl
+import threading
 import time
 
 import pytest
 
+from breaking import break_connection
 from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
-from remote_gym.client.connection import Interaction
+from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import ConnectionLost, NotPermitted
+from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.server.admission import peer_identity
 from remote_gym.server.direct import MAX_PENDING
 from remote_gym.testing import loopback_server
@@ -156,8 +160,10 @@ def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_serv
     older = environment._session._interaction
     newer = attach(process_server, address, environment._session._session.token)
     deadline = time.monotonic() + 5.0
+    answer = ask(older, pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), deadline)
+    assert pb.Response.FromString(answer).error.kind == pb.ErrorDetail.OUT_OF_SEQUENCE
     with pytest.raises(ConnectionLost):
-        ask(older, pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), deadline)
+        older.receive(deadline)
     newer.close()
 
 
@@ -238,3 +244,51 @@ def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
 )
 def test_identities_are_those_that_grpc_would_tell(certificate, identity):
     assert peer_identity(certificate) == identity
+
+
+def test_a_connection_that_breaks_while_certificates_are_replaced_is_made_again(obedient, tmp_path, certificates):
+    """Between the two files' replacement they do not belong together."""
+    files = [tmp_path / name for name in ("ca.pem", "client.pem", "client-key.pem")]
+    for file, source in zip(files, (certificates.ca, certificates.client, certificates.client_key), strict=True):
+        file.write_bytes(source.read_bytes())
+    server_files = certificates.server, certificates.server_key, certificates.ca
+    with create_remote_environment_server(obedient, "localhost", 0, server_files) as server:
+        environment = RemoteEnvironment("localhost", server.port, None, tuple(files), connection="direct")
+        environment.reset()
+        files[2].write_bytes(certificates.server_key.read_bytes())
+        break_connection(environment._session)
+        mending = threading.Timer(0.5, files[2].write_bytes, (certificates.client_key.read_bytes(),))
+        mending.start()
+        assert environment.step(ACTION["step"])[0]["count"] == 1
+        mending.join()
+        environment.close()
+
+
+@pytest.mark.parametrize("taken_over_by", ["direct", "grpc"])
+def test_a_client_whose_session_another_took_over_does_not_take_it_back(process_server, taken_over_by):
+    """Its next request would bear the number of one that the other has asked, and get the other's answer."""
+    environment = process_server.environment()
+    environment.reset()
+    environment.step(ACTION["step"])
+    first = environment._session
+    options = dataclasses.replace(first._options, connection=taken_over_by)
+    heir = ClientSession(Inherited(first), pb.OpenRequest(), options)
+    heir._answered = first._answered
+    request = pb.Request(step=pb.StepRequest(packed=ACTION["numpy_flags"].to_bytes(8, "little")))
+    heir.ask(request, 10.0)
+    with pytest.raises(OutOfSequence, match="newer connection"):
+        environment.step(ACTION["step"])
+    request = pb.Request(step=pb.StepRequest(packed=ACTION["step"].to_bytes(8, "little")))
+    heir.ask(request, 10.0)
+    heir.close()
+
+
+class Inherited(GrpcConnection):
+    """Opens no session, but has another client's."""
+
+    def __init__(self, session: ClientSession) -> None:
+        super().__init__(*session._connection._where, session._options)
+        self._inherited = session._session
+
+    def open(self, *_: object, **__: object) -> pb.OpenResponse:
+        return pb.OpenResponse(session=self._inherited)

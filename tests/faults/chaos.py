@@ -230,7 +230,10 @@ class Chaos:
             lane.check(lane.player.reset(), ("answered",))
             lane.player.close()
             lane.proxy.close()
-        self._before = Possessions.of_server(server), Possessions.of_clients()
+        self._before = (
+            Possessions.least(lambda: Possessions.of_server(server)),
+            Possessions.least(Possessions.of_clients),
+        )
 
     def finish(self, steady: Server, servers: list[Server]) -> Report:
         """Look for what is left, stop everything, and judge.

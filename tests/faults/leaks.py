@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from faults.serving import Server
 from processes import descendants, open_descriptors, thread_count
@@ -36,6 +37,16 @@ class Possessions:
         """Those that are threads of this process."""
         ours = [thread for thread in threading.enumerate() if thread.name.startswith("remote_gym")]
         return cls(len(open_descriptors()), thread_count(), len(ours), 0)
+
+    @staticmethod
+    def least(look: Callable[[], Possessions]) -> Possessions:
+        """The smallest counts of a second, in which what was just closed ends."""
+        seen = []
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            seen.append(astuple(look()))
+            time.sleep(0.02)
+        return Possessions(*map(min, zip(*seen, strict=True)))
 
     def excess(self, look: Callable[[], Possessions]) -> list[str]:
         """Wait until no more is held than at that moment.

@@ -84,6 +84,8 @@ def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
     assert hear(server.handover) == (ToServer.ATTACHED, 0, None)
     tell(server.handover, ToWorker.CUT)
+    told = pb.Response.FromString(direct.receive())
+    assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
     assert direct.receive() is None
     assert hear(server.handover) == (ToServer.DETACHED, 0, None)
     assert server.ask(RESET).HasField("reset")

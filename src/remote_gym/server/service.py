@@ -132,7 +132,8 @@ class Service:
             found = self._find(session_id, token, owner)
         except RemoteGymError as error:
             return error_response(error)
-        found.cut_off(SessionLost(f"session {session_id}: its client closed it"))
+        # The worker tells a direct connection by itself.
+        found.cut_grpc(SessionLost(f"session {session_id}: its client closed it"))
         self._end(found, "its client closed it")
         await asyncio.shield(found.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.errors import ConfigError, EncodingError, OutOfSequence, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import admit
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
@@ -151,17 +151,28 @@ class Worker:
                         self._hear()
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
                     elif descriptor == self._server.fileno() and not self._answer_server():
-                        self._say_farewell()
+                        reason = f"session {self._launch.session}: the server has ended it, or stopped"
+                        self._say_farewell(SessionLost(reason), 1.0)
                         return
         finally:
             self._drop()
 
-    def _say_farewell(self) -> None:
+    def _say_farewell(self, error: RemoteGymError, seconds: float) -> None:
         """Tell the client why its next request will not be answered."""
         if self._direct is not None:
-            error = encode_error(SessionLost(f"session {self._launch.session}: the server has ended it, or stopped"))
+            farewell = pb.Response(error=encode_error(error)).SerializeToString()
             with contextlib.suppress(TransportError):
-                self._direct.send(pb.Response(error=error).SerializeToString(), time.monotonic() + 1.0)
+                self._direct.send(farewell, time.monotonic() + seconds)
+
+    def _cut_off(self) -> None:
+        """Drop a connection that a newer one has taken over from.
+
+        Its client is told, and so does not take the session back: its next request would bear a number that the newer
+        one may have used, and be answered by what that one asked. It is not waited for, since it may well be gone.
+        """
+        reason = f"session {self._launch.session}: a newer connection has taken it over"
+        self._say_farewell(OutOfSequence(reason), 0.0)
+        self._drop()
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
@@ -204,7 +215,7 @@ class Worker:
             return
         kind, value, descriptor = heard
         if kind == ToWorker.CUT:
-            self._drop()
+            self._cut_off()
         elif kind == ToWorker.POLL:
             self._poll_us = value
         elif descriptor is not None:
@@ -217,7 +228,7 @@ class Worker:
             # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
             logger.warning("refused a direct connection: %s", error)
             return
-        self._drop()
+        self._cut_off()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
         self._tell(ToServer.ATTACHED)
