@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -281,6 +282,30 @@ def test_a_client_whose_session_another_took_over_does_not_take_it_back(process_
     request = pb.Request(step=pb.StepRequest(packed=ACTION["step"].to_bytes(8, "little")))
     heir.ask(request, 10.0)
     heir.close()
+
+
+def test_a_direct_connection_that_a_client_gave_up_does_not_cut_off_the_one_that_it_has_instead(process_server):
+    """What it sent before it gave up may arrive long after, and then is admitted."""
+    environment = process_server.environment(connection="grpc", step_timeout=30.0)
+    environment.reset()
+    session = environment._session._session
+    environment._session._detach()
+    ca, certificate, key = process_server.client_credentials_paths
+    files = TlsFiles(ca=ca, certificate=certificate, private_key=key)
+    attachments = process_server.server._service._sessions._open[session.id]
+    before = attachments.epoch
+    late = raw_connection(session.direct)
+    late.sendall(PREAMBLE + session.direct.routing_id)
+    with (
+        tls.client_context(files).wrap_socket(late, server_hostname="localhost") as late,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        step = thread.submit(environment.step, ACTION["step"])
+        wait_until(lambda: attachments.epoch > before)
+        token = pb.Attach(token=session.token).SerializeToString()
+        late.sendall(len(token).to_bytes(4, "big") + token)
+        assert step.result(30.0)[0]["count"] == 1
+        assert environment.step(ACTION["step"])[0]["count"] == 2
 
 
 class Inherited(GrpcConnection):

@@ -12,7 +12,7 @@ from faults.serving import Server
 from processes import descendants, open_descriptors, thread_count
 from waiting import wait_until
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds: silent connections take up to ten to be noticed, and sessions live on for a lease after that."""
 POOLED_THREADS = 16
 """Threads that gRPC starts as it needs them, and keeps; what exceeds that many would be ours."""

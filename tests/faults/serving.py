@@ -27,8 +27,8 @@ CLIENTS = [f"127.0.1.{number}" for number in range(1, 65)]
 """Addresses that proxies listen on."""
 PATIENCE = 60.0
 """Seconds for what takes one on an idle machine."""
-LEASE = 20.0
-"""Seconds: longer than a client may take to notice that its connection is half open."""
+LEASE = 45.0
+"""Seconds: longer than a client may take to notice that its connection is half open, and to connect anew."""
 
 
 @dataclass(frozen=True)

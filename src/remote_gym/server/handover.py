@@ -17,7 +17,7 @@ class ToWorker(enum.IntEnum):
     """What a server tells."""
 
     CONNECTION = 1
-    """Comes with the descriptor of a connection, whose preamble has been read."""
+    """Comes with the descriptor of a connection, whose preamble has been read. The value: which one it is, from 1."""
     CUT = 2
     """The session is used over gRPC now: end the direct connection."""
     POLL = 3
@@ -28,7 +28,7 @@ class ToServer(enum.IntEnum):
     """What a worker tells."""
 
     ATTACHED = 1
-    """A client has shown the token and uses a direct connection now."""
+    """A client has shown the token and uses a direct connection now. The value: which one, as the server has it."""
     DETACHED = 2
     """It has ended."""
 

@@ -46,6 +46,8 @@ class Worker(asyncio.BufferedProtocol):
         self._kill = kill
         self._message_bytes = message_bytes
         self._handover: socket.socket | None = None
+        self._handed_over = 0  # direct connections so far
+        self._stale = 0  # how many of them came before the session was last taken over
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._transport: asyncio.Transport | None = None
         self._failure: str | None = None
@@ -92,10 +94,12 @@ class Worker(asyncio.BufferedProtocol):
         Returns:
             Whether the worker is there to take it.
         """
-        return self._tell(ToWorker.CONNECTION, descriptor=sock.fileno())
+        self._handed_over += 1
+        return self._tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
 
     def cut_direct(self) -> None:
-        """Let the worker end its direct connection, if it has one."""
+        """Let the worker end its direct connection, or the one that it is admitting, if it has one."""
+        self._stale = self._handed_over
         self._tell(ToWorker.CUT)
 
     def set_polling(self, microseconds: int) -> None:
@@ -173,8 +177,11 @@ class Worker(asyncio.BufferedProtocol):
             heard = None
         if heard is None:
             self._forget_handover()
-        else:
-            self.on_direct(heard[0] == ToServer.ATTACHED)
+            return
+        kind, number, _ = heard
+        # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
+        if kind != ToServer.ATTACHED or number > self._stale:
+            self.on_direct(kind == ToServer.ATTACHED)
 
     def _forget_handover(self) -> None:
         if self._handover is not None:

@@ -47,8 +47,7 @@ class _Open:
     def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached, over gRPC or directly."""
         self.cut_grpc(reason)
-        if self.direct:
-            self.worker.cut_direct()
+        self.worker.cut_direct()
 
     def cut_grpc(self, reason: RemoteGymError) -> None:
         """End what is attached over gRPC, and tell it why."""

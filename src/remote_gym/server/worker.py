@@ -219,9 +219,9 @@ class Worker:
         elif kind == ToWorker.POLL:
             self._poll_us = value
         elif descriptor is not None:
-            self._admit(socket.socket(fileno=descriptor))
+            self._admit(socket.socket(fileno=descriptor), value)
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, number: int) -> None:
         try:
             direct = admit(sock, self._launch, self._limits, self._poll_us)
         except (OSError, RemoteGymError) as error:
@@ -231,7 +231,7 @@ class Worker:
         self._cut_off()
         self._direct = direct
         self._poll.register(direct, select.POLLIN)
-        self._tell(ToServer.ATTACHED)
+        self._tell(ToServer.ATTACHED, number)
 
     def _drop(self) -> None:
         if self._direct is not None:
@@ -240,6 +240,6 @@ class Worker:
             self._direct = None
             self._tell(ToServer.DETACHED)
 
-    def _tell(self, event: ToServer) -> None:
+    def _tell(self, event: ToServer, value: int = 0) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
-            tell(self._handover, event)
+            tell(self._handover, event, value)
