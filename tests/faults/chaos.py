@@ -110,17 +110,29 @@ class Chaos:
         self.certificates = Certificates.create(folder / "certificates")
         self.network = Network()
         self.journals: list[Journal] = []
+        self._servers: list[Server] = []
         self._followed: dict[int, Journal] = {}  # second journals, by the numbers of the first
         self._addresses = iter(CLIENTS)
         self._lock = threading.Lock()
         self._before: tuple[Possessions, Possessions]
         self._began = time.monotonic()
 
+    def __enter__(self) -> Chaos:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what a run that failed has not ended."""
+        for server in self._servers:
+            server.kill()
+        self.network.close()
+
     def server(self, name: str, **arguments: object) -> Server:
         """Another server, not yet started."""
         folder = self.folder / name
         folder.mkdir()
-        return Server(folder, self.certificates, **arguments)  # type: ignore[arg-type]
+        server = Server(folder, self.certificates, **arguments)  # type: ignore[arg-type]
+        self._servers.append(server)
+        return server
 
     def lane(self, connection: Connection, server: Server, padding: int = 0) -> Lane:
         """A client of a server, behind a proxy of its own. The caller closes both."""
@@ -235,20 +247,18 @@ class Chaos:
             Possessions.least(Possessions.of_clients),
         )
 
-    def finish(self, steady: Server, servers: list[Server]) -> Report:
+    def finish(self, steady: Server) -> Report:
         """Look for what is left, stop everything, and judge.
 
         Args:
             steady: The server that was settled, and ran all the time.
-            servers: The others.
         """
         leaks = self.report.leaks
         of_server, of_clients = self._before
         leaks += [f"server: {leak}" for leak in of_server.excess(lambda: Possessions.of_server(steady))]
         leaks += [f"clients: {leak}" for leak in of_clients.excess(Possessions.of_clients)]
-        for server in (steady, *servers):
+        for server in self._servers:
             leaks += server.stop()
-        self.network.close()
         self.report.verdict = judge(*self._records())
         self.report.seconds = time.monotonic() - self._began
         return self.report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -31,14 +32,8 @@ def main() -> int:
     if report.complaints or chosen.keep:
         print(f"ledger, journals and logs are in {folder}")
     else:
-        remove(folder)
+        shutil.rmtree(folder)
     return 1 if report.complaints else 0
-
-
-def remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

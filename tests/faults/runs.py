@@ -53,10 +53,9 @@ def _strike(kind: ServerKind, server: Server, lanes: Sequence[Lane]) -> None:
         lane.expect("answered")
 
 
-def server_jobs(chaos: Chaos, times: int, name_holds: str) -> tuple[list[Job], list[Server]]:
+def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
     """A server for each place in which a kind of fault is to strike."""
     jobs: list[Job] = []
-    servers = []
     library = faketime_library()
     for place in ("plain", "full", "clock"):
         kinds = {name: kind for name, kind in SERVER_KINDS.items() if kind.place == place and name_holds in name}
@@ -71,9 +70,8 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> tuple[list[Job], l
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock)
         else:
             server = chaos.server(place, log=Path("/dev/full") if place == "full" else None)
-        servers.append(server)
         jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))
-    return jobs, servers
+    return jobs
 
 
 def run_clients(chaos: Chaos, server: Server, times: int, name_holds: str) -> None:
@@ -94,25 +92,33 @@ def run_clients(chaos: Chaos, server: Server, times: int, name_holds: str) -> No
 
 
 def run_all(folder: Path, seed: int, faults: int, lanes: int, kind: str = "") -> Report:
-    """Every kind of fault, about so many in all."""
-    chaos = Chaos(folder, seed)
-    steady = chaos.server("steady")
-    steady.start()
-    chaos.settle(steady)
-    times = max(1, faults // 150)
-    jobs, servers = server_jobs(chaos, times, kind)
-    jobs.append(functools.partial(run_clients, chaos, steady, times, kind))
-    jobs += connection_jobs(chaos, steady, faults, lanes, [name for name in KINDS if kind in name])
-    chaos.in_parallel(jobs, LANE_TIMEOUT)
-    return chaos.finish(steady, servers)
+    """Every kind of fault, about so many in all.
+
+    Args:
+        folder: For ledgers, journals and logs.
+        seed: Chooses them.
+        faults: Of those that strike one client; those that strike servers and processes come on top.
+        lanes: Clients at once.
+        kind: Only those whose names hold this.
+    """
+    with Chaos(folder, seed) as chaos:
+        steady = chaos.server("steady")
+        steady.start()
+        chaos.settle(steady)
+        times = max(1, faults // 150)
+        jobs = server_jobs(chaos, times, kind)
+        jobs.append(functools.partial(run_clients, chaos, steady, times, kind))
+        jobs += connection_jobs(chaos, steady, faults, lanes, [name for name in KINDS if kind in name])
+        chaos.in_parallel(jobs, LANE_TIMEOUT)
+        return chaos.finish(steady)
 
 
 def run_quickly(folder: Path, seed: int, faults: int, lanes: int) -> Report:
     """The kinds that strike one client and take less than a second."""
-    chaos = Chaos(folder, seed)
-    steady = chaos.server("steady")
-    steady.start()
-    chaos.settle(steady)
-    quick = [name for name, kind in KINDS.items() if kind.seconds < 1]
-    chaos.in_parallel(connection_jobs(chaos, steady, faults, lanes, quick), LANE_TIMEOUT)
-    return chaos.finish(steady, [])
+    with Chaos(folder, seed) as chaos:
+        steady = chaos.server("steady")
+        steady.start()
+        chaos.settle(steady)
+        quick = [name for name, kind in KINDS.items() if kind.seconds < 1]
+        chaos.in_parallel(connection_jobs(chaos, steady, faults, lanes, quick), LANE_TIMEOUT)
+        return chaos.finish(steady)

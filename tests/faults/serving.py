@@ -122,7 +122,8 @@ class Server:
 
     def kill(self) -> None:
         """End it at once; its workers have to end by themselves."""
-        assert self._process is not None
+        if self._process is None or self._process.poll() is not None:
+            return
         left = descendants(self.pid)
         self._process.kill()
         self._process.wait(PATIENCE)
