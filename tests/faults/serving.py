@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ ENTRYPOINT = Path(__file__).with_name("ledger_environment.py")
 SERVER = "127.0.0.2"
 CLIENTS = [f"127.0.1.{number}" for number in range(1, 65)]
 """Addresses that proxies listen on."""
+OUTSIDE_EPHEMERAL = (10_000, 32_000)
+"""Port numbers that Linux does not choose by itself."""
 PATIENCE = 60.0
 """Seconds for what takes one on an idle machine."""
 LEASE = 45.0
@@ -61,11 +64,14 @@ class Certificates:
             new.replace(self.folder / name)
 
 
-def free_ports(host: str, count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
-        return tuple(sock.getsockname()[1] for sock in sockets)
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody listens on, and that no outgoing connection is given while the server is not there."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(*OUTSIDE_EPHEMERAL)
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            found.append(port)
+    return found
 
 
 class Server:
