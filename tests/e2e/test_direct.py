@@ -6,17 +6,20 @@ import contextlib
 import logging
 import socket
 import ssl
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from breaking import break_connection
 from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
 from remote_gym.client.connection import Interaction
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import ConnectionLost, NotPermitted
+from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE
@@ -251,3 +254,59 @@ def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
         environment.step(ACTION["step"])
         environment._session._detach()
         wait_until(lambda: server.server.session_count == 0)
+
+
+def test_a_connection_that_breaks_while_certificates_are_replaced_is_made_again(obedient, tmp_path, certificates):
+    """Between the two files' replacement they do not belong together."""
+    files = [tmp_path / name for name in ("ca.pem", "client.pem", "client-key.pem")]
+    for file, source in zip(files, (certificates.ca, certificates.client, certificates.client_key), strict=True):
+        file.write_bytes(source.read_bytes())
+    server_files = certificates.server, certificates.server_key, certificates.ca
+    with create_remote_environment_server(obedient, "localhost", 0, server_files) as server:
+        environment = RemoteEnvironment("localhost", server.port, None, tuple(files), connection="direct")
+        environment.reset()
+        files[2].write_bytes(certificates.server_key.read_bytes())
+        break_connection(environment._session)
+        mending = threading.Timer(0.5, files[2].write_bytes, (certificates.client_key.read_bytes(),))
+        mending.start()
+        assert environment.step(ACTION["step"])[0]["count"] == 1
+        mending.join()
+        environment.close()
+
+
+@pytest.mark.parametrize("taken_over_by", ["direct", "grpc"])
+def test_a_client_whose_session_another_took_over_does_not_take_it_back(process_server, taken_over_by):
+    """Its next request would bear the number of one that the other has asked, and get the other's answer."""
+    environment = process_server.environment()
+    environment.reset()
+    environment.step(ACTION["step"])
+    heir = process_server.environment(resume=environment.ticket, connection=taken_over_by)
+    heir.step(ACTION["numpy_flags"])
+    with pytest.raises(OutOfSequence, match="newer connection"):
+        environment.step(ACTION["step"])
+    heir.step(ACTION["step"])
+    heir.close()
+
+
+def test_a_direct_connection_that_a_client_gave_up_does_not_cut_off_the_one_that_it_has_instead(process_server):
+    """What it sent before it gave up may arrive long after, and then is admitted."""
+    environment = process_server.environment(connection="grpc", step_timeout=30.0)
+    environment.reset()
+    session = environment._session._session
+    environment._session._detach()
+    ca, certificate, key = process_server.client_credentials_paths
+    files = TlsFiles(ca=ca, certificate=certificate, private_key=key)
+    attachments = process_server.server._service._sessions._open[session.id]
+    before = attachments.epoch
+    late = raw_connection(session.direct)
+    late.sendall(PREAMBLE + session.direct.routing_id)
+    with (
+        tls.client_context(files).wrap_socket(late, server_hostname="localhost") as late,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        step = thread.submit(environment.step, ACTION["step"])
+        wait_until(lambda: attachments.epoch > before)
+        token = pb.Attach(token=session.token).SerializeToString()
+        late.sendall(len(token).to_bytes(4, "big") + token)
+        assert step.result(30.0)[0]["count"] == 1
+        assert environment.step(ACTION["step"])[0]["count"] == 2

@@ -87,13 +87,13 @@ def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
         await worker.connect(*ours, hangups=hangups)
         client, other = socket.socketpair()
         with client, other, Path("/dev/null").open() as file:
-            tell(theirs[1], ToServer.ATTACHED, descriptor=client.fileno())
+            tell(theirs[1], ToServer.ATTACHED, 1, descriptor=client.fileno())
             while len(words) < 1:
                 await asyncio.sleep(0.001)
             held = len(open_descriptors())
             sent = [(ToServer.ATTACHED, client), (ToServer.ATTACHED, client), (ToServer.DRAINED, client)]
             for word, what in [*sent, (ToServer.DETACHED, client), (ToServer.ATTACHED, file)]:
-                tell(theirs[1], word, descriptor=what.fileno())
+                tell(theirs[1], word, 1, descriptor=what.fileno())
             while len(words) < 6:
                 await asyncio.sleep(0.001)
             assert len(open_descriptors()) == held - 1

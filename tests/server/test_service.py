@@ -414,6 +414,8 @@ def test_the_newest_connection_of_either_kind_cuts_off_the_others():
             attachment.detach()
             assert (await ask_directly(direct, step(2))).HasField("step")
             newest = service.attach(session.id, session.token, OWNER, lambda reason: None)
+            told = pb.Response.FromString(await asyncio.to_thread(direct.receive))
+            assert (told.sequence, told.error.kind) == (0, KIND.OUT_OF_SEQUENCE)
             assert await asyncio.to_thread(direct.receive) is None
             assert pb.Response.FromString(await newest.ask(step(3))).HasField("step")
             direct.close()

@@ -94,7 +94,9 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
     assert server.hear() == (ToServer.ATTACHED, 0)
-    tell(server.handover, ToWorker.CUT)
+    tell(server.handover, ToWorker.CUT, 1)
+    told = pb.Response.FromString(direct.receive())
+    assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
     assert direct.receive() is None
     assert server.hear() == (ToServer.DETACHED, 0)
     assert server.ask(RESET).HasField("reset")

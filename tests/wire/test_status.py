@@ -122,3 +122,16 @@ def test_an_exception_whose_traceback_cannot_be_formatted_arrives() -> None:
 def test_lone_surrogates_are_replaced() -> None:
     assert "?" in str(carry(ValueError("a\ud800")))
     assert str(carry(errors.ConfigError("a\ud800"))) == "a?"
+
+
+@pytest.mark.parametrize("raised_by_str", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+def test_whatever_an_error_raises_when_it_is_asked_for_its_text_goes_no_further(
+    raised_by_str: type[BaseException],
+) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise raised_by_str
+
+    arrived = carry(raised(Unprintable()))
+    assert isinstance(arrived, errors.RemoteEnvironmentError)
+    assert arrived.remote_message == f"<{raised_by_str.__name__} in str() of the exception>"

@@ -18,7 +18,7 @@ class ToWorker(enum.IntEnum):
     """What a server tells."""
 
     CONNECTION = 1
-    """Comes with the descriptor of a connection, whose preamble has been read."""
+    """Comes with the descriptor of a connection, whose preamble has been read. The value: which one it is, from 1."""
     CUT = 2
     """End the direct connection. The value: 1 if the session is used over gRPC now, of which its client is told."""
     POLL = 3
@@ -35,7 +35,8 @@ class ToServer(enum.IntEnum):
     """What a worker tells."""
 
     ATTACHED = 1
-    """A client has shown the token and uses a direct connection now. Comes with a descriptor of it."""
+    """A client has shown the token and uses a direct connection now, a descriptor of which comes along. The value:
+    which one it is, as the server has it."""
     DETACHED = 2
     """It has ended. The value: how many milliseconds before, at least, its client last gave a sign of life."""
     DRAINED = 3

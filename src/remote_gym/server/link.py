@@ -73,6 +73,8 @@ class Worker(asyncio.BufferedProtocol):
         self._handover: socket.socket | None = None
         self._hangups = Hangups()
         self._client: int | None = None  # descriptor of the direct connection that it serves
+        self._handed_over = 0  # direct connections so far
+        self._stale = 0  # how many of them came before the session was last taken over
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._answered: asyncio.Future[None] | None = None  # where somebody waits to ask next
         self._transport: asyncio.Transport | None = None
@@ -130,10 +132,16 @@ class Worker(asyncio.BufferedProtocol):
         Returns:
             Whether the worker is there to take it.
         """
-        return self._tell(ToWorker.CONNECTION, descriptor=sock.fileno())
+        self._handed_over += 1
+        return self._tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
 
     def cut_direct(self, *, taken_over: bool) -> None:
-        """Let the worker end its direct connection, if it has one, and say so if a newer one has taken over."""
+        """Let the worker end its direct connection, or the one that it is admitting, if it has one.
+
+        Args:
+            taken_over: Whether its client is told that a newer connection has taken over.
+        """
+        self._stale = self._handed_over
         self._tell(ToWorker.CUT, int(taken_over))
 
     def drop_direct(self) -> None:
@@ -253,6 +261,11 @@ class Worker(asyncio.BufferedProtocol):
             self._forget_handover()
             return
         word, value, descriptor = heard
+        # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
+        if word == ToServer.ATTACHED and value <= self._stale:
+            if descriptor is not None:
+                os.close(descriptor)
+            return
         if word in (ToServer.ATTACHED, ToServer.DETACHED):
             self._forget_client()
         if descriptor is not None:

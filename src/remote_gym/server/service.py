@@ -55,8 +55,7 @@ class _Open:
     def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached, over gRPC or directly."""
         self.cut_grpc(reason)
-        if self.direct:
-            self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
+        self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
 
     def cut_grpc(self, reason: RemoteGymError) -> None:
         """End what is attached over gRPC, and tell it why."""
@@ -155,7 +154,8 @@ class Service:
             found = self._find(session_id, token, owner)
         except RemoteGymError as error:
             return error_response(error)
-        found.cut_off(SessionLost(f"session {session_id}: its client closed it"))
+        # The worker tells a direct connection by itself.
+        found.cut_grpc(SessionLost(f"session {session_id}: its client closed it"))
         self._end(found, "its client closed it")
         await asyncio.shield(found.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()

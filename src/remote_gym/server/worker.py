@@ -308,7 +308,7 @@ class Worker:
         elif descriptor is not None:
             sock = socket.socket(fileno=descriptor)
             if admits:
-                self._admit(sock)
+                self._admit(sock, value)
             else:
                 sock.close()
 
@@ -317,7 +317,7 @@ class Worker:
             self._patience = Patience(time.monotonic)
         return self._patience
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, number: int) -> None:
         try:
             direct, answered_until = self._admission.admit(sock, self._poll_us)
         except (OSError, RemoteGymError) as error:
@@ -330,7 +330,7 @@ class Worker:
         self._on_direct(direct)
         self._poll.register(direct, select.POLLIN)
         self._asked = True
-        self._tell(ToServer.ATTACHED, descriptor=direct.fileno())
+        self._tell(ToServer.ATTACHED, number, direct.fileno())
 
     def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:

@@ -77,14 +77,15 @@ def _environment_error(name: str, message: str, trace: str, length: int) -> pb.E
 def _message_of(error: BaseException) -> str:
     try:
         return str(error)
-    except (Exception, SystemExit) as failure:  # noqa: BLE001 - a stranger's __str__ may raise anything
+    # A stranger's __str__ may raise anything, and what escaped here would end the worker.
+    except BaseException as failure:  # noqa: BLE001
         return f"<{type(failure).__name__} in str() of the exception>"
 
 
 def _traceback_of(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except (Exception, SystemExit) as failure:  # noqa: BLE001 - it asks the exception for its notes and causes
+    except BaseException as failure:  # noqa: BLE001 - it asks the exception for its notes and causes
         return f"<{type(failure).__name__} while the traceback was formatted>"
 
 

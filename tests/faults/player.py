@@ -1,0 +1,201 @@
+"""A client that notes what it asks for before it asks, and what came of it.
+
+As a program, it plays until it is killed, or takes over a session from one that was: what it needs for that it reads
+from the file that the other wrote.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faults.ledger_environment import NUMBER_OF, checksum
+from faults.oracle import ANSWERS, Asked
+from remote_gym import (
+    DeadlineExceeded,
+    RemoteEnvironment,
+    RemoteEnvironmentError,
+    SessionError,
+    TransportError,
+)
+from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.session import ClientSession
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+
+class Journal:
+    """A client's list of what it asked, kept in a file so that it outlives the client."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, **record: Any) -> None:
+        # Opened each time: a player that failed leaves no descriptor behind.
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        # The last line may lack its end, if its writer was killed.
+        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def asked(self) -> list[Asked]:
+        """What was asked, each action once, with its last outcome."""
+        found: dict[str, Asked] = {}
+        for record in self.records():
+            if "action" in record:
+                found[record["action"]] = Asked(**record)
+        return list(found.values())
+
+
+class Player:
+    """Plays one environment after another.
+
+    Args:
+        name: Begins the numbers of its actions, which so are unique.
+        journal: Its file.
+        seed: Of its actions' payloads.
+        environment: What `RemoteEnvironment` takes.
+    """
+
+    def __init__(self, name: int, journal: Journal, seed: int, **environment: Any) -> None:
+        self._counter = name * 1_000_000
+        self._journal = journal
+        self._random = random.Random(seed)
+        self._arguments = environment
+        self.error: Exception | None = None
+        """Of the last operation, if it raised."""
+        self.instance: str | None = None
+        self.pid = 0
+        """Of the worker."""
+        self.environment: RemoteEnvironment | None = None
+
+    def set_patience(self, seconds: float) -> float:
+        """Change how long steps may take from now on. Returns what it was."""
+        assert self.environment is not None
+        before = self.environment._options
+        self.environment._options = dataclasses.replace(before, step_timeout=seconds, close_timeout=min(seconds, 5.0))
+        return before.step_timeout
+
+    def reset(self) -> str:
+        """Reset, on a new session if there is none. Returns the outcome."""
+        if self.environment is None:
+            try:
+                self.environment = RemoteEnvironment(**self._arguments)
+            except (SessionError, TransportError) as error:
+                self.error = error
+                return "lost"
+        environment, action = self.environment, self._next_action()
+        return self._note(
+            f"{action[0]}-{action[1]}", lambda: environment.reset(options={"action": f"{action[0]}-{action[1]}"})
+        )
+
+    def step(self, behaviour: str = "step") -> str:
+        """Step once. Returns the outcome, as `Asked` has it."""
+        environment, action = self.environment, self._next_action()
+        assert environment is not None
+        action[2] = NUMBER_OF[behaviour]
+        return self._note(f"{action[0]}-{action[1]}", lambda: environment.step(action))
+
+    def close(self) -> None:
+        if self.environment is not None:
+            self.environment.close()
+            self.environment = None
+
+    def _next_action(self) -> Any:
+        self._counter += 1
+        return np.array([self._counter, self._random.randrange(2**62), 0], np.int64)
+
+    def _note(self, action: str, ask: Callable[[], tuple[Any, ...]]) -> str:
+        self.error = None
+        self._journal.note(action=action)
+        outcome, instance, sum_of_all = "answered", None, None
+        try:
+            observation, *_, info = ask()
+            instance, sum_of_all = info["instance"], checksum(observation)
+            self.instance, self.pid = instance, info["pid"]
+        except RemoteEnvironmentError as error:
+            outcome, self.error = "raised", error
+        except DeadlineExceeded as error:
+            outcome, self.error = "missed", error
+        except (SessionError, TransportError) as error:
+            outcome, self.error = "lost", error
+        self._journal.note(action=action, outcome=outcome, instance=instance, checksum=sum_of_all)
+        return outcome
+
+
+class _Resumed(GrpcConnection):
+    """Opens nothing: the session is there."""
+
+    session: pb.Session
+
+    def open(self, *_: Any, **__: Any) -> pb.OpenResponse:
+        return pb.OpenResponse(session=self.session)
+
+
+class Program:
+    """A player in a process of its own."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._journal = Journal(Path(settings["journal"]))
+        self._ticket = Path(settings["ticket"])
+        self._player = Player(settings["name"], self._journal, settings["seed"], **settings["environment"])
+
+    def play(self) -> None:
+        """Step until killed."""
+        assert self._player.reset() == "answered"
+        session = self._session
+        ticket = {
+            "session": base64.b64encode(session._session.SerializeToString()).decode(),
+            "before": session._answered - 1,
+        }
+        self._ticket.write_text(json.dumps(ticket))
+        while True:
+            assert self._player.step() == "answered", self._player.error
+
+    def take_over(self, steps: int) -> None:
+        """Go on where another process ended, under the number that it had reached."""
+        asked = self._journal.asked()
+        ticket = json.loads(self._ticket.read_text())
+        player = self._player
+        player.environment = environment = RemoteEnvironment(**player._arguments)
+        own = self._session
+        connection = _Resumed(*own._connection._where, own._options)  # type: ignore[misc]
+        connection.session = pb.Session.FromString(base64.b64decode(ticket["session"]))
+        own.close()
+        session = ClientSession(connection, pb.OpenRequest(), environment._options)
+        environment._session = session
+        environment._was_reset = True
+        session._answered = sum(each.outcome in ANSWERS for each in asked) + ticket["before"]
+        if asked[-1].outcome not in ANSWERS:
+            # Nobody knows whether it was executed. Asked again under its number, it is by now, once.
+            words = [int(word) for word in asked[-1].action.split("-")]
+            player._note(asked[-1].action, lambda: environment.step(np.array([*words, 0], np.int64)))
+        player._counter = max(int(each.action.split("-")[0]) for each in asked)
+        for _ in range(steps):
+            assert player.step() == "answered", player.error
+        player.close()
+
+    @property
+    def _session(self) -> ClientSession:
+        assert self._player.environment is not None
+        session = self._player.environment._session
+        assert session is not None
+        return session
+
+
+if __name__ == "__main__":
+    program = Program(json.loads(sys.argv[1]))
+    if sys.argv[2] == "play":
+        program.play()
+    else:
+        program.take_over(int(sys.argv[2]))

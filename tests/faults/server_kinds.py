@@ -1,0 +1,204 @@
+"""Faults that strike a whole server, and so every client of it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from faults.kinds import Lane, Unexpected
+from faults.serving import PATIENCE, SERVER, Server
+from processes import descendants, is_alive
+from remote_gym import ServerFull
+from waiting import wait_until
+
+SLOW = 0.3
+"""Seconds that the behaviour "slow" takes."""
+
+
+def _all(lanes: Sequence[Lane], do: Callable[[Lane], Any]) -> list[Any]:
+    """Let all do the same at once."""
+    with ThreadPoolExecutor(len(lanes)) as threads:
+        return list(threads.map(do, lanes))
+
+
+def _within_steps(lanes: Sequence[Lane], strike: Callable[[], None]) -> None:
+    """Strike while every client waits for an answer."""
+    timer = threading.Timer(SLOW / 3, strike)
+    timer.start()
+    try:
+        _all(lanes, lambda lane: lane.expect("lost", "answered", behaviour="slow"))
+    finally:
+        timer.join()
+
+
+def _lose_and_begin_anew(lane: Lane) -> None:
+    # What the clients of a server that drains may still do is for it to say; that it ends is not.
+    for _ in range(100):
+        if lane.player.error is not None or lane.expect("lost", "answered") == "lost":
+            break
+    lane.begin_anew()
+
+
+def _kill(server: Server, lanes: Sequence[Lane]) -> None:
+    def strike() -> None:
+        server.kill()
+        server.start()
+
+    _within_steps(lanes, strike)
+    _all(lanes, _lose_and_begin_anew)
+
+
+def _drain(server: Server, lanes: Sequence[Lane]) -> None:
+    leaks: list[str] = []
+
+    def strike() -> None:
+        leaks.extend(server.stop())
+        server.start()
+
+    _within_steps(lanes, strike)
+    if leaks:
+        raise Unexpected("; ".join(leaks))
+    _all(lanes, _lose_and_begin_anew)
+
+
+def _pause(server: Server, lanes: Sequence[Lane]) -> None:
+    """The server stands still for a second, and connections break meanwhile."""
+    server.signal(signal.SIGSTOP)
+    timer = threading.Timer(1.0, server.signal, (signal.SIGCONT,))
+    timer.start()
+    try:
+        for lane in lanes:
+            lane.proxy.cut_all()
+        _all(lanes, lambda lane: lane.expect("answered"))
+    finally:
+        timer.join()
+
+
+def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
+    workers = server.workers()
+    [launcher] = descendants(server.pid) - workers
+    os.kill(launcher, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, workers)), PATIENCE)
+    _all(lanes, lambda lane: lane.expect("lost"))
+    _all(lanes, lambda lane: lane.begin_anew())
+
+
+@contextlib.contextmanager
+def _descriptors_below(server: Server, limit: int) -> Iterator[None]:
+    """Let the server have no new descriptor of that number or above; those that it has stay."""
+    before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+
+
+def _free_below(server: Server, free: int) -> int:
+    """A number below which so many are free. New descriptors get the lowest that is."""
+    used = {int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir()}
+    return next(itertools.islice((number for number in itertools.count() if number not in used), free, None))
+
+
+def _accept_without_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
+    """No descriptor is to be had by the server for a second, and all connect anew."""
+    with ThreadPoolExecutor(len(lanes)) as threads:
+        with _descriptors_below(server, 3):  # which are the standard streams
+            for lane in lanes:
+                lane.proxy.cut_all()
+            answers = [threads.submit(lane.expect, "answered") for lane in lanes]
+            with socket.create_connection((SERVER, server.direct_port)):  # while clients still wait for gRPC
+                time.sleep(1.0)
+            if any(answer.done() for answer in answers):
+                raise Unexpected("somebody was answered over a connection that could not be accepted")
+        for answer in answers:
+            answer.result(PATIENCE)
+
+
+def _open_without_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
+    """Enough are left to connect, and too few for another worker: the client is told, and those that play go on."""
+    opening, playing = lanes
+    opening.player.close()
+    wait_until(lambda: len(server.workers()) == 1, PATIENCE)
+    with _descriptors_below(server, _free_below(server, 3)):
+        opening.check(opening.player.reset(), ("lost",))
+        if not isinstance(opening.player.error, ServerFull):
+            raise Unexpected(f"{opening.player.error!r} instead of ServerFull")
+        playing.expect("answered")
+    opening.begin_anew()
+    playing.expect("answered")
+
+
+def _print_to_full_disk(server: Server, lanes: Sequence[Lane]) -> None:
+    """The server's log is on a disk that is full, and environments print."""
+    _all(lanes, lambda lane: lane.expect("answered", behaviour="print"))
+    _all(lanes, lambda lane: lane.expect("answered", behaviour="print"))
+    for lane in lanes:
+        lane.player.close()
+        lane.begin_anew()
+
+
+def _jump(by: timedelta) -> Callable[[Server, Sequence[Lane]], None]:
+    """The server's and the workers' wall clock is set, and connections are made anew under it."""
+
+    def fault(server: Server, lanes: Sequence[Lane]) -> None:
+        assert server.clock is not None
+        server.clock.write_text(f"{int(by.total_seconds()):+d}\n")
+        _all(lanes, lambda lane: lane.expect("answered"))
+        for lane in lanes:
+            lane.proxy.cut_all()
+        _all(lanes, lambda lane: lane.expect("answered"))
+        _all(lanes, lambda lane: lane.expect("answered"))
+
+    return fault
+
+
+@dataclass(frozen=True)
+class ServerKind:
+    """A kind of fault that strikes a server.
+
+    Attributes:
+        strike: Does it.
+        place: What kind of server it takes: ``"plain"``, ``"full"`` where its log is on a full disk, ``"clock"`` where
+            its clock can be set.
+    """
+
+    strike: Callable[[Server, Sequence[Lane]], None]
+    place: str = "plain"
+
+
+SERVER_KINDS = {
+    "server killed, started again": ServerKind(_kill),
+    "server drained, started again": ServerKind(_drain),
+    "server paused": ServerKind(_pause),
+    "launcher killed": ServerKind(_kill_launcher),
+    "no descriptors to accept with": ServerKind(_accept_without_descriptors),
+    "no descriptors to open with": ServerKind(_open_without_descriptors),
+    "log's disk is full": ServerKind(_print_to_full_disk, "full"),
+    "clock set 6 h forward": ServerKind(_jump(timedelta(hours=6)), "clock"),
+    # Certificates made just now are valid from 5 minutes ago.
+    "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
+}
+"""By their names in reports."""
+
+
+def faketime_library() -> Path | None:
+    """The library that sets a process's clock; None where it is not installed."""
+    program = shutil.which("faketime")
+    found: Iterator[Path] = iter(())
+    if program:
+        found = Path(program).resolve().parents[1].glob("lib/**/faketime/libfaketime.so.1")
+    return next(found, None)

@@ -1,0 +1,167 @@
+"""A server in a process of its own, on ports that it keeps when it is started again; and its certificates."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from processes import PROC, descendants, is_alive
+from remote_gym.certs import create_all
+from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
+from remote_gym.certs.create import CLIENT_IDENTITY, load_authority
+from remote_gym.certs.hosts import parse_hosts
+from remote_gym.certs.signing import certificate_pem, generate_key, key_pem, sign_certificate
+from remote_gym.cli.serve import LISTENS_ON
+from waiting import wait_until
+
+ENTRYPOINT = Path(__file__).with_name("ledger_environment.py")
+SERVER = "127.0.0.2"
+CLIENTS = [f"127.0.1.{number}" for number in range(1, 65)]
+"""Addresses that proxies listen on."""
+OUTSIDE_EPHEMERAL = (10_000, 32_000)
+"""Port numbers that Linux does not choose by itself."""
+PATIENCE = 60.0
+"""Seconds for what takes one on an idle machine."""
+LEASE = 45.0
+"""Seconds: longer than a client may take to notice that its connection is half open, and to connect anew."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files of one authority, for a server at every address used here and for its clients."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> Certificates:
+        create_all(folder, [SERVER, *CLIENTS])
+        return cls(folder)
+
+    @property
+    def of_client(self) -> tuple[Path, Path, Path]:
+        return self.folder / "ca.pem", self.folder / "client.pem", self.folder / "client-key.pem"
+
+    def rotate(self, role: str) -> None:
+        """Replace certificate and key of ``"server"`` or ``"client"``, one file after the other as people do."""
+        authority = load_authority(self.folder / "ca.pem", self.folder / "ca-key.pem")
+        request = CertificateRequest(common_name=f"rotated {role}")
+        key = generate_key(request.key)
+        names = parse_hosts([SERVER, *CLIENTS] if role == "server" else [CLIENT_IDENTITY])
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        certificate = sign_certificate(request, names, key.public_key(), authority, BUILT_IN_PROFILES[role], now)
+        for name, content in ((f"{role}-key.pem", key_pem(key)), (f"{role}.pem", certificate_pem(certificate))):
+            new = self.folder / f"{name}.new"
+            new.touch(0o600)
+            new.write_bytes(content)
+            new.replace(self.folder / name)
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody listens on, and that no outgoing connection is given while the server is not there."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(*OUTSIDE_EPHEMERAL)
+        with contextlib.suppress(OSError), socket.create_server((host, port)):
+            found.append(port)
+    return found
+
+
+class Server:
+    """``remote-gym serve`` of the ledger environment, started and ended in every way.
+
+    Args:
+        folder: For its log and temporary files.
+        certificates: Its own, and its clients'.
+        environ: Further environment variables.
+        log: Where its log goes; None for a file in the folder.
+        clock: File that sets its clock, by libfaketime; None for the real time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        certificates: Certificates,
+        environ: dict[str, str] | None = None,
+        log: Path | None = None,
+        clock: Path | None = None,
+    ) -> None:
+        self.clock = clock
+        self.certificates = certificates
+        self.port, self.direct_port = free_ports(SERVER, 2)
+        self.temporary = folder / "server-tmp"
+        self.temporary.mkdir(parents=True)
+        self.stderr = log or folder / "server.log"
+        self.stdout = folder / "server.out"
+        self._environ = {**os.environ, "TMPDIR": str(self.temporary), **(environ or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and return when it listens."""
+        command = [
+            *(sys.executable, "-m", "remote_gym", "serve", "--entrypoint", ENTRYPOINT.name, "--url", SERVER),
+            *("--port", self.port, "--direct-port", self.direct_port, "--lease", LEASE, "--close-timeout", 2),
+            *("--certificate", self.certificates.folder / "server.pem"),
+            *("--key", self.certificates.folder / "server-key.pem", "--ca", self.certificates.folder / "ca.pem"),
+        ]
+        with self.stdout.open("wb") as stdout, self.stderr.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                list(map(str, command)), cwd=ENTRYPOINT.parent, env=self._environ, stdout=stdout, stderr=stderr
+            )
+        wait_until(lambda: LISTENS_ON in self.stdout.read_text() or self._process.poll() is not None, PATIENCE)
+        assert self._process.poll() is None, f"the server ended with {self._process.poll()}; see {self.stderr}"
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once; its workers have to end by themselves."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        left = descendants(self.pid)
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        wait_until(lambda: not any(map(is_alive, left)), PATIENCE)
+
+    def stop(self) -> list[str]:
+        """End it as an operator would.
+
+        Returns:
+            What is left of it, a sentence each.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return []
+        left = descendants(self.pid)
+        self._process.terminate()
+        try:
+            status = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return ["the server did not stop"]
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not any(map(is_alive, left)), 10.0)
+        leaks = [f"process {pid} outlived the server" for pid in left if is_alive(pid)]
+        leaks += [f"{path} was left behind" for path in self.temporary.rglob("*")]
+        return leaks + ([f"the server ended with status {status}"] if status else [])
+
+    def workers(self) -> set[int]:
+        """Processes that are neither the server nor its launcher."""
+        return {pid for child in descendants(self.pid) for pid in descendants(child)}
+
+    def descriptor_count(self) -> int:
+        return len(list((PROC / str(self.pid) / "fd").iterdir()))
+
+    def thread_count(self) -> int:
+        return len(list((PROC / str(self.pid) / "task").iterdir()))
