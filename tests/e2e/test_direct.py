@@ -73,7 +73,8 @@ def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(pr
     for count in range(1, 9):
         assert environment.step(ACTION["step"])[0]["count"] == count
         assert isinstance(session._interaction, Interaction if count % 2 == 0 else DirectConnection)
-        session._prefers_direct = not session._prefers_direct
+        attaching = session._attaching
+        attaching._direct_from = -attaching._direct_from
         session._detach()
 
 

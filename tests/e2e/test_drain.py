@@ -204,12 +204,12 @@ def test_a_killed_client_leaves_the_queue(obedient):
         service = server.server._service
         come = f"from remote_gym import RemoteEnvironment; RemoteEnvironment('localhost', {server.server.port})"
         with subprocess.Popen([sys.executable, "-c", come]) as impatient:
-            wait_until(lambda: service.waiting == 1, timeout=30.0)
+            wait_until(lambda: service.load().waiting == 1, timeout=30.0)
             impatient.kill()
-        wait_until(lambda: service.waiting == 0)
+        wait_until(lambda: service.load().waiting == 0)
         thread = threading.Thread(target=server.environment)
         thread.start()
-        wait_until(lambda: service.waiting == 1)
+        wait_until(lambda: service.load().waiting == 1)
         first.close()
         thread.join(30.0)
         assert not thread.is_alive()

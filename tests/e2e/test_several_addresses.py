@@ -98,10 +98,10 @@ def test_one_that_takes_connections_and_never_answers_is_passed_over(serve, open
 def test_a_full_server_is_passed_over_even_where_it_does_not_tell(serve, opened, monkeypatch):
     load = GrpcServer._load
 
-    async def load_of_old(self: GrpcServer, data: bytes, context: Any) -> bytes:
+    async def load_of_old(self: GrpcServer, data: bytes, context: Any, owner: str) -> bytes:
         if self._service._options.max_sessions == 1:  # a release that knows no such call
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        return await load(self, data, context)
+        return await load(self, data, context, owner)
 
     monkeypatch.setattr(GrpcServer, "_load", load_of_old)
     full, other = serve(max_sessions=1), serve(max_sessions=4)
@@ -115,10 +115,10 @@ def test_a_full_server_is_passed_over_even_where_it_does_not_tell(serve, opened,
 
 def test_a_server_that_is_stopping_comes_last(serve, opened):
     stopping, other = serve(), serve()
-    stopping._service._draining = True
+    stopping._service.draining = True
     opened(other)
     assert opened(stopping, other).port == other.port
-    other._service._draining = True
+    other._service.draining = True
     with pytest.raises(ServerFull, match=r"is stopping.*is stopping"):
         opened(stopping, other)
 
@@ -150,13 +150,13 @@ def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_
     environment = opened(first, spare, on_session_lost="truncate", connect_timeout=2.0)
     environment.reset()
     assert environment.port == first.port
-    first.stop(0)
+    first.stop(0).wait(10.0)
     assert environment.step(ACTION["step"])[3]
     environment.reset()
     assert environment.port == spare.port
     assert environment.step(ACTION["exit"])[3]
     back = serve(port=first.port)
-    spare._service._draining = True
+    spare._service.draining = True
     environment.reset()
     assert environment.port == back.port
 
@@ -204,7 +204,7 @@ def test_workers_of_a_vector_environment_move_to_where_there_is_room(serve):
     with contextlib.closing(environments):
         environments.reset()
         assert counts(*servers) == [1, 1]
-        servers[0].stop(0)
+        servers[0].stop(0).wait(10.0)
         actions = np.full(4, ACTION["step"])
         *_, truncated, infos = environments.step(actions)
         assert truncated.tolist() == [True, True, False, False]

@@ -100,7 +100,7 @@ class HostMachine(RuleBasedStateMachine):
         self.environment = Ledger(LARGE + 1)  # so that observations travel as parts of their own
         self.host = Host(self.environment, exposed=("tell",), limits=LIMITS)
         self.sequence = 0
-        self.answer = b""
+        self.request = self.answer = b""
         self.expected: list[str] = []
         self.was_reset = False
 
@@ -111,7 +111,8 @@ class HostMachine(RuleBasedStateMachine):
         self.was_reset = self.was_reset or "reset" in fields
         steps = "step" in fields or bool(fields.get("step_many") and fields["step_many"].steps)
         self.sequence += 1
-        self.answer = self.host.answer(pb.Request(sequence=self.sequence, **fields).SerializeToString())
+        self.request = pb.Request(sequence=self.sequence, **fields).SerializeToString()
+        self.answer = self.host.answer(self.request)
         response = pb.Response.FromString(self.answer)
         assert response.sequence == self.sequence
         if steps and not self.was_reset:
@@ -126,17 +127,25 @@ class HostMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.host.closed)
     def close(self) -> None:
         self.sequence += 1
-        self.answer = self.host.answer(pb.Request(sequence=self.sequence, close=pb.CloseRequest()).SerializeToString())
+        self.request = pb.Request(sequence=self.sequence, close=pb.CloseRequest()).SerializeToString()
+        self.answer = self.host.answer(self.request)
         assert pb.Response.FromString(self.answer).HasField("close")
         self.expected.append("close")
         assert self.host.closed
 
+    @rule(says_what=st.booleans())
+    @precondition(lambda self: self.sequence)
+    def ask_again(self, says_what: bool) -> None:
+        data = self.request if says_what else pb.Request(sequence=self.sequence).SerializeToString()
+        assert self.host.answer(data) == self.answer
+
     @rule(operation=OPERATIONS)
     @precondition(lambda self: self.sequence)
-    def ask_again(self, operation: tuple[dict[str, Any], list[str]]) -> None:
-        # Whatever it holds: what is compared is the number alone.
+    def ask_something_else_under_the_same_number(self, operation: tuple[dict[str, Any], list[str]]) -> None:
         data = pb.Request(sequence=self.sequence, **operation[0]).SerializeToString()
-        assert self.host.answer(data) == self.answer
+        if data != self.request and operation[0]:
+            response = pb.Response.FromString(self.host.answer(data))
+            assert (response.sequence, response.error.kind) == (self.sequence, KIND.OUT_OF_SEQUENCE)
 
     @rule(operation=OPERATIONS, away=st.integers(-5, 5) | st.integers(-(2**64), 2**64))
     def ask_another_number(self, operation: tuple[dict[str, Any], list[str]], away: int) -> None:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.server import admission, arguments, service, sessions, worker
+from remote_gym.server import admission, arguments, attachment, service, sessions, worker
 from remote_gym.server.host import Host
 from remote_gym.testing import (
     LoopbackServer,
@@ -24,7 +24,8 @@ from remote_gym.testing import (
 from remote_gym.testing.conformance import CHECKS
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.direct import SLEEPS, DirectSocket
+from remote_gym.wire.waking import Wakefulness
 
 CARTPOLE = "CartPole-v1"
 
@@ -240,7 +241,7 @@ async def says_closed(self: Any, session_id: str, token: str, owner: str) -> byt
     return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
 
-def locks_out(self: Any, detach: Callable[[Any], None] = service.Attachment.detach) -> None:
+def locks_out(self: Any, detach: Callable[[Any], None] = attachment.Attachment.detach) -> None:
     """Nobody comes back to a session whose connection has ended."""
     detach(self)
     self._found.session.token = "another"
@@ -257,9 +258,9 @@ async def other_spaces(self: Any, session_id: str, token: str, owner: str) -> pb
 class WaitsForAnything(DirectSocket):
     """Goes on to wait where a message that is too long is announced."""
 
-    def receive(self, deadline: float, poll_seconds: float = 0.0) -> Any:
+    def receive(self, deadline: float, wakefulness: Wakefulness = SLEEPS) -> Any:
         try:
-            return super().receive(deadline, poll_seconds)
+            return super().receive(deadline, wakefulness)
         except EncodingError:
             select.select([self], [], [], 20.0)  # until the client has had enough
             raise
@@ -268,18 +269,18 @@ class WaitsForAnything(DirectSocket):
 FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     # It does not look at the token: of calls by themselves, or of direct connections.
     "wrong-token": ((sessions.Sessions, "find", any_token),),
-    "wrong-token ": ((admission, "_check", ignored),),
+    "wrong-token ": ((admission.Admission, "_check", ignored),),
     "unknown-session": ((sessions.Sessions, "find", any_session),),
     # An older connection is neither cut off nor refused.
-    "fence": ((sessions.Sessions, "check_epoch", ignored), (service._Open, "cut_off", ignored)),
+    "fence": ((sessions.Sessions, "check_epoch", ignored), (attachment.OpenSession, "cut_off", ignored)),
     "open": ((sessions.secrets, "token_urlsafe", lambda _: "the same for all"),),
     "clients-code": ((arguments, "_take_client_code", ignored),),
     "spaces": ((service.Service, "spaces", other_spaces),),
     "oversized-message": ((admission, "DirectSocket", WaitsForAnything),),
     "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 2.0)),
-    "other-version": ((service, "_check_version", ignored),),
+    "other-version": ((service, "check_version", ignored),),
     "close": ((service.Service, "close_session", says_closed),),
-    "lease-resumes": ((service.Attachment, "detach", locks_out),),
+    "lease-resumes": ((attachment.Attachment, "detach", locks_out),),
 }
 
 

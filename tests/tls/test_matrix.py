@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from attacks import ANSWER, SECONDS, Impostor, attack_by_grpc, attack_directly, call_over, recording, replay, tell
@@ -261,20 +262,20 @@ def test_a_recorded_connection_is_of_no_use(target, certificates, own, kind):
         port = session.direct.port if kind == "direct" else target.server.port
         with recording(port) as recorder:
             if kind == "direct":
-                address = pb.DirectAddress(port=recorder.port, routing_id=session.direct.routing_id, tls=True)
-                answer = attack_directly(address, raw_context(own), session.token, request)
-                assert answer.startswith("ATTACHED")
+                session.direct.port = recorder.port
+                owner._session._detach()
             else:
                 credentials = raw_credentials(own)
                 [answer] = attack_by_grpc(recorder.port, credentials, session.id, session.token, request, ["Step"])
                 assert answer.startswith("GOT")
-        owner.step(ACTION["step"])  # the same request, which has run; over a newer connection, if need be
-        before, connection = target.log.read_text(), owner._session._interaction
-        replay(port, recorder.recorded)
-        assert target.log.read_text() == before
-        owner.step(ACTION["step"])
-        assert owner._session._interaction is connection
-        assert target.log.read_text() == before + "step 0\n"
+            owner.step(np.int64(ACTION["step"]))  # over gRPC the same request, which has run
+            before, connection = target.log.read_text(), owner._session._interaction
+            assert recorder.recorded
+            replay(port, recorder.recorded)
+            assert target.log.read_text() == before
+            owner.step(ACTION["step"])
+            assert owner._session._interaction is connection
+            assert target.log.read_text() == before + "step 0\n"
     target.count(f"{kind} by replay", 1)
 
 

@@ -100,5 +100,5 @@ def test_a_number_fills_the_row_that_an_array_began():
 
 
 def test_a_number_that_does_not_fit_is_an_error_rather_than_another_number():
-    with pytest.raises(OverflowError):
+    with pytest.raises(EncodingError, match="32768"):
         in_slices([{"kinds": np.full(3, 0, np.int16)}, {"kinds": 32768.0}], 1)

@@ -137,6 +137,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         if self._session is None or self._session.lost:
             response = self._open(first=request)  # both in one round trip
         else:
+            self._session.improve()
             response = self._session.ask(request, self._options.reset_timeout)
         self._was_reset = True
         assert response is not None

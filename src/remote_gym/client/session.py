@@ -12,6 +12,7 @@ import time
 import weakref
 
 from remote_gym.address import Place
+from remote_gym.client.attaching import Attaching
 from remote_gym.client.connection import GrpcConnection, Interaction
 from remote_gym.client.direct import DirectConnection
 from remote_gym.client.opening import open_session
@@ -23,22 +24,17 @@ from remote_gym.errors import (
     ConnectionLost,
     DeadlineExceeded,
     EncodingError,
-    NotPermitted,
     OutOfSequence,
     ProtocolMismatch,
     RemoteGymError,
     SessionError,
     SessionLost,
-    TransportError,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
 
 logger = logging.getLogger(__name__)
-
-DIRECT_TIMEOUT = 1.0
-"""Seconds to try for a direct connection before gRPC is used."""
 
 
 class ClientSession:
@@ -65,7 +61,6 @@ class ClientSession:
         self._answered = 0
         self._unanswered: bytes | None = None
         self._interaction: Interaction | DirectConnection | None = None
-        self._prefers_direct = options.connection != "grpc"
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False
@@ -82,6 +77,7 @@ class ClientSession:
         except BaseException:
             connection.close()
             raise
+        self._attaching = Attaching(connection, self._session, options)
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
         if isinstance(request, pb.OpenRequest) and request.HasField("first"):
@@ -131,7 +127,13 @@ class ClientSession:
         """Connect to the worker now, rather than with the first request, which does what this could not."""
         with self._turn, contextlib.suppress(ConnectError, ConnectionLost):
             if not self.lost and self._interaction is None:
-                self._interaction = self._attach(time.monotonic() + self._options.connect_timeout)
+                self._interaction = self._attaching.attach(time.monotonic() + self._options.connect_timeout)
+
+    def improve(self) -> None:
+        """Let the next request try for a direct connection, if that failed some time ago: worth it between episodes."""
+        with self._turn:
+            if not self.is_behind and self._attaching.may_improve(self._interaction):
+                self._detach()
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.
@@ -361,7 +363,7 @@ class ClientSession:
     def _send_once(self, data: bytes) -> None:
         interaction = self._interaction
         if interaction is None:
-            interaction = self._interaction = self._attach(self.deadline)
+            interaction = self._interaction = self._attaching.attach(self.deadline)
         interaction.send(data, self.deadline)
         self._in_flight = True
 
@@ -376,27 +378,6 @@ class ClientSession:
         if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole
             raise decode_error(response.error)
         raise EncodingError(f"response {response.sequence} came to request {self._answered + 1}")
-
-    def _attach(self, deadline: float) -> Interaction | DirectConnection:
-        if self._prefers_direct and (direct := self._attach_directly(deadline)) is not None:
-            return direct
-        return self._connection.attach(self._session.id, self._session.token)
-
-    def _attach_directly(self, deadline: float) -> DirectConnection | None:
-        insists = self._options.connection == "direct"
-        if not self._session.HasField("direct"):
-            return None
-        limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
-        timeout = max(0.001, min(limit, deadline - time.monotonic()))
-        try:
-            return self._connection.attach_directly(self._session.direct, self._session.token, timeout)
-        except (TransportError, NotPermitted) as error:
-            if insists:
-                raise
-            # Not tried again: a firewall would cost this second after every lost connection.
-            self._prefers_direct = False
-            logger.warning("session %s goes on over gRPC, which is slower: %s", self.id, error)
-            return None
 
     def _detach(self) -> None:
         self._in_flight = False

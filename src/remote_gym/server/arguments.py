@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.config import RemoteArgs, ServerOptions
-from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
+from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.server.policy import Terms
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -39,6 +40,19 @@ def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"{where}: entrypoint_kwargs is {kwargs!r}; use a dict with str keys")
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().limits, path="entrypoint_kwargs")
+
+
+def check_version(request: pb.OpenRequest) -> None:
+    """Refuse a client that speaks another version of the protocol.
+
+    Raises:
+        ProtocolMismatch: Naming both ends' versions.
+    """
+    if request.protocol_version != PROTOCOL_VERSION:
+        raise ProtocolMismatch(
+            f"the client speaks version {request.protocol_version} of the protocol ({dict(request.versions)}), "
+            f"the server version {PROTOCOL_VERSION} ({package_versions()}); install the same release at both ends"
+        )
 
 
 def launch_message(

@@ -107,6 +107,7 @@ class Host:
         self._words = new_words() if words is None else words
         self._flags: tuple[Any, Any] = (False, False)  # terminated and truncated, as the last step had them
         self._sequence = 0
+        self._request = b""
         self._response: tuple[bytes, ...] = ()
         self._large: bytes | None = None  # an observation that is left out of its message, to be spliced in
         self.closed = False
@@ -155,15 +156,16 @@ class Host:
             request = parse(pb.Request, data)
         except EncodingError as error:
             return (pb.Response(error=encode_error(error)).SerializeToString(),)
-        if request.sequence == self._sequence != 0:
+        if request.sequence == self._sequence != 0 and self._is_again(request, data):
             return self._response
         if request.sequence != self._sequence + 1:
             refusal = OutOfSequence(
-                f"request {request.sequence} came after {self._sequence}; only {self._sequence} again or "
-                f"{self._sequence + 1} can be answered"
+                f"request {request.sequence} came after {self._sequence}; only {self._sequence} again, the same "
+                f"request, or {self._sequence + 1} can be answered"
             )
             refusal.answered = self._sequence
             return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
+        self._request = bytes(data)  # which may be in a buffer that the next one overwrites
         words = self._words
         words[SINCE] = began = monotonic_ns()
         self._response = self._run(request)
@@ -172,6 +174,14 @@ class Host:
         words[BUSY] += monotonic_ns() - began
         words[BYTES_RECEIVED] += len(data)
         return self._response
+
+    def _is_again(self, request: pb.Request, data: bytes | memoryview) -> bool:
+        """Whether a request is the one that was answered last, or asks for that answer, whatever it was.
+
+        Another one under the same number comes of a client that does not know that its session was taken over: the
+        answer would not be its own.
+        """
+        return data == self._request or request.WhichOneof("operation") is None
 
     @property
     def between_episodes(self) -> bool:

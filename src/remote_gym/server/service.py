@@ -9,14 +9,12 @@ import math
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import NotPermitted, OutOfSequence, ProtocolMismatch, RemoteGymError, ServerFull, SessionLost
-from remote_gym.protocol import PROTOCOL_VERSION, package_versions
-from remote_gym.server.arguments import launch_message, restrict
-from remote_gym.server.direct import new_routing_id
+from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.server.arguments import check_version, launch_message, restrict
+from remote_gym.server.attachment import Attachment, Cut, OpenSession, error_response, taken_over
 from remote_gym.server.doors import Doors
 from remote_gym.server.handover import ToServer
 from remote_gym.server.link import Worker
@@ -33,35 +31,6 @@ from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 
 logger = logging.getLogger(__name__)
-
-
-Cut = Callable[[RemoteGymError], object]
-"""Ends an attachment from the server's side."""
-
-
-@dataclass(eq=False)
-class _Open:
-    """An open session with what serves it."""
-
-    session: Session
-    worker: Worker
-    environment: str | None = ""  # its name, as policies have it
-    description: pb.Description | None = None
-    routing_id: bytes = field(default_factory=new_routing_id, repr=False)
-    direct: bool = False  # whether a client is attached to the worker itself
-    cut: Cut | None = None  # ends the attachment that stands
-    closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def cut_off(self, reason: RemoteGymError) -> None:
-        """End whatever is attached, over gRPC or directly."""
-        self.cut_grpc(reason)
-        self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
-
-    def cut_grpc(self, reason: RemoteGymError) -> None:
-        """End what is attached over gRPC, and tell it why."""
-        if self.cut is not None:
-            self.cut(reason)
-            self.cut = None
 
 
 class Service:
@@ -93,8 +62,8 @@ class Service:
         self._queue = Queue(self._sessions, options.admit_timeout, clock)
         self.draining = False
         """Whether no more sessions are opened, since the server stops."""
-        self._open: dict[str, _Open] = {}
-        self._by_routing_id: dict[bytes, _Open] = {}
+        self._open: dict[str, OpenSession] = {}
+        self._by_routing_id: dict[bytes, OpenSession] = {}
         self.direct: pb.DirectAddress | None = None
         """Where direct connections are accepted, routing id aside; None if nowhere."""
         self.tls: worker_pb2.Tls | None = None
@@ -259,7 +228,7 @@ class Service:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
-        _check_version(request)
+        check_version(request)
         terms = self._doors.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
@@ -279,7 +248,7 @@ class Service:
             self._sessions.end(session, "its worker did not start")
             self._release(session)
             raise
-        found = self._open[session.id] = _Open(session, worker, self._doors.environment(request))
+        found = self._open[session.id] = OpenSession(session, worker, self._doors.environment(request))
         if self.draining:  # which began meanwhile
             self._end(found, STOPPING, close_timeout=0.0)
             raise stopping()
@@ -320,7 +289,7 @@ class Service:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
-    def _give_up(self, found: _Open, error: BaseException) -> None:
+    def _give_up(self, found: OpenSession, error: BaseException) -> None:
         """End a session that did not open.
 
         Raises:
@@ -331,7 +300,7 @@ class Service:
         if self.draining and isinstance(error, SessionLost):
             raise stopping() from error
 
-    def _direct_address(self, found: _Open) -> pb.DirectAddress | None:
+    def _direct_address(self, found: OpenSession) -> pb.DirectAddress | None:
         if self.direct is None:
             return None
         address = pb.DirectAddress()
@@ -356,7 +325,7 @@ class Service:
             ) from None
         return parse(worker_pb2.Launched, answer)
 
-    def _hear(self, found: _Open, word: int, value: int) -> None:
+    def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
         if word == ToServer.DRAINED:
             self._dismiss(found, DRAINED)
@@ -365,13 +334,13 @@ class Service:
         elif word in (ToServer.ATTACHED, ToServer.DETACHED):
             self._on_direct(found, word == ToServer.ATTACHED, value / 1000)
 
-    def _on_direct(self, found: _Open, attached: bool, silence: float) -> None:
+    def _on_direct(self, found: OpenSession, attached: bool, silence: float) -> None:
         """A client has attached to the worker itself, or has left it."""
         if attached == found.direct:
             return
         found.direct = attached
         if attached:
-            found.cut_grpc(_taken_over(found.session))
+            found.cut_grpc(taken_over(found.session))
             self._sessions.attach(found.session)
         else:
             self._sessions.leave(found.session, silence)
@@ -383,19 +352,19 @@ class Service:
         """How long workers may poll if so many do: not at all, unless each has a core, and the client another."""
         return self._options.poll_us if workers < core_count() else 0
 
-    def _find(self, session_id: str, token: str, owner: str) -> _Open:
+    def _find(self, session_id: str, token: str, owner: str) -> OpenSession:
         session = self._sessions.find(session_id, token, owner)
         found = self._open[session.id]
         if found.description is None:
             raise SessionLost(f"session {session.id}: it is still opening")
         return found
 
-    def _dismiss(self, found: _Open, reason: str) -> None:
+    def _dismiss(self, found: OpenSession, reason: str) -> None:
         """End a session, and tell whoever is attached why; on a direct connection its worker does."""
         found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
         self._end(found, reason)
 
-    def _end(self, found: _Open, reason: str, close_timeout: float | None = None) -> None:
+    def _end(self, found: OpenSession, reason: str, close_timeout: float | None = None) -> None:
         """End a session now; its worker closes in the background."""
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
@@ -406,7 +375,7 @@ class Service:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _close_worker(self, found: _Open, timeout: float) -> None:
+    async def _close_worker(self, found: OpenSession, timeout: float) -> None:
         await found.worker.close(timeout)
         if found.worker.exited.done():
             self._release(found.session)
@@ -418,47 +387,3 @@ class Service:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(session)
         self._doors.let_go(session.owner)
-
-
-class Attachment:
-    """A connection bound to a session, until a newer one takes over."""
-
-    def __init__(self, sessions: Sessions, found: _Open, cut: Cut) -> None:
-        found.cut_off(_taken_over(found.session))
-        found.cut = self._cut = cut
-        self._found = found
-        self._sessions = sessions
-        self._epoch = sessions.attach(found.session)
-
-    async def ask(self, data: bytes) -> bytes:
-        """Answer one encoded request; failures come in the response."""
-        try:
-            self._sessions.check_epoch(self._found.session, self._epoch)
-            return await self._found.worker.ask(data)
-        except SessionLost as error:
-            return error_response(self._sessions.explain(self._found.session, error))
-        except RemoteGymError as error:
-            return error_response(error)
-
-    def detach(self) -> None:
-        """Let go of the session, which lives on for its lease. Call once."""
-        if self._found.cut is self._cut:
-            self._found.cut = None
-        self._sessions.leave(self._found.session)
-
-
-def _taken_over(session: Session) -> OutOfSequence:
-    return OutOfSequence(f"session {session.id}: a newer connection has taken it over")
-
-
-def error_response(error: RemoteGymError) -> bytes:
-    """An encoded response about the session as a whole."""
-    return pb.Response(error=encode_error(error)).SerializeToString()
-
-
-def _check_version(request: pb.OpenRequest) -> None:
-    if request.protocol_version != PROTOCOL_VERSION:
-        raise ProtocolMismatch(
-            f"the client speaks version {request.protocol_version} of the protocol ({dict(request.versions)}), "
-            f"the server version {PROTOCOL_VERSION} ({package_versions()}); install the same release at both ends"
-        )

@@ -22,9 +22,11 @@ def _repeated(subject: Subject) -> str:
                     same_response(answer, repeated),
                     f"request {twins.peer.sequence}, sent again ({kind}), was answered otherwise the {again + 2}. time",
                 )
-            # What is compared is the number alone.
-            render = pb.Request(sequence=twins.peer.sequence, render=pb.RenderRequest()).SerializeToString()
-            expect(same_response(answer, ask(render)), f"another request of an answered number was run ({kind})")
+            number = twins.peer.sequence
+            blank = ask(pb.Request(sequence=number).SerializeToString())
+            expect(same_response(answer, blank), f"the number alone does not get its answer once more ({kind})")
+            render = pb.Request(sequence=number, render=pb.RenderRequest()).SerializeToString()
+            refused(ask(render), "OUT_OF_SEQUENCE", sequence=number)
             twins.step(ask)
     return f"answered again as before, and not run, over {_and(subject.kinds)}"
 

@@ -1,0 +1,79 @@
+"""Open sessions, with what serves them and who uses them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from remote_gym.errors import OutOfSequence, RemoteGymError, SessionLost
+from remote_gym.server.direct import new_routing_id
+from remote_gym.server.link import Worker
+from remote_gym.server.sessions import Session, Sessions
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.status import encode_error
+
+Cut = Callable[[RemoteGymError], object]
+"""Ends an attachment from the server's side."""
+
+
+@dataclass(eq=False)
+class OpenSession:
+    """An open session with what serves it."""
+
+    session: Session
+    worker: Worker
+    environment: str | None = ""  # its name, as policies have it
+    description: pb.Description | None = None
+    routing_id: bytes = field(default_factory=new_routing_id, repr=False)
+    direct: bool = False  # whether a client is attached to the worker itself
+    cut: Cut | None = None  # ends the attachment that stands
+    closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def cut_off(self, reason: RemoteGymError) -> None:
+        """End whatever is attached, over gRPC or directly."""
+        self.cut_grpc(reason)
+        self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
+
+    def cut_grpc(self, reason: RemoteGymError) -> None:
+        """End what is attached over gRPC, and tell it why."""
+        if self.cut is not None:
+            self.cut(reason)
+            self.cut = None
+
+
+class Attachment:
+    """A connection bound to a session, until a newer one takes over."""
+
+    def __init__(self, sessions: Sessions, found: OpenSession, cut: Cut) -> None:
+        found.cut_off(taken_over(found.session))
+        found.cut = self._cut = cut
+        self._found = found
+        self._sessions = sessions
+        self._epoch = sessions.attach(found.session)
+
+    async def ask(self, data: bytes) -> bytes:
+        """Answer one encoded request; failures come in the response."""
+        try:
+            self._sessions.check_epoch(self._found.session, self._epoch)
+            return await self._found.worker.ask(data)
+        except SessionLost as error:
+            return error_response(self._sessions.explain(self._found.session, error))
+        except RemoteGymError as error:
+            return error_response(error)
+
+    def detach(self) -> None:
+        """Let go of the session, which lives on for its lease. Call once."""
+        if self._found.cut is self._cut:
+            self._found.cut = None
+        self._sessions.leave(self._found.session)
+
+
+def taken_over(session: Session) -> OutOfSequence:
+    """What an attachment hears that a newer one ends."""
+    return OutOfSequence(f"session {session.id}: a newer connection has taken it over")
+
+
+def error_response(error: RemoteGymError) -> bytes:
+    """An encoded response about the session as a whole."""
+    return pb.Response(error=encode_error(error)).SerializeToString()
