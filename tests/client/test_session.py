@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from remote_gym.client import attaching
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (
@@ -360,3 +362,20 @@ def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
     with pytest.raises(ConnectionLost, match="a firewall"):
         ask(session)
     assert "attach" not in connection.events
+
+
+def test_a_direct_connection_that_failed_is_tried_again_between_episodes_and_ever_more_rarely(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(attaching, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(attaching, "Interaction", Interaction)
+    offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
+    connection = Connection(*[stepped] * 8, opened=offered)
+    connection.direct = [ConnectError("a firewall"), ConnectError("a firewall")]
+    session = begin(connection)
+    tried = []
+    for now in (1000.0, 1029.0, 1030.0, 1089.0, 1090.0):
+        connection.events.clear()
+        session.improve()
+        ask(session)
+        tried.append("attach directly" in connection.events)
+    assert tried == [True, False, True, False, True]

@@ -140,9 +140,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self._session.improve()
             response = self._session.ask(request, self._options.reset_timeout)
         self._was_reset = True
-        assert response is not None
-        assert self._reader is not None
-        assert self._session is not None
+        assert response is not None and self._reader is not None and self._session is not None
         return self._reader.reset(response.reset, self._session.take_packed())
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

@@ -110,6 +110,8 @@ class Slice:
         try:
             if self._session is None:
                 raise SessionLost("no session was opened; reset opens one")
+            if request.HasField("reset"):
+                self._session.improve()
             self._session.send(request, timeout)
         except (RemoteGymError, ResetNeeded) as error:
             self._error = error

@@ -64,8 +64,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
 
     Raises:
-        ConfigError: If an argument cannot work, a server says so of what it was asked for, or servers differ in what
-            they serve.
+        ConfigError: If an argument cannot work, by itself or for a server, or servers differ in what they serve.
         RemoteGymError: As `RemoteEnvironment` does, naming the environments concerned.
     """
 
