@@ -365,15 +365,15 @@ def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
 
 
 def test_a_direct_connection_that_failed_is_tried_again_between_episodes_and_ever_more_rarely(monkeypatch):
-    now = 1000.0
-    monkeypatch.setattr(attaching, "time", SimpleNamespace(monotonic=lambda: now))
+    clock = SimpleNamespace(monotonic=lambda: clock.now)
+    monkeypatch.setattr(attaching, "time", clock)
     monkeypatch.setattr(attaching, "Interaction", Interaction)
     offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
     connection = Connection(*[stepped] * 8, opened=offered)
     connection.direct = [ConnectError("a firewall"), ConnectError("a firewall")]
     session = begin(connection)
     tried = []
-    for now in (1000.0, 1029.0, 1030.0, 1089.0, 1090.0):
+    for clock.now in (1000.0, 1029.0, 1030.0, 1089.0, 1090.0):
         connection.events.clear()
         session.improve()
         ask(session)
