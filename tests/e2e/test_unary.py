@@ -61,7 +61,8 @@ def test_a_number_that_was_answered_last_is_answered_alike_and_no_other_is(sessi
     session.ask("Reset", reset(1))
     first = session.ask("Step", step(2))
     assert session.ask("Step", step(2)) == first
-    assert session.ask("Step", step(2, "raise")) == first  # the number alone decides
+    assert session.ask("Step", pb.Request(sequence=2)) == first
+    assert session.ask("Step", step(2, "raise")).error.kind == KIND.OUT_OF_SEQUENCE  # it is not what was answered
     for wrong in (1, 4, 0, 2**63):
         assert session.ask("Step", step(wrong)).error.kind == KIND.OUT_OF_SEQUENCE
     answer = session.ask("Step", step(3))
