@@ -18,6 +18,7 @@ from environments import ACTION
 from processes import descendants, is_alive
 from remote_gym import DeadlineExceeded, RemoteEnvironment, ServerFull, SessionLost
 from remote_gym.testing import loopback_server
+from remote_gym.wire.autoreset import AutoresetMode
 from served import Served, served
 from waiting import wait_until
 
@@ -214,3 +215,20 @@ def test_a_killed_client_leaves_the_queue(obedient):
         thread.join(30.0)
         assert not thread.is_alive()
         assert server.server.session_count == 1
+
+
+@pytest.mark.skipif(AutoresetMode is None, reason="Gymnasium has had autoreset modes since 1.1")
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_environments_that_reset_themselves_begin_no_more_episodes_either(mode):
+    with loopback_server({"entrypoint_kwargs": {"id": "CartPole-v1"}}) as server:
+        environments = server.vector_environment(2, workers=2, autoreset_mode=mode)
+        environments.reset(seed=[0, 0])  # so that both fall in the same step
+        environments.step([0, 0])
+        stopped = server.server.stop(LONG_ENOUGH)
+        over = False
+        while not over:
+            _, _, terminations, _, _ = environments.step([0, 0])
+            over = terminations.all()
+        with pytest.raises(SessionLost, match="begins no more episodes"):
+            environments.step([0, 0])
+        assert stopped.wait(LONG_ENOUGH / 2)

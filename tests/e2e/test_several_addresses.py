@@ -18,6 +18,7 @@ from environments import ACTION
 from remote_gym import (
     ConfigError,
     ConnectError,
+    NotPermitted,
     RemoteEnvironment,
     RemoteEnvironmentServer,
     RemoteVectorEnv,
@@ -121,6 +122,14 @@ def test_a_server_that_is_stopping_comes_last(serve, opened):
     other._service.draining = True
     with pytest.raises(ServerFull, match=r"is stopping.*is stopping"):
         opened(stopping, other)
+
+
+def test_a_server_that_does_not_let_the_client_in_is_passed_over(serve, opened):
+    closed, other, also = serve(allow=("DNS:nobody",)), serve(), serve(allow=("DNS:nobody",))
+    for _ in range(3):
+        assert opened(closed, other).port == other.port
+    with pytest.raises(NotPermitted, match=r"no rule for a client without an identity; localhost:.*no rule"):
+        opened(closed, also)
 
 
 def test_if_nobody_answers_the_error_names_all(dead, opened):

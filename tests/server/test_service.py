@@ -21,6 +21,7 @@ from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
 from remote_gym.server.link import Worker, describe_exit
+from remote_gym.server.policy import Policy, Rule, Terms
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -67,6 +68,13 @@ async def open_session(service: Service, owner: str = "alice", **fields) -> pb.S
     response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION, **fields), owner)
     assert not response.HasField("error"), response.error
     return response.session
+
+
+def slow_to_open(seconds: float) -> pb.OpenRequest:
+    request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+    request.entrypoint_kwargs.dict.names.append("delay")
+    request.entrypoint_kwargs.dict.values.add().number = seconds
+    return request
 
 
 def reset(sequence: int) -> bytes:
@@ -629,10 +637,7 @@ def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
             return worker
 
         async with running(time.monotonic, launch=launch) as service:
-            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
-            request.entrypoint_kwargs.dict.names.append("delay")
-            request.entrypoint_kwargs.dict.values.add().number = 1.0
-            opening = asyncio.ensure_future(service.open(request, "alice"))
+            opening = asyncio.ensure_future(service.open(slow_to_open(1.0), "alice"))
             await until(lambda: len(service))
             await until(lambda: service._open or not launched)
             draining = asyncio.ensure_future(service.drain(1000.0))
@@ -693,6 +698,39 @@ def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
             response = await asyncio.wait_for(late, 10.0)
             assert "stopping" in response.error.message
             assert service.load().waiting == 0
+
+    run(test)
+
+
+def test_whoever_waits_for_a_place_opens_on_the_terms_that_hold_when_it_gets_one():
+    def policy(*arguments: str) -> Policy:
+        return Policy({"*": Rule(terms=Terms(arguments=arguments))})
+
+    async def test() -> None:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=1000.0) as service:
+            service.set_policy(policy("delay"))
+            first = await open_session(service)
+            late = asyncio.ensure_future(service.open(slow_to_open(0.0), "bob"))
+            await until(lambda: service.load().waiting == 1)
+            service.set_policy(policy())
+            await service.close_session(first.id, first.token, "alice")
+            response = await asyncio.wait_for(late, 10.0)
+            assert response.error.kind == KIND.NOT_PERMITTED
+            assert "'delay'; it may set: none" in response.error.message
+
+    run(test)
+
+
+def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
+    async def test() -> None:
+        async with running(time.monotonic) as service:
+            opening = asyncio.ensure_future(service.open(slow_to_open(1.0), "alice"))
+            await until(lambda: service._open)
+            await asyncio.sleep(0.1)
+            service.set_policy(Policy({}))
+            response = await asyncio.wait_for(opening, 10.0)
+            assert response.error.kind == KIND.SESSION_LOST
+            assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
 
     run(test)
 

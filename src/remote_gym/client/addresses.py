@@ -14,7 +14,7 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, RemoteGymError, ServerFull
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Addresses:
         Raises:
             ConnectError: If no server could be reached.
             ServerFull: If those that could have no room.
+            NotPermitted: If none of those that could lets this client open it.
             RemoteGymError: As `ClientSession` does.
         """
         if len(self._circuits) == 1:
@@ -130,7 +131,7 @@ class Addresses:
             for place in self._by_load(connections):
                 try:
                     return self._try(place, connections.pop(place), request)
-                except (ConnectError, ConnectionLost, ServerFull) as error:
+                except (ConnectError, ConnectionLost, NotPermitted, ServerFull) as error:
                     logger.info("%s; trying another address", error)
                     failures.append((place, error))
         finally:

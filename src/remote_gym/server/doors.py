@@ -15,7 +15,6 @@ from remote_gym.server.policy import (
     EVERYTHING_TO_EVERYBODY,
     NOTHING_TO_NOBODY,
     Policy,
-    Terms,
     parse_allowed,
     parse_policy,
 )
@@ -43,7 +42,7 @@ class Doors:
         self.policy = NOTHING_TO_NOBODY if has_policy(options) else EVERYTHING_TO_EVERYBODY
         """Whoever has rules sets it before anybody is let in."""
 
-    def admit(self, owner: str, request: pb.OpenRequest) -> Terms:
+    def admit(self, owner: str, request: pb.OpenRequest) -> None:
         """Let an identity open what it asks for. The session is counted as its own until `let_go`.
 
         Raises:
@@ -68,7 +67,6 @@ class Doors:
                 f"closing end after {options.lease:g} s"
             )
         self._held[owner] += 1
-        return grant.terms
 
     def let_go(self, owner: str) -> None:
         """A session that was admitted is gone, with its environment, or was never opened."""

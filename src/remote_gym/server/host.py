@@ -93,6 +93,8 @@ class Host:
             )
         self._environment = environment
         self._answers_for_each = isinstance(environment, SyncVectorEnv)
+        mode = mode_of(environment) if isinstance(environment, VectorEnv) else pb.DISABLED
+        self._resets_itself = mode in (pb.NEXT_STEP, pb.SAME_STEP)
         self._exposure = Exposure(
             environment.envs if isinstance(environment, SyncVectorEnv) else [environment], exposed
         )
@@ -192,13 +194,20 @@ class Host:
             return False
 
     def begins_episode(self, data: bytes | memoryview) -> bool:
-        """Whether a request is a reset that has not been answered yet. One by ``reset_mask``, of some, is none."""
+        """Whether a request that has not been answered yet is a reset, or a step that resets all there are by itself.
+
+        A reset by ``reset_mask``, of some, is none; nor is a step that begins an episode while others run.
+        """
         try:
             request = parse(pb.Request, data)
         except EncodingError:
             return False
-        is_new = request.sequence == self._sequence + 1 and request.WhichOneof("operation") == "reset"
-        return is_new and "reset_mask" not in request.reset.options.dict.names
+        if request.sequence != self._sequence + 1:
+            return False
+        operation = request.WhichOneof("operation")
+        if operation == "step":
+            return self._resets_itself and self._was_reset and self.between_episodes
+        return operation == "reset" and "reset_mask" not in request.reset.options.dict.names
 
     def close(self) -> None:
         """Close the environment, once."""

@@ -229,10 +229,9 @@ class Service:
 
     async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         check_version(request)
-        terms = self._doors.admit(owner, request)
+        self._doors.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
-            restrict(message, terms)
             session = await self._queue.admit(owner, request.num_envs or 1)
         except BaseException:
             self._doors.let_go(owner)
@@ -253,7 +252,8 @@ class Service:
             self._end(found, STOPPING, close_timeout=0.0)
             raise stopping()
         try:
-            self._doors.policy.decide(owner, found.environment)  # again: it may have changed while the worker started
+            # Again: it may have changed while the client waited for a place, and the worker started.
+            restrict(message, self._doors.policy.decide(owner, found.environment).terms)
             launched = await self._describe(worker, message)
         except BaseException as error:
             self._give_up(found, error)
@@ -294,11 +294,16 @@ class Service:
 
         Raises:
             ServerFull: If that is because the server stops.
+            SessionLost: With the reason, if it was ended meanwhile.
         """
+        ended = found.session.id not in self._open
         # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
         self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
-        if self.draining and isinstance(error, SessionLost):
-            raise stopping() from error
+        if isinstance(error, SessionLost):
+            if self.draining:
+                raise stopping() from error
+            if ended:
+                raise self._sessions.explain(found.session, error) from error
 
     def _direct_address(self, found: OpenSession) -> pb.DirectAddress | None:
         if self.direct is None:
