@@ -52,7 +52,18 @@ def test_the_episode_ends_by_the_last_observation_and_reset_gets_a_new_environme
     assert environment.step(ACTION["step"])[0]["count"] == 1
 
 
-def test_a_reset_that_loses_it_raises_and_so_does_a_call(environment):
+def test_a_reset_that_finds_it_lost_gets_a_new_one_and_tells(environment):
+    _, info = environment.reset()
+    end_session(environment)
+    observation, after = environment.reset()
+    assert re.search("closed it|has ended it", after.pop("remote_gym")["session_lost"])
+    assert after["pid"] != info["pid"]
+    assert environment.step(ACTION["step"])[0]["count"] == observation["count"] + 1
+    assert "remote_gym" not in environment.reset()[1]
+
+
+def test_a_reset_that_loses_two_in_a_row_raises_and_so_does_a_call(environment):
+    environment.reset()
     with pytest.raises(SessionLost):
         environment.reset(options={"do": "exit"})
     environment.reset()

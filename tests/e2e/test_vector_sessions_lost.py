@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +179,16 @@ def test_frames_of_what_is_lost_remain_and_wrappers_count_its_episode(frames, ma
     for index in (2, 3):
         np.testing.assert_array_equal(after[index], shown[index])
     assert (after[0] != shown[0]).any()
+
+
+def test_a_reset_that_finds_a_worker_lost_gets_a_new_one_and_tells(make, server):
+    remote = make()
+    remote.reset(seed=1)
+    pids = remote.call("pid")
+    os.kill(pids[2], signal.SIGKILL)
+    observations, infos = remote.reset(seed=1)
+    np.testing.assert_array_equal(infos["_remote_gym"], [False, False, True, True, False, False])
+    assert "SIGKILL" in infos["remote_gym"]["session_lost"][2]
+    assert observations["on"].tolist() == remote.reset(seed=1)[0]["on"].tolist()
+    assert (np.array(remote.call("pid")) != pids).tolist() == [False, False, True, True, False, False]
+    remote.step(acting())

@@ -61,8 +61,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         **options: Any field of `ClientOptions`.
 
     Attributes:
-        observation_space: As on the server.
-        action_space: As on the server.
+        observation_space, action_space: As on the server.
         metadata: As on the server; ``"human"`` is a render mode wherever ``"rgb_array"`` is.
         spec: As on the server, except that making it connects to the server again.
         resumed: Where the environment of `resume` stands, a `Resumption`; else None.
@@ -124,8 +123,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
         Raises:
             RemoteEnvironmentError: If the environment raised. It can be reset again.
-            SessionLost: If the environment is gone. The next `reset` gets a new one.
-            ConnectionLost: If the connection broke and could not be made again. The next `reset` gets a new one.
+            SessionLost: If the environment is gone, without ``on_session_lost="truncate"``. The next gets a new one.
+            ConnectionLost: Likewise, if the connection broke and could not be made again.
             DeadlineExceeded: If no answer came within ``reset_timeout``. The next `reset` waits ``close_timeout`` for
                 it, and then gets a new environment.
             EncodingError: If `seed` or `options` have no wire form.
@@ -134,14 +133,19 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.limits)
         self._leave_what_hangs()
-        if self._session is None or self._session.lost:
-            response = self._open(first=request)  # both in one round trip
-        else:
+        response, of_a_loss = None, {}
+        if self._session is not None and not self._session.lost:
             self._session.improve()
-            response = self._session.ask(request, self._options.reset_timeout)
+            try:
+                response = self._session.ask(request, self._options.reset_timeout)
+            except (SessionLost, ConnectionLost) as error:
+                assert self._reader is not None
+                of_a_loss = self._reader.loss(error)
+        if response is None:
+            response = self._open(first=request)  # both in one round trip
         self._was_reset = True
         assert response is not None and self._reader is not None and self._session is not None
-        return self._reader.reset(response.reset, self._session.take_packed())
+        return self._reader.reset(response.reset, self._session.take_packed(), of_a_loss)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment once.
@@ -241,11 +245,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         return self._session.ticket
 
     def detach(self) -> SessionTicket:
-        """Close the connection, and leave the environment for its lease to whoever resumes it by the ticket.
-
-        Raises:
-            gymnasium.error.ResetNeeded: If no session is open.
-        """
+        """Close the connection, and leave the environment for its lease to whoever resumes it. Raises as `ticket`."""
         ticket = self.ticket
         assert self._session is not None
         self._session.let_go()

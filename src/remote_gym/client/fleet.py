@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
@@ -13,7 +16,7 @@ from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, ProtocolMismatch, RemoteGymError
+from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 
@@ -159,3 +162,17 @@ def _are_alike(one: pb.Description, other: pb.Description) -> bool:
         and one.single_action_space == other.single_action_space
         and one.autoreset_mode == other.autoreset_mode
     )
+
+
+def for_each(slices: Iterable[Slice], answers: Iterable[Any]) -> tuple[Any, ...]:
+    """The values of all environments, of a tuple of those of each slice.
+
+    Raises:
+        EncodingError: If there is not one for each.
+    """
+    values: list[Any] = []
+    for each, answer in zip(slices, answers, strict=True):
+        if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != each.size:
+            raise EncodingError(f"{each} gave {answer!r}, which is not a value for each")
+        values.extend(answer)
+    return tuple(values)

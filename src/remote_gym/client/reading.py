@@ -49,14 +49,17 @@ class Reader:
         self._on_observation = on_observation
         self._last: tuple[pb.Transition, bytes | None] | None = None
 
-    def reset(self, transition: pb.Transition, packed: memoryview | None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, transition: pb.Transition, packed: memoryview | None, loss: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """What `reset` returns.
 
         Args:
             transition: As it came.
             packed: The observation that it lacks, if that is large.
+            loss: What the info tells of the environment that was there before, from `loss`.
         """
-        return self._observation(transition, packed), self._info(transition)
+        return self._observation(transition, packed), {**self._info(transition), **(loss or {})}
 
     def step(self, transition: pb.Transition, packed: memoryview | None) -> Step:
         """What `step` returns, each of the value and the kind that the environment returned."""
@@ -107,6 +110,17 @@ class Reader:
                 return error
         return None
 
+    def loss(self, error: SessionLost | ConnectionLost) -> dict[str, Any]:
+        """What the info of the next environment's reset tells, in place of raising that this one's session is lost.
+
+        Raises:
+            SessionLost: `error`, if nothing is kept.
+            ConnectionLost: Likewise.
+        """
+        if not self._keeps_last:
+            raise error
+        return _told(error)
+
     def truncation(self, error: SessionLost | ConnectionLost) -> Step:
         """What a step returns in place of raising that the session is lost; once.
 
@@ -120,7 +134,7 @@ class Reader:
         transition, packed = last
         view = None if packed is None else memoryview(packed)
         observation = decode_observation(self._layout, transition, self._limits, view)
-        return observation, 0.0, False, True, {"remote_gym": {"session_lost": str(error)}}
+        return observation, 0.0, False, True, _told(error)
 
     def frame_again(self, error: SessionLost | ConnectionLost) -> Any:
         """What `render` returns in place of raising that the session is lost; None if nothing was rendered yet.
@@ -146,3 +160,8 @@ class Reader:
 
     def _info(self, transition: pb.Transition) -> Any:
         return decode_value(transition.info, self._limits) if transition.HasField("info") else {}
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """What an info tells of a session that was lost."""
+    return {"remote_gym": {"session_lost": str(error)}}

@@ -197,10 +197,7 @@ class Slice:
             EncodingError: If it is no dict.
         """
         if self.lost_because is not None:
-            marked: dict[str, Any] = {}
-            for index in range(self.size):
-                add_info(marked, {"remote_gym": {"session_lost": self.lost_because}}, index, self.size)
-            return marked
+            return mark_lost({}, slice(0, self.size), self.size, self.lost_because)
         if self.transition is None or not self.transition.HasField("info"):
             return {}
         found = decode_value(self.transition.info, limits)
@@ -255,3 +252,10 @@ def take_mask(options: dict[str, Any] | None, num_envs: int) -> tuple[NDArray[np
     if mask.shape != (num_envs,) or not mask.any():
         raise ValueError(f"`options['reset_mask']` is {mask!r}; use shape ({num_envs},) with at least one True")
     return mask, rest
+
+
+def mark_lost(infos: dict[str, Any], rows: slice, count: int, reason: str) -> dict[str, Any]:
+    """Tell in the infos of `count` environments that those of some rows were lost, as Gymnasium merges infos."""
+    for index in range(rows.start, rows.stop):
+        add_info(infos, {"remote_gym": {"session_lost": reason}}, index, count)
+    return infos

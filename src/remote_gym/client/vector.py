@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from remote_gym.address import Address
 from remote_gym.client.addresses import to_places
-from remote_gym.client.fleet import Fleet
+from remote_gym.client.fleet import Fleet, for_each
 from remote_gym.client.opening import CredentialPaths, open_request
 from remote_gym.client.requests import call_request
-from remote_gym.client.slices import Slice, slices_of, take_mask
+from remote_gym.client.slices import Slice, mark_lost, slices_of, take_mask
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.errors import ConfigError, EncodingError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.batches import Part, compile_batch, join_spaces
@@ -148,11 +148,20 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for each in self._slices:
             if each.needs_reset and not mask[each.rows].all() and (each in chosen or each.transition is None):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
-        self._fleet.reopen(chosen)
-        for each in chosen:
-            each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
-        self._collect(chosen)
-        return self._observe(self._slices), self._infos(self._slices, chosen)
+        lost, reasons = chosen, dict[Slice, str]()
+        for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
+            self._fleet.reopen(lost)
+            for each in lost:
+                each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
+            self._collect(lost)
+            lost = [each for each in lost if each.lost_because is not None]
+            reasons |= {each: each.lost_because or "" for each in lost}
+        if lost:
+            raise SessionLost("; ".join(f"{each}: {each.lost_because}" for each in lost))
+        infos = self._infos(self._slices, chosen)
+        for each, reason in reasons.items():
+            mark_lost(infos, each.rows, self.num_envs, reason)
+        return self._observe(self._slices), infos
 
     def step(self, actions: Any) -> Step:
         """Step every environment once.
@@ -255,7 +264,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             frames = [each.transition.frame for each in self._slices if each.transition is not None]
         else:
             frames = self._fleet.render(self._options.step_timeout)
-        return self._for_each(decode_frame(frame, self._options.limits) for frame in frames)
+        return for_each(self._slices, (decode_frame(frame, self._options.limits) for frame in frames))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.
@@ -267,7 +276,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._check_idle("call")
         request = call_request(name, args, kwargs, self._options.limits)
         answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
-        return self._for_each(decode_value(answer.call.value, self._options.limits) for answer in answers)
+        return for_each(self._slices, (decode_value(each.call.value, self._options.limits) for each in answers))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Read an attribute of each environment, as `call` does."""
@@ -382,15 +391,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """The infos of those that have new ones, in rows for all."""
         infos = [each.info(self._options.limits) if each in having else {} for each in all_slices]
         return join_infos([each.size for each in all_slices], infos)
-
-    def _for_each(self, answers: Iterable[Any]) -> tuple[Any, ...]:
-        """The values of all environments, of a tuple of those of each slice."""
-        values: list[Any] = []
-        for each, answer in zip(self._slices, answers, strict=True):
-            if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != each.size:
-                raise EncodingError(f"{each} gave {answer!r}, which is not a value for each")
-            values.extend(answer)
-        return tuple(values)
 
     def _check_idle(self, what: str) -> None:
         if self.closed:
