@@ -65,9 +65,16 @@ class Possessions:
         Returns:
             What is held too much, a sentence each.
         """
+        found: list[str] = []
+
+        def is_gone() -> bool:
+            # Not once more after that: what a watchdog just reads, say, is held for a moment only.
+            found[:] = self._compare(look())
+            return not found
+
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self._compare(look()), PATIENCE)
-        return self._compare(look())
+            wait_until(is_gone, PATIENCE)
+        return found
 
     def _counts(self) -> dict[str, int]:
         return {name: value for name, value in vars(self).items() if name != "targets"}
