@@ -21,6 +21,7 @@ from faults.proxy import Network, Proxy
 from faults.serving import CLIENTS, SERVER, Certificates, Server
 
 CONNECTIONS: tuple[Connection, ...] = ("direct", "grpc")
+COLUMNS: tuple[Connection, ...] = (*CONNECTIONS, "auto")
 PADDINGS = (0, 2_000, 200_000)
 """Of observations, in numbers of eight bytes: one packet, some, and more than a socket holds."""
 REOPEN_EVERY = 25
@@ -47,14 +48,14 @@ class Report:
 
     def table(self) -> Iterator[str]:
         """The report, line by line."""
-        yield f"{'fault':34}" + "".join(f"{f'{connection}: struck':>16}{'survived':>10}" for connection in CONNECTIONS)
+        yield f"{'fault':34}" + "".join(f"{f'{connection}: struck':>16}{'survived':>10}" for connection in COLUMNS)
         for kind in sorted({kind for kind, _ in self.struck}):
-            cells = (f"{self.struck[kind, one]:16}{self.survived[kind, one]:10}" for one in CONNECTIONS)
+            cells = (f"{self.struck[kind, one]:16}{self.survived[kind, one]:10}" for one in COLUMNS)
             yield f"{kind:34}" + "".join(cells)
         totals = (
             f"{sum(count for (_, one), count in self.struck.items() if one == connection):16}"
             f"{sum(count for (_, one), count in self.survived.items() if one == connection):10}"
-            for connection in CONNECTIONS
+            for connection in COLUMNS
         )
         yield f"{'in all':34}" + "".join(totals)
         verdict = self.verdict

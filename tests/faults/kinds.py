@@ -15,7 +15,7 @@ from faults.player import Player
 from faults.proxy import Interference, Proxy
 from faults.serving import PATIENCE, Server
 
-Connection = Literal["direct", "grpc"]
+Connection = Literal["direct", "grpc", "auto"]
 
 
 class Unexpected(Exception):

@@ -6,7 +6,6 @@ from the file that the other wrote.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import random
@@ -24,11 +23,9 @@ from remote_gym import (
     RemoteEnvironment,
     RemoteEnvironmentError,
     SessionError,
+    SessionTicket,
     TransportError,
 )
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.session import ClientSession
-from remote_gym.v1 import remote_gym_pb2 as pb
 
 
 class Journal:
@@ -99,6 +96,29 @@ class Player:
             f"{action[0]}-{action[1]}", lambda: environment.reset(options={"action": f"{action[0]}-{action[1]}"})
         )
 
+    def resume(self, ticket: SessionTicket, asked: list[Asked]) -> None:
+        """Go on where another process ended, which took the ticket after its first request.
+
+        Args:
+            ticket: Of the environment.
+            asked: By the other.
+        """
+        self.environment = environment = RemoteEnvironment(**self._arguments, resume=ticket)
+        resumed = environment.resumed
+        assert resumed is not None
+        known = sum(each.outcome in ANSWERS for each in asked)
+        executed = ticket.answered + resumed.executed
+        assert known <= executed <= len(asked), f"{executed} were executed, of {len(asked)} asked, {known} answered"
+        if known == len(asked):
+            return
+        # Nobody knew whether the last was executed, and now one does.
+        last = asked[-1].action
+        if executed == known:
+            words = [int(word) for word in last.split("-")]
+            self._note(last, lambda: environment.step(np.array([*words, 0], np.int64)))
+        else:
+            self._note(last, lambda: resumed.returned)
+
     def step(self, behaviour: str = "step") -> str:
         """Step once. Returns the outcome, as `Asked` has it."""
         environment, action = self.environment, self._next_action()
@@ -133,15 +153,6 @@ class Player:
         return outcome
 
 
-class _Resumed(GrpcConnection):
-    """Opens nothing: the session is there."""
-
-    session: pb.Session
-
-    def open(self, *_: Any, **__: Any) -> pb.OpenResponse:
-        return pb.OpenResponse(session=self.session)
-
-
 class Program:
     """A player in a process of its own."""
 
@@ -153,44 +164,20 @@ class Program:
     def play(self) -> None:
         """Step until killed."""
         assert self._player.reset() == "answered"
-        session = self._session
-        ticket = {
-            "session": base64.b64encode(session._session.SerializeToString()).decode(),
-            "before": session._answered - 1,
-        }
-        self._ticket.write_text(json.dumps(ticket))
+        assert self._player.environment is not None
+        self._ticket.write_text(json.dumps(dataclasses.asdict(self._player.environment.ticket)))
         while True:
             assert self._player.step() == "answered", self._player.error
 
     def take_over(self, steps: int) -> None:
         """Go on where another process ended, under the number that it had reached."""
         asked = self._journal.asked()
-        ticket = json.loads(self._ticket.read_text())
         player = self._player
-        player.environment = environment = RemoteEnvironment(**player._arguments)
-        own = self._session
-        connection = _Resumed(*own._connection._where, own._options)  # type: ignore[misc]
-        connection.session = pb.Session.FromString(base64.b64decode(ticket["session"]))
-        own.close()
-        session = ClientSession(connection, pb.OpenRequest(), environment._options)
-        environment._session = session
-        environment._was_reset = True
-        session._answered = sum(each.outcome in ANSWERS for each in asked) + ticket["before"]
-        if asked[-1].outcome not in ANSWERS:
-            # Nobody knows whether it was executed. Asked again under its number, it is by now, once.
-            words = [int(word) for word in asked[-1].action.split("-")]
-            player._note(asked[-1].action, lambda: environment.step(np.array([*words, 0], np.int64)))
+        player.resume(SessionTicket(**json.loads(self._ticket.read_text())), asked)
         player._counter = max(int(each.action.split("-")[0]) for each in asked)
         for _ in range(steps):
             assert player.step() == "answered", player.error
         player.close()
-
-    @property
-    def _session(self) -> ClientSession:
-        assert self._player.environment is not None
-        session = self._player.environment._session
-        assert session is not None
-        return session
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import struct
 import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -90,6 +91,8 @@ class Proxy:
         self._armed: Interference | None = None
         self.is_out = False
         """Whether the network is down: connections are refused."""
+        self.accepted: Counter[int] = Counter()
+        """How many connections were made to each port."""
         try:
             for port in ports:
                 sock = socket.create_server((host, port))
@@ -117,6 +120,10 @@ class Proxy:
                 link.reset()
 
         self._network.call(cut)
+
+    def silence_now(self) -> None:
+        """Let every connection that there is die without a word."""
+        self._network.call(self.silence_all)
 
     def close(self) -> None:
         """End everything, those included that were silenced."""
@@ -167,6 +174,7 @@ class Proxy:
             server.close()
             client.close()
             raise
+        self.accepted[port] += 1
         link = _Link(self, port, client, server)
         self._links.add(link)
         link.pumps = (self._spawn(link.pump("up")), self._spawn(link.pump("down")))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from faults.chaos import CONNECTIONS, PADDINGS, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
-from faults.kinds import KINDS, Lane, Unexpected
+from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
-from faults.server_kinds import SERVER_KINDS, ServerKind, faketime_library
+from faults.server_kinds import PLACES, SERVER_KINDS, ServerKind, faketime_library
 from faults.serving import Server
 
 LANE_TIMEOUT = 540.0
@@ -29,7 +29,10 @@ def connection_jobs(chaos: Chaos, server: Server, faults: int, lanes: int, names
 def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], server: Server, times: int) -> None:
     """Faults that strike a server, which has one client of each connection."""
     server.start()
-    lanes = [chaos.lane(connection, server, PADDINGS[0]) for connection in CONNECTIONS]
+    connections: tuple[Connection, ...] = CONNECTIONS
+    if name in ("auto", "thread"):
+        connections = ("auto", "grpc") if name == "thread" else ("auto", "auto")
+    lanes = [chaos.lane(connection, server, PADDINGS[0]) for connection in connections]
     try:
         for lane in lanes:
             lane.check(lane.player.reset(), ("answered",))
@@ -57,7 +60,7 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
     """A server for each place in which a kind of fault is to strike."""
     jobs: list[Job] = []
     library = faketime_library()
-    for place in ("plain", "full", "clock"):
+    for place, flags in PLACES.items():
         kinds = {name: kind for name, kind in SERVER_KINDS.items() if kind.place == place and name_holds in name}
         if not kinds:
             continue
@@ -67,9 +70,9 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
                 continue
             clock = chaos.folder / "clock-of-server"
             clock.write_text("+0\n")
-            server = chaos.server(place, environ=faked_clock(library, clock), clock=clock)
+            server = chaos.server(place, environ=faked_clock(library, clock), clock=clock, flags=flags)
         else:
-            server = chaos.server(place, log=Path("/dev/full") if place == "full" else None)
+            server = chaos.server(place, log=Path("/dev/full") if place == "full" else None, flags=flags)
         jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))
     return jobs
 

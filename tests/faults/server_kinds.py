@@ -61,17 +61,91 @@ def _kill(server: Server, lanes: Sequence[Lane]) -> None:
     _all(lanes, _lose_and_begin_anew)
 
 
-def _drain(server: Server, lanes: Sequence[Lane]) -> None:
+@contextlib.contextmanager
+def _stopping(server: Server) -> Iterator[None]:
+    """Have an operator stop it, and start it again after that; what goes on in between is what makes it end."""
     leaks: list[str] = []
-
-    def strike() -> None:
-        leaks.extend(server.stop())
-        server.start()
-
-    _within_steps(lanes, strike)
+    thread = threading.Thread(target=lambda: leaks.extend(server.stop()))
+    thread.start()
+    try:
+        wait_until(lambda: server.says("Stopping"), PATIENCE)
+        yield
+    finally:
+        thread.join()
     if leaks:
         raise Unexpected("; ".join(leaks))
+    server.start()
+
+
+def _drain(server: Server, lanes: Sequence[Lane]) -> None:
+    """Running episodes go on, over connections made anew as well, and none begins."""
+    with _stopping(server):
+        for _ in range(3):
+            _all(lanes, lambda lane: lane.expect("answered"))
+            for lane in lanes:
+                lane.proxy.cut_all()
+        _all(lanes, _begin_no_episode)
+    _all(lanes, lambda lane: lane.begin_anew())
+
+
+def _begin_no_episode(lane: Lane) -> None:
+    # What was said to the operator is done a moment later.
+    wait_until(lambda: lane.check(lane.player.reset(), ("answered", "lost")) == "lost", PATIENCE)
+    if "stopping" not in str(lane.player.error):
+        raise Unexpected(f"{lane.player.error!r} does not tell that the server is stopping")
+
+
+def _hurry(server: Server, lanes: Sequence[Lane]) -> None:
+    """The operator does not wait for the episodes."""
+    with _stopping(server):
+        _all(lanes, lambda lane: lane.expect("answered"))
+        _within_steps(lanes, lambda: server.signal(signal.SIGTERM))
     _all(lanes, _lose_and_begin_anew)
+
+
+def _outlive_certificates(server: Server, lanes: Sequence[Lane]) -> None:
+    """Clients have to show their certificates again and again, while they play."""
+    before = [lane.proxy.accepted[lane.port] for lane in lanes]
+    end = time.monotonic() + PATIENCE
+    while any(lane.proxy.accepted[lane.port] < one + 2 for lane, one in zip(lanes, before, strict=True)):
+        if time.monotonic() > end:
+            raise Unexpected("the server lets clients go on without showing their certificates again")
+        _all(lanes, lambda lane: lane.expect("answered"))
+
+
+def _hang(behaviour: str) -> Callable[[Server, Sequence[Lane]], None]:
+    """The server ends what takes too long, and tells the reason."""
+
+    def fault(server: Server, lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            lane.expect("lost", behaviour=behaviour)
+            if "step_timeout" not in str(lane.player.error):
+                raise Unexpected(f"{lane.player.error!r} does not tell the reason")
+            lane.begin_anew()
+
+    return fault
+
+
+def _disturb(server: Server, lanes: Sequence[Lane]) -> None:
+    """Connections are reset, idle and within steps, and the environment raises."""
+    for lane in lanes:
+        lane.proxy.cut_all()
+    _all(lanes, lambda lane: lane.expect("answered"))
+    timer = threading.Timer(SLOW / 3, lambda: [lane.proxy.cut_all() for lane in lanes])
+    timer.start()
+    try:
+        _all(lanes, lambda lane: lane.expect("answered", behaviour="slow"))
+    finally:
+        timer.join()
+    for behaviour in ("system_exit", "keyboard_interrupt", "interrupting"):
+        _all(lanes, lambda lane, one=behaviour: lane.expect("raised", behaviour=one))
+
+
+def _silence(server: Server, lanes: Sequence[Lane]) -> None:
+    """Every connection that there is dies without a word."""
+    for lane in lanes:
+        lane.proxy.silence_now()
+    _all(lanes, lambda lane: lane.expect("answered"))
 
 
 def _pause(server: Server, lanes: Sequence[Lane]) -> None:
@@ -166,14 +240,26 @@ def _jump(by: timedelta) -> Callable[[Server, Sequence[Lane]], None]:
     return fault
 
 
+PLACES: dict[str, tuple[str, ...]] = {
+    "plain": ("--drain", "60"),
+    "full": (),
+    "clock": (),
+    "strict": ("--certificate-lifetime", "2", "--step-timeout", "4"),
+    "thread": ("--thread",),
+    "auto": (),
+}
+"""Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
+``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, and ``"auto"`` clients that choose the
+connection themselves."""
+
+
 @dataclass(frozen=True)
 class ServerKind:
     """A kind of fault that strikes a server.
 
     Attributes:
         strike: Does it.
-        place: What kind of server it takes: ``"plain"``, ``"full"`` where its log is on a full disk, ``"clock"`` where
-            its clock can be set.
+        place: What kind of server it takes, one of `PLACES`.
     """
 
     strike: Callable[[Server, Sequence[Lane]], None]
@@ -183,12 +269,19 @@ class ServerKind:
 SERVER_KINDS = {
     "server killed, started again": ServerKind(_kill),
     "server drained, started again": ServerKind(_drain),
+    "server hurried while draining": ServerKind(_hurry),
     "server paused": ServerKind(_pause),
     "launcher killed": ServerKind(_kill_launcher),
     "no descriptors to accept with": ServerKind(_accept_without_descriptors),
     "no descriptors to open with": ServerKind(_open_without_descriptors),
     "log's disk is full": ServerKind(_print_to_full_disk, "full"),
     "clock set 6 h forward": ServerKind(_jump(timedelta(hours=6)), "clock"),
+    "connection outlives certificate": ServerKind(_outlive_certificates, "strict"),
+    "server ends a hung step": ServerKind(_hang("hang"), "strict"),
+    "server ends a step hung in C": ServerKind(_hang("hang_in_c"), "strict"),
+    "environments in threads, disturbed": ServerKind(_disturb, "thread"),
+    "default clients, disturbed": ServerKind(_disturb, "auto"),
+    "default clients, silence": ServerKind(_silence, "auto"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
 }

@@ -83,6 +83,7 @@ class Server:
         environ: Further environment variables.
         log: Where its log goes; None for a file in the folder.
         clock: File that sets its clock, by libfaketime; None for the real time.
+        flags: Further ones of ``remote-gym serve``.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class Server:
         environ: dict[str, str] | None = None,
         log: Path | None = None,
         clock: Path | None = None,
+        flags: tuple[str, ...] = (),
     ) -> None:
         self.clock = clock
+        self._flags = flags
         self.certificates = certificates
         self.port, self.direct_port = free_ports(SERVER, 2)
         self.temporary = folder / "server-tmp"
@@ -115,16 +118,21 @@ class Server:
             *("--port", self.port, "--direct-port", self.direct_port, "--lease", LEASE, "--close-timeout", 2),
             *("--certificate", self.certificates.folder / "server.pem"),
             *("--key", self.certificates.folder / "server-key.pem", "--ca", self.certificates.folder / "ca.pem"),
+            *self._flags,
         ]
         with self.stdout.open("wb") as stdout, self.stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
                 list(map(str, command)), cwd=ENTRYPOINT.parent, env=self._environ, stdout=stdout, stderr=stderr
             )
-        wait_until(lambda: LISTENS_ON in self.stdout.read_text() or self._process.poll() is not None, PATIENCE)
+        wait_until(lambda: self.says(LISTENS_ON) or self._process.poll() is not None, PATIENCE)
         assert self._process.poll() is None, f"the server ended with {self._process.poll()}; see {self.stderr}"
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+    def says(self, text: str) -> bool:
+        """Whether it has printed that."""
+        return text in self.stdout.read_text()
 
     def kill(self) -> None:
         """End it at once; its workers have to end by themselves."""
