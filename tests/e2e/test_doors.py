@@ -173,6 +173,27 @@ def test_a_policy_holds_as_it_changes_and_a_broken_one_changes_nothing(policy, o
         assert caplog.text.count("cannot be read: No such file") == 1
 
 
+def test_whatever_goes_wrong_with_one_look_the_next_withdraws_a_right(policy, obedient, caplog, monkeypatch):
+    monkeypatch.setattr(serve, "POLICY_INTERVAL", 0.1)
+    failures = iter([MemoryError("for once")])
+    look = serve.PolicySource.look
+
+    def look_or_fail(source):
+        for failure in failures:
+            raise failure
+        return look(source)
+
+    monkeypatch.setattr(serve.PolicySource, "look", look_or_fail)
+    with loopback_server(obedient, policy=policy) as server:
+        alice = open_as(server, "alice")
+        alice.reset()
+        wait_until(lambda: "could not look whether the policy has changed" in caplog.text, timeout=30.0)
+        policy.write_text('[allow."DNS:bob"]')
+        wait_until(lambda: not server.server.session_count, timeout=30.0)
+        with pytest.raises(SessionLost, match="may no longer be open"):
+            alice.step(ACTION["step"])
+
+
 def test_a_server_with_a_policy_that_cannot_work_does_not_start(policy, obedient):
     for options in ({"policy": policy, "allow": ("DNS:bob",)}, {"allow": ("bob",)}, {"allow": ("DNS:bob=x",)}):
         with pytest.raises(ConfigError, match=r"ServerOptions\.allow"):

@@ -185,10 +185,9 @@ def test_copies_and_specs_know_all_addresses(serve, opened, dead):
 
 def test_what_an_entrypoint_exposes_under_such_a_name_is_no_hindrance(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    entrypoint = "import gymnasium as gym\nEXPOSED = ('port',)\n"
-    entrypoint += (
-        "class Own(gym.Wrapper):\n    port = 3\ndef create_environment():\n    return Own(gym.make('CartPole-v1'))\n"
-    )
+    entrypoint = "import gymnasium as gym\nEXPOSED = ('port', 'metadata', 'spec', 'observation_space', 'resumed')\n"
+    entrypoint += "class Own(gym.Wrapper):\n    port, resumed = 3, 4\n"
+    entrypoint += "def create_environment():\n    return Own(gym.make('CartPole-v1'))\n"
     (tmp_path / "entrypoint.py").write_text(entrypoint)
     with create_remote_environment_server({"entrypoint": "entrypoint.py"}, "localhost", 0) as server:
         environment = RemoteEnvironment(addresses=[server.address])
@@ -196,6 +195,9 @@ def test_what_an_entrypoint_exposes_under_such_a_name_is_no_hindrance(tmp_path, 
         environment.reset()
         assert environment.call("port") == 3
         assert environment.port == server.port
+        assert environment.call("resumed") == 4
+        assert environment.resumed is None
+        assert environment.metadata["render_fps"] == 50
         environment.close()
 
 

@@ -41,8 +41,10 @@ def test_a_schema_that_refers_to_another_document_is_refused(reference):
     assert f"it refers to {reference!r}" in refused({"allOf": [{"$dynamicRef": reference}]})
 
 
-def test_a_schema_that_refers_to_what_it_does_not_have_is_refused():
-    assert "which it does not have" in refused({"properties": {"level": {"$ref": "#/$defs/x"}}})
+@pytest.mark.parametrize("reference", ["#/$defs/x", "#x", "#/allOf/x", "#/allOf/0/maximum/x", "#/allOf/1"])
+def test_a_schema_that_refers_to_what_it_does_not_have_is_refused(reference):
+    schema = {"allOf": [{"maximum": 3}], "properties": {"level": {"$ref": reference}}}
+    assert "which it does not have" in refused(schema)
 
 
 def test_a_schema_without_end_is_refused_or_refuses():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from environments import ACTION
 from remote_gym.config import Limits
-from remote_gym.server import worker
+from remote_gym.server import admission, worker
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -166,6 +167,40 @@ def test_who_has_not_the_token_is_told_and_the_one_that_has_goes_on(server):
     assert pb.Response.FromString(direct.receive()).HasField("reset")
     stranger.close()
     direct.close()
+
+
+def test_who_says_who_he_is_in_drips_holds_nobody_up(server, monkeypatch):
+    monkeypatch.setattr(admission, "ADMISSION_TIMEOUT", 0.3)
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):  # refused
+            ours.sendall((1000).to_bytes(4, "big"))
+            while not over.wait(0.02):
+                ours.sendall(b"a")
+
+    with ours:
+        with theirs:
+            tell(server.handover, ToWorker.CONNECTION, descriptor=theirs.fileno())
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            assert server.ask(RESET).HasField("reset")
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_who_says_more_than_who_he_is_is_refused_at_once(server):
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10.0)
+    with ours:
+        with theirs:
+            tell(server.handover, ToWorker.CONNECTION, descriptor=theirs.fileno())
+        ours.sendall((admission.ATTACH_BYTES + 1).to_bytes(4, "big"))
+        assert not ours.recv(1)
+    assert server.ask(RESET).HasField("reset")
 
 
 def step(sequence: int, behaviour: str = "step") -> pb.Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -159,6 +160,26 @@ def test_timeouts_of_the_socket_are_deadlines() -> None:
             MessageSocket(one, LIMITS).receive()
         with pytest.raises(DeadlineExceeded):
             MessageSocket(one, LIMITS).send(bytes(2**24))
+
+
+def test_a_deadline_is_for_the_whole_message(ends: tuple[MessageSocket, socket.socket]) -> None:
+    receiver, other = ends
+    over = threading.Event()
+
+    def drip() -> None:
+        other.sendall((2**20).to_bytes(4, "big"))
+        while not over.wait(0.02):
+            other.sendall(b"a")
+
+    thread = in_background(threading.Thread(target=drip))
+    begin = time.monotonic()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            receiver.receive(begin + 0.2)
+        assert time.monotonic() - begin < 5.0
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_closing_twice_is_fine(ends: tuple[MessageSocket, socket.socket]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
@@ -27,6 +28,17 @@ def read_metadata(description: pb.Description, limits: Limits) -> dict[str, Any]
     if "rgb_array" in modes and "human" not in modes:
         metadata["render_modes"] = [*modes, "human"]
     return metadata
+
+
+def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str, bool]:
+    """What reads like the client's own attribute: the names that the entrypoint exposes, and whether each is a method.
+
+    Args:
+        description: Of the environment.
+        own: Names that mean something of the client's itself, such as ``"port"`` or ``"metadata"``, which it has to set
+            again for another session. What is exposed under these can only be called.
+    """
+    return {exposed.name: exposed.callable for exposed in description.exposed if exposed.name not in own}
 
 
 def read_spec(

@@ -62,7 +62,7 @@ class DirectConnection:
                 name = "localhost" if is_unix(url) else url.strip("[]")
                 sock = context.wrap_socket(sock, server_hostname=name)
                 sock.settimeout(_remaining(deadline))
-            hint = _attach(MessageSocket(sock, limits), token, client_token)
+            hint = _attach(MessageSocket(sock, limits), token, client_token, deadline)
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise ConnectError(f"the direct connection to {self._where} was refused: {error}") from error
@@ -162,9 +162,9 @@ def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.soc
     return socket.create_connection((url.strip("[]"), address.port), timeout=_remaining(deadline))
 
 
-def _attach(connection: MessageSocket, token: str, client_token: str) -> int:
+def _attach(connection: MessageSocket, token: str, client_token: str, deadline: float) -> int:
     connection.send(pb.Attach(token=token, client_token=client_token).SerializeToString())
-    answer = connection.receive()
+    answer = connection.receive(deadline)
     if answer is None:
         raise ConnectionLost("the worker closed the connection")
     attached = parse(pb.Attached, answer)

@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
 from remote_gym.client.addresses import Addresses, to_places
-from remote_gym.client.description import check_resumed, read_metadata, read_spec
+from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
 from remote_gym.client.requests import call_request, reset_request
@@ -358,7 +358,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _adopt(self, session: ClientSession) -> None:
         description, limits = session.description, self._options.limits
-        self.__dict__["url"], self.__dict__["port"] = session.place  # an entrypoint may expose a `port` of its own
+        self.url, self.port = session.place
         self.observation_space = decode_space(description.observation_space, limits)
         self.action_space = decode_space(description.action_space, limits)
         self._reader = Reader(
@@ -368,7 +368,6 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             on_observation=None if self._window is None else self._show,
         )
         self._action_layout = compile_layout(self.action_space)
-        self._exposed = {exposed.name: exposed.callable for exposed in description.exposed}
         self.metadata = read_metadata(description, limits)
         self.spec = read_spec(
             description,
@@ -381,6 +380,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             # Specs are printed and saved.
             **{name: value for name, value in self._changed_options.items() if name != "token"},
         )
+        self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))})
         if self._window is not None:
             self._window.fps = self.metadata.get("render_fps")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hmac
 import math
@@ -25,7 +26,10 @@ from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 
 ADMISSION_TIMEOUT = 5.0
-"""Seconds that each step of the handshake, and then the token, may take to come."""
+"""Seconds that the handshake may take, and then `Attach` to come: until then the worker answers nobody else."""
+
+ATTACH_BYTES = 2**16
+"""Size of an `Attach`, whose sender may be anybody yet."""
 
 
 class Admission:
@@ -41,6 +45,7 @@ class Admission:
     def __init__(self, launch: worker_pb2.Launch, limits: Limits) -> None:
         self._launch = launch
         self._limits = limits
+        self._attach_limits = dataclasses.replace(limits, message_bytes=min(ATTACH_BYTES, limits.message_bytes))
         self._context: Reloaded[ssl.SSLContext] | None = None
         self._rule = IdentityRule()
         tls = launch.tls
@@ -80,8 +85,8 @@ class Admission:
             if self._context is not None:
                 sock = secure = self._context.get().wrap_socket(sock, server_side=True)
                 certificate = secure.getpeercert()
-            connection = MessageSocket(sock, self._limits)
-            data = connection.receive()
+            connection = MessageSocket(sock, self._attach_limits)
+            data = connection.receive(time.monotonic() + ADMISSION_TIMEOUT)
             if data is None:
                 raise TransportError("it closed before it attached")
             try:

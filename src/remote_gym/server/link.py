@@ -368,6 +368,7 @@ class Output(asyncio.Protocol):
             self._write_line()
         if self._unread:
             self._log(f"({len(self._unread)} bytes more)")
+            self._unread.clear()  # or a pause that ends only now would have them written after all
 
     def _write_some(self) -> None:
         assert self._transport is not None

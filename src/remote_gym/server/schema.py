@@ -42,7 +42,8 @@ def check_schema(where: str, schema: str) -> None:
             )
         try:
             resolver.lookup(reference)
-        except referencing.exceptions.Unresolvable as error:
+        # The others where it leads into a list by a name, or on from a number.
+        except (referencing.exceptions.Unresolvable, ValueError, TypeError) as error:
             raise ConfigError(f"{where}: it refers to {reference!r:.100}, which it does not have") from error
 
 

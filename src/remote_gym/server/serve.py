@@ -209,10 +209,14 @@ class RemoteEnvironmentServer:
         """Let a policy that has been rewritten hold."""
         while True:
             await asyncio.sleep(POLICY_INTERVAL)
-            # Beside the event loop, since the file may be far away.
-            policy = await asyncio.to_thread(source.look)
-            if policy is not None:
-                self._service.set_policy(policy)
+            try:
+                # Beside the event loop, since the file may be far away.
+                policy = await asyncio.to_thread(source.look)
+                if policy is not None:
+                    self._service.set_policy(policy)
+            # Whatever it was: a right that is withdrawn later is to be withdrawn.
+            except Exception:
+                logger.exception("could not look whether the policy has changed")
 
     async def _shut_down(self, grace: float) -> None:
         await self._grpc.report_stopping()

@@ -1,11 +1,12 @@
 """Messages on a socket, each preceded by its length: four bytes, big-endian.
 
-`MessageSocket` knows a socket's ``recv`` and ``sendall`` only, which an ``ssl.SSLSocket`` has as well.
+`MessageSocket` knows a socket's ``recv``, ``sendall`` and ``settimeout`` only, which an ``ssl.SSLSocket`` has as well.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 
 from remote_gym.config import Limits
@@ -55,31 +56,35 @@ class MessageSocket:
         except OSError as error:
             raise ConnectionLost(f"sending failed: {error}") from error
 
-    def receive(self) -> bytes | None:
+    def receive(self, deadline: float | None = None) -> bytes | None:
         """Wait for the next message; None where the other end closed after the last one.
 
         Nothing is read ahead, so that between messages the socket may be handed to another process, or waited for.
 
+        Args:
+            deadline: On `time.monotonic`, for all of it; it sets the socket's timeout. None for that which the socket
+                has, which counts from each part that comes: who sends a byte now and then can go on for ever.
+
         Raises:
             EncodingError: If its length is over the limit.
             ConnectionLost: If the connection breaks, or ends within a message.
-            DeadlineExceeded: If the socket has a timeout and nothing came.
+            DeadlineExceeded: If it did not come whole by the deadline, or nothing came within the socket's timeout.
         """
-        header = self.read(HEADER_BYTES)
+        header = self.read(HEADER_BYTES, deadline)
         if not header:
             return None
         if len(header) < HEADER_BYTES:
-            header += self._read_exactly(HEADER_BYTES - len(header))
+            header += self._read_exactly(HEADER_BYTES - len(header), deadline)
         length = int.from_bytes(header, "big")
         if length > self._limit:
             raise EncodingError(f"a message of {length} bytes is announced; the limit is {self._limit}")
-        return self._read_exactly(length)
+        return self._read_exactly(length, deadline)
 
-    def _read_exactly(self, size: int) -> bytes:
+    def _read_exactly(self, size: int, deadline: float | None) -> bytes:
         parts, received = [], 0
         while received < size:
             # No more than has come already is asked for, so that an announced length costs nothing by itself.
-            part = self.read(min(size - received, max(_CHUNK, received)))
+            part = self.read(min(size - received, max(_CHUNK, received)), deadline)
             if not part:
                 raise ConnectionLost(f"the connection ended within a message, after {received} of {size} bytes")
             if len(part) == size:
@@ -88,8 +93,13 @@ class MessageSocket:
             received += len(part)
         return b"".join(parts)
 
-    def read(self, size: int) -> bytes:
-        """Wait for some bytes, at most `size`; none at the end of the stream."""
+    def read(self, size: int, deadline: float | None = None) -> bytes:
+        """Wait for some bytes, at most `size`; none at the end of the stream. The deadline is as for `receive`."""
+        if deadline is not None:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise DeadlineExceeded("no message came in time")
+            self._socket.settimeout(remaining)
         try:
             return self._socket.recv(size)
         except TimeoutError as error:
