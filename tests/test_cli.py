@@ -110,6 +110,10 @@ def test_module_is_the_command():
         ("accept it by allow_insecure=True", "accept it by --allow-insecure"),
         ("as many as its max_sessions of 2", "as many as its --max-sessions of 2"),
         ("the report=0 of 3", "the report=0 of 3"),
+        (
+            "entrypoint_kwargs: create_environment(port=0, render_mode=None) was to be called with port=0: no",
+            "--kwargs: create_environment(port=0, render_mode=None) was to be called with port=0: no",
+        ),
     ],
 )
 def test_errors_name_flags_rather_than_parameters(message, told):

@@ -66,3 +66,4 @@ def test_tokens_need_tls(tmp_path):
     (tmp_path / "tokens").touch()
     told = run("serve", "CartPole-v1", "--port", 0, "--token-file", tmp_path / "tokens", status=1)
     assert "the server's --token-file needs TLS, or anybody could read the tokens; give --certificate" in told
+    assert "may be None: with it clients need certificates as well" in told

@@ -207,6 +207,11 @@ def test_addresses_that_are_none_are_refused(addresses):
         RemoteEnvironment(addresses=addresses)
 
 
+def test_a_single_address_is_not_taken_for_a_list():
+    with pytest.raises(ConfigError, match="use a list of them, such as \\['localhost:1'\\]"):
+        RemoteEnvironment(addresses="localhost:1")
+
+
 def test_workers_of_a_vector_environment_move_to_where_there_is_room(serve):
     servers = serve(), serve()
     environments = RemoteVectorEnv(

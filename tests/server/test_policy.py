@@ -159,6 +159,7 @@ ALICE = '[allow."DNS:alice"]\n'
         ("[allow.alice]", r'policy\.toml: \[allow\."alice"\]: \'alice\' is no identity'),
         ("allow.'DNS:alice' = 3", r'\[allow\."DNS:alice"\] is 3; use a table'),
         (ALICE * 2, "not TOML"),
+        (ALICE + "environments = ['easy']\n[allow.'DNS:alice'.environments.easy]", "give each environment a table"),
         (ALICE + "enviroments = []", "no key 'enviroments'; use environments, max_sessions, max_opens_per_second"),
         (ALICE + "environments = 'easy'", "environments is 'easy'; use a list of names"),
         (ALICE + "environments = [1]", r'\[allow\."DNS:alice"\]: environments: there is no environment 1'),

@@ -652,6 +652,39 @@ def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
     run(test)
 
 
+def test_who_opens_while_the_service_closes_hears_that_it_stops():
+    async def test() -> None:
+        workers = ThreadWorkers(LIMIT)
+
+        async def launch(session: str) -> Worker:
+            await asyncio.sleep(0.5)
+            return await workers.launch(session)
+
+        async with running(time.monotonic, launch=launch) as service:
+            opening = asyncio.ensure_future(service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice"))
+            await until(lambda: len(service))
+            await service.drain(0.0)
+            await service.close()
+            assert opening.done()
+            assert opening.result().error.kind == KIND.SERVER_FULL
+            assert len(service) == 0
+
+    run(test)
+
+
+def test_a_client_may_name_the_default_environment():
+    async def test() -> None:
+        async with running() as service:
+            session = await open_session(service, environment="default")
+            assert list(session.environments) == ["default"]
+            response = await service.open(
+                pb.OpenRequest(protocol_version=PROTOCOL_VERSION, environment="hard"), "alice"
+            )
+            assert "no environment 'hard'; it offers default" in response.error.message
+
+    run(test)
+
+
 def test_who_waits_for_a_place_gets_the_next_and_in_turn():
     async def test() -> None:
         async with running(time.monotonic, max_sessions=1, admit_timeout=20.0) as service:

@@ -133,6 +133,8 @@ def serve(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    for talker in ("asyncio", "grpc"):  # which tell of each thread and call that they look at an event loop
+        logging.getLogger(talker).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _interrupt)
     asked = threading.Event()
     if hasattr(signal, "SIGUSR1"):

@@ -34,6 +34,8 @@ def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[
     Raises:
         ConfigError: If one of them is none.
     """
+    if isinstance(addresses, str):
+        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{addresses!r}]")
     places = [to_place(address) for address in ([(url, port)] if addresses is None else addresses)]
     if not places:
         raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'")

@@ -11,7 +11,7 @@ from typing import Any
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
-from remote_gym.server.policy import Terms
+from remote_gym.server.policy import DEFAULT, Terms
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
@@ -109,11 +109,11 @@ def restrict(launch: worker_pb2.Launch, terms: Terms) -> None:
 def _choose(
     name: str, default_args: Mapping[str, Any] | None, environments: Mapping[str, RemoteArgs]
 ) -> Mapping[str, Any]:
-    if not name and default_args is not None:
-        return default_args
     if name in environments:
         return environments[name]
-    names = ", ".join(sorted(environments)) or "no others than its default"
+    if name in ("", DEFAULT) and default_args is not None:
+        return default_args
+    names = ", ".join(sorted({*environments, *([DEFAULT] if default_args is not None else [])})) or "none"
     if name:
         raise ConfigError(f"the server offers no environment {name!r}; it offers {names}")
     raise ConfigError(

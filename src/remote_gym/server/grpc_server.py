@@ -33,7 +33,7 @@ OPEN_BYTES = 4 * 2**20
 HANDSHAKE_TIMEOUT_MS = 10_000
 """How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
 
-FLUSH = 0.2
+FLUSH = 1.0
 """Seconds that calls have, at the end, to send their last words."""
 
 SHARE = 0.45

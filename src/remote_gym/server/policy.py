@@ -162,7 +162,8 @@ def parse_policy(text: str, where: str, offered: Collection[str]) -> dict[str, R
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # its own error is a ValueError; so is that of too long a number
-        raise ConfigError(f"{where} is not TOML: {error}") from error
+        mend = "; give each environment a table, in place of the list" if "'environments'" in str(error) else ""
+        raise ConfigError(f"{where} is not TOML: {error}{mend}") from error
     _check_keys(where, "", document, ("allow",))
     # A file that is being written may be empty for a moment, which must not be taken for a will to lock all out.
     if not isinstance(document.get("allow"), dict) or not document["allow"]:

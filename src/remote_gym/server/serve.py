@@ -300,7 +300,8 @@ def create_remote_environment_server(
         )
     if files is None and chosen.token_file is not None:
         raise ConfigError(
-            "ServerOptions.token_file needs TLS, or anybody could read the tokens; give server_credentials_paths"
+            "ServerOptions.token_file needs TLS, or anybody could read the tokens; give server_credentials_paths, of "
+            "which the authority (ca) may be None: with it clients need certificates as well"
         )
     return RemoteEnvironmentServer(default_args, url, port, files, chosen)
 

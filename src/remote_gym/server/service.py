@@ -69,6 +69,7 @@ class Service:
         self.tls: worker_pb2.Tls | None = None
         """What workers admit direct connections by."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._opening = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -84,12 +85,15 @@ class Service:
 
     async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
+        self._opening += 1
         try:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
             if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
                 logger.info("refused a session: %s", error)
             return pb.OpenResponse(error=encode_error(error))
+        finally:
+            self._opening -= 1
 
     async def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
         """What `open` told about the environment, again."""
@@ -224,6 +228,10 @@ class Service:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
             self._dismiss(found, STOPPING)
+        # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
+        end = time.monotonic() + self._options.close_timeout
+        while self.draining and self._opening and time.monotonic() < end:
+            await asyncio.sleep(0.02)
         while self._closing:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
