@@ -58,11 +58,12 @@ def test_a_drain_lets_an_episode_run_and_what_follows_it_linger(patience, clock)
     assert patience.verdict(between_episodes=True) == (ToServer.DRAINED, LINGER)
 
 
-def test_the_shorter_of_two_limits_counts(patience, clock):
+def test_between_episodes_a_drain_counts_and_within_one_idling(patience, clock):
+    """Which the server ignores where nobody is attached, so that it must not begin the time anew."""
     patience.draining = True
     patience.idle_timeout = LINGER / 2
     clock.now += LINGER / 2
-    assert patience.verdict(between_episodes=True)[0] is ToServer.IDLE
-    patience.idle_timeout = 2 * LINGER
+    assert patience.verdict(between_episodes=True) == (None, LINGER / 2)
+    assert patience.verdict(between_episodes=False)[0] is ToServer.IDLE
     clock.now += LINGER
     assert patience.verdict(between_episodes=True)[0] is ToServer.DRAINED

@@ -709,7 +709,7 @@ def test_who_waited_long_enough_hears_how_many_still_do():
             await open_session(service)
             response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
             assert response.error.kind == KIND.SERVER_FULL
-            assert "1 clients wait" in response.error.message
+            assert "1 client waits" in response.error.message
             assert service.load().waiting == 0
 
     run(test)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import os
@@ -125,15 +124,24 @@ class ClientSession:
 
     def attach(self) -> None:
         """Connect to the worker now, rather than with the first request, which does what this could not."""
-        with self._turn, contextlib.suppress(ConnectError, ConnectionLost):
-            if not self.lost and self._interaction is None:
-                self._interaction = self._attaching.attach(time.monotonic() + self._options.connect_timeout)
+        deadline = time.monotonic() + self._options.connect_timeout
+        self._take_turn(deadline)
+        try:
+            if self._interaction is None:
+                self._interaction = self._attaching.attach(deadline)
+        except (ConnectError, ConnectionLost) as error:
+            logger.debug("session %s: not attached yet: %s", self.id, error)
+        finally:
+            self._turn.release()
 
     def improve(self) -> None:
         """Let the next request try for a direct connection, if that failed some time ago: worth it between episodes."""
-        with self._turn:
-            if not self.is_behind and self._attaching.may_improve(self._interaction):
-                self._detach()
+        if self._turn.acquire(False):  # else another thread is using it, and it is no time for that
+            try:
+                if not self.is_behind and self._attaching.may_improve(self._interaction):
+                    self._detach()
+            finally:
+                self._turn.release()
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.

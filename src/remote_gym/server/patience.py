@@ -51,14 +51,12 @@ class Patience:
         Args:
             between_episodes: Whether no episode runs.
         """
-        limits = []
         if self.draining and between_episodes:
-            limits.append((LINGER, ToServer.DRAINED))
-        if self.idle_timeout is not None:
-            limits.append((self.idle_timeout, ToServer.IDLE))
-        if not limits:
+            limit, word = LINGER, ToServer.DRAINED
+        elif self.idle_timeout is not None:
+            limit, word = self.idle_timeout, ToServer.IDLE
+        else:
             return None, None
-        limit, word = min(limits)
         remaining = self._since + limit - self._clock()
         if remaining > 0:
             return None, remaining

@@ -202,8 +202,11 @@ class RemoteEnvironmentServer:
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
-            self._service.expire()
-            self._service.cut_off(self._rule.is_revoked)
+            try:
+                self._service.expire()
+                self._service.cut_off(self._rule.is_revoked)
+            except Exception:  # a fault of ours must not be the last look
+                logger.exception("could not look after the sessions")
 
     async def _follow(self, source: PolicySource) -> None:
         """Let a policy that has been rewritten hold."""

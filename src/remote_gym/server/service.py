@@ -32,6 +32,9 @@ from remote_gym.wire.status import encode_error
 
 logger = logging.getLogger(__name__)
 
+REVOKED_FOR = 1.0
+"""Seconds for which an owner has to be unknown until its connections end."""
+
 
 class Service:
     """Sessions and the workers behind them.
@@ -69,6 +72,7 @@ class Service:
         self.tls: worker_pb2.Tls | None = None
         """What workers admit direct connections by."""
         self._closing: set[asyncio.Task[None]] = set()
+        self._revoked: dict[str, float] = {}  # owners that are not let in any more, and since when
         self._opening = 0
 
     def __len__(self) -> int:
@@ -184,13 +188,17 @@ class Service:
             self._end(self._open[session.id], reason)
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
-        """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
+        """End the connections of owners that are no longer let in. Their sessions live on for their leases.
+
+        Not at the first look: a file that is being written again may be empty for a moment.
+        """
+        now, owners = self._clock(), {found.session.owner for found in self._open.values()}
+        self._revoked = {owner: self._revoked.get(owner, now) for owner in owners if is_revoked(owner)}
         for found in self._open.values():
-            if is_revoked(found.session.owner) and (found.direct or found.cut is not None):
-                logger.warning("session %s: %s is not let in any more", found.session.id, found.session.owner)
-                found.cut_off(
-                    NotPermitted(f"session {found.session.id}: {found.session.owner!r} is not let in any more")
-                )
+            owner = found.session.owner
+            if now - self._revoked.get(owner, now) >= REVOKED_FOR and (found.direct or found.cut is not None):
+                logger.warning("session %s: %s is not let in any more", found.session.id, owner)
+                found.cut_off(NotPermitted(f"session {found.session.id}: {owner!r} is not let in any more"))
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
@@ -262,7 +270,8 @@ class Service:
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
             restrict(message, self._doors.policy.decide(owner, found.environment).terms)
-            launched = await self._describe(worker, message)
+            answer = await self._ask_within(worker, message.SerializeToString(), "creating the environment")
+            launched = parse(worker_pb2.Launched, answer)
         except BaseException as error:
             self._give_up(found, error)
             raise
@@ -273,7 +282,7 @@ class Service:
         first = b""
         if request.HasField("first"):
             try:
-                first = await self._ask_first(worker, request.first)
+                first = await self._ask_within(worker, request.first.SerializeToString(), "the first reset")
             except BaseException as error:
                 self._give_up(found, error)
                 raise
@@ -321,22 +330,12 @@ class Service:
         address.routing_id = found.routing_id
         return address
 
-    async def _ask_first(self, worker: Worker, request: pb.Request) -> bytes:
+    async def _ask_within(self, worker: Worker, data: bytes, what: str) -> bytes:
         timeout = self._options.open_timeout
         try:
-            return await asyncio.wait_for(worker.ask(request.SerializeToString()), timeout)
+            return await asyncio.wait_for(worker.ask(data), timeout)
         except asyncio.TimeoutError:
-            raise SessionLost(f"the first reset took over {timeout:g} s; raise ServerOptions.open_timeout") from None
-
-    async def _describe(self, worker: Worker, message: worker_pb2.Launch) -> worker_pb2.Launched:
-        timeout = self._options.open_timeout
-        try:
-            answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), timeout)
-        except asyncio.TimeoutError:
-            raise SessionLost(
-                f"creating the environment took over {timeout:g} s; raise ServerOptions.open_timeout"
-            ) from None
-        return parse(worker_pb2.Launched, answer)
+            raise SessionLost(f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout") from None
 
     def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""

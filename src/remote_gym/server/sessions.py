@@ -110,7 +110,8 @@ class Sessions:
     def full(self) -> ServerFull:
         """The error for who gets no place now."""
         closing = self._places - len(self._open)
-        queue = f", and {len(self._waiting)} clients wait for a place" if self._waiting else ""
+        count = len(self._waiting)
+        queue = f", and {count} {'client waits' if count == 1 else 'clients wait'} for a place" if count else ""
         return ServerFull(
             f"the server holds {len(self._open)} sessions, and {closing} more are closing, "
             f"as many as its max_sessions of {self._max_sessions} allows{queue}; close one, or raise it. "
