@@ -27,6 +27,7 @@ from remote_gym import (
     create_remote_environment_server,
 )
 from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.wire.autoreset import AutoresetMode
 from waiting import wait_until
 
 Serve = Callable[..., RemoteEnvironmentServer]
