@@ -153,7 +153,6 @@ def serve(
                 del os.environ["GRPC_SSL_CIPHER_SUITES"]
             click.echo("\n".join(_greeting(server, environment_id or entrypoint, certificate, ca)))
             try:
-                # In short waits: where a signal reaches another thread than this one, it does not end a long one.
                 while server.wait_for_termination(1.0):
                     if asked.is_set():
                         asked.clear()

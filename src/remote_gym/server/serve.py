@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import os
 import socket
 import threading
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 EXPIRY_INTERVAL = 0.25
 """Seconds between two looks for sessions whose lease is over."""
+
+SIGNAL_INTERVAL = 0.5
+"""Seconds for which a signal, such as Ctrl-C's, may have to wait to be heard."""
 
 POLICY_INTERVAL = 1.0
 """Seconds between two looks whether the policy has changed; it holds when it was found the same twice."""
@@ -127,7 +131,7 @@ class RemoteEnvironmentServer:
         Returns:
             Whether the time ran out first.
         """
-        return not self._terminated.wait(timeout)
+        return not self._wait(math.inf if timeout is None else time.monotonic() + timeout)
 
     def stop(self, grace: float | None = None) -> threading.Event:
         """Refuse new sessions and new episodes, wait for running episodes to end, and close what is left then.
@@ -154,10 +158,18 @@ class RemoteEnvironmentServer:
     ) -> None:
         self._begin_stop(None)
         try:
-            self._terminated.wait(max(0.0, self._stop_deadline - time.monotonic()))
+            self._wait(self._stop_deadline)
         except BaseException:  # Ctrl-C once more
             self.stop().wait(self._stop_timeout(0.0))
             raise
+
+    def _wait(self, deadline: float) -> bool:
+        """Whether it has stopped by then."""
+        # In short waits: a signal that another thread receives does not end a long one of this thread.
+        while not self._terminated.wait(min(SIGNAL_INTERVAL, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def _begin_stop(self, grace: float | None) -> bool:
         """Stop in a thread, unless that has begun before."""
