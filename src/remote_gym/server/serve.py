@@ -83,6 +83,8 @@ class RemoteEnvironmentServer:
         )
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
+        self._stopper = threading.Thread(target=self._stop, name="remote_gym-stop")
+        self._grace = options.drain
         self._stop_deadline = 0.0
         self._following: asyncio.Task[None] | None = None
         self._terminated = threading.Event()
@@ -156,11 +158,14 @@ class RemoteEnvironmentServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._begin_stop(None)
         try:
+            self._begin_stop(None)
             self._wait(self._stop_deadline)
-        except BaseException:  # Ctrl-C once more
-            self.stop().wait(self._stop_timeout(0.0))
+        except BaseException:  # Ctrl-C once more, which may have come before the thread was started
+            with contextlib.suppress(RuntimeError):  # it was
+                self._stopper.start()
+            self.stop()
+            self._wait(time.monotonic() + self._stop_timeout(0.0))
             raise
 
     def _wait(self, deadline: float) -> bool:
@@ -175,9 +180,9 @@ class RemoteEnvironmentServer:
         """Stop in a thread, unless that has begun before."""
         if next(self._stops):
             return False
-        grace = self.options.drain if grace is None else grace
-        self._stop_deadline = time.monotonic() + self._stop_timeout(grace)
-        threading.Thread(target=self._stop, args=(grace,), name="remote_gym-stop").start()
+        self._grace = self.options.drain if grace is None else grace
+        self._stop_deadline = time.monotonic() + self._stop_timeout(self._grace)
+        self._stopper.start()
         return True
 
     def _stop_timeout(self, grace: float) -> float:
@@ -245,9 +250,9 @@ class RemoteEnvironmentServer:
         await self._grpc.stop()
         await self._workers.stop()
 
-    def _stop(self, grace: float) -> None:
+    def _stop(self) -> None:
         try:
-            self._call(self._shut_down(grace), timeout=self._stop_timeout(grace))
+            self._call(self._shut_down(self._grace), timeout=self._stop_timeout(self._grace))
         except (TimeoutError, concurrent.futures.TimeoutError):
             logger.error("the server did not stop in time")
         finally:
