@@ -112,7 +112,7 @@ def test_steps_that_nobody_waits_for_do_not_pile_up_in_the_server(obedient):
                     call = session.begin("Step", large)
                     wait_until_sent(channel)
                     call.cancel()
-                # What was cancelled last may take a moment to be let go; what piled up would stay for as long as it hangs.
+                # What was cancelled last may take a moment to be let go; what piled up would stay while it hangs.
                 wait_until(lambda: resident_bytes(process.pid) - before < 50 * 2**20)
                 hang.cancel()
         finally:
