@@ -69,10 +69,11 @@ class RemoteVecEnv(VecEnv):  # type: ignore[misc] # stable-baselines3 has no typ
         return [values[index] for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set what the entrypoint exposes, of all environments."""
-        if indices is not None:
-            raise NotImplementedError("remote attributes are set in all environments at once")
-        self.environment.set_attr(attr_name, value)
+        """Set what the entrypoint exposes."""
+        values = list(self.environment.get_attr(attr_name))
+        for index in self._get_indices(indices):
+            values[index] = value
+        self.environment.set_attr(attr_name, values)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
         """Call what the entrypoint exposes, of all environments."""

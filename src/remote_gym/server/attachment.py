@@ -30,6 +30,15 @@ class OpenSession:
     cut: Cut | None = None  # ends the attachment that stands
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def direct_address(self, listener: pb.DirectAddress | None) -> pb.DirectAddress | None:
+        """Where its worker can be reached: at the listener's address, by its own routing id."""
+        if listener is None:
+            return None
+        address = pb.DirectAddress()
+        address.CopyFrom(listener)
+        address.routing_id = self.routing_id
+        return address
+
     def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached, over gRPC or directly."""
         self.cut_grpc(reason)

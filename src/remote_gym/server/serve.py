@@ -234,8 +234,7 @@ class RemoteEnvironmentServer:
                 policy = await asyncio.to_thread(source.look)
                 if policy is not None:
                     self._service.set_policy(policy)
-            # Whatever it was: a right that is withdrawn later is to be withdrawn.
-            except Exception:
+            except Exception:  # whatever it was: a right that is withdrawn later is to be withdrawn
                 logger.exception("could not look whether the policy has changed")
 
     async def _shut_down(self, grace: float) -> None:

@@ -107,7 +107,7 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(description=found.description, direct=self._direct_address(found))
+            return pb.SpacesResponse(description=found.description, direct=found.direct_address(self.direct))
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -301,7 +301,7 @@ class Service:
         )
         opened.identity = owner
         opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
-        if (direct := self._direct_address(found)) is not None:
+        if (direct := found.direct_address(self.direct)) is not None:
             self._by_routing_id[found.routing_id] = found
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
@@ -321,14 +321,6 @@ class Service:
                 raise stopping() from error
             if ended:
                 raise self._sessions.explain(found.session, error) from error
-
-    def _direct_address(self, found: OpenSession) -> pb.DirectAddress | None:
-        if self.direct is None:
-            return None
-        address = pb.DirectAddress()
-        address.CopyFrom(self.direct)
-        address.routing_id = found.routing_id
-        return address
 
     async def _ask_within(self, worker: Worker, data: bytes, what: str) -> bytes:
         timeout = self._options.open_timeout

@@ -34,8 +34,7 @@ async def watch(workers: Callable[[], Mapping[str, Worker]], options: ServerOpti
             found = workers()
             verdicts = watchdog.look(_see(found, options))
             await asyncio.gather(*(found[session].end(reason) for session, reason in verdicts.items()))
-        # Whatever it was, such as having run out of descriptors, the next look may succeed.
-        except Exception:
+        except Exception:  # whatever it was, such as having run out of descriptors, the next look may succeed
             logger.exception("could not look after the workers")
 
 
