@@ -6,8 +6,9 @@ import logging
 import math
 import time
 
-from remote_gym.client.connection import GrpcConnection, Interaction
+from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.interaction import Interaction
 from remote_gym.config import ClientOptions
 from remote_gym.errors import NotPermitted, TransportError
 from remote_gym.v1 import remote_gym_pb2 as pb

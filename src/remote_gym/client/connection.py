@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable
-from typing import Any
 
 import grpc
 
@@ -16,8 +13,10 @@ from remote_gym.address import Place, grpc_address
 from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.interaction import Interaction
+from remote_gym.client.rpc_errors import answered, from_rpc_error
 from remote_gym.config import ClientOptions, Limits, TlsFiles
-from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.errors import ConfigError, ConnectError, ConnectionLost
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
@@ -107,15 +106,16 @@ class GrpcConnection:
             TransportError: By what is returned, if the server could not be reached in time.
         """
         call = self._load.future(b"", timeout=timeout)
+        what = f"asking {self.address} for its load"
 
         def answer() -> pb.LoadResponse | None:
             try:
-                response = parse(pb.LoadResponse, call.result())
+                response = parse(pb.LoadResponse, answered(call.result(), what))
                 return None if response.HasField("error") else response
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                     return None
-                raise from_rpc_error(error, f"asking {self.address} for its load") from error
+                raise from_rpc_error(error, what) from error
 
         return answer
 
@@ -133,10 +133,12 @@ class GrpcConnection:
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
         call = self._open.future(request.SerializeToString(), timeout=open_timeout, wait_for_ready=True)
         deadline = time.monotonic() + connect_timeout
+        what = f"opening a session at {self.address}"
         reached = False
         while True:
             try:
-                return parse(pb.OpenResponse, call.result(timeout=None if reached else min(PATIENCE, connect_timeout)))
+                answer = call.result(timeout=None if reached else min(PATIENCE, connect_timeout))
+                return parse(pb.OpenResponse, answered(answer, what))
             except grpc.FutureTimeoutError:
                 try:
                     reached = self._look(deadline)
@@ -144,7 +146,7 @@ class GrpcConnection:
                     call.cancel()
                     raise
             except grpc.RpcError as error:
-                raise from_rpc_error(error, f"opening a session at {self.address}") from error
+                raise from_rpc_error(error, what) from error
 
     def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
         """Make a broken connection again, if that can be done, and see that the session is still there.
@@ -154,6 +156,7 @@ class GrpcConnection:
 
         Raises:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
+            ConnectionLost: If the server was reached and gave no answer.
             SessionLost: If the session has ended, with the reason.
         """
         # A channel keeps the certificates that it was made with.
@@ -161,12 +164,11 @@ class GrpcConnection:
             self.renew()
         metadata = _session_metadata(session_id, token)
         try:
-            answer = parse(
-                pb.SpacesResponse, self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
-            )
+            data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             found = summarise(diagnose(*self._where, timeout=2.0))
             raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
+        answer = parse(pb.SpacesResponse, answered(data, f"looking for session {session_id} at {self.address}"))
         if answer.HasField("error"):
             raise decode_error(answer.error)
         return answer
@@ -248,145 +250,14 @@ class GrpcConnection:
         """
         call = self._channel.unary_unary(_method(method))
         try:
-            answer: bytes = call(data, timeout=timeout, metadata=_session_metadata(session_id, token))
+            answer = call(data, timeout=timeout, metadata=_session_metadata(session_id, token))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"{method} at {self.address}") from error
-        return answer
+        return answered(answer, f"{method} at {self.address}")
 
     def close(self) -> None:
         """End every call and close the channel."""
         self._channel.close()
-
-
-class Interaction:
-    """One `Interact` call: send, and receive the answer, again and again."""
-
-    def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None], address: str) -> None:
-        self._call = call
-        self._requests = requests
-        self._address = address
-        self._watchdog = _Watchdog(call, requests)
-        self._sent = time.monotonic()
-
-    def send(self, data: bytes, deadline: float) -> None:
-        """Send one message.
-
-        Args:
-            data: The message.
-            deadline: On `time.monotonic`, for the answer to come.
-        """
-        self._sent = time.monotonic()
-        self._watchdog.watch(deadline)
-        self._requests.put(data)
-
-    def receive(self, deadline: float) -> bytes:
-        """Wait for the message that answers the one sent. After an error the interaction is of no more use.
-
-        Args:
-            deadline: As when it was sent.
-
-        Raises:
-            DeadlineExceeded: If it did not come in time.
-            ConnectionLost: If the call ended.
-            EncodingError: If the answer is over the limit.
-        """
-        try:
-            answer: bytes = next(self._call)
-        except StopIteration:
-            raise ConnectionLost(f"{self._address} ended the call") from None
-        except grpc.RpcError as error:
-            if self._watchdog.expired:
-                waited = deadline - self._sent
-                raise DeadlineExceeded(f"no answer from {self._address} within {waited:.3g} s") from error
-            raise from_rpc_error(error, f"the connection to {self._address}") from error
-        except RuntimeError as error:
-            # Ctrl-C while gRPC waits for a lock: it then releases what it has not got, and this error hides the other.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
-        finally:
-            self._watchdog.rest()
-        return answer
-
-    def close(self) -> None:
-        """Detach. The session lives on for its lease. Returns at once: the call is cancelled by a thread of its own."""
-        self._watchdog.stop()
-        self._requests.put(None)
-
-
-class _Watchdog:
-    """Cancels a call whose deadline has passed: a stream has no deadlines for its single messages.
-
-    A thread of its own looks every `INTERVAL` seconds. That costs a step no more than setting an attribute, where a
-    timer, or a queue to wait on, would cost it a hand-over between threads.
-
-    It is also who cancels a call that is to end. After Ctrl-C in the middle of gRPC's code that may take for ever, as
-    a lock of the call's may still be held; and so may its ``__del__``, from which the thread's reference keeps it.
-    """
-
-    INTERVAL = 0.25
-
-    def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None]) -> None:
-        self.expired = False
-        self._deadline = math.inf
-        self._call = call
-        # Held to change the deadline and to judge it, or it could strike a request that has just been answered.
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._to_cancel: list[Any] = []
-        # Weakly, so that an environment that is dropped without being closed can be collected, and its call with it.
-        arguments = (weakref.ref(self), self._stopped, requests, self._to_cancel)
-        threading.Thread(target=_look_after, args=arguments, name="remote_gym-deadlines", daemon=True).start()
-
-    def watch(self, deadline: float) -> None:
-        with self._lock:
-            self._deadline = deadline
-            self.expired = False
-
-    def rest(self) -> None:
-        with self._lock:
-            self._deadline = math.inf
-
-    def stop(self) -> None:
-        self._to_cancel.append(self._call)
-        self._stopped.set()
-
-    def look(self) -> None:
-        with self._lock:
-            if time.monotonic() > self._deadline:
-                self.expired = True
-                self.stop()
-
-
-def _look_after(
-    reference: weakref.ref[_Watchdog],
-    stopped: threading.Event,
-    requests: queue.SimpleQueue[bytes | None],
-    to_cancel: list[Any],
-) -> None:
-    while not stopped.wait(_Watchdog.INTERVAL):
-        watchdog = reference()
-        if watchdog is None:
-            break
-        watchdog.look()
-        del watchdog
-    requests.put(None)  # gRPC's thread that reads them ends with it
-    for call in to_cancel:
-        call.cancel()
-
-
-def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:
-    """Our error for one of gRPC's."""
-    code, details = error.code(), error.details()
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"{what} took too long")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return EncodingError(f"{what}: {details}; raise Limits.message_bytes at both ends")
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return ConnectError(f"{what}: what listens there is no remote_gym server ({details})")
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return EncodingError(f"{what}: {details}")
-    return ConnectionLost(f"{what} broke: {code.name}: {details}")
 
 
 def _session_metadata(session_id: str, token: str) -> tuple[tuple[str, str], ...]:

@@ -12,8 +12,9 @@ import weakref
 
 from remote_gym.address import Place
 from remote_gym.client.attaching import Attaching
-from remote_gym.client.connection import GrpcConnection, Interaction
+from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.direct import DirectConnection
+from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.retry import Retry
 from remote_gym.client.ticket import SessionTicket
