@@ -40,6 +40,7 @@ OLDEST = (
     "grpcio==1.62.*",
     "grpcio-health-checking==1.62.*",
     "grpcio-reflection==1.62.*",
+    "jsonschema==4.18.*",
     "numpy==1.26.*",
     "pillow==10.1.*",
     "protobuf==4.25.*",
@@ -60,7 +61,7 @@ NEWEST = (gymnasium("1.4.0"),)
 )
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
-    session.install(".[jpeg,record,reflection,zstd]", *TEST, *pins)
+    session.install(".[jpeg,policy,record,reflection,zstd]", *TEST, *pins)
     parallel = ("-n", "2", "--dist", "loadfile")
     session.run("python", "-m", "pytest", *parallel, "-m", "not long and not development", *session.posargs)
 
