@@ -125,6 +125,7 @@ class Chaos:
         """End what a run that failed has not ended."""
         for server in self._servers:
             server.kill()
+            server.let_go()
         self.network.close()
 
     def server(self, name: str, **arguments: object) -> Server:

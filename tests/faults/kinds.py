@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from faults.ledger_environment import ENDING, HANGING, RAISING
+from faults.meanwhile import meanwhile
 from faults.player import Player
 from faults.proxy import Interference, Proxy
 from faults.serving import PATIENCE, Server
@@ -108,12 +109,8 @@ def _outage(lane: Lane) -> None:
     """The network is down for a second, and refuses whoever tries."""
     lane.proxy.is_out = True
     lane.proxy.cut_all()
-    mending = threading.Timer(lane.random.uniform(0.2, 1.5), lambda: setattr(lane.proxy, "is_out", False))
-    mending.start()
-    try:
+    with meanwhile(lambda: setattr(lane.proxy, "is_out", False), after=lane.random.uniform(0.2, 1.5)):
         lane.expect("answered")
-    finally:
-        mending.join()
 
 
 def _raise(behaviour: str) -> Fault:
@@ -149,10 +146,8 @@ def _kill_worker(lane: Lane) -> None:
 
 
 def _kill_worker_within_step(lane: Lane) -> None:
-    timer = threading.Timer(0.1, os.kill, (lane.worker(), signal.SIGKILL))
-    timer.start()
-    lane.expect("lost", "answered", behaviour="slow")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, lane.worker(), signal.SIGKILL), after=0.1):
+        lane.expect("lost", "answered", behaviour="slow")
     if lane.player.error is None:  # the timer was late
         lane.expect("lost")
     lane.begin_anew()
@@ -161,10 +156,8 @@ def _kill_worker_within_step(lane: Lane) -> None:
 def _pause_worker(lane: Lane) -> None:
     pid = lane.worker()
     os.kill(pid, signal.SIGSTOP)
-    timer = threading.Timer(lane.random.uniform(0.05, 1.0), os.kill, (pid, signal.SIGCONT))
-    timer.start()
-    lane.expect("answered")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, pid, signal.SIGCONT), after=lane.random.uniform(0.05, 1.0)):
+        lane.expect("answered")
 
 
 def _stop_worker(lane: Lane) -> None:
@@ -182,10 +175,8 @@ def _reset_into_paused_worker(lane: Lane) -> None:
     pid = lane.worker()
     os.kill(pid, signal.SIGSTOP)
     fault = lane.proxy.arm(Interference(lane.port, "up", 0, "reset", whole=True))
-    timer = threading.Timer(lane.random.uniform(0.2, 1.0), os.kill, (pid, signal.SIGCONT))
-    timer.start()
-    lane.expect("answered")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, pid, signal.SIGCONT), after=lane.random.uniform(0.2, 1.0)):
+        lane.expect("answered")
     if not fault.fired.wait(PATIENCE):
         raise Unexpected("the proxy saw nothing to interfere with")
 
@@ -194,13 +185,9 @@ def _rotate(role: str) -> Fault:
     """New certificates, and connections made anew under them while they are written."""
 
     def fault(lane: Lane) -> None:
-        rotating = threading.Thread(target=lane.server.certificates.rotate, args=(role,))
-        rotating.start()
-        try:
+        with meanwhile(functools.partial(lane.server.certificates.rotate, role)):
             lane.proxy.cut_all()
             lane.expect("answered")
-        finally:
-            rotating.join()
         lane.proxy.cut_all()
         lane.expect("answered")
 

@@ -106,10 +106,10 @@ def run_all(folder: Path, seed: int, faults: int, lanes: int, kind: str = "") ->
     """
     with Chaos(folder, seed) as chaos:
         steady = chaos.server("steady")
+        times = max(1, faults // 150)
+        jobs = server_jobs(chaos, times, kind)  # before it settles: each server holds its ports from now on
         steady.start()
         chaos.settle(steady)
-        times = max(1, faults // 150)
-        jobs = server_jobs(chaos, times, kind)
         jobs.append(functools.partial(run_clients, chaos, steady, times, kind))
         jobs += connection_jobs(chaos, steady, faults, lanes, [name for name in KINDS if kind in name])
         chaos.in_parallel(jobs, LANE_TIMEOUT)

@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.kinds import Lane, Unexpected
+from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
 from processes import descendants, is_alive
 from remote_gym import ServerFull
@@ -36,12 +36,8 @@ def _all(lanes: Sequence[Lane], do: Callable[[Lane], Any]) -> list[Any]:
 
 def _within_steps(lanes: Sequence[Lane], strike: Callable[[], None]) -> None:
     """Strike while every client waits for an answer."""
-    timer = threading.Timer(SLOW / 3, strike)
-    timer.start()
-    try:
+    with meanwhile(strike, after=SLOW / 3):
         _all(lanes, lambda lane: lane.expect("lost", "answered", behaviour="slow"))
-    finally:
-        timer.join()
 
 
 def _lose_and_begin_anew(lane: Lane) -> None:
@@ -65,13 +61,9 @@ def _kill(server: Server, lanes: Sequence[Lane]) -> None:
 def _stopping(server: Server) -> Iterator[None]:
     """Have an operator stop it, and start it again after that; what goes on in between is what makes it end."""
     leaks: list[str] = []
-    thread = threading.Thread(target=lambda: leaks.extend(server.stop()))
-    thread.start()
-    try:
+    with meanwhile(lambda: leaks.extend(server.stop())):
         wait_until(lambda: server.says("Stopping"), PATIENCE)
         yield
-    finally:
-        thread.join()
     if leaks:
         raise Unexpected("; ".join(leaks))
     server.start()
@@ -131,12 +123,8 @@ def _disturb(server: Server, lanes: Sequence[Lane]) -> None:
     for lane in lanes:
         lane.proxy.cut_all()
     _all(lanes, lambda lane: lane.expect("answered"))
-    timer = threading.Timer(SLOW / 3, lambda: [lane.proxy.cut_all() for lane in lanes])
-    timer.start()
-    try:
+    with meanwhile(lambda: [lane.proxy.cut_all() for lane in lanes], after=SLOW / 3):
         _all(lanes, lambda lane: lane.expect("answered", behaviour="slow"))
-    finally:
-        timer.join()
     for behaviour in ("system_exit", "keyboard_interrupt", "interrupting"):
         _all(lanes, lambda lane, one=behaviour: lane.expect("raised", behaviour=one))
 
@@ -151,14 +139,10 @@ def _silence(server: Server, lanes: Sequence[Lane]) -> None:
 def _pause(server: Server, lanes: Sequence[Lane]) -> None:
     """The server stands still for a second, and connections break meanwhile."""
     server.signal(signal.SIGSTOP)
-    timer = threading.Timer(1.0, server.signal, (signal.SIGCONT,))
-    timer.start()
-    try:
+    with meanwhile(lambda: server.signal(signal.SIGCONT), after=1.0):
         for lane in lanes:
             lane.proxy.cut_all()
         _all(lanes, lambda lane: lane.expect("answered"))
-    finally:
-        timer.join()
 
 
 def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
