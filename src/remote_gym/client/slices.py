@@ -68,6 +68,11 @@ class Slice:
         return self._session is None or self._session.lost
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
+        return self._session is not None and not self._session.lost and self._session.is_behind
+
+    @property
     def place(self) -> Place | None:
         """Where the session was that was opened last; None if there is none."""
         return None if self._session is None else self._session.place
