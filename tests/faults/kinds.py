@@ -15,8 +15,10 @@ from faults.meanwhile import meanwhile
 from faults.player import Player
 from faults.proxy import Interference, Proxy
 from faults.serving import PATIENCE, Server
+from faults.vector_player import VectorPlayer
 
 Connection = Literal["direct", "grpc", "auto"]
+Column = Literal["direct", "grpc", "auto", "direct, vector", "grpc, vector"]
 
 
 class Unexpected(Exception):
@@ -32,11 +34,18 @@ class Lane:
     """One client, its server, and what lies between."""
 
     connection: Connection
-    player: Player
+    player: Player | VectorPlayer
     proxy: Proxy
     server: Server
     random: random.Random
     observation_bytes: int
+
+    @property
+    def column(self) -> Column:
+        """Where reports count what strikes it."""
+        if isinstance(self.player, Player) or self.connection == "auto":
+            return self.connection
+        return "direct, vector" if self.connection == "direct" else "grpc, vector"
 
     @property
     def port(self) -> int:
@@ -58,6 +67,13 @@ class Lane:
         self.check(self.player.reset(), ("answered",))
         if self.player.instance == before:
             raise Unexpected("the environment is the old one")
+
+    def begin_all_anew(self) -> None:
+        """As `begin_anew`, where all that a server had was lost."""
+        if isinstance(self.player, VectorPlayer):
+            self.player.begin_all_anew()
+        else:
+            self.begin_anew()
 
     def worker(self) -> int:
         """Process of the environment."""

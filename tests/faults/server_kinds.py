@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from faults import door_kinds
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
@@ -45,7 +46,7 @@ def _lose_and_begin_anew(lane: Lane) -> None:
     for _ in range(100):
         if lane.player.error is not None or lane.expect("lost", "answered") == "lost":
             break
-    lane.begin_anew()
+    lane.begin_all_anew()
 
 
 def _kill(server: Server, lanes: Sequence[Lane]) -> None:
@@ -151,7 +152,7 @@ def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
     os.kill(launcher, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)), PATIENCE)
     _all(lanes, lambda lane: lane.expect("lost"))
-    _all(lanes, lambda lane: lane.begin_anew())
+    _all(lanes, lambda lane: lane.begin_all_anew())
 
 
 @contextlib.contextmanager
@@ -231,10 +232,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "strict": ("--certificate-lifetime", "2", "--step-timeout", "4"),
     "thread": ("--thread",),
     "auto": (),
+    "doors": (),
+    "vectors": (),
 }
 """Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
-``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, and ``"auto"`` clients that choose the
-connection themselves."""
+``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, ``"auto"`` clients that choose the
+connection themselves, ``"doors"`` tokens and a policy, and ``"vectors"`` clients of vector environments."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,14 @@ SERVER_KINDS = {
     "environments in threads, disturbed": ServerKind(_disturb, "thread"),
     "default clients, disturbed": ServerKind(_disturb, "auto"),
     "default clients, silence": ServerKind(_silence, "auto"),
+    "token revoked, given back": ServerKind(door_kinds.revoke_token, "doors"),
+    "policy withdrawn, given back": ServerKind(door_kinds.withdraw_policy, "doors"),
+    "token file empty for a moment": ServerKind(door_kinds.rewrite_tokens, "doors"),
+    "policy file broken": ServerKind(door_kinds.break_policy, "doors"),
+    "vectors: server killed, started again": ServerKind(_kill, "vectors"),
+    "vectors: server paused": ServerKind(_pause, "vectors"),
+    "vectors: launcher killed": ServerKind(_kill_launcher, "vectors"),
+    "vectors: silence": ServerKind(_silence, "vectors"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from faults.doors import Doors
 from processes import PROC, descendants, is_alive
 from remote_gym.certs import create_all
 from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
@@ -106,6 +107,7 @@ class Server:
         environ: Further environment variables.
         log: Where its log goes; None for a file in the folder.
         clock: File that sets its clock, by libfaketime; None for the real time.
+        doors: Whom it lets in; None for all who have a certificate.
         flags: Further ones of ``remote-gym serve``.
     """
 
@@ -116,10 +118,12 @@ class Server:
         environ: dict[str, str] | None = None,
         log: Path | None = None,
         clock: Path | None = None,
+        doors: Doors | None = None,
         flags: tuple[str, ...] = (),
     ) -> None:
         self.clock = clock
-        self._flags = flags
+        self._doors = doors
+        self._flags = flags + (() if doors is None else doors.flags)
         self.certificates = certificates
         self._held = hold_ports(SERVER, 2)
         self.port, self.direct_port = (sock.getsockname()[1] for sock in self._held)
@@ -129,6 +133,12 @@ class Server:
         self.stdout = folder / "server.out"
         self._environ = {**os.environ, "TMPDIR": str(self.temporary), **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def doors(self) -> Doors:
+        """Those of a server that has some."""
+        assert self._doors is not None
+        return self._doors
 
     @property
     def pid(self) -> int:
