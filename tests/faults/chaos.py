@@ -144,7 +144,8 @@ class Chaos:
         """Another server, not yet started."""
         folder = self.folder / name
         folder.mkdir()
-        server = Server(folder, self.certificates, **arguments)  # type: ignore[arg-type]
+        certificates = self.certificates.copy(folder / "certificates")
+        server = Server(folder, certificates, **arguments)  # type: ignore[arg-type]
         self._servers.append(server)
         return server
 
@@ -166,12 +167,13 @@ class Chaos:
             self.journals += journals
             host = next(self._addresses)
         seed = self.report.seed * 1000 + number
+        certificates = self.certificates.copy(self.folder / f"certificates-{number}")
         proxy = Proxy(self.network, host, SERVER, (server.port, server.direct_port))
         environment = {
             "url": host,
             "port": server.port,
             "remote_args": {"entrypoint_kwargs": {"ledger": str(self.ledger), "padding": padding}},
-            "client_credentials_paths": self.certificates.of_client,
+            "client_credentials_paths": certificates.of_client,
             "connection": connection,
             "connect_timeout": 30.0,
             "step_timeout": 60.0,
@@ -185,7 +187,7 @@ class Chaos:
         else:
             player = VectorPlayer(number, journals, seed, padding, **environment, **mode)
         size = 8 * (2 + padding) * (1 if mode is None else SIZE)
-        return Lane(connection, player, proxy, server, random.Random(seed), size)
+        return Lane(connection, player, proxy, server, certificates, random.Random(seed), size)
 
     def clients(self, server: Server) -> Clients:
         """Two client programs, of which the second takes over from the first."""

@@ -14,7 +14,7 @@ from faults.ledger_environment import ENDING, HANGING, RAISING
 from faults.meanwhile import meanwhile
 from faults.player import Player
 from faults.proxy import Interference, Proxy
-from faults.serving import PATIENCE, Server
+from faults.serving import PATIENCE, Certificates, Server
 from faults.vector_player import VectorPlayer
 
 Connection = Literal["direct", "grpc", "auto"]
@@ -37,6 +37,7 @@ class Lane:
     player: Player | VectorPlayer
     proxy: Proxy
     server: Server
+    certificates: Certificates
     random: random.Random
     observation_bytes: int
 
@@ -201,7 +202,8 @@ def _rotate(role: str) -> Fault:
     """New certificates, and connections made anew under them while they are written."""
 
     def fault(lane: Lane) -> None:
-        with meanwhile(functools.partial(lane.server.certificates.rotate, role)):
+        certificates = lane.certificates if role == "client" else lane.server.certificates
+        with meanwhile(functools.partial(certificates.rotate, role)):
             lane.proxy.cut_all()
             lane.expect("answered")
         lane.proxy.cut_all()

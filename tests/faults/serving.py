@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,11 @@ class Certificates:
     def create(cls, folder: Path) -> Certificates:
         create_all(folder, [SERVER, *CLIENTS])
         return cls(folder)
+
+    def copy(self, folder: Path) -> Certificates:
+        """Others' own files of the same authority, who find them whole whenever they start."""
+        shutil.copytree(self.folder, folder)
+        return Certificates(folder)
 
     @property
     def of_client(self) -> tuple[Path, Path, Path]:
