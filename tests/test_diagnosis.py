@@ -146,6 +146,13 @@ def test_client_certificate_of_another_authority(secure_port, certificates, tmp_
     assert "from the authority that the server trusts" in last.mend
 
 
+def test_files_that_do_not_fit_may_be_just_being_replaced(secure_port, certificates):
+    files = TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.server_key)
+    last = diagnose("localhost", secure_port, files, timeout=5.0)[-1]
+    assert (last.step, last.works, last.hopeless) == ("TLS", False, False)
+    assert "does not belong to" in last.found
+
+
 def test_missing_client_certificate(secure_port, certificates):
     _, last = examined(secure_port, TlsFiles(ca=certificates.ca))
     assert (last.step, last.hopeless) == ("TLS", True)

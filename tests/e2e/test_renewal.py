@@ -138,6 +138,9 @@ def test_a_client_whose_files_are_being_replaced_goes_on(place):
     (place.client_files / "client.pem").write_text("half of a file")
     connect_anew(environment)
     assert step(environment) == 1
+    environment.close()
+    environment.reset()  # in a new session
+    assert step(environment) == 1
     sign(place.authority, place.client_files, "client", [CLIENT_IDENTITY])
     connect_anew(environment)
     assert step(environment) == 2

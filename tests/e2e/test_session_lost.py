@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 
 from environments import ACTION
-from remote_gym import ConnectionLost, RemoteEnvironment, SessionLost
+from remote_gym import ConnectionLost, DeadlineExceeded, RemoteEnvironment, SessionLost
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 
@@ -60,6 +62,17 @@ def test_a_reset_that_finds_it_lost_gets_a_new_one_and_tells(environment):
     assert after["pid"] != info["pid"]
     assert environment.step(ACTION["step"])[0]["count"] == observation["count"] + 1
     assert "remote_gym" not in environment.reset()[1]
+
+
+def test_a_reset_that_still_waits_for_an_answer_and_finds_it_lost_gets_a_new_one_too(process_server):
+    environment = process_server.environment(on_session_lost="truncate", step_timeout=0.1)
+    _, info = environment.reset()
+    with pytest.raises(DeadlineExceeded):
+        environment.step(ACTION["slow"])
+    os.kill(info["pid"], signal.SIGKILL)
+    observation, after = environment.reset()
+    assert "SIGKILL" in after["remote_gym"]["session_lost"]
+    assert observation["count"] == 0
 
 
 def test_a_reset_that_loses_two_in_a_row_raises_and_so_does_a_call(environment):

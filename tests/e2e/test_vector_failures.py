@@ -148,6 +148,18 @@ def test_one_that_does_not_answer_in_time_is_named_and_can_be_reset_later(make, 
     assert remote.step(np.array([0, 0]))[0].tolist() == [2, 2]  # the late step ran, once
 
 
+def test_one_that_never_answers_is_left_for_a_new_one_by_a_reset(make, tmp_path):
+    arguments = {"on_session_lost": "raise" if AutoresetMode is None else "truncate"}
+    gate = str(tmp_path / "never")
+    remote = make(2, workers=2, kwargs={"gate": gate}, step_timeout=0.5, close_timeout=0.2, **arguments)
+    remote.reset()
+    with pytest.raises(DeadlineExceeded, match="environment 1: "):
+        remote.step(np.array([0, 1]))
+    observations, _ = remote.reset(options={"reset_mask": mask_of(2, (1,))})
+    assert observations.tolist() == [1, 0]
+    assert remote.step(np.array([0, 0]))[0].tolist() == [2, 1]
+
+
 def test_what_cannot_be_opened_is_named_and_nothing_stays_open(make, server):
     with pytest.raises(RemoteEnvironmentError, match=r"environments \d to \d: no environment 3"):
         make(4, workers=2, kwargs={"fails_at": 3})

@@ -192,3 +192,18 @@ def test_a_reset_that_finds_a_worker_lost_gets_a_new_one_and_tells(make, server)
     assert observations["on"].tolist() == remote.reset(seed=1)[0]["on"].tolist()
     assert (np.array(remote.call("pid")) != pids).tolist() == [False, False, True, True, False, False]
     remote.step(acting())
+
+
+def test_a_reset_finds_one_lost_that_has_raised_before_or_was_never_reset(make):
+    for was_reset in (False, True):
+        remote = make()
+        pids = remote.call("pid")
+        if was_reset:
+            remote.reset()
+            with pytest.raises(Exception, match="lost its way"):
+                remote.step(acting(at_2=RAISE))
+        os.kill(pids[2], signal.SIGKILL)
+        _, infos = remote.reset()
+        assert "SIGKILL" in infos["remote_gym"]["session_lost"][2]
+        remote.step(acting())
+        remote.close()

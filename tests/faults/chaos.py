@@ -11,17 +11,25 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from faults.client_kinds import Clients
-from faults.kinds import KINDS, Connection, Hang, Lane, Unexpected
+from faults.kinds import KINDS, Column, Connection, Hang, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.oracle import Asked, Executed, Verdict, judge
 from faults.player import Journal, Player
 from faults.proxy import Network, Proxy
 from faults.serving import CLIENTS, SERVER, Certificates, Server
+from faults.vector_player import COUNT, SIZE, VectorPlayer
 
 CONNECTIONS: tuple[Connection, ...] = ("direct", "grpc")
-COLUMNS: tuple[Connection, ...] = (*CONNECTIONS, "auto")
+COLUMNS: tuple[Column, ...] = ("direct", "grpc", "auto", "direct, vector", "grpc, vector")
+MODES: tuple[dict[str, Any], ...] = (
+    {"on_session_lost": "raise"},
+    {"on_session_lost": "truncate", "autoreset_mode": "NextStep"},
+    {"on_session_lost": "truncate", "autoreset_mode": "Disabled"},
+)
+"""Of vector environments: what they do when some are lost."""
 PADDINGS = (0, 2_000, 200_000)
 """Of observations, in numbers of eight bytes: one packet, some, and more than a socket holds."""
 REOPEN_EVERY = 25
@@ -32,8 +40,8 @@ class Report:
     """What happened."""
 
     seed: int
-    struck: Counter[tuple[str, str]] = field(default_factory=Counter)
-    survived: Counter[tuple[str, str]] = field(default_factory=Counter)
+    struck: Counter[tuple[str, Column]] = field(default_factory=Counter)
+    survived: Counter[tuple[str, Column]] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     hangs: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
@@ -48,16 +56,12 @@ class Report:
 
     def table(self) -> Iterator[str]:
         """The report, line by line."""
-        yield f"{'fault':34}" + "".join(f"{f'{connection}: struck':>16}{'survived':>10}" for connection in COLUMNS)
+        yield f"{'survived, of struck':36}" + "".join(f"{column:>16}" for column in COLUMNS)
         for kind in sorted({kind for kind, _ in self.struck}):
-            cells = (f"{self.struck[kind, one]:16}{self.survived[kind, one]:10}" for one in COLUMNS)
-            yield f"{kind:34}" + "".join(cells)
-        totals = (
-            f"{sum(count for (_, one), count in self.struck.items() if one == connection):16}"
-            f"{sum(count for (_, one), count in self.survived.items() if one == connection):10}"
-            for connection in COLUMNS
-        )
-        yield f"{'in all':34}" + "".join(totals)
+            cells = (_of(self.survived[kind, one], self.struck[kind, one]) for one in COLUMNS)
+            yield f"{kind:36}" + "".join(cells)
+        totals = (_of(_total(self.survived, one), _total(self.struck, one)) for one in COLUMNS)
+        yield f"{'in all':36}" + "".join(totals)
         verdict = self.verdict
         yield ""
         yield f"seed {self.seed}, {self.seconds:.0f} s: {self.struck.total()} faults, {self.survived.total()} survived"
@@ -68,6 +72,14 @@ class Report:
         )
         yield from (f"skipped: {reason}" for reason in self.skipped)
         yield from (f"WRONG: {complaint}" for complaint in self.complaints)
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{f'{part} of {whole}' if whole else '':>16}"
+
+
+def _total(counts: Counter[tuple[str, Column]], column: Column) -> int:
+    return sum(count for (_, one), count in counts.items() if one == column)
 
 
 def plan(names: list[str], faults: int, lanes: int, seed: int) -> list[tuple[Connection, list[str]]]:
@@ -125,40 +137,57 @@ class Chaos:
         """End what a run that failed has not ended."""
         for server in self._servers:
             server.kill()
+            server.let_go()
         self.network.close()
 
     def server(self, name: str, **arguments: object) -> Server:
         """Another server, not yet started."""
         folder = self.folder / name
         folder.mkdir()
-        server = Server(folder, self.certificates, **arguments)  # type: ignore[arg-type]
+        certificates = self.certificates.copy(folder / "certificates")
+        server = Server(folder, certificates, **arguments)  # type: ignore[arg-type]
         self._servers.append(server)
         return server
 
-    def lane(self, connection: Connection, server: Server, padding: int = 0) -> Lane:
-        """A client of a server, behind a proxy of its own. The caller closes both."""
+    def lane(
+        self, connection: Connection, server: Server, padding: int = 0, mode: dict[str, Any] | None = None, **more: Any
+    ) -> Lane:
+        """A client of a server, behind a proxy of its own. The caller closes both.
+
+        Args:
+            connection: Which kind it has.
+            server: Whose.
+            padding: Of observations.
+            mode: One of `MODES`, for a vector environment.
+            **more: Further arguments of its environment.
+        """
         with self._lock:
             number = len(self.journals)
-            journal = Journal(self.folder / f"client-{number}")
-            self.journals.append(journal)
+            journals = [Journal(self.folder / f"client-{number + more}") for more in range(COUNT if mode else 1)]
+            self.journals += journals
             host = next(self._addresses)
         seed = self.report.seed * 1000 + number
+        certificates = self.certificates.copy(self.folder / f"certificates-{number}")
         proxy = Proxy(self.network, host, SERVER, (server.port, server.direct_port))
-        player = Player(
-            number,
-            journal,
-            seed,
-            url=host,
-            port=server.port,
-            remote_args={"entrypoint_kwargs": {"ledger": str(self.ledger), "padding": padding}},
-            client_credentials_paths=self.certificates.of_client,
-            connection=connection,
-            connect_timeout=30.0,
-            step_timeout=60.0,
-            reset_timeout=60.0,
-            close_timeout=5.0,
-        )
-        return Lane(connection, player, proxy, server, random.Random(seed), 8 * (2 + padding))
+        environment = {
+            "url": host,
+            "port": server.port,
+            "remote_args": {"entrypoint_kwargs": {"ledger": str(self.ledger), "padding": padding}},
+            "client_credentials_paths": certificates.of_client,
+            "connection": connection,
+            "connect_timeout": 30.0,
+            "step_timeout": 60.0,
+            "reset_timeout": 60.0,
+            "close_timeout": 5.0,
+            **more,
+        }
+        player: Player | VectorPlayer
+        if mode is None:
+            player = Player(number, journals[0], seed, **environment)
+        else:
+            player = VectorPlayer(number, journals, seed, padding, **environment, **mode)
+        size = 8 * (2 + padding) * (1 if mode is None else SIZE)
+        return Lane(connection, player, proxy, server, certificates, random.Random(seed), size)
 
     def clients(self, server: Server) -> Clients:
         """Two client programs, of which the second takes over from the first."""
@@ -169,19 +198,19 @@ class Chaos:
             self._followed[number] = clients.second
         return clients
 
-    def strike(self, name: str, connection: Connection, strike: Callable[[], None]) -> bool:
+    def strike(self, name: str, column: Column, strike: Callable[[], None]) -> bool:
         """Let one fault strike, and count it. Returns whether its client saw what it should."""
-        return self._count(name, [connection], strike)
+        return self._count(name, [column], strike)
 
     def strike_all(self, name: str, lanes: Sequence[Lane], strike: Callable[[Sequence[Lane]], None]) -> bool:
         """Let one fault strike several clients, and count it once for each."""
-        return self._count(name, [lane.connection for lane in lanes], lambda: strike(lanes))
+        return self._count(name, [lane.column for lane in lanes], lambda: strike(lanes))
 
-    def _count(self, name: str, connections: list[Connection], strike: Callable[[], None]) -> bool:
-        keys = [(name, connection) for connection in connections]
+    def _count(self, name: str, columns: list[Column], strike: Callable[[], None]) -> bool:
+        keys = [(name, column) for column in columns]
         with self._lock:
             self.report.struck.update(keys)
-        who = " and ".join(connections)
+        who = " and ".join(columns)
         try:
             strike()
         except Hang as error:
@@ -198,22 +227,29 @@ class Chaos:
         with self._lock:
             where.append(what)
 
-    def run_lane(self, connection: Connection, server: Server, names: list[str], number: int) -> None:
+    def run_lane(
+        self,
+        connection: Connection,
+        server: Server,
+        names: list[str],
+        number: int,
+        mode: dict[str, Any] | None = None,
+    ) -> None:
         """Suffer some faults in turn, and play on in between."""
-        lane = self.lane(connection, server, PADDINGS[number % len(PADDINGS)])
+        lane = self.lane(connection, server, PADDINGS[number % len(PADDINGS)], mode)
         try:
             well = False
             for count, name in enumerate(names):
                 if not well or count % REOPEN_EVERY == 0:
                     lane.player.close()
                     lane.check(lane.player.reset(), ("answered",))
-                well = self.strike(name, connection, functools.partial(KINDS[name].strike, lane))
+                well = self.strike(name, lane.column, functools.partial(KINDS[name].strike, lane))
                 for _ in range(lane.random.randrange(3) if well else 0):
                     lane.check(lane.player.step(), ("answered",))
                 if well and lane.random.random() < 0.2:
                     lane.check(lane.player.reset(), ("answered",))
         except Unexpected as error:
-            self.complain(self.report.failures, f"{connection}, between faults: {error}")
+            self.complain(self.report.failures, f"{lane.column}, between faults: {error}")
         finally:
             lane.player.close()
             lane.proxy.close()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from faults.ledger_environment import ENDING, HANGING, RAISING
+from faults.meanwhile import meanwhile
 from faults.player import Player
 from faults.proxy import Interference, Proxy
-from faults.serving import PATIENCE, Server
+from faults.serving import PATIENCE, Certificates, Server
+from faults.vector_player import VectorPlayer
 
 Connection = Literal["direct", "grpc", "auto"]
+Column = Literal["direct", "grpc", "auto", "direct, vector", "grpc, vector"]
 
 
 class Unexpected(Exception):
@@ -31,11 +34,19 @@ class Lane:
     """One client, its server, and what lies between."""
 
     connection: Connection
-    player: Player
+    player: Player | VectorPlayer
     proxy: Proxy
     server: Server
+    certificates: Certificates
     random: random.Random
     observation_bytes: int
+
+    @property
+    def column(self) -> Column:
+        """Where reports count what strikes it."""
+        if isinstance(self.player, Player) or self.connection == "auto":
+            return self.connection
+        return "direct, vector" if self.connection == "direct" else "grpc, vector"
 
     @property
     def port(self) -> int:
@@ -57,6 +68,13 @@ class Lane:
         self.check(self.player.reset(), ("answered",))
         if self.player.instance == before:
             raise Unexpected("the environment is the old one")
+
+    def begin_all_anew(self) -> None:
+        """As `begin_anew`, where all that a server had was lost."""
+        if isinstance(self.player, VectorPlayer):
+            self.player.begin_all_anew()
+        else:
+            self.begin_anew()
 
     def worker(self) -> int:
         """Process of the environment."""
@@ -108,12 +126,8 @@ def _outage(lane: Lane) -> None:
     """The network is down for a second, and refuses whoever tries."""
     lane.proxy.is_out = True
     lane.proxy.cut_all()
-    mending = threading.Timer(lane.random.uniform(0.2, 1.5), lambda: setattr(lane.proxy, "is_out", False))
-    mending.start()
-    try:
+    with meanwhile(lambda: setattr(lane.proxy, "is_out", False), after=lane.random.uniform(0.2, 1.5)):
         lane.expect("answered")
-    finally:
-        mending.join()
 
 
 def _raise(behaviour: str) -> Fault:
@@ -149,10 +163,8 @@ def _kill_worker(lane: Lane) -> None:
 
 
 def _kill_worker_within_step(lane: Lane) -> None:
-    timer = threading.Timer(0.1, os.kill, (lane.worker(), signal.SIGKILL))
-    timer.start()
-    lane.expect("lost", "answered", behaviour="slow")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, lane.worker(), signal.SIGKILL), after=0.1):
+        lane.expect("lost", "answered", behaviour="slow")
     if lane.player.error is None:  # the timer was late
         lane.expect("lost")
     lane.begin_anew()
@@ -161,10 +173,8 @@ def _kill_worker_within_step(lane: Lane) -> None:
 def _pause_worker(lane: Lane) -> None:
     pid = lane.worker()
     os.kill(pid, signal.SIGSTOP)
-    timer = threading.Timer(lane.random.uniform(0.05, 1.0), os.kill, (pid, signal.SIGCONT))
-    timer.start()
-    lane.expect("answered")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, pid, signal.SIGCONT), after=lane.random.uniform(0.05, 1.0)):
+        lane.expect("answered")
 
 
 def _stop_worker(lane: Lane) -> None:
@@ -182,10 +192,8 @@ def _reset_into_paused_worker(lane: Lane) -> None:
     pid = lane.worker()
     os.kill(pid, signal.SIGSTOP)
     fault = lane.proxy.arm(Interference(lane.port, "up", 0, "reset", whole=True))
-    timer = threading.Timer(lane.random.uniform(0.2, 1.0), os.kill, (pid, signal.SIGCONT))
-    timer.start()
-    lane.expect("answered")
-    timer.join()
+    with meanwhile(functools.partial(os.kill, pid, signal.SIGCONT), after=lane.random.uniform(0.2, 1.0)):
+        lane.expect("answered")
     if not fault.fired.wait(PATIENCE):
         raise Unexpected("the proxy saw nothing to interfere with")
 
@@ -194,13 +202,10 @@ def _rotate(role: str) -> Fault:
     """New certificates, and connections made anew under them while they are written."""
 
     def fault(lane: Lane) -> None:
-        rotating = threading.Thread(target=lane.server.certificates.rotate, args=(role,))
-        rotating.start()
-        try:
+        certificates = lane.certificates if role == "client" else lane.server.certificates
+        with meanwhile(functools.partial(certificates.rotate, role)):
             lane.proxy.cut_all()
             lane.expect("answered")
-        finally:
-            rotating.join()
         lane.proxy.cut_all()
         lane.expect("answered")
 

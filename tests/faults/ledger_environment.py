@@ -159,9 +159,16 @@ class LedgerEnvironment(gym.Env[Any, Any]):
         self._number = self._chain = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Operate. The action is an option, after the seed if there is one, as only that can differ in a vector.
+
+        Without options, as by a vector environment's step after a loss, nobody can say which action it is, and it is
+        none: the observation tells where the environment stands.
+        """
         super().reset(seed=seed)
-        assert options is not None
-        return self._operate(options["action"]), {"instance": self.instance, "pid": os.getpid()}
+        info = {"instance": self.instance, "pid": os.getpid()}
+        if options is None:
+            return observation_of(self._number, self._chain, self._padding), info
+        return self._operate(options["action"] if seed is None else f"{seed}-{options['action']}"), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         counter, payload, behaviour = (int(word) for word in action)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from faults.chaos import CONNECTIONS, PADDINGS, Chaos, Report, plan
+from faults.chaos import CONNECTIONS, MODES, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
+from faults.doors import Doors
 from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.server_kinds import PLACES, SERVER_KINDS, ServerKind, faketime_library
 from faults.serving import Server
+from remote_gym.wire.autoreset import AutoresetMode
 
 LANE_TIMEOUT = 540.0
 Job = Callable[[], None]
@@ -26,13 +29,33 @@ def connection_jobs(chaos: Chaos, server: Server, faults: int, lanes: int, names
     ]
 
 
+def vector_jobs(chaos: Chaos, server: Server, faults: int, names: list[str]) -> list[Job]:
+    """The same faults for clients of vector environments, of which each mode has a lane of each connection."""
+    if AutoresetMode is None:
+        chaos.report.skipped.append("vector environments: before Gymnasium 1.1 they cannot be reset one by one")
+        return []
+    planned = plan(names, faults, 2 * len(MODES), chaos.report.seed + 1)
+    return [
+        # Numbers tell the size of observations: each mode has two of them.
+        functools.partial(
+            chaos.run_lane, connection, server, share, number + number // len(MODES), MODES[number % len(MODES)]
+        )
+        for number, (connection, share) in enumerate(planned)
+    ]
+
+
 def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], server: Server, times: int) -> None:
     """Faults that strike a server, which has one client of each connection."""
     server.start()
     connections: tuple[Connection, ...] = CONNECTIONS
     if name in ("auto", "thread"):
         connections = ("auto", "grpc") if name == "thread" else ("auto", "auto")
-    lanes = [chaos.lane(connection, server, PADDINGS[0]) for connection in connections]
+    if name == "doors":
+        lanes = [chaos.lane(one, server, token=server.doors.tokens[one]) for one in connections]
+    elif name == "vectors":
+        lanes = [chaos.lane(one, server, mode=mode) for one, mode in itertools.product(connections, MODES)]
+    else:
+        lanes = [chaos.lane(one, server) for one in connections]
     try:
         for lane in lanes:
             lane.check(lane.player.reset(), ("answered",))
@@ -64,6 +87,8 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
         kinds = {name: kind for name, kind in SERVER_KINDS.items() if kind.place == place and name_holds in name}
         if not kinds:
             continue
+        if place == "vectors" and AutoresetMode is None:
+            continue
         if place == "clock":
             if library is None:
                 chaos.report.skipped.append("clocks set: faketime is not installed")
@@ -71,6 +96,8 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
             clock = chaos.folder / "clock-of-server"
             clock.write_text("+0\n")
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock, flags=flags)
+        elif place == "doors":
+            server = chaos.server(place, doors=Doors(chaos.folder, CONNECTIONS), flags=flags)
         else:
             server = chaos.server(place, log=Path("/dev/full") if place == "full" else None, flags=flags)
         jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))
@@ -106,12 +133,14 @@ def run_all(folder: Path, seed: int, faults: int, lanes: int, kind: str = "") ->
     """
     with Chaos(folder, seed) as chaos:
         steady = chaos.server("steady")
+        times = max(1, faults // 150)
+        jobs = server_jobs(chaos, times, kind)  # before it settles: each server holds its ports from now on
         steady.start()
         chaos.settle(steady)
-        times = max(1, faults // 150)
-        jobs = server_jobs(chaos, times, kind)
         jobs.append(functools.partial(run_clients, chaos, steady, times, kind))
-        jobs += connection_jobs(chaos, steady, faults, lanes, [name for name in KINDS if kind in name])
+        names = [name for name in KINDS if kind in name]
+        jobs += connection_jobs(chaos, steady, faults, lanes, names)
+        jobs += vector_jobs(chaos, steady, faults // 2, names)
         chaos.in_parallel(jobs, LANE_TIMEOUT)
         return chaos.finish(steady)
 
@@ -123,5 +152,7 @@ def run_quickly(folder: Path, seed: int, faults: int, lanes: int) -> Report:
         steady.start()
         chaos.settle(steady)
         quick = [name for name, kind in KINDS.items() if kind.seconds < 1]
-        chaos.in_parallel(connection_jobs(chaos, steady, faults, lanes, quick), LANE_TIMEOUT)
+        jobs = connection_jobs(chaos, steady, faults, lanes, quick)
+        jobs += vector_jobs(chaos, steady, faults, quick)
+        chaos.in_parallel(jobs, LANE_TIMEOUT)
         return chaos.finish(steady)

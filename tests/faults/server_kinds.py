@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from faults import door_kinds
 from faults.kinds import Lane, Unexpected
+from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
 from processes import descendants, is_alive
 from remote_gym import ServerFull
@@ -36,12 +37,8 @@ def _all(lanes: Sequence[Lane], do: Callable[[Lane], Any]) -> list[Any]:
 
 def _within_steps(lanes: Sequence[Lane], strike: Callable[[], None]) -> None:
     """Strike while every client waits for an answer."""
-    timer = threading.Timer(SLOW / 3, strike)
-    timer.start()
-    try:
+    with meanwhile(strike, after=SLOW / 3):
         _all(lanes, lambda lane: lane.expect("lost", "answered", behaviour="slow"))
-    finally:
-        timer.join()
 
 
 def _lose_and_begin_anew(lane: Lane) -> None:
@@ -49,7 +46,7 @@ def _lose_and_begin_anew(lane: Lane) -> None:
     for _ in range(100):
         if lane.player.error is not None or lane.expect("lost", "answered") == "lost":
             break
-    lane.begin_anew()
+    lane.begin_all_anew()
 
 
 def _kill(server: Server, lanes: Sequence[Lane]) -> None:
@@ -65,13 +62,9 @@ def _kill(server: Server, lanes: Sequence[Lane]) -> None:
 def _stopping(server: Server) -> Iterator[None]:
     """Have an operator stop it, and start it again after that; what goes on in between is what makes it end."""
     leaks: list[str] = []
-    thread = threading.Thread(target=lambda: leaks.extend(server.stop()))
-    thread.start()
-    try:
+    with meanwhile(lambda: leaks.extend(server.stop())):
         wait_until(lambda: server.says("Stopping"), PATIENCE)
         yield
-    finally:
-        thread.join()
     if leaks:
         raise Unexpected("; ".join(leaks))
     server.start()
@@ -131,12 +124,8 @@ def _disturb(server: Server, lanes: Sequence[Lane]) -> None:
     for lane in lanes:
         lane.proxy.cut_all()
     _all(lanes, lambda lane: lane.expect("answered"))
-    timer = threading.Timer(SLOW / 3, lambda: [lane.proxy.cut_all() for lane in lanes])
-    timer.start()
-    try:
+    with meanwhile(lambda: [lane.proxy.cut_all() for lane in lanes], after=SLOW / 3):
         _all(lanes, lambda lane: lane.expect("answered", behaviour="slow"))
-    finally:
-        timer.join()
     for behaviour in ("system_exit", "keyboard_interrupt", "interrupting"):
         _all(lanes, lambda lane, one=behaviour: lane.expect("raised", behaviour=one))
 
@@ -151,14 +140,10 @@ def _silence(server: Server, lanes: Sequence[Lane]) -> None:
 def _pause(server: Server, lanes: Sequence[Lane]) -> None:
     """The server stands still for a second, and connections break meanwhile."""
     server.signal(signal.SIGSTOP)
-    timer = threading.Timer(1.0, server.signal, (signal.SIGCONT,))
-    timer.start()
-    try:
+    with meanwhile(lambda: server.signal(signal.SIGCONT), after=1.0):
         for lane in lanes:
             lane.proxy.cut_all()
         _all(lanes, lambda lane: lane.expect("answered"))
-    finally:
-        timer.join()
 
 
 def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
@@ -167,7 +152,7 @@ def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
     os.kill(launcher, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)), PATIENCE)
     _all(lanes, lambda lane: lane.expect("lost"))
-    _all(lanes, lambda lane: lane.begin_anew())
+    _all(lanes, lambda lane: lane.begin_all_anew())
 
 
 @contextlib.contextmanager
@@ -247,10 +232,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "strict": ("--certificate-lifetime", "2", "--step-timeout", "4"),
     "thread": ("--thread",),
     "auto": (),
+    "doors": (),
+    "vectors": (),
 }
 """Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
-``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, and ``"auto"`` clients that choose the
-connection themselves."""
+``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, ``"auto"`` clients that choose the
+connection themselves, ``"doors"`` tokens and a policy, and ``"vectors"`` clients of vector environments."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +269,14 @@ SERVER_KINDS = {
     "environments in threads, disturbed": ServerKind(_disturb, "thread"),
     "default clients, disturbed": ServerKind(_disturb, "auto"),
     "default clients, silence": ServerKind(_silence, "auto"),
+    "token revoked, given back": ServerKind(door_kinds.revoke_token, "doors"),
+    "policy withdrawn, given back": ServerKind(door_kinds.withdraw_policy, "doors"),
+    "token file empty for a moment": ServerKind(door_kinds.rewrite_tokens, "doors"),
+    "policy file broken": ServerKind(door_kinds.break_policy, "doors"),
+    "vectors: server killed, started again": ServerKind(_kill, "vectors"),
+    "vectors: server paused": ServerKind(_pause, "vectors"),
+    "vectors: launcher killed": ServerKind(_kill_launcher, "vectors"),
+    "vectors: silence": ServerKind(_silence, "vectors"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
 }

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from faults.doors import Doors
 from processes import PROC, descendants, is_alive
 from remote_gym.certs import create_all
 from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
@@ -45,6 +48,11 @@ class Certificates:
         create_all(folder, [SERVER, *CLIENTS])
         return cls(folder)
 
+    def copy(self, folder: Path) -> Certificates:
+        """Others' own files of the same authority, who find them whole whenever they start."""
+        shutil.copytree(self.folder, folder)
+        return Certificates(folder)
+
     @property
     def of_client(self) -> tuple[Path, Path, Path]:
         return self.folder / "ca.pem", self.folder / "client.pem", self.folder / "client-key.pem"
@@ -64,18 +72,40 @@ class Certificates:
             new.replace(self.folder / name)
 
 
-def free_ports(host: str, count: int) -> list[int]:
-    """Ports that nobody listens on, and that no outgoing connection is given while the server is not there."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(*OUTSIDE_EPHEMERAL)
-        with contextlib.suppress(OSError), socket.create_server((host, port)):
-            found.append(port)
-    return found
+def hold_ports(host: str, count: int, candidates: Iterator[int] | None = None) -> list[socket.socket]:
+    """Ports that nobody is given but a server that is told them, whether it runs or not, for as long as these are open.
+
+    Linux lets one socket listen where others are bound that do not, if all of them have SO_REUSEADDR, as those of
+    servers do. It is set after these are bound: without it they get no port that somebody listens on or holds.
+
+    Args:
+        host: Whose ports.
+        count: How many.
+        candidates: Numbers to try; at random unless given.
+    """
+    held: list[socket.socket] = []
+    for port in candidates or iter(lambda: random.SystemRandom().randrange(*OUTSIDE_EPHEMERAL), None):
+        sock = socket.socket()
+        try:
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            continue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.append(sock)
+        if len(held) == count:
+            break
+    return held
+
+
+class NotStarted(Exception):
+    """A server did not come to listen."""
 
 
 class Server:
     """``remote-gym serve`` of the ledger environment, started and ended in every way.
+
+    It holds its ports from now on until `let_go`, those too that it does not listen on yet, or any more.
 
     Args:
         folder: For its log and temporary files.
@@ -83,6 +113,7 @@ class Server:
         environ: Further environment variables.
         log: Where its log goes; None for a file in the folder.
         clock: File that sets its clock, by libfaketime; None for the real time.
+        doors: Whom it lets in; None for all who have a certificate.
         flags: Further ones of ``remote-gym serve``.
     """
 
@@ -93,18 +124,27 @@ class Server:
         environ: dict[str, str] | None = None,
         log: Path | None = None,
         clock: Path | None = None,
+        doors: Doors | None = None,
         flags: tuple[str, ...] = (),
     ) -> None:
         self.clock = clock
-        self._flags = flags
+        self._doors = doors
+        self._flags = flags + (() if doors is None else doors.flags)
         self.certificates = certificates
-        self.port, self.direct_port = free_ports(SERVER, 2)
+        self._held = hold_ports(SERVER, 2)
+        self.port, self.direct_port = (sock.getsockname()[1] for sock in self._held)
         self.temporary = folder / "server-tmp"
         self.temporary.mkdir(parents=True)
         self.stderr = log or folder / "server.log"
         self.stdout = folder / "server.out"
         self._environ = {**os.environ, "TMPDIR": str(self.temporary), **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def doors(self) -> Doors:
+        """Those of a server that has some."""
+        assert self._doors is not None
+        return self._doors
 
     @property
     def pid(self) -> int:
@@ -125,7 +165,9 @@ class Server:
                 list(map(str, command)), cwd=ENTRYPOINT.parent, env=self._environ, stdout=stdout, stderr=stderr
             )
         wait_until(lambda: self.says(LISTENS_ON) or self._process.poll() is not None, PATIENCE)
-        assert self._process.poll() is None, f"the server ended with {self._process.poll()}; see {self.stderr}"
+        if (status := self._process.poll()) is not None:
+            last = self.stderr.read_text().splitlines()[-3:] if self.stderr.is_file() else []
+            raise NotStarted(f"the server ended with status {status}; see {self.stderr}, which ends: {last}")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -163,6 +205,11 @@ class Server:
         leaks = [f"process {pid} outlived the server" for pid in left if is_alive(pid)]
         leaks += [f"{path} was left behind" for path in self.temporary.rglob("*")]
         return leaks + ([f"the server ended with status {status}"] if status else [])
+
+    def let_go(self) -> None:
+        """Let others have its ports. Call it last."""
+        for sock in self._held:
+            sock.close()
 
     def workers(self) -> set[int]:
         """Processes that are neither the server nor its launcher."""

@@ -11,6 +11,7 @@ from typing import Any
 from remote_gym.address import Address, Place, grpc_address, to_place
 from remote_gym.client.circuit import Circuit
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.credentials import Credentials
 from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
@@ -56,7 +57,8 @@ class Addresses:
     """
 
     def __init__(self, places: Sequence[Place], credentials: CredentialPaths | None, options: ClientOptions) -> None:
-        self._credentials = credentials
+        self._paths = credentials
+        self._credentials: Credentials | None = None
         self._options = options
         self._circuits = {place: Circuit() for place in places}
         # Of sessions that are being opened from here, of which servers do not tell yet.
@@ -65,7 +67,7 @@ class Addresses:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy finds out by itself: it may be used by another machine.
-        return type(self), (list(self._circuits), self._credentials, self._options)
+        return type(self), (list(self._circuits), self._paths, self._options)
 
     def open(self, request: pb.OpenRequest) -> ClientSession:
         """Open a session.
@@ -98,7 +100,7 @@ class Addresses:
         Raises:
             RemoteGymError: As `ClientSession` does.
         """
-        return self._open_by(connect(*place, self._credentials, self._options), request)
+        return self._open_by(self._connect(place), request)
 
     def lost(self, place: Place) -> None:
         """A session there was lost."""
@@ -128,7 +130,7 @@ class Addresses:
         self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]
     ) -> ClientSession | None:
         """Try those that answer; None if none opens a session, of which `failures` are told."""
-        connections = {place: connect(*place, self._credentials, self._options) for place in places}
+        connections = {place: self._connect(place) for place in places}
         try:
             for place in self._by_load(connections):
                 try:
@@ -167,7 +169,7 @@ class Addresses:
         with self._lock:
             self._opening[place] += 1
         try:
-            session = self._open_by(connection or connect(*place, self._credentials, self._options), request)
+            session = self._open_by(connection or self._connect(place), request)
         except (ConnectError, ConnectionLost):
             with self._lock:
                 self._circuits[place].failed()
@@ -178,6 +180,12 @@ class Addresses:
         with self._lock:
             self._circuits[place].succeeded()
         return session
+
+    def _connect(self, place: Place) -> GrpcConnection:
+        connection = connect(*place, self._paths, self._options, self._credentials)
+        # For the next one: files that are being replaced do not fit in between, which is to stop no environment.
+        self._credentials = connection.credentials
+        return connection
 
     def _open_by(self, connection: GrpcConnection, request: pb.OpenRequest) -> ClientSession:
         choose_encodings(request, self._options, connection.place[0])

@@ -55,13 +55,24 @@ class GrpcConnection:
         files: None for plaintext.
         options: The client's.
         token: What the server knows the client by, where that is no certificate; empty without one. Needs TLS.
+        credentials: Of an earlier connection with the same files, whose last good ones are used while these do not fit.
     """
 
-    def __init__(self, url: str, port: int, files: TlsFiles | None, options: ClientOptions, token: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        port: int,
+        files: TlsFiles | None,
+        options: ClientOptions,
+        token: str = "",
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = grpc_address(url, port)
         self._where = (url, port, files)
         self._options = options
-        self._credentials = Credentials(files, token)
+        if credentials is None or credentials.token != token:
+            credentials = Credentials(files, token)
+        self.credentials = credentials
         self._make_channel()
 
     @property
@@ -81,7 +92,7 @@ class GrpcConnection:
 
     def _make_channel(self) -> None:
         settings = channel_options(self._options.limits)
-        self._used = self._credentials.channel()
+        self._used = self.credentials.channel()
         if self._used is None:
             self._channel = grpc.insecure_channel(self.address, options=settings)
         else:
@@ -160,7 +171,7 @@ class GrpcConnection:
             SessionLost: If the session has ended, with the reason.
         """
         # A channel keeps the certificates that it was made with.
-        if self._credentials.channel() is not self._used:
+        if self.credentials.channel() is not self._used:
             self.renew()
         metadata = _session_metadata(session_id, token)
         try:
@@ -220,7 +231,7 @@ class GrpcConnection:
         """
         options = self._options
         try:
-            context = self._credentials.context()
+            context = self.credentials.context()
         except ConfigError as error:  # the channel has been made, so the files have changed since
             raise ConnectError(f"no direct connection for the time being: {error}") from error
         return DirectConnection(
@@ -231,7 +242,7 @@ class GrpcConnection:
             limits=options.limits,
             timeout=timeout,
             poll_us=options.poll_us,
-            client_token=self._credentials.token,
+            client_token=self.credentials.token,
         )
 
     def call(self, method: str, session_id: str, token: str, data: bytes, timeout: float) -> bytes:

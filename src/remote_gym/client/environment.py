@@ -132,15 +132,15 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         """
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.limits)
-        self._leave_what_hangs()
         response, of_a_loss = None, {}
-        if self._session is not None and not self._session.lost:
-            self._session.improve()
-            try:
+        try:
+            self._leave_what_hangs()
+            if self._session is not None and not self._session.lost:
+                self._session.improve()
                 response = self._session.ask(request, self._options.reset_timeout)
-            except (SessionLost, ConnectionLost) as error:
-                assert self._reader is not None
-                of_a_loss = self._reader.loss(error)
+        except (SessionLost, ConnectionLost) as error:
+            assert self._reader is not None
+            of_a_loss = self._reader.loss(error)
         if response is None:
             response = self._open(first=request)  # both in one round trip
         self._was_reset = True

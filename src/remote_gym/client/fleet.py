@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,8 +17,10 @@ from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
+from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.v1 import remote_gym_pb2 as pb
+
+logger = logging.getLogger(__name__)
 
 
 class Fleet:
@@ -74,12 +77,14 @@ class Fleet:
         self._first = first
 
     def reopen(self, slices: Iterable[Slice]) -> None:
-        """Open a new session for those that have lost theirs.
+        """Open a new session for those that have lost theirs, or owe an answer and still do not give it.
 
         Raises:
             ConfigError: If its environments are of another kind.
             RemoteGymError: As `ClientSession` does, naming the environments concerned.
         """
+        slices = list(slices)
+        in_threads([each for each in slices if each.is_behind], self._leave_what_hangs)
         raise_failures(in_threads([each for each in slices if each.is_lost], self._replace))
 
     def restart(self, slices: Sequence[Slice], timeout: float) -> None:
@@ -126,6 +131,15 @@ class Fleet:
     def close(self) -> None:
         """Close all environments and sessions."""
         in_threads(self.slices, Slice.close)
+
+    def _leave_what_hangs(self, each: Slice) -> None:
+        try:
+            each.session.catch_up(self._options.close_timeout)
+        except DeadlineExceeded as error:
+            logger.warning("%s do not answer, and reset leaves them for new ones: %s", each, error)
+            each.session.close()
+        except RemoteGymError as error:  # a deadline was missed before, which told that these may be left
+            logger.warning("%s were lost, and reset opens new ones: %s", each, error)
 
     def _replace(self, each: Slice) -> None:
         if (place := each.place) is not None:

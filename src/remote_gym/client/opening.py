@@ -8,6 +8,7 @@ from typing import Any
 
 from remote_gym.address import is_loopback
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.credentials import Credentials
 from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError
@@ -28,8 +29,21 @@ TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
 ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
 
 
-def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientOptions) -> GrpcConnection:
+def connect(
+    url: str,
+    port: int,
+    paths: CredentialPaths | None,
+    options: ClientOptions,
+    credentials: Credentials | None = None,
+) -> GrpcConnection:
     """A connection to a server; nothing is sent yet.
+
+    Args:
+        url: The server's.
+        port: The server's.
+        paths: PEM files; None for no TLS.
+        options: The client's.
+        credentials: Of an earlier connection with the same files, if there was one.
 
     Raises:
         ConfigError: If the files cannot be used, or there are none and the server is another machine.
@@ -45,7 +59,7 @@ def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientO
         raise ConfigError("ClientOptions.token needs TLS, or anybody could read it; give client_credentials_paths")
     if files is not None and token is None:
         token = os.environ.get(TOKEN_VARIABLE)
-    return GrpcConnection(url, port, files, options, token or "")
+    return GrpcConnection(url, port, files, options, token or "", credentials)
 
 
 def check_arguments(frames: object, remote_args: object, render_mode: object) -> None:

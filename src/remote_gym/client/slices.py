@@ -50,6 +50,7 @@ class Slice:
         self.needs_reset = True
         self.lost_because: str | None = None
         self.frame: pb.Frame | None = None
+        self._is_reset = False  # whether `reset` has sent what was sent last
         self._is_blank = False  # whether the newest answer has no outcomes, as it is a reset's or never came
         self._blanks: dict[str, NDArray[Any]] = {}  # which then stand for them, where a step was asked for
         self._open_session = open_session
@@ -66,6 +67,11 @@ class Slice:
     def is_lost(self) -> bool:
         """Whether a session has to be opened before anything else."""
         return self._session is None or self._session.lost
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
+        return self._session is not None and not self._session.lost and self._session.is_behind
 
     @property
     def place(self) -> Place | None:
@@ -87,14 +93,15 @@ class Slice:
         self._session.attach()
         self.needs_reset = True
 
-    def reset_request(
+    def reset(
         self,
         seed: int | Sequence[int | None] | None,
         mask: NDArray[np.bool_],
         options: dict[str, Any] | None,
         limits: Limits,
-    ) -> pb.Request:
-        """What to ask this slice, where `seed` and `mask` are those of all environments.
+        timeout: float,
+    ) -> None:
+        """Send a reset, where `seed` and `mask` are those of all environments. What goes wrong comes as for `send`.
 
         Raises:
             EncodingError: If a seed or an option has no wire form.
@@ -102,11 +109,12 @@ class Slice:
         own = seed + self.start if isinstance(seed, int) else (None if seed is None else list(seed[self.rows]))
         if not mask[self.rows].all():
             options = {**(options or {}), "reset_mask": mask[self.rows]}
-        return reset_request(own, options, limits)
+        self.send(reset_request(own, options, limits), timeout)
+        self._is_reset = True
 
     def send(self, request: pb.Request, timeout: float) -> None:
         """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""
-        self.is_waiting, self._error = True, None
+        self.is_waiting, self._error, self._is_reset = True, None, False
         try:
             if self._session is None:
                 raise SessionLost("no session was opened; reset opens one")
@@ -131,16 +139,18 @@ class Slice:
         self.lost_because = None
 
     def end_by(self, error: Exception, limits: Limits) -> bool:
-        """End the episodes as truncated, if the session is lost in the midst of them.
+        """End the episodes as truncated, if the session is lost in the midst of them, or found lost by `reset`.
 
         The newest observation remains; rewards are 0.
 
         Returns:
             Whether it is. If not, there is nothing to end: they were not reset, or the error is another.
         """
-        if self.needs_reset or self.transition is None or not isinstance(error, (SessionLost, ConnectionLost)):
+        if not isinstance(error, (SessionLost, ConnectionLost)):
             return False
-        if self._is_blank:
+        if (self.needs_reset or self.transition is None) and not self._is_reset:
+            return False
+        if self._is_blank or self.transition is None:
             self._blanks = {name: np.zeros(self.size, dtype) for name, dtype in _OUTCOMES.items()}
         else:  # of the dtypes that the environments have
             self._blanks = {name: np.zeros_like(self.array(name, limits)) for name in _OUTCOMES}

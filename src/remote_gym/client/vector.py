@@ -152,7 +152,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
             self._fleet.reopen(lost)
             for each in lost:
-                each.send(each.reset_request(seed, mask, options, self._options.limits), self._options.reset_timeout)
+                each.reset(seed, mask, options, self._options.limits, self._options.reset_timeout)
             self._collect(lost)
             lost = [each for each in lost if each.lost_because is not None]
             reasons |= {each: each.lost_because or "" for each in lost}
