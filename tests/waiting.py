@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Look again and again until the condition holds; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -29,7 +29,7 @@ def test_a_request_past_its_deadline_is_struck():
     watchdog.watch(time.monotonic() + 0.05)
     wait_until(lambda: call.cancelled)
     assert watchdog.expired
-    assert requests.get(timeout=5.0) is None  # which ends the thread of gRPC that reads them
+    assert requests.get(timeout=30.0) is None  # which ends the thread of gRPC that reads them
 
 
 def test_an_answered_request_is_not_struck_whatever_the_time():
@@ -48,7 +48,7 @@ def test_the_next_request_is_not_struck_for_the_last_ones_deadline(monkeypatch):
     watchdog._stopped.set()  # ends its thread, which strikes nothing; from here on this test looks in its place
     watchdog.watch(time.monotonic() + 1000.0)
     now = time.monotonic()
-    looking, answered = threading.Event(), threading.Event()
+    looking, answered, judged = threading.Event(), threading.Event(), threading.Event()
     clock = time.monotonic
 
     def slow_clock() -> float:
@@ -56,20 +56,20 @@ def test_the_next_request_is_not_struck_for_the_last_ones_deadline(monkeypatch):
             return clock()
         looking.set()
         answered.wait(0.3)  # as if the thread were put to sleep here
+        judged.set()
         return now + 2000.0
 
     monkeypatch.setattr(time, "monotonic", slow_clock)
     looker = threading.Thread(target=watchdog.look, name="looker")
     looker.start()
     assert looking.wait(10.0)
-    begun = clock()
     watchdog.rest()  # has to wait until the judgement is passed
+    assert judged.is_set()
     watchdog.watch(now + 5000.0)
     answered.set()
     looker.join(10.0)
     # Either the first was struck before it was answered, or nothing was; never the second for the first's deadline.
     assert watchdog._to_cancel == [call]
-    assert clock() - begun >= 0.2
     assert not watchdog.expired
 
 
@@ -78,5 +78,5 @@ def test_a_dropped_watchdog_ends_its_thread_and_the_one_that_reads_requests():
     watchdog, call, requests = begin()
     del watchdog, call
     gc.collect()
-    assert requests.get(timeout=5.0) is None
+    assert requests.get(timeout=30.0) is None
     wait_until(lambda: set(threading.enumerate()) <= before)

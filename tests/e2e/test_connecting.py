@@ -70,7 +70,7 @@ def test_a_server_that_starts_a_little_later_is_waited_for():
     thread.start()
     time.sleep(0.3)  # the client has been refused by now, or is about to be; both must work
     with create_remote_environment_server(CARTPOLE, "127.0.0.1", port, use_thread=True):
-        thread.join(10.0)
+        thread.join(30.0)
     assert found
 
 

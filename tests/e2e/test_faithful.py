@@ -255,7 +255,7 @@ def test_a_client_does_not_wait_longer_than_its_open_timeout(obedient):
         before = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="opening a session"):
             server.environment(open_timeout=0.5)
-        assert time.monotonic() - before < 5.0
+        assert time.monotonic() - before < 20.0
         wait_until(lambda: server.server.session_count == 0)
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -175,14 +176,14 @@ def test_a_worker_limited_by_the_system_says_so(obedient):
 
 
 @pytest.mark.parametrize(("use_thread", "connection"), [(False, "direct"), (True, "grpc")])
-def test_what_a_session_has_done_is_told_without_asking_its_worker(obedient, use_thread, connection):
+def test_what_a_session_has_done_is_told_without_asking_its_worker(obedient, use_thread, connection, tmp_path):
     with loopback_server(obedient, use_thread=use_thread) as server:
-        count(server, connection)
+        count(server, connection, tmp_path / "log")
     assert server.server.sessions() == ()
 
 
-def count(server: LoopbackServer, connection: str) -> None:
-    environment = server.environment(connection=connection)
+def count(server: LoopbackServer, connection: str, log: Path) -> None:
+    environment = server.environment(connection=connection, remote_args={"entrypoint_kwargs": {"log": str(log)}})
     environment.reset()
     environment.step(ACTION["step"])
     environment.step(ACTION["truncate"])
@@ -195,11 +196,12 @@ def count(server: LoopbackServer, connection: str) -> None:
     assert counters.bytes_received > 0
     assert counters.bytes_sent > counters.bytes_received
     assert counters.busy_seconds > 0
-    answered = threading.Thread(target=environment.step, args=(ACTION["slow"],))
+    answered = threading.Thread(target=environment.step, args=(ACTION["wait_for_release"],))
     answered.start()
     with contextlib.closing(environment):
         wait_until(lambda: server.server.sessions()[0].counters.operation == "step")
         assert server.server.sessions()[0].counters.since > counters.since
+        log.with_suffix(".release").touch()
         answered.join(30.0)
     wait_until(lambda: server.server.sessions() == ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -80,11 +81,11 @@ def test_a_killed_server_takes_its_workers_along_and_its_clients_are_told(script
     assert len(workers) == 3  # the launcher and its two
     script.kill()
     before = time.monotonic()
-    wait_until(lambda: not any(map(is_alive, workers)), timeout=5.0)
+    wait_until(lambda: not any(map(is_alive, workers)))
     with pytest.raises((ConnectionLost, SessionLost)):
         busy.step(ACTION["step"])
-    assert time.monotonic() - before < 15.0
-    thread.join(15.0)
+    assert time.monotonic() - before < 30.0
+    thread.join(30.0)
     assert not thread.is_alive()
     busy.close()
     hung.close()
@@ -131,18 +132,23 @@ def test_a_hung_environment_is_killed_when_the_server_stops(obedient):
 
 
 def test_a_step_that_took_too_long_is_not_taken_for_the_next_ones_answer(process_server, tmp_path):
-    environment = process_server.environment(step_timeout=0.3)
+    log = tmp_path / "log"
+    environment = process_server.environment(step_timeout=0.3, remote_args={"entrypoint_kwargs": {"log": str(log)}})
     environment.reset()
     with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
-        environment.step(ACTION["slow"])
-    wait_until_answered = time.monotonic() + 5.0
-    while True:
-        try:
-            observation, *_ = environment.step(ACTION["step"])
-            break
-        except DeadlineExceeded:
-            assert time.monotonic() < wait_until_answered
-    assert observation["count"] >= 2
+        environment.step(ACTION["wait_for_release"])
+    with pytest.raises(DeadlineExceeded):
+        environment.step(ACTION["step"])  # not asked before the first is answered
+    log.with_suffix(".release").touch()
+    observations: list[dict[str, int]] = []
+    wait_until(lambda: step_in_time(environment, observations))
+    assert observations[0]["count"] == log.read_text().count("step") >= 2
+
+
+def step_in_time(environment: RemoteEnvironment, observations: list[dict[str, int]]) -> bool:
+    with contextlib.suppress(DeadlineExceeded):
+        observations.append(environment.step(ACTION["step"])[0])
+    return bool(observations)
 
 
 def test_a_session_that_nobody_comes_back_to_ends_with_its_lease(obedient):
@@ -225,6 +231,6 @@ def test_stopping_twice_and_waiting_with_a_timeout(obedient):
     server = create_remote_environment_server(obedient, "localhost", 0)
     assert server.wait_for_termination(timeout=0.01)
     first, second = server.stop(grace=None), server.stop(0.5)
-    assert first.wait(10.0)
+    assert first.wait(30.0)
     assert second.is_set()
     assert not server.wait_for_termination()

@@ -68,18 +68,21 @@ def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_wor
                 wait_until(lambda: not server.server._service._sessions._places)
 
 
-def test_an_environment_that_hangs_in_a_thread_keeps_its_place_and_its_env_id(obedient):
+def test_an_environment_that_hangs_in_a_thread_keeps_its_place_and_its_env_id(obedient, tmp_path):
+    log = tmp_path / "log"
     with loopback_server(obedient, use_thread=True, max_sessions=2, close_timeout=0.2) as server:
-        hung = server.environment(step_timeout=0.3, close_timeout=0.5)
+        arguments = {"entrypoint_kwargs": {"log": str(log)}}
+        hung = server.environment(step_timeout=0.3, close_timeout=0.5, remote_args=arguments)
         assert hung.reset()[1]["env_id"] == 0
         with pytest.raises(DeadlineExceeded):
-            hung.step(ACTION["slow"])
+            hung.step(ACTION["wait_for_release"])
         hung.close()
         other = server.environment()
         assert other.reset()[1]["env_id"] == 1
         with pytest.raises(ServerFull, match="1 sessions, and 1 more are closing"):
             server.environment()
         other.close()
+        log.with_suffix(".release").touch()
         # Once the step has returned after all, the place and the number are free again.
         wait_until(lambda: env_ids_of_two(server) == [0, 1])
 

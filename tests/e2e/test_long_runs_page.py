@@ -46,7 +46,7 @@ def test_an_episode_is_lost_and_the_next_one_is_not(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "entrypoint.py").write_text(ENTRYPOINT)
     with loopback_server({"entrypoint": "entrypoint.py"}, close_timeout=0.5) as server:
-        environment = server.environment(step_timeout=1.0, close_timeout=0.5)
+        environment = server.environment(step_timeout=5.0, close_timeout=0.5)
         (tmp_path / "fault").write_text(fault)
         assert play_episode(environment, lambda _: 1) is None
         assert play_episode(environment, lambda _: 1) > 5

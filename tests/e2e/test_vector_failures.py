@@ -197,7 +197,7 @@ def test_a_server_that_was_restarted_is_picked_up_again(monkeypatch):
         before = time.monotonic()
         remote.reset()
         remote.step(acting(4))
-        assert time.monotonic() - before < 10.0
+        assert time.monotonic() - before < 25.0
         remote.close()
 
 

@@ -110,12 +110,13 @@ def test_an_environment_that_prints_without_end_slows_no_other_and_its_lines_are
         other.reset()
         with pytest.raises(DeadlineExceeded):
             babbling.step(ACTION["babble"])
-        longest = 0.0
+        took = []
         for _ in range(300):
             before = time.monotonic()
             other.step(ACTION["step"])
-            longest = max(longest, time.monotonic() - before)
-        assert longest < 0.5
+            took.append(time.monotonic() - before)
+        # A few may be slow because the machine was; a server that does nothing but read lines delays all of them.
+        assert sorted(took)[-5] < 0.5
         # Nothing of a control character remains, and a line is a line.
         line = rf"[{babbling._session.id}] \x1b[31mbabble\x07"
         found = [record.getMessage() for record in caplog.records if "babble" in record.getMessage()]
@@ -136,14 +137,14 @@ def test_a_worker_that_left_its_process_group_and_hangs_is_killed_with_its_sessi
 
 def test_a_worker_that_left_its_process_group_and_hangs_ends_with_its_server(serve):
     process, port = serve()
-    environment = RemoteEnvironment("localhost", port, step_timeout=0.3, close_timeout=0.5, connect_timeout=0.5)
+    environment = RemoteEnvironment("localhost", port, step_timeout=0.3, close_timeout=0.5, connect_timeout=5.0)
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["leave_group_and_hang"])
     workers = descendants(process.pid)
     assert info["pid"] in workers
     process.kill()
-    wait_until(lambda: not any(map(is_alive, workers)), timeout=5.0)
+    wait_until(lambda: not any(map(is_alive, workers)))
     environment.close()
 
 

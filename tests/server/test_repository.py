@@ -291,7 +291,7 @@ def test_a_server_that_never_answers_is_given_up(cache):
         before = time.monotonic()
         with pytest.raises(ConfigError, match="ran out of time"):
             checkout(f"git://127.0.0.1:{server.getsockname()[1]}/x", None, cache, timeout=0.3)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 20
 
 
 def test_a_held_lock_is_waited_for_until_the_deadline(repository, cache):

@@ -221,10 +221,10 @@ def test_keys_chosen_to_collide_take_no_time() -> None:
     for factor in range(50_000):
         encode_value(factor * modulus, message.dict.keys.add(), strict=True, limits=LIMITS)
         message.dict.values.add().boolean = True
-    begun = time.monotonic()
+    begun = time.thread_time()
     with pytest.raises(EncodingError, match="same hash"):
         decode_value(message, LIMITS)
-    assert time.monotonic() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 def test_a_small_message_takes_little_memory() -> None:

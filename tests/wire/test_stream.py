@@ -176,7 +176,7 @@ def test_a_deadline_is_for_the_whole_message(ends: tuple[MessageSocket, socket.s
     try:
         with pytest.raises(DeadlineExceeded):
             receiver.receive(begin + 0.2)
-        assert time.monotonic() - begin < 5.0
+        assert time.monotonic() - begin < 20.0
     finally:
         over.set()
         thread.join()
