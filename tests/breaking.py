@@ -1,4 +1,4 @@
-"""Breaking what connects a client, as a network would."""
+"""Breaking what connects a client, as a network would, and ways around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 
 from remote_gym.client.direct import DirectConnection
 from remote_gym.client.session import ClientSession
+from remote_gym.v1 import remote_gym_pb2 as pb
 
 
 def break_connection(session: ClientSession) -> None:
@@ -17,3 +18,8 @@ def break_connection(session: ClientSession) -> None:
         socket.socket.shutdown(interaction._socket._socket, socket.SHUT_RDWR)
     else:
         interaction._call.cancel()
+
+
+def fresh_address(session: ClientSession) -> pb.DirectAddress:
+    """Where the session's worker can be reached by one more connection."""
+    return session._connection.reach(session.id, session._session.token, 20.0).direct

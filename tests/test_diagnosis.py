@@ -290,7 +290,7 @@ def test_server_without_direct_connections(connection, needed):
 def test_direct_port_that_cannot_be_reached():
     with create_remote_environment_server(CARTPOLE, port=0) as server, socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        server._service.direct.port = reserved.getsockname()[1]
+        server._service.routes.listener.port = reserved.getsockname()[1]
         steps, last = examined(server.port)
     assert (steps[-1], last.step, last.works, last.needed) == ("step", "direct connection", False, False)
     assert "firewall" in last.mend

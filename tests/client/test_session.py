@@ -83,6 +83,7 @@ class Connection:
     Attributes:
         asked: Numbers of the requests that came, in order.
         events: What else was asked of it.
+        routing_ids: By which direct connections were made.
     """
 
     address = "nowhere:1"
@@ -94,15 +95,19 @@ class Connection:
         self.events: list[str] = []
         self.reaching: list[Exception | None] = []
         self.direct: list[object] = []
+        self.reached = 0
+        self.routing_ids: list[bytes] = []
         self.interactions: list[Interaction] = []
 
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
         return self.opened
 
-    def reach(self, session_id: str, token: str, timeout: float) -> None:
+    def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
         self.events.append("reach")
         if self.reaching and (error := self.reaching.pop(0)) is not None:
             raise error
+        self.reached += 1
+        return pb.SpacesResponse(direct=pb.DirectAddress(port=1, routing_id=b"%d" % self.reached))
 
     def attach(self, session_id: str, token: str) -> Interaction:
         self.events.append("attach")
@@ -111,6 +116,7 @@ class Connection:
 
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> Interaction:
         self.events.append("attach directly")
+        self.routing_ids.append(address.routing_id)
         if self.direct:
             raise self.direct.pop(0)
         return Interaction(self)
@@ -354,6 +360,42 @@ def test_a_direct_connection_that_cannot_be_had_is_tried_once_and_grpc_used_from
     assert caplog.text.count("goes on over gRPC") == 1
 
 
+OFFERED = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1, routing_id=b"0")))
+
+
+def test_each_direct_connection_is_made_by_a_routing_id_of_its_own():
+    connection = Connection(stepped, BREAK, stepped, stepped, opened=OFFERED)
+    session = begin(connection)
+    for _ in range(2):
+        ask(session)
+    session._detach()
+    ask(session)
+    assert connection.routing_ids == [b"0", b"1", b"2"]
+    assert connection.events == ["attach directly", "reach", "attach directly", "reach", "attach directly"]
+
+
+@pytest.mark.parametrize(("seconds", "routing_id"), [(29.0, b"0"), (31.0, b"1")])
+def test_a_routing_id_that_may_be_too_old_is_not_used(monkeypatch, seconds, routing_id):
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(attaching, "time", clock)
+    connection = Connection(stepped, opened=OFFERED)
+    session = begin(connection)
+    clock.now += seconds
+    ask(session, timeout=2000.0)
+    assert connection.routing_ids == [routing_id]
+
+
+def test_a_server_that_does_not_tell_where_to_connect_to_is_asked_until_it_does():
+    connection = Connection(stepped, stepped, opened=OFFERED)
+    session = begin(connection)
+    ask(session)
+    session._detach()
+    connection.reaching = [ConnectError("not now")]
+    ask(session)
+    assert connection.routing_ids == [b"0", b"1"]
+    assert "attach" not in connection.events
+
+
 def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
     offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
     connection = Connection(opened=offered)
@@ -365,7 +407,7 @@ def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
 
 
 def test_a_direct_connection_that_failed_is_tried_again_between_episodes_and_ever_more_rarely(monkeypatch):
-    clock = SimpleNamespace(monotonic=lambda: clock.now)
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
     monkeypatch.setattr(attaching, "time", clock)
     monkeypatch.setattr(attaching, "Interaction", Interaction)
     offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from breaking import break_connection
+from breaking import break_connection, fresh_address
 from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
@@ -20,6 +20,7 @@ from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
+from remote_gym.server.arrivals import ADMISSION_TIMEOUT, ARRIVALS_AT_ONCE
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE
@@ -36,7 +37,7 @@ def environment(process_server) -> RemoteEnvironment:
 
 @pytest.fixture
 def address(environment) -> pb.DirectAddress:
-    return environment._session._session.direct
+    return fresh_address(environment._session)
 
 
 def raw_connection(address: pb.DirectAddress) -> socket.socket:
@@ -139,6 +140,53 @@ def shake_hands_and_read(context: ssl.SSLContext, sock: socket.socket) -> None:
             raise ssl.SSLEOFError("EOF")
 
 
+def test_a_routing_id_that_was_read_on_the_wire_is_of_no_use(process_server, environment, address):
+    """The owner has come by it: whoever comes by it after that does not so much as reach the worker."""
+    attach(process_server, address, environment._session._session.token).close()
+    environment._session._detach()
+    assert environment.step(ACTION["step"])[0]["count"] == 1
+    with raw_connection(address) as stranger:
+        stranger.sendall(PREAMBLE + address.routing_id)
+        assert stranger.recv(1) == b""
+    assert_untouched(environment)
+
+
+def test_who_is_silent_in_the_handshake_holds_up_no_step_and_is_closed_out(environment, address):
+    """Even by ids that nobody has used, as whoever can stop the owner's packets would have them."""
+    with contextlib.ExitStack() as stack:
+        strangers = [stack.enter_context(raw_connection(address)) for _ in range(ARRIVALS_AT_ONCE)]
+        begin = time.monotonic()
+        for stranger in strangers:
+            stranger.sendall(PREAMBLE + fresh_address(environment._session).routing_id)
+        steps = 0
+        while time.monotonic() < begin + ADMISSION_TIMEOUT / 2:
+            assert_untouched(environment)
+            steps += 2
+        assert steps > 20
+        for stranger in strangers:
+            assert stranger.recv(1) == b""
+    assert_untouched(environment)
+
+
+def test_whose_routing_id_another_has_used_up_goes_on_over_grpc_and_directly_later(process_server, caplog):
+    environment = process_server.environment(connection="auto")
+    environment.reset()
+    session = environment._session
+    session._detach()
+    session._attaching.reach(10.0)
+    address = session._attaching._address
+    with raw_connection(address) as thief, caplog.at_level(logging.WARNING, logger="remote_gym.client"):
+        thief.sendall(PREAMBLE + address.routing_id)
+        wait_until(lambda: address.routing_id not in process_server.server._service.routes._sessions)
+        assert environment.step(ACTION["step"])[0]["count"] == 1
+        assert isinstance(session._interaction, Interaction)
+        session._attaching._direct_from = time.monotonic()
+        session.improve()
+        assert environment.step(ACTION["step"])[0]["count"] == 2
+        assert isinstance(session._interaction, DirectConnection)
+    assert caplog.text.count("goes on over gRPC") == 1
+
+
 def test_plaintext_is_not_taken_for_tls(environment, address):
     with raw_connection(address) as stranger:
         stranger.sendall(PREAMBLE + address.routing_id + bytes(100))
@@ -170,7 +218,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
         with pytest.raises(NotPermitted, match="'DNS:mallory'"):
             DirectConnection(
                 "localhost",
-                session.direct,
+                fresh_address(environment._session),
                 session.token,
                 context=tls.client_context(theirs),
                 limits=Limits(),
@@ -217,7 +265,7 @@ def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_say
         environment = server.environment(connect_timeout=100.0)
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
-            environment._session._session.direct.port = reserved.getsockname()[1]
+            environment._session._attaching._address.port = reserved.getsockname()[1]
             before = time.monotonic()
             with caplog.at_level(logging.WARNING, logger="remote_gym"):
                 environment.reset()
@@ -299,8 +347,9 @@ def test_a_direct_connection_that_a_client_gave_up_does_not_cut_off_the_one_that
     files = TlsFiles(ca=ca, certificate=certificate, private_key=key)
     attachments = process_server.server._service._sessions._open[session.id]
     before = attachments.epoch
-    late = raw_connection(session.direct)
-    late.sendall(PREAMBLE + session.direct.routing_id)
+    address = fresh_address(environment._session)
+    late = raw_connection(address)
+    late.sendall(PREAMBLE + address.routing_id)
     with (
         tls.client_context(files).wrap_socket(late, server_hostname="localhost") as late,
         ThreadPoolExecutor(1) as thread,

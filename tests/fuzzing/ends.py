@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from fuzzing.entrypoint import Meek
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.server.admission import Admission
+from remote_gym.server.admission import Admission, Admitting
 from remote_gym.server.direct import _read_preamble
 from remote_gym.server.host import Host
 from remote_gym.server.link import Worker
@@ -120,12 +121,24 @@ def fuzz_admission(data: bytes) -> None:
         token = parse(pb.Attach, messages[0]).token if messages else None
     with sent(data) as sock:
         try:
-            direct, _ = Admission(launch, SMALL).admit(sock.dup(), 0)
+            direct = _admitted(Admission(launch, SMALL).admit(sock.dup(), 0), sock)
         except (OSError, RemoteGymError):
             assert token != TOKEN
             return
         direct.close()
         assert token == TOKEN
+
+
+def _admitted(admitting: Admitting, sock: socket.socket) -> DirectSocket:
+    """Wait for what an admission waits for, until it is over."""
+    poll = select.poll()
+    while True:
+        try:
+            poll.register(sock, next(admitting))
+        except StopIteration as end:
+            direct: DirectSocket = end.value[0]
+            return direct
+        assert poll.poll(10_000), "everything has been sent, and it waits for more"
 
 
 def fuzz_link(data: bytes) -> None:

@@ -354,7 +354,7 @@ async def come_directly(service: Service, session: pb.Session, token: str | None
     """As a client does whose connection the listener has taken: say the token, and be answered."""
     ours, theirs = socket.socketpair()
     with theirs:
-        assert service.hand_over(session.direct.routing_id, theirs)
+        assert service.hand_over(service.routes.address(session.id).routing_id, theirs)
     ours.settimeout(10.0)
     direct = MessageSocket(ours, Limits())
     direct.send(pb.Attach(token=token or session.token).SerializeToString())
@@ -379,7 +379,7 @@ async def until(condition: Callable[[], object]) -> None:
 @asynccontextmanager
 async def running_directly(clock: Callable[[], float] = lambda: 0.0, **options) -> AsyncIterator[Service]:
     async with running(clock, **options) as service:
-        service.direct = pb.DirectAddress(port=1)
+        service.routes.listener = pb.DirectAddress(port=1)
         yield service
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from environments import ACTION
 from remote_gym.config import Limits
-from remote_gym.server import admission, worker
+from remote_gym.server import admission, arrivals, worker
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -45,17 +45,25 @@ class Server:
             os.close(descriptor)
         return word, value
 
-    def bring(self, token: str = "t") -> tuple[MessageSocket, pb.Attached]:
-        """A direct connection."""
+    def bring_silent(self, number: int = 0) -> MessageSocket:
+        """A direct connection that has not said anything."""
         ours, theirs = socket.socketpair()
         ours.settimeout(10.0)
         with theirs:
-            tell(self.handover, ToWorker.CONNECTION, descriptor=theirs.fileno())
-        direct = MessageSocket(ours, Limits())
-        direct.send(pb.Attach(token=token).SerializeToString())
-        answer = direct.receive()
-        assert answer is not None
-        return direct, pb.Attached.FromString(answer)
+            tell(self.handover, ToWorker.CONNECTION, number, descriptor=theirs.fileno())
+        return MessageSocket(ours, Limits())
+
+    def bring(self, token: str = "t", number: int = 0) -> tuple[MessageSocket, pb.Attached]:
+        """A direct connection."""
+        direct = self.bring_silent(number)
+        return direct, attach(direct, token)
+
+
+def attach(direct: MessageSocket, token: str = "t") -> pb.Attached:
+    direct.send(pb.Attach(token=token).SerializeToString())
+    answer = direct.receive()
+    assert answer is not None
+    return pb.Attached.FromString(answer)
 
 
 @pytest.fixture
@@ -169,8 +177,9 @@ def test_who_has_not_the_token_is_told_and_the_one_that_has_goes_on(server):
     direct.close()
 
 
-def test_who_says_who_he_is_in_drips_holds_nobody_up(server, monkeypatch):
-    monkeypatch.setattr(admission, "ADMISSION_TIMEOUT", 0.3)
+@pytest.mark.parametrize("timeout", [0.3, 60.0])
+def test_who_says_who_he_is_in_drips_holds_nobody_up_and_is_closed_out_in_time(server, monkeypatch, timeout):
+    monkeypatch.setattr(arrivals, "ADMISSION_TIMEOUT", timeout)
     ours, theirs = socket.socketpair()
     over = threading.Event()
 
@@ -179,6 +188,7 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up(server, monkeypatch):
             ours.sendall((1000).to_bytes(4, "big"))
             while not over.wait(0.02):
                 ours.sendall(b"a")
+        over.set()
 
     with ours:
         with theirs:
@@ -187,20 +197,65 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up(server, monkeypatch):
         thread.start()
         try:
             assert server.ask(RESET).HasField("reset")
+            if timeout < 1.0:
+                assert over.wait(20.0)
         finally:
             over.set()
             thread.join()
 
 
 def test_who_says_more_than_who_he_is_is_refused_at_once(server):
-    ours, theirs = socket.socketpair()
-    ours.settimeout(10.0)
-    with ours:
-        with theirs:
-            tell(server.handover, ToWorker.CONNECTION, descriptor=theirs.fileno())
-        ours.sendall((admission.ATTACH_BYTES + 1).to_bytes(4, "big"))
-        assert not ours.recv(1)
+    direct = server.bring_silent()
+    direct._socket.sendall((admission.ATTACH_BYTES + 1).to_bytes(4, "big"))
+    assert direct.receive() is None
+    direct.close()
     assert server.ask(RESET).HasField("reset")
+
+
+def test_who_comes_late_does_not_cut_off_who_came_after_it(server):
+    """What an attempt sent that its client has given up may arrive after the next attempt's."""
+    late = server.bring_silent(number=1)
+    direct, _ = server.bring(number=2)
+    assert server.hear() == (ToServer.ATTACHED, 2)
+    assert not attach(late).HasField("error")
+    told = pb.Response.FromString(late.receive())
+    assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
+    assert late.receive() is None
+    direct.send(RESET.SerializeToString())
+    assert pb.Response.FromString(direct.receive()).HasField("reset")
+    late.close()
+    direct.close()
+
+
+def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
+    late = server.bring_silent(number=1)
+    tell(server.handover, ToWorker.CUT, 1)
+    assert server.ask(RESET).HasField("reset")
+    assert not attach(late).HasField("error")
+    assert pb.Response.FromString(late.receive()).error.kind == pb.ErrorDetail.OUT_OF_SEQUENCE
+    late.close()
+    direct, _ = server.bring(number=2)
+    assert server.hear() == (ToServer.ATTACHED, 2)
+    direct.close()
+
+
+@pytest.mark.parametrize("word", [ToWorker.CUT, ToWorker.DROP])
+def test_who_is_on_the_way_in_when_the_owner_is_shut_out_is_closed_out(server, word):
+    late = server.bring_silent()
+    tell(server.handover, word)
+    assert late.receive() is None
+    late.close()
+
+
+def test_of_those_on_their_way_in_the_first_makes_room(server):
+    silent = [server.bring_silent() for _ in range(arrivals.ARRIVALS_AT_ONCE + 1)]
+    assert silent[0].receive() is None
+    direct, attached = server.bring()
+    assert not attached.HasField("error")
+    assert silent[1].receive() is None
+    assert not attach(silent[-1]).HasField("error")
+    for each in (*silent, direct):
+        each.close()
 
 
 def step(sequence: int, behaviour: str = "step") -> pb.Request:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.server import admission, arguments, attachment, service, sessions, worker
+from remote_gym.server import admission, arguments, attachment, routes, service, sessions, worker
 from remote_gym.server.host import Host
 from remote_gym.testing import (
     LoopbackServer,
@@ -236,6 +236,11 @@ def any_session(self: Any, session_id: str, token: str, owner: str) -> Any:
     return self._open.get(session_id) or next(iter(self._open.values()))
 
 
+def any_number_of_times(self: Any, routing_id: bytes) -> str | None:
+    found = self._sessions.get(routing_id)
+    return found and str(found)
+
+
 async def says_closed(self: Any, session_id: str, token: str, owner: str) -> bytes:
     """Answers that it is closed, and leaves it open."""
     return pb.Response(close=pb.CloseResponse()).SerializeToString()
@@ -273,6 +278,7 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "unknown-session": ((sessions.Sessions, "find", any_session),),
     # An older connection is neither cut off nor refused.
     "fence": ((sessions.Sessions, "check_epoch", ignored), (attachment.OpenSession, "cut_off", ignored)),
+    "routing-id": ((routes.Routes, "take", any_number_of_times),),
     "open": ((sessions.secrets, "token_urlsafe", lambda _: "the same for all"),),
     "clients-code": ((arguments, "_take_client_code", ignored),),
     "spaces": ((service.Service, "spaces", other_spaces),),

@@ -10,8 +10,9 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.config import ClientOptions
-from remote_gym.errors import NotPermitted, TransportError
+from remote_gym.errors import ConnectError, NotPermitted, TransportError
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.direct import ROUTING_ID_LIFETIME
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ FIRST_PAUSE = 30.0
 forbids it, each attempt costs `DIRECT_TIMEOUT`, but a busy moment shall not leave a session with the slower kind."""
 
 LONGEST_PAUSE = 3600.0
+
+ADDRESS_LIFETIME = ROUTING_ID_LIFETIME / 2
+"""Seconds after which an address that was not used is asked for anew: the server began to count somewhat earlier."""
 
 
 class Attaching:
@@ -41,6 +45,25 @@ class Attaching:
         wants_direct = options.connection != "grpc" and session.HasField("direct")
         self._direct_from = -math.inf if wants_direct else math.inf  # on time.monotonic
         self._pause = FIRST_PAUSE
+        self._address: pb.DirectAddress | None = None
+        self._address_until = -math.inf  # on time.monotonic
+        if session.HasField("direct"):
+            self._learn(session.direct)
+
+    def reach(self, timeout: float) -> None:
+        """Make a broken connection to the server again, if that can be done, and see that the session is still there.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            ConnectError: If it is not done in time; with what to check.
+            ConnectionLost: If the server was reached and gave no answer.
+            SessionLost: If the session has ended, with the reason.
+        """
+        found = self._connection.reach(self._session.id, self._session.token, timeout)
+        if found.HasField("direct"):
+            self._learn(found.direct)
 
     def attach(self, deadline: float) -> Interaction | DirectConnection:
         """Connect.
@@ -49,8 +72,11 @@ class Attaching:
             deadline: On `time.monotonic`.
 
         Raises:
-            ConnectError: If ``connection="direct"``, and it cannot be had.
-            NotPermitted: Likewise, if the worker refuses it.
+            ConnectError: If the server, asked where to connect to, does not answer; or if ``connection="direct"``,
+                and it cannot be had.
+            ConnectionLost: Likewise, if the server was reached and gave no answer.
+            NotPermitted: If ``connection="direct"``, and the worker refuses it.
+            SessionLost: If the session has ended, with the reason.
         """
         if time.monotonic() >= self._direct_from and (direct := self._attach_directly(deadline)) is not None:
             return direct
@@ -61,11 +87,14 @@ class Attaching:
         return isinstance(interaction, Interaction) and time.monotonic() >= self._direct_from
 
     def _attach_directly(self, deadline: float) -> DirectConnection | None:
+        address = self._take_address(deadline)
         insists = self._options.connection == "direct"
         limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
         timeout = max(0.001, min(limit, deadline - time.monotonic()))
         try:
-            direct = self._connection.attach_directly(self._session.direct, self._session.token, timeout)
+            if address is None:
+                raise ConnectError("the server offers direct connections no more")
+            direct = self._connection.attach_directly(address, self._session.token, timeout)
         except (TransportError, NotPermitted) as error:
             if insists:
                 raise
@@ -76,3 +105,13 @@ class Attaching:
             return None
         self._pause = FIRST_PAUSE
         return direct
+
+    def _take_address(self, deadline: float) -> pb.DirectAddress | None:
+        """Where to connect to, this once; None if nowhere."""
+        if self._address is None or time.monotonic() >= self._address_until:
+            self.reach(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
+        address, self._address = self._address, None
+        return address
+
+    def _learn(self, address: pb.DirectAddress) -> None:
+        self._address, self._address_until = address, time.monotonic() + ADDRESS_LIFETIME

@@ -360,7 +360,7 @@ class ClientSession:
             logger.warning("session %s: %s; trying to resume", self.id, lost)
             self._detach()
             try:
-                self._connection.reach(self._session.id, self._session.token, retry.reach_timeout())
+                self._attaching.reach(retry.reach_timeout())
                 retry.made()
                 self._send_once(data)
                 return self._receive_once()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hmac
 import math
+import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import NotPermitted, TransportError
+from remote_gym.errors import EncodingError, NotPermitted, TransportError
 from remote_gym.server.identity import COMMON_NAME, IdentityRule
 from remote_gym.server.tokens import read_tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
@@ -23,13 +23,16 @@ from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
-from remote_gym.wire.stream import MessageSocket
+from remote_gym.wire.stream import HEADER_BYTES
 
-ADMISSION_TIMEOUT = 5.0
-"""Seconds that the handshake may take, and then `Attach` to come: until then the worker answers nobody else."""
+T = TypeVar("T")
 
 ATTACH_BYTES = 2**16
 """Size of an `Attach`, whose sender may be anybody yet."""
+
+Admitting = Generator[int, None, tuple[DirectSocket, float]]
+"""A client on its way in. What it yields is the event of `select.poll` that it waits for; what it returns is the
+connection, and until when that is to be answered, on `time.perf_counter`. Closing it closes the connection."""
 
 
 class Admission:
@@ -45,7 +48,7 @@ class Admission:
     def __init__(self, launch: worker_pb2.Launch, limits: Limits) -> None:
         self._launch = launch
         self._limits = limits
-        self._attach_limits = dataclasses.replace(limits, message_bytes=min(ATTACH_BYTES, limits.message_bytes))
+        self._attach_bytes = min(ATTACH_BYTES, limits.message_bytes)
         self._context: Reloaded[ssl.SSLContext] | None = None
         self._rule = IdentityRule()
         tls = launch.tls
@@ -62,39 +65,40 @@ class Admission:
                 tokens=_tokens(Path(tls.token_file)) if tls.token_file else None,
             )
 
-    def admit(self, sock: socket.socket, poll_us: int) -> tuple[DirectSocket, float]:
-        """Take a connection through TLS and `Attach`. It is closed where this raises.
+    def admit(self, sock: socket.socket, poll_us: int) -> Admitting:
+        """Take a connection through TLS and `Attach`, without ever waiting for the client.
+
+        The connection is closed where this raises.
 
         Args:
-            sock: A client's, whose preamble has been read.
+            sock: A client's, whose preamble has been read; becomes non-blocking.
             poll_us: Told to the client.
-
-        Returns:
-            The connection, and until when it is to be answered, on `time.perf_counter`.
 
         Raises:
             NotPermitted: If the client's identity is not the session's owner's, or the token is wrong.
-            TransportError: If the client goes away, or takes too long.
+            TransportError: If the client goes away.
             ConfigError: If the server's files do not load, and never did here.
             OSError: If TLS fails.
             EncodingError: If something else than `Attach` came.
         """
         try:
-            sock.settimeout(ADMISSION_TIMEOUT)
+            sock.setblocking(False)
             certificate = None
             if self._context is not None:
-                sock = secure = self._context.get().wrap_socket(sock, server_side=True)
+                sock = secure = self._context.get().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                yield from _when_ready(secure.do_handshake)
                 certificate = secure.getpeercert()
-            connection = MessageSocket(sock, self._attach_limits)
-            data = connection.receive(time.monotonic() + ADMISSION_TIMEOUT)
-            if data is None:
-                raise TransportError("it closed before it attached")
+            size = int.from_bytes((yield from _read(sock, HEADER_BYTES)), "big")
+            if size > self._attach_bytes:
+                raise EncodingError(f"an Attach of {size:,} bytes is announced; the limit is {self._attach_bytes:,}")
+            data = yield from _read(sock, size)
+            # The few bytes of an answer fit into the socket's empty buffer.
             try:
                 self._check(parse(pb.Attach, data), certificate)
             except NotPermitted as error:
-                connection.send(pb.Attached(error=encode_error(error)).SerializeToString())
+                sock.sendall(_framed(pb.Attached(error=encode_error(error))))
                 raise
-            connection.send(pb.Attached(poll_us=poll_us).SerializeToString())
+            sock.sendall(_framed(pb.Attached(poll_us=poll_us)))
             return DirectSocket(sock, self._limits), self._answered_until(certificate)
         except BaseException:
             sock.close()
@@ -125,6 +129,33 @@ def peer_names(certificate: Any) -> Iterator[tuple[str, str]]:
             for name, value in part:
                 if name == "commonName":
                     yield COMMON_NAME, value
+
+
+def _when_ready(operation: Callable[[], T]) -> Generator[int, None, T]:
+    """Try a socket's operation until it need not wait."""
+    while True:
+        try:
+            return operation()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            yield select.POLLIN
+        except ssl.SSLWantWriteError:
+            yield select.POLLOUT
+
+
+def _read(sock: socket.socket, size: int) -> Generator[int, None, bytes]:
+    """Read that many bytes, and no more: what follows is not the admission's."""
+    data = b""
+    while len(data) < size:
+        part = yield from _when_ready(functools.partial(sock.recv, size - len(data)))
+        if not part:
+            raise TransportError("it closed before it attached")
+        data += part
+    return data
+
+
+def _framed(message: pb.Attached) -> bytes:
+    data = message.SerializeToString()
+    return len(data).to_bytes(HEADER_BYTES, "big") + data
 
 
 def _tokens(path: Path) -> Any:

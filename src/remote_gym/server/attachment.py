@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_gym.errors import OutOfSequence, RemoteGymError, SessionLost
-from remote_gym.server.direct import new_routing_id
 from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -25,19 +24,9 @@ class OpenSession:
     worker: Worker
     environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
-    routing_id: bytes = field(default_factory=new_routing_id, repr=False)
     direct: bool = False  # whether a client is attached to the worker itself
     cut: Cut | None = None  # ends the attachment that stands
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def direct_address(self, listener: pb.DirectAddress | None) -> pb.DirectAddress | None:
-        """Where its worker can be reached: at the listener's address, by its own routing id."""
-        if listener is None:
-            return None
-        address = pb.DirectAddress()
-        address.CopyFrom(listener)
-        address.routing_id = self.routing_id
-        return address
 
     def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached, over gRPC or directly."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -25,11 +24,6 @@ BACKLOG = 1024
 
 HandOver = Callable[[bytes, socket.socket], bool]
 """Gives a connection to the worker of that routing id; False if there is none."""
-
-
-def new_routing_id() -> bytes:
-    """Names a session to the listener, and to nobody who was not told it."""
-    return secrets.token_bytes(ROUTING_ID_BYTES)
 
 
 class DirectListener:
@@ -154,7 +148,7 @@ class DirectListener:
             except (OSError, asyncio.TimeoutError):
                 return
             if routing_id is None or not self._hand_over(routing_id, sock):
-                logger.info("refused a direct connection: it names no session of ours")
+                logger.info("refused a direct connection: its routing id is not good, or no longer")
 
 
 async def _read_preamble(sock: socket.socket) -> bytes | None:

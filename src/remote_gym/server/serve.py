@@ -205,7 +205,7 @@ class RemoteEnvironmentServer:
             except BaseException:
                 await self._grpc.stop()
                 raise
-            self._service.direct = pb.DirectAddress(
+            self._service.routes.listener = pb.DirectAddress(
                 port=self._direct.port, path=self._direct.path, tls=files is not None
             )
             self._service.tls = None if files is None else _worker_tls(files, self.options)

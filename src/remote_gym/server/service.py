@@ -21,6 +21,7 @@ from remote_gym.server.link import Worker
 from remote_gym.server.patience import DRAINED, STOPPING, idled
 from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping
+from remote_gym.server.routes import Routes
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.workers import Launch
@@ -66,9 +67,8 @@ class Service:
         self.draining = False
         """Whether no more sessions are opened, since the server stops."""
         self._open: dict[str, OpenSession] = {}
-        self._by_routing_id: dict[bytes, OpenSession] = {}
-        self.direct: pb.DirectAddress | None = None
-        """Where direct connections are accepted, routing id aside; None if nowhere."""
+        self.routes = Routes(clock)
+        """By which direct connections find their sessions."""
         self.tls: worker_pb2.Tls | None = None
         """What workers admit direct connections by."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -107,7 +107,7 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(description=found.description, direct=found.direct_address(self.direct))
+            return pb.SpacesResponse(description=found.description, direct=self.routes.address(session_id))
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -154,7 +154,7 @@ class Service:
 
     def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
         """Give a direct connection to the worker of that routing id; False if there is none."""
-        found = self._by_routing_id.get(routing_id)
+        found = self._open.get(self.routes.take(routing_id) or "")
         if found is None:
             return False
         others = sum(other.direct for other in self._open.values() if other is not found)
@@ -301,8 +301,7 @@ class Service:
         )
         opened.identity = owner
         opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
-        if (direct := found.direct_address(self.direct)) is not None:
-            self._by_routing_id[found.routing_id] = found
+        if (direct := self.routes.address(session.id)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
@@ -372,7 +371,7 @@ class Service:
         """End a session now; its worker closes in the background."""
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
-            self._by_routing_id.pop(found.routing_id, None)
+            self.routes.forget(found.session.id)
             logger.info("session %s ended: %s", found.session.id, reason)
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
             task = asyncio.ensure_future(self._close_worker(found, timeout))

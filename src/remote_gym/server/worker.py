@@ -19,6 +19,7 @@ from typing import Any
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, OutOfSequence, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.admission import Admission
+from remote_gym.server.arrivals import Arrivals, Arrived
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
@@ -168,7 +169,6 @@ class Worker:
         self._server = server
         self._handover = handover
         self._launch = launch
-        self._admission = Admission(launch, limits)
         self._on_direct = on_direct
         self._direct: DirectSocket | None = None
         self._answered_until = math.inf  # on time.perf_counter; what comes later has to come over a newer connection
@@ -183,6 +183,7 @@ class Worker:
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
+        self._arrivals = Arrivals(Admission(launch, limits), self._poll)
 
     def serve(self) -> None:
         """Answer until the environment is closed or the server is gone.
@@ -203,6 +204,8 @@ class Worker:
                             self._answer_directly(self._direct)
                     elif descriptor == self._handover.fileno():
                         self._hear()
+                    elif descriptor in self._arrivals.pending:
+                        self._take(self._arrivals.go_on(descriptor))
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
                     elif descriptor == self._server.fileno() and not self._answer_server():
                         # Where it is to be dropped, which the server has said first, the client asks the server
@@ -211,16 +214,18 @@ class Worker:
                             self._hear(admits=False)
                         self._say_farewell(self._lost())
                         return
+                if self._arrivals.pending:
+                    self._arrivals.drop_late()
                 if self._patience is not None:
                     self._look_at_clock(self._patience)
         finally:
             self._drop()
+            self._arrivals.close()
 
     def _say_farewell(self, reason: RemoteGymError) -> None:
         """Tell the client why its next request will not be answered."""
         if self._direct is not None:
-            with contextlib.suppress(TransportError):
-                self._direct.send(_error_response(reason), time.monotonic() + FAREWELL_TIMEOUT)
+            _say_farewell(self._direct, reason)
 
     def _lost(self) -> SessionLost:
         return SessionLost(f"session {self._launch.session}: {self._farewell}")
@@ -237,13 +242,21 @@ class Worker:
             if self._direct.has_message_begun():
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
-            events = look(self._poll.poll, self._wakefulness) or self._poll.poll(self._sleep_ms)
+            events = look(self._poll.poll, self._wakefulness) or self._sleep()
             now = time.perf_counter()
             self._is_old = now >= self._answered_until
             if 0 < self._wakefulness.base < now - begin:
                 self._wakefulness.learn(now - begin)
             return [descriptor for descriptor, _ in events]
-        return [descriptor for descriptor, _ in self._poll.poll(self._sleep_ms)]
+        return [descriptor for descriptor, _ in self._sleep()]
+
+    def _sleep(self) -> list[tuple[int, int]]:
+        """Wait until something can be read, or the clock has to be looked at."""
+        milliseconds = self._sleep_ms
+        if self._arrivals.pending:
+            until_late = 1000 * self._arrivals.seconds() + 1
+            milliseconds = until_late if milliseconds is None else min(until_late, milliseconds)
+        return self._poll.poll(milliseconds)
 
     def _look_at_clock(self, patience: Patience) -> None:
         if self._asked:
@@ -293,8 +306,12 @@ class Worker:
         if kind == ToWorker.CUT:
             if value:
                 self._say_farewell(self._taken_over())
+                self._arrivals.outdate()
+            else:
+                self._arrivals.close()
             self._drop()
         elif kind == ToWorker.DROP:
+            self._arrivals.close()
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
@@ -308,7 +325,7 @@ class Worker:
         elif descriptor is not None:
             sock = socket.socket(fileno=descriptor)
             if admits:
-                self._admit(sock, value)
+                self._take(self._arrivals.begin(sock, value, self._poll_us))
             else:
                 sock.close()
 
@@ -317,20 +334,22 @@ class Worker:
             self._patience = Patience(time.monotonic)
         return self._patience
 
-    def _admit(self, sock: socket.socket, number: int) -> None:
-        try:
-            direct, answered_until = self._admission.admit(sock, self._poll_us)
-        except (OSError, RemoteGymError) as error:
-            # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
-            logger.warning("refused a direct connection: %s", error)
+    def _take(self, arrived: Arrived | None) -> None:
+        """Use a client's connection from now on, if there is one, in place of the one before."""
+        if arrived is None:
+            return
+        if arrived.outdated:
+            _say_farewell(arrived.direct, self._taken_over())
+            arrived.direct.shut_down()
+            arrived.direct.close()
             return
         self._say_farewell(self._taken_over())
         self._drop()
-        self._direct, self._answered_until = direct, answered_until
-        self._on_direct(direct)
-        self._poll.register(direct, select.POLLIN)
+        self._direct, self._answered_until = arrived.direct, arrived.answered_until
+        self._on_direct(arrived.direct)
+        self._poll.register(arrived.direct, select.POLLIN)
         self._asked = True
-        self._tell(ToServer.ATTACHED, number, direct.fileno())
+        self._tell(ToServer.ATTACHED, arrived.number, arrived.direct.fileno())
 
     def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:
@@ -343,6 +362,11 @@ class Worker:
     def _tell(self, event: ToServer, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
             tell(self._handover, event, value, descriptor)
+
+
+def _say_farewell(direct: DirectSocket, reason: RemoteGymError) -> None:
+    with contextlib.suppress(TransportError):
+        direct.send(_error_response(reason), time.monotonic() + FAREWELL_TIMEOUT)
 
 
 def _error_response(error: RemoteGymError) -> bytes:

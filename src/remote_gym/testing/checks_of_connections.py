@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from itertools import permutations
 
-from remote_gym.errors import ConnectionLost
+from remote_gym.errors import ConnectionLost, NotPermitted, TransportError
 from remote_gym.testing.checks import Check, NotApplicable, Subject, expect, refused, same_response
 from remote_gym.testing.peer import Kind
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -91,6 +91,21 @@ def _fence(subject: Subject) -> str:
     return "the older of two connections is cut off: " + ", ".join(f"{one} by {other}" for one, other in pairs)
 
 
+def _routing_id(subject: Subject) -> str:
+    if not subject.offers_direct:
+        raise NotApplicable("there is no direct connection, and so no routing id")
+    with subject.twins() as twins:
+        address = twins.peer.address()
+        ask = twins.peer.connect("direct", address=address)
+        twins.step(ask)
+        try:
+            twins.peer.connect("direct", address=address)
+        except (NotPermitted, TransportError):
+            twins.step(ask)
+            return "each is good for one connection; who comes by one once more is refused, and the session goes on"
+    raise AssertionError("two direct connections were attached by the same routing id")
+
+
 def _oversized(subject: Subject) -> str:
     if not subject.offers_direct:
         raise NotApplicable("there is no direct connection, on which a length can be announced")
@@ -131,6 +146,7 @@ CHECKS = (
     Check("no-request", _no_request),
     Check("changing-connections", _changing),
     Check("fence", _fence),
+    Check("routing-id", _routing_id),
     Check("oversized-message", _oversized),
     Check("nested-value", _nested),
 )

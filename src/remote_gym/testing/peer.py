@@ -108,6 +108,7 @@ class Peer:
         self._connection = connection
         self._options = options
         self._connections: list[Any] = []
+        self._address: pb.DirectAddress | None = session.direct
         self.session = session
         self.sequence = 0
         self.observation_space = decode_space(session.description.observation_space, options.limits)
@@ -115,8 +116,21 @@ class Peer:
         self._observations = compile_layout(self.observation_space)
         self._actions = compile_layout(self.action_space)
 
-    def connect(self, kind: Kind, token: str | None = None) -> Ask:
+    def address(self) -> pb.DirectAddress:
+        """Where to connect to directly, once: as the opening told, and from then on as the server tells when asked."""
+        address, self._address = self._address, None
+        if address is None:
+            reached = self._connection.reach(self.session.id, self.session.token, self._options.connect_timeout)
+            address = reached.direct
+        return address
+
+    def connect(self, kind: Kind, token: str | None = None, address: pb.DirectAddress | None = None) -> Ask:
         """A new connection of that kind, by which requests can be asked.
+
+        Args:
+            kind: Of the connection.
+            token: The session's own if None.
+            address: Where to connect to directly; one that is good if None.
 
         Raises:
             RemoteGymError: If the server refuses.
@@ -129,7 +143,7 @@ class Peer:
             connection: Any = self._connection.attach(session_id, token)
         else:
             connect_timeout = self._options.connect_timeout
-            connection = self._connection.attach_directly(self.session.direct, token, connect_timeout)
+            connection = self._connection.attach_directly(address or self.address(), token, connect_timeout)
         self._connections.append(connection)
 
         def ask(data: bytes) -> bytes:

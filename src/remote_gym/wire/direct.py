@@ -24,6 +24,8 @@ from remote_gym.wire.waking import Wakefulness, look
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
+ROUTING_ID_LIFETIME = 60.0
+"""Seconds after it was told in which a client may come by a routing id, once."""
 
 _LAST_SIGNS = struct.Struct("=52x2I")
 """Milliseconds since data and since an acknowledgement came, in Linux's ``struct tcp_info``."""
