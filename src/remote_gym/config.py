@@ -68,6 +68,11 @@ class TlsFiles:
     private_key: Path | None = None
 
 
+def is_token(value: object) -> bool:
+    """Whether it can be a client's token, which travels in a header of HTTP."""
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+
+
 def _check_seconds(options: object, *names: str, or_zero: bool = False) -> None:
     for name in names:
         value = getattr(options, name)
@@ -101,6 +106,9 @@ def _check_type(options: object, kind: type | tuple[type, ...], mend: str, *name
         if not isinstance(value, kind):
             raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {mend}")
 
+
+TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
+"""Of a client's environment: its token, where `ClientOptions.token` is None. Not sent without TLS."""
 
 _TOKEN = re.compile(r"[!-~]{1,1000}")  # what a header of HTTP may hold
 
@@ -338,7 +346,7 @@ class ClientOptions:
         _check_integers(self, 0, 1_000_000, "poll_us")
         _check_type(self, bool, "True or False", "allow_insecure")
         # Its value stays out of the message.
-        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token)):
+        if self.token is not None and not is_token(self.token):
             raise ConfigError("ClientOptions.token is not what 'remote-gym token' printed; use that")
         _check_type(self, Limits, "Limits(...)", "limits")
         _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

@@ -9,7 +9,7 @@ from typing import Any
 from remote_gym.address import is_loopback
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.ticket import SessionTicket
-from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.config import TOKEN_VARIABLE, ClientOptions, RemoteArgs, is_token
 from remote_gym.errors import ConfigError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
@@ -21,9 +21,6 @@ from remote_gym.wire.values import encode_value
 PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
-
-TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
-"""Of the environment: the client's token. Not sent without TLS."""
 
 ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
 
@@ -43,8 +40,8 @@ def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientO
     token = options.token
     if files is None and token is not None:
         raise ConfigError("ClientOptions.token needs TLS, or anybody could read it; give client_credentials_paths")
-    if files is not None and token is None:
-        token = os.environ.get(TOKEN_VARIABLE)
+    if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
+        raise ConfigError(f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that")
     return GrpcConnection(url, port, files, options, token or "")
 
 
