@@ -45,8 +45,8 @@ def connect(url: str, port: int, paths: CredentialPaths | None, options: ClientO
     return GrpcConnection(url, port, files, options, token or "")
 
 
-def check_arguments(frames: object, remote_args: object, render_mode: object) -> None:
-    """Refuse arguments of a `RemoteEnvironment` that cannot work.
+def check_arguments(frames: object, remote_args: object, render_mode: object, resume: object = None) -> None:
+    """Refuse arguments of a `RemoteEnvironment` or a `RemoteVectorEnv` that cannot work.
 
     Raises:
         ConfigError: Naming the argument.
@@ -57,6 +57,12 @@ def check_arguments(frames: object, remote_args: object, render_mode: object) ->
         raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
     if render_mode is not None and not isinstance(render_mode, str):
         raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
+    if resume is not None and not isinstance(resume, SessionTicket):
+        # By its type: it may be a secret, such as a ticket's token.
+        raise ConfigError(
+            f"resume is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
+            "RemoteEnvironment gives one"
+        )
 
 
 def mode_to_open(render_mode: str | None) -> str | None:
