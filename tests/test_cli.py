@@ -146,6 +146,22 @@ def test_certs_init_keeps_what_is_there_unless_forced(tmp_path):
     assert (tmp_path / "ca.pem").read_bytes() != before
 
 
+def test_a_request_makes_files_of_its_own_name_from_the_authority_that_init_has_made(tmp_path, monkeypatch):
+    run("certs", "init", tmp_path / "certificates")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "certificates" / "bob.json").write_text('{"hosts": ["bob"], "key": {"algo": "ecdsa", "size": 256}}')
+    told = run("certs", "client", "certificates/bob.json", status=1)
+    assert "there is no authority ca.pem; give the folder that has it, such as --directory certificates" in told
+    monkeypatch.chdir(tmp_path / "certificates")
+    printed = run("certs", "client", "bob.json")
+    assert "bob.pem, bob-key.pem" in printed
+    assert hosts_of(Path("bob.pem")) == ["bob"]
+    csr = ROOT / "ssl" / "client-csr.json"
+    assert "another directory or name" in run("certs", "client", csr, status=1)  # `init` has made client.pem
+    run("certs", "client", csr, "--host", "carol", "--name", "carol")
+    assert hosts_of(Path("carol.pem")) == ["carol"]
+
+
 def test_three_commands_make_certificates_that_work(tmp_path, monkeypatch):
     requests = ROOT / "ssl"
     monkeypatch.chdir(tmp_path)

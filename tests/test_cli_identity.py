@@ -39,9 +39,18 @@ def test_a_token_opens_a_server_of_the_command_line(certificates, tmp_path, monk
         port = port_of(printed)
         monkeypatch.setenv("REMOTE_GYM_TOKEN", token)
         assert "direct connection" in run("doctor", f"localhost:{port}", "--ca", certificates.ca)
+        monkeypatch.setenv("REMOTE_GYM_TOKEN", "another")
+        told = run("doctor", f"localhost:{port}", "--ca", certificates.ca, status=1)
+        assert "✗ identity: the client's token 'anot'... is not" in told
+        assert "as the server's --token-file" in told
         monkeypatch.delenv("REMOTE_GYM_TOKEN")
         with pytest.raises(NotPermitted, match="none came"):
             RemoteEnvironment("localhost", port, client_credentials_paths=paths).reset()
+
+
+@pytest.mark.parametrize("command", ["play", "doctor", "conformance"])
+def test_whoever_can_be_known_by_a_token_is_told_where_it_goes(command):
+    assert "REMOTE_GYM_TOKEN" in run(command, "--help")
 
 
 def test_the_command_refuses_tls_1_2_before_the_handshake_is_over(certificates):

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from remote_gym import ConfigError, RemoteEnvironment, create_remote_environment_server
+from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, create_remote_environment_server
 from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
-NO_SECONDS = (0, -1.0, math.inf, -math.inf, math.nan, 1e9, "5", None, True)
+NO_SECONDS = (0, -1.0, 1e-6, math.inf, -math.inf, math.nan, 1e9, "5", None, True)
+NO_SECONDS_OR_NONE = tuple(value for value in NO_SECONDS if value is not None)
 NO_PORTS = (-1, 65536, 1.0, "5", None, True)
 NO_COUNTS = (0, -1, 1.5, "5", None, True, 10**9)
 
 WRONG = {
     ServerOptions: {
-        **dict.fromkeys(("open_timeout", "close_timeout", "lease"), NO_SECONDS),
-        **dict.fromkeys(("step_timeout", "reset_timeout"), tuple(value for value in NO_SECONDS if value is not None)),
-        "memory_limit": (0, -1, 1.5, "2GiB", True),
-        "worker_limits": ({"files": 3}, {3: 3}, {"nofile": -1}, {"nofile": "3"}, {"nofile": True}, ["nofile"], None),
-        "idle_timeout": tuple(value for value in NO_SECONDS if value is not None),
+        **dict.fromkeys(("open_timeout", "close_timeout"), NO_SECONDS),
+        "lease": (*NO_SECONDS, 0.01),
+        **dict.fromkeys(("step_timeout", "reset_timeout"), (*NO_SECONDS_OR_NONE, 0.001)),
+        "memory_limit": (0, -1, 1.5, "2GiB", True, 1024, 10**7),
+        "worker_limits": (
+            *({"files": 3}, {3: 3}, {"nofile": -1}, {"nofile": "3"}, {"nofile": True}, {"as": 1024}, ["nofile"], None),
+        ),
+        "idle_timeout": NO_SECONDS_OR_NONE,
         **dict.fromkeys(("admit_timeout", "drain"), NO_SECONDS[1:]),
         "max_sessions": NO_COUNTS,
         "max_num_envs": NO_COUNTS,
@@ -34,7 +38,7 @@ WRONG = {
         "direct_port": NO_PORTS,
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "imports": ("json", (1,), None, 3),
-        "environments": (["CartPole-v1"], None, "CartPole-v1"),
+        "environments": (["CartPole-v1"], None, "CartPole-v1", {"": {}}, {"a,b": {}}, {3: {}}, {None: {}}),
         "client_entrypoints": ("/no/such/folder", __file__, 3),
         "interpreter": ("/no/such/python", "", __file__, 3),
         "use_thread": ("no", 1, None),
@@ -44,7 +48,7 @@ WRONG = {
         "direct": ("no", None),
         "common_names": ("no", None),
         "token_file": (3, True),
-        "certificate_lifetime": tuple(value for value in NO_SECONDS if value is not None),
+        "certificate_lifetime": (*NO_SECONDS_OR_NONE, 0.01),
         "limits": ({"depth": 3}, None),
     },
     ClientOptions: {
@@ -83,6 +87,27 @@ CASES = [(cls, name, value) for cls, fields in WRONG.items() for name, values in
 def test_an_option_that_cannot_work_is_refused_by_name(cls, name, value):
     with pytest.raises(ConfigError, match=rf"{cls.__name__}\.{name} is "):
         cls(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (ServerOptions, {"direct": False, "direct_port": 5000}, "direct_port is 5000, but with direct=False"),
+        (
+            ServerOptions,
+            {"use_thread": True, "interpreter": "python3"},
+            "interpreter is 'python3', but with use_thread",
+        ),
+        (
+            RetryPolicy,
+            {"first_pause": 2.0, "longest_pause": 1.0},
+            "longest_pause is 1.0; use at least first_pause, 2.0",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other(cls, options, message):
+    with pytest.raises(ConfigError, match=message):
+        cls(**options)
 
 
 @pytest.mark.parametrize(("name", "value"), [("memory_limit", 2**30), ("worker_limits", {"nofile": 256})])
@@ -153,11 +178,47 @@ def test_a_url_that_is_none(url):
         ({"render_mode": 3}, "render_mode is 3"),
         ({"frames": None}, "frames is None"),
         ({"frames": "always"}, "frames is 'always'"),
+        ({"client_credentials_paths": "ca.pem"}, "client_credentials_paths has the form .*; found 'ca.pem'"),
+        ({"addresses": "localhost:1"}, r"addresses is 'localhost:1'; use a list of them"),
+        ({"addresses": 3}, r"addresses is 3; use a list of them"),
+        ({"addresses": []}, "addresses is empty"),
+        ({"addresses": ["localhost:1"]}, "url is 'localhost' and port 1 beside addresses"),
     ],
 )
-def test_a_clients_argument_that_cannot_work(arguments, message):
+@pytest.mark.parametrize("cls", [RemoteEnvironment, RemoteVectorEnv])
+def test_a_clients_argument_that_cannot_work(cls, arguments, message):
+    port = {"port": 1} if "addresses" not in arguments or "beside" in message else {}
     with pytest.raises(ConfigError, match=message):
-        RemoteEnvironment("localhost", 1, **arguments)
+        cls(**port, **arguments)
+
+
+@pytest.mark.parametrize("resume", ["a secret", 3, {"url": "localhost"}, ()])
+def test_only_a_ticket_can_be_resumed(resume):
+    with pytest.raises(ConfigError, match=f"resume is of type {type(resume).__name__}; use a SessionTicket"):
+        RemoteEnvironment("localhost", 1, resume=resume)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(({"num_envs": value}, f"num_envs is {value!r}; use an integer") for value in (0, -1, 1.5, "8", None, True)),
+        *(({"workers": value, "num_envs": 2}, f"workers is {value!r}; use an integer") for value in (0, -1, 1.5, "2")),
+        ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
+        *(({"autoreset_mode": value}, "autoreset_mode is") for value in ("Never", 3, [], {})),
+        ({"render_mode": "human"}, "render_mode 'human' is for one environment"),
+    ],
+)
+def test_a_vector_clients_argument_that_cannot_work(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        RemoteVectorEnv("localhost", 1, **arguments)
+
+
+@pytest.mark.parametrize("grace", [-1, "5", math.nan, True])
+def test_a_grace_that_is_none(grace):
+    with create_remote_environment_server(CARTPOLE, "localhost", 0) as server:
+        with pytest.raises(ConfigError, match="grace is"):
+            server.stop(grace)
+        RemoteEnvironment("localhost", server.port).close()  # it has not stopped
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from remote_gym.certs import create_all
+from remote_gym.certs import create_all, create_certificate
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import create_remote_environment_server
+from remote_gym.server.tokens import add_token
 
 TIMEOUT = 2.0
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
@@ -95,6 +96,7 @@ def test_healthy_server_over_tls(secure_port, files):
         "server's certificate",
         "server's demand",
         "TLS",
+        "identity",
         "protocol",
         "session",
         "reset",
@@ -186,6 +188,64 @@ def expired(certificates, folder: Path) -> TlsFiles:
     return TlsFiles(ca=certificates.ca, certificate=path, private_key=certificates.client_key)
 
 
+@pytest.mark.parametrize(
+    ("token", "found"),
+    [
+        (None, "none came with the call"),
+        ("no-token-of-theirs", "'no-t'... is not, or no longer, one of the server's"),
+        ("no token", "REMOTE_GYM_TOKEN of the environment is not what"),
+    ],
+)
+def test_token_that_the_server_does_not_know(token, found, certificates, tmp_path, monkeypatch):
+    known = add_token(tmp_path / "tokens", "alice")
+    paths = (certificates.server, certificates.server_key, None)
+    files = TlsFiles(ca=certificates.ca)
+    set_token(monkeypatch, token)
+    with create_remote_environment_server(
+        CARTPOLE, port=0, server_credentials_paths=paths, token_file=tmp_path / "tokens"
+    ) as server:
+        steps, last = examined(server.port, files)
+        assert (steps[-1], last.step, last.hopeless) == ("TLS", "identity", True)
+        assert found in last.found
+        assert "REMOTE_GYM_TOKEN" in last.mend
+        assert "'remote-gym token NAME --file FILE'" in last.mend
+        assert "ServerOptions.token_file" in last.mend
+        set_token(monkeypatch, known)
+        by_step = {check.step: check.found for check in examine("localhost", server.port, files, None, timeout=TIMEOUT)}
+    assert by_step["identity"] == "the server knows this client, which sends the token in REMOTE_GYM_TOKEN"
+
+
+def set_token(monkeypatch, token):
+    if token is None:
+        monkeypatch.delenv("REMOTE_GYM_TOKEN", raising=False)
+    else:
+        monkeypatch.setenv("REMOTE_GYM_TOKEN", token)
+
+
+def test_certificate_that_names_nobody(certificates, tmp_path):
+    request = tmp_path / "nobody.json"
+    request.write_text('{"CN": "nobody", "key": {"algo": "ecdsa", "size": 256}}')
+    nobody = create_certificate(
+        request, tmp_path, ca=certificates.ca, ca_key=certificates.ca_key, profile="client", name="nobody"
+    )
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    files = TlsFiles(ca=certificates.ca, certificate=nobody.certificate, private_key=nobody.private_key)
+    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+        _, last = examined(server.port, files)
+    assert last.step == "identity"
+    assert "certificate that names this client" in last.mend
+
+
+def test_what_a_known_client_may_not_open_is_no_matter_of_its_identity(certificates, files):
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    with create_remote_environment_server(
+        CARTPOLE, port=0, server_credentials_paths=paths, allow=("DNS:somebody-else",)
+    ) as server:
+        steps, last = examined(server.port, files)
+    assert (steps[-2:], last.step) == (["identity", "protocol"], "session")
+    assert "have the server allow it" in last.mend
+
+
 def test_name_that_the_certificate_does_not_hold(files, tmp_path):
     other = create_all(tmp_path, ["server.example.com"])
     paths = (other.server.certificate, other.server.private_key, other.ca.certificate)
@@ -267,7 +327,7 @@ def test_environment_that_raises(step, tmp_path, monkeypatch):
 def test_each_kind_of_connection_by_itself(secure_port, files):
     assert examined(secure_port, files, connection="grpc")[1].step == "step"
     steps, last = examined(secure_port, files, connection="direct")
-    assert (steps[-1], last.step, last.works) == ("TLS", "direct connection", True)
+    assert (steps[-1], last.step, last.works) == ("identity", "direct connection", True)
 
 
 def test_server_with_a_single_place_is_examined_over_both():

@@ -10,14 +10,15 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 EVERYTHING = {"*"}
-BOTH_ENDS = {"address", "config", "errors", "protocol", "tls", "v1", "wire"}
+BOTH_ENDS = {"address", "config", "errors", "protocol", "tls", "v1", "validation", "wire"}
 # A room, which is a module or folder of the package -> the rooms that it may import from, beside itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "v1": set(),
     "errors": set(),
     "protocol": {"errors"},
     "address": {"errors"},
-    "config": {"errors"},
+    "validation": {"errors"},
+    "config": {"errors", "validation"},
     "certs": {"errors", "config"},
     "tls": {"errors", "config"},
     "wire": {"v1", "errors", "config", "protocol"},

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from remote_gym.errors import ConfigError
+from remote_gym.validation import (
+    LEAST_MEMORY,
+    check_choice,
+    check_integer,
+    check_number,
+    check_resource_limit,
+    check_seconds,
+    check_type,
+)
 
 
 class RemoteArgs(TypedDict, total=False):
@@ -48,7 +57,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         # gRPC counts message sizes in 32 bits.
-        _check_integers(self, 1, 2**31 - 1, *vars(self))
+        _check(check_integer, self, *vars(self), lowest=1, highest=2**31 - 1)
         if self.depth > 40:
             raise ConfigError(f"Limits.depth is {self.depth}; protobuf parsers stop at 100 levels, so use at most 40")
 
@@ -68,44 +77,21 @@ class TlsFiles:
     private_key: Path | None = None
 
 
-def _check_seconds(options: object, *names: str, or_zero: bool = False) -> None:
-    for name in names:
-        value = getattr(options, name)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not (0 < value <= LONGEST or (or_zero and value == 0)):
-            lowest = "from 0" if or_zero else "above 0"
-            raise ConfigError(
-                f"{type(options).__name__}.{name} is {value!r}; use a number of seconds {lowest}, up to {LONGEST:,}"
-            )
-
-
-def _check_integers(options: object, lowest: int, highest: int, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise ConfigError(
-                f"{type(options).__name__}.{name} is {value!r}; use an integer from {lowest:,} to {highest:,}"
-            )
-
-
-def _check_choice(options: object, name: str, *choices: str) -> None:
-    value = getattr(options, name)
-    if value not in choices:
-        *others, last = map(repr, choices)
-        raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {', '.join(others)} or {last}")
-
-
-def _check_type(options: object, kind: type | tuple[type, ...], mend: str, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not isinstance(value, kind):
-            raise ConfigError(f"{type(options).__name__}.{name} is {value!r}; use {mend}")
-
+TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
+"""Of a client's environment: its token, where `ClientOptions.token` is None. Not sent without TLS."""
 
 _TOKEN = re.compile(r"[!-~]{1,1000}")  # what a header of HTTP may hold
 
-LONGEST = 10**7
-"""Seconds: longer than any run, and within what every system call accepts."""
+
+def is_token(value: object) -> bool:
+    """Whether it can be a client's token, which travels in a header of HTTP."""
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+
+
+def _check(check: Callable[..., None], options: object, *names: str, **what: Any) -> None:
+    """Have fields of options checked, by one of `remote_gym.validation`."""
+    for name in names:
+        check(f"{type(options).__name__}.{name}", getattr(options, name), **what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +116,14 @@ class RetryPolicy:
     """A connection that stood for so long is not at fault: when it breaks, attempts and pauses begin anew."""
 
     def __post_init__(self) -> None:
-        _check_seconds(self, "first_pause", "longest_pause", "steady_after")
+        _check(check_seconds, self, "first_pause", "longest_pause", "steady_after")
         if self.longest_pause < self.first_pause:
             raise ConfigError(
                 f"RetryPolicy.longest_pause is {self.longest_pause!r}; use at least first_pause, {self.first_pause!r}"
             )
-        factor = self.multiplier
-        if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 1 <= factor <= 100:
-            raise ConfigError(f"RetryPolicy.multiplier is {factor!r}; use a number from 1 to 100")
-        _check_integers(self, 1, 1_000_000, "attempts")
-        _check_type(self, bool, "True or False", "jitter")
+        _check(check_number, self, "multiplier", lowest=1, highest=100)
+        _check(check_integer, self, "attempts", lowest=1, highest=1_000_000)
+        _check(check_type, self, "jitter", kind=bool, mend="True or False")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,26 +197,28 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _check_seconds(self, "open_timeout", "close_timeout", "lease")
-        _check_seconds(self, *(("idle_timeout",) if self.idle_timeout is not None else ()))
-        _check_seconds(self, "admit_timeout", "drain", or_zero=True)
-        _check_integers(self, 0, 1_000_000, "poll_us")
-        _check_integers(self, 1, 1_000_000, "max_sessions", "max_num_envs", "max_pending")
+        _check(check_seconds, self, "open_timeout", "close_timeout", *self._given("idle_timeout"))
+        # Clients leave one connection before they are attached to the next.
+        _check(check_seconds, self, "lease", *self._given("certificate_lifetime"), lowest=0.1)
+        _check(check_seconds, self, "admit_timeout", "drain", or_zero=True)
+        _check(check_integer, self, "poll_us", lowest=0, highest=1_000_000)
+        _check(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
         self._check_doors()
-        _check_integers(self, 0, 65535, "direct_port")
-        _check_type(
-            self, bool, "True or False", "use_thread", "check_actions", "allow_insecure", "reflection", "direct"
-        )
-        _check_type(self, bool, "True or False", "common_names")
-        if self.token_file is not None:
-            _check_type(self, (str, os.PathLike), "the path of a file that 'remote-gym token' made", "token_file")
-        if self.certificate_lifetime is not None:
-            _check_seconds(self, "certificate_lifetime")
-        _check_type(self, Limits, "Limits(...)", "limits")
+        _check(check_integer, self, "direct_port", lowest=0, highest=65535)
+        flags = ("use_thread", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
+        _check(check_type, self, *flags, kind=bool, mend="True or False")
+        path = "the path of a file that 'remote-gym token' made"
+        _check(check_type, self, *self._given("token_file"), kind=(str, os.PathLike), mend=path)
+        _check(check_type, self, "limits", kind=Limits, mend="Limits(...)")
         if not isinstance(self.imports, (tuple, list)) or not all(isinstance(name, str) for name in self.imports):
             raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
         if not isinstance(self.environments, Mapping):
             raise ConfigError(f"ServerOptions.environments is {self.environments!r}; use a dict of names to arguments")
+        for name in self.environments:
+            if not isinstance(name, str) or not name or "," in name:  # which separates names in a rule of `allow`
+                raise ConfigError(
+                    f"ServerOptions.environments is of {name!r}; use a text as a name, such as 'easy', without commas"
+                )
         self._check_what_workers_may_do()
         folder = self.client_entrypoints
         if folder is not None and not (isinstance(folder, (str, os.PathLike)) and Path(folder).is_dir()):
@@ -240,14 +226,23 @@ class ServerOptions:
         python = self.interpreter
         if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
             raise ConfigError(f"ServerOptions.interpreter is {self.interpreter!r}; use the path of a Python executable")
+        if python is not None:
+            self._check_own_processes("interpreter", "no other Python can run in it")
+        if self.direct_port and not self.direct:
+            raise ConfigError(
+                f"ServerOptions.direct_port is {self.direct_port}, but with direct=False there are no direct "
+                "connections; leave one of the two out"
+            )
+
+    def _given(self, *names: str) -> list[str]:
+        """Those that are not None."""
+        return [name for name in names if getattr(self, name) is not None]
 
     def _check_doors(self) -> None:
         given = [name for name in ("max_sessions_per_identity", "max_connections") if getattr(self, name) is not None]
-        _check_integers(self, 1, 1_000_000, *given)
-        rate = self.max_opens_per_second
-        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if rate is not None and not (is_number and 1e-3 <= rate <= 1e6):
-            raise ConfigError(f"ServerOptions.max_opens_per_second is {rate!r}; use a number from 0.001 to 1,000,000")
+        given = self._given("max_sessions_per_identity", "max_connections")
+        _check(check_integer, self, *given, lowest=1, highest=1_000_000)
+        _check(check_number, self, *self._given("max_opens_per_second"), lowest=1e-3, highest=1e6)
         if not isinstance(self.allow, (tuple, list)) or not all(isinstance(text, str) for text in self.allow):
             raise ConfigError(f"ServerOptions.allow is {self.allow!r}; use a tuple, such as ('DNS:alice=easy',)")
         policy = self.policy
@@ -255,9 +250,15 @@ class ServerOptions:
             raise ConfigError(f"ServerOptions.policy is {self.policy!r}; use the path of a file")
 
     def _check_what_workers_may_do(self) -> None:
-        _check_seconds(self, *(name for name in ("step_timeout", "reset_timeout") if getattr(self, name) is not None))
+        # Within less, not even an answer that is ready is seen.
+        _check(check_seconds, self, *self._given("step_timeout", "reset_timeout"), lowest=0.01)
         if self.memory_limit is not None:
-            _check_integers(self, 1, 2**63 - 1, "memory_limit")
+            _check(check_integer, self, "memory_limit", lowest=1, highest=2**63 - 1)
+            if self.memory_limit < LEAST_MEMORY:
+                raise ConfigError(
+                    f"ServerOptions.memory_limit is {self.memory_limit:,} bytes; use at least {LEAST_MEMORY:,}, "
+                    "which a worker needs with the smallest of environments"
+                )
             self._check_own_processes("memory_limit", "none can be measured, or killed, by itself")
             if not Path("/proc/self/smaps_rollup").exists():
                 raise ConfigError(
@@ -271,7 +272,7 @@ class ServerOptions:
         if self.worker_limits:
             self._check_own_processes("worker_limits", "the system would limit the server itself")
             for name, value in self.worker_limits.items():
-                _check_resource(name, value)
+                check_resource_limit("ServerOptions.worker_limits", name, value)
 
     def _check_own_processes(self, name: str, why: str) -> None:
         if self.use_thread:
@@ -279,24 +280,6 @@ class ServerOptions:
                 f"ServerOptions.{name} is {getattr(self, name)!r}, but with use_thread=True all environments share one "
                 f"process: {why}; leave one of the two out"
             )
-
-
-def _check_resource(name: object, value: object) -> None:
-    try:
-        import resource  # here, since Windows has none
-    except ImportError:
-        raise ConfigError(
-            "ServerOptions.worker_limits is given, but this system has no such limits; leave it out"
-        ) from None
-    names = sorted(kind[7:].lower() for kind in dir(resource) if kind.startswith("RLIMIT_"))
-    if name not in names:
-        raise ConfigError(f"ServerOptions.worker_limits is of {name!r}; this system limits {', '.join(names)}")
-    where = f"ServerOptions.worker_limits is {value!r} for {name!r}"
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise ConfigError(f"{where}; use an integer, in the units of the system's setrlimit")
-    most = resource.getrlimit(getattr(resource, f"RLIMIT_{str(name).upper()}"))[1]
-    if most != resource.RLIM_INFINITY and value > most:
-        raise ConfigError(f"{where}; this server's own hard limit is {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,15 +313,15 @@ class ClientOptions:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _check_choice(self, "connection", "auto", "direct", "grpc")
-        _check_choice(self, "frame_encoding", "auto", "raw", "zstd", "jpeg")
-        _check_choice(self, "observation_encoding", "auto", "raw", "zstd")
-        _check_choice(self, "on_session_lost", "raise", "truncate")
-        _check_type(self, RetryPolicy, "RetryPolicy(...)", "retry")
-        _check_integers(self, 0, 1_000_000, "poll_us")
-        _check_type(self, bool, "True or False", "allow_insecure")
+        _check(check_choice, self, "connection", choices=("auto", "direct", "grpc"))
+        _check(check_choice, self, "frame_encoding", choices=("auto", "raw", "zstd", "jpeg"))
+        _check(check_choice, self, "observation_encoding", choices=("auto", "raw", "zstd"))
+        _check(check_choice, self, "on_session_lost", choices=("raise", "truncate"))
+        _check(check_type, self, "retry", kind=RetryPolicy, mend="RetryPolicy(...)")
+        _check(check_integer, self, "poll_us", lowest=0, highest=1_000_000)
+        _check(check_type, self, "allow_insecure", kind=bool, mend="True or False")
         # Its value stays out of the message.
-        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token)):
+        if self.token is not None and not is_token(self.token):
             raise ConfigError("ClientOptions.token is not what 'remote-gym token' printed; use that")
-        _check_type(self, Limits, "Limits(...)", "limits")
-        _check_seconds(self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")
+        _check(check_type, self, "limits", kind=Limits, mend="Limits(...)")
+        _check(check_seconds, self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

@@ -27,6 +27,7 @@ from remote_gym import (
     create_remote_environment_server,
 )
 from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.testing import loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
 from waiting import wait_until
 
@@ -182,6 +183,15 @@ def test_copies_and_specs_know_all_addresses(serve, opened, dead):
     made = gym.make("remote_gym/Remote-v0", addresses=[dead, server.address])
     assert made.unwrapped.port == server.port
     made.close()
+
+
+def test_a_spec_made_again_knows_all_addresses():
+    with loopback_server("CartPole-v1", secure=False) as server, loopback_server("CartPole-v1", secure=False) as other:
+        addresses = [server.server.address, other.server.address]
+        environment = other.environment(addresses=addresses)
+        again = gym.make(environment.spec)
+        assert again.spec.kwargs["addresses"] == [("localhost", server.server.port), ("localhost", other.server.port)]
+        again.close()
 
 
 def test_what_an_entrypoint_exposes_under_such_a_name_is_no_hindrance(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoA
 from gymnasium.vector import SyncVectorEnv
 
 from environments import make_spaces
-from remote_gym import ConfigError, InvalidAction, RemoteEnvironmentError, RemoteVectorEnv
+from remote_gym import ConfigError, InvalidAction, RemoteEnvironmentError, RemoteVectorEnv, SessionLost
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
 from vector_entrypoint import Sampling, Telling
@@ -285,6 +287,26 @@ def test_frames_come_as_a_tuple(frames, make):
     assert make(1).render() is None
 
 
+def test_a_pickled_copy_opens_sessions_of_its_own_at_its_next_reset(connection):
+    local = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 3)
+    with loopback_server("CartPole-v1") as server:
+        original = server.vector_environment(3, workers=2, connection=connection)
+        original.reset(seed=1)
+        original.step_async(original.action_space.sample())
+        with contextlib.closing(pickle.loads(pickle.dumps(original))) as copy:
+            assert server.server.session_count == 2
+            for use in (copy.step, copy.step_async, copy.send):
+                with pytest.raises(ResetNeeded):
+                    use(copy.action_space.sample())
+            with pytest.raises(SessionLost, match="reset opens one"):
+                copy.call("state")
+            play(local, copy, steps=20)
+            assert server.server.session_count == 4
+            original.step_wait()
+            play(local, original, steps=20)
+    local.close()
+
+
 def test_closing_twice_and_using_it_after(make, server):
     remote = make(2, workers=2)
     remote.reset()
@@ -325,7 +347,7 @@ def test_gymnasiums_vector_wrappers_work(make):
     ("arguments", "message"),
     [
         ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
-        ({"num_envs": 0}, "0 environments"),
+        ({"num_envs": 0}, "num_envs is 0"),
         ({"num_envs": 2, "addresses": []}, "addresses is empty"),
         ({"num_envs": 2, "render_mode": "human"}, "rgb_array"),
         ({"num_envs": 2, "autoreset_mode": "Sometimes"}, "'NextStep', 'SameStep', 'Disabled'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import signal
@@ -75,6 +76,21 @@ def slow_to_open(seconds: float) -> pb.OpenRequest:
     request.entrypoint_kwargs.dict.names.append("delay")
     request.entrypoint_kwargs.dict.values.add().number = seconds
     return request
+
+
+def test_the_log_names_whose_environment_could_not_be_created(caplog):
+    async def test() -> None:
+        async with running() as service:
+            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+            request.entrypoint_kwargs.dict.names.append("no_such_argument")
+            request.entrypoint_kwargs.dict.values.add().number = 1.0
+            for owner in ("DNS:alice", ""):
+                assert (await service.open(request, owner)).HasField("error")
+
+    caplog.set_level(logging.INFO, "remote_gym")
+    run(test)
+    ends = [line for line in caplog.messages if "could not be created" in line]
+    assert [line.split(" ended: ")[0].split(" of ")[1] for line in ends] == ["DNS:alice", "an anonymous client"]
 
 
 def reset(sequence: int) -> bytes:

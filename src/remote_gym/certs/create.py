@@ -225,7 +225,7 @@ def _refuse_existing(pairs: Sequence[CertificateFiles], *, force: bool) -> None:
     for path in (path for files in pairs for path in (files.private_key, files.certificate)):
         if path.exists() and not force:
             raise ConfigError(
-                f"{path} is there already; choose another directory, or replace it by --force (force=True)"
+                f"{path} is there already; choose another directory or name, or replace it by --force (force=True)"
             )
 
 

@@ -9,6 +9,7 @@ import click
 
 from remote_gym.certs import CertificateFiles, create_all, create_authority, create_certificate
 from remote_gym.cli.options import FILE, FOLDER, Command
+from remote_gym.errors import ConfigError
 
 
 @click.group()
@@ -60,6 +61,10 @@ def _leaf_options(command: Command) -> Command:
             multiple=True,
             help="Name or address of a server, name of a client; repeatable. Instead of those that CSR holds.",
         ),
+        click.option(
+            "--name",
+            help="Of the files: NAME.pem and NAME-key.pem.  [default: CSR's, alice of alice.json or alice-csr.json]",
+        ),
         click.option("--profile", help="Of --config; without it, its default."),
         click.option("--config", type=FILE, help="Signing profiles in cfssl's JSON, such as ssl/ca-config.json."),
         click.option("--ca-key", type=FILE, help="The authority's private key.  [default: ca-key.pem beside --ca]"),
@@ -71,17 +76,23 @@ def _leaf_options(command: Command) -> Command:
 
 
 def _create(role: str, csr: Path, directory: Path, ca_file: Path | None, ca_key: Path | None, **arguments: Any) -> None:
-    ca_file = ca_file or directory / "ca.pem"
+    if ca_file is None:
+        ca_file = directory / "ca.pem"
+        if not ca_file.exists():
+            raise ConfigError(
+                f"there is no authority {ca_file}; give the folder that has it, such as --directory certificates after "
+                "'remote-gym certs init certificates', or the authority itself by --ca"
+            )
     # Without a config the built-in profile for this role says what the certificate may be used for.
     profile = arguments.pop("profile") or (role if arguments["config"] is None else None)
     hosts = arguments.pop("hosts") or None
+    arguments["name"] = arguments["name"] or csr.stem.removesuffix("-csr")
     key = ca_key or ca_file.with_name(f"{ca_file.stem}-key.pem")
     _tell(role, create_certificate(csr, directory, ca=ca_file, ca_key=key, profile=profile, hosts=hosts, **arguments))
 
 
 @certs.command()
 @_leaf_options
-@click.option("--name", default="server", help="Of the files: NAME.pem and NAME-key.pem.")
 def server(**arguments: Any) -> None:
     """Make a server's certificate from CSR, a request in cfssl's JSON such as ssl/server-csr.json."""
     _create("server", **arguments)
@@ -89,7 +100,6 @@ def server(**arguments: Any) -> None:
 
 @certs.command()
 @_leaf_options
-@click.option("--name", default="client", help="Of the files: NAME.pem and NAME-key.pem.")
 def client(**arguments: Any) -> None:
     """Make a client's certificate from CSR, a request in cfssl's JSON such as ssl/client-csr.json."""
     _create("client", **arguments)

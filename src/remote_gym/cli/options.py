@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from remote_gym.address import parse_address
+from remote_gym.config import TOKEN_VARIABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,7 +95,11 @@ def client_tls_options(command: Command) -> Command:
     """``--ca``, ``--certificate`` and ``--key`` of a client."""
     for option in (
         click.option("--key", type=FILE, help="This client's private key."),
-        click.option("--certificate", type=FILE, help="This client's certificate."),
+        click.option(
+            "--certificate",
+            type=FILE,
+            help=f"This client's certificate. A server with tokens needs none: set {TOKEN_VARIABLE} to one.",
+        ),
         click.option("--ca", type=FILE, help="The certificate authority that the server's certificate comes from."),
     ):
         command = option(command)

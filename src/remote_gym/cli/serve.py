@@ -16,11 +16,12 @@ from remote_gym.address import is_unix
 from remote_gym.cli import TLS_1_3_ONLY
 from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
 from remote_gym.cli.report import report
-from remote_gym.config import LONGEST, RemoteArgs, ServerOptions
+from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
 from remote_gym.server.doors import has_policy
 from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
+from remote_gym.validation import LONGEST
 
 LISTENS_ON = "Listens on: "
 """Begins the line that tells a program which port was chosen."""

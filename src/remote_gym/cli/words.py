@@ -15,6 +15,7 @@ _FLAGS = (
     ("imports=(MODULE,)", "--import MODULE"),
     ("port=0", "--port 0"),
     ("use_thread=True", "--thread"),
+    ("direct=False", "--no-direct"),
     ("allow_insecure=True", "--allow-insecure"),
     ("entrypoint_kwargs", "--kwargs"),
     ("max_sessions", "--max-sessions"),

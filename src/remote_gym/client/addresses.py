@@ -29,15 +29,27 @@ UNKNOWN_LOAD = 0.5
 _random = random.SystemRandom()  # so as to draw nothing from the trainer's own generator
 
 
+DEFAULT_PLACE: Place = ("localhost", 56789)
+"""Where to look unless told."""
+
+
 def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[Place]:
     """Where to look: at `addresses` if there are any, else at `url` and `port`.
 
     Raises:
-        ConfigError: If one of them is none.
+        ConfigError: If one of them is none, or a url or a port stands beside `addresses`.
     """
-    if isinstance(addresses, str):
-        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{addresses!r}]")
-    places = [to_place(address) for address in ([(url, port)] if addresses is None else addresses)]
+    if addresses is None:
+        return [to_place((url, port))]
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
+        address = addresses if isinstance(addresses, str) else grpc_address(*DEFAULT_PLACE)
+        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{address!r}]")
+    if (url, port) != DEFAULT_PLACE:
+        raise ConfigError(
+            f"url is {url!r} and port {port!r} beside addresses, which take their place; add the server to addresses, "
+            "or leave url and port out"
+        )
+    places = [to_place(address) for address in addresses]
     if not places:
         raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'")
     return places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from typing import TypeAlias
 
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.direct import DirectConnection
@@ -15,6 +16,9 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import ROUTING_ID_LIFETIME
 
 logger = logging.getLogger(__name__)
+
+Connection: TypeAlias = Interaction | DirectConnection
+"""Over which requests of a session go."""
 
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
@@ -65,7 +69,7 @@ class Attaching:
         if found.HasField("direct"):
             self._learn(found.direct)
 
-    def attach(self, deadline: float) -> Interaction | DirectConnection:
+    def attach(self, deadline: float) -> Connection:
         """Connect.
 
         Args:
@@ -82,7 +86,7 @@ class Attaching:
             return direct
         return self._connection.attach(self._session.id, self._session.token)
 
-    def may_improve(self, interaction: Interaction | DirectConnection | None) -> bool:
+    def may_improve(self, interaction: Connection | None) -> bool:
         """Whether what is used goes over gRPC, and it is time to try once more for a direct connection."""
         return isinstance(interaction, Interaction) and time.monotonic() >= self._direct_from
 

@@ -130,6 +130,24 @@ class GrpcConnection:
 
         return answer
 
+    def check_known(self, timeout: float) -> None:
+        """See whether the server knows this client, without opening anything.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            NotPermitted: If it does not, saying what is missing.
+            TransportError: If no answer came in time.
+        """
+        what = f"asking whether {self.address} knows this client"
+        try:
+            response = parse(pb.LoadResponse, answered(self._load(b"", timeout=timeout), what))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, what) from error
+        if response.HasField("error"):
+            raise decode_error(response.error)
+
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
         """Reach the server and open a session.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,8 @@ from typing import Any, Literal
 from remote_gym.address import is_loopback
 from remote_gym.client.diagnosis import Check, diagnose, reach
 from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.config import TlsFiles
+from remote_gym.client.opening import CredentialPaths, connect
+from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles
 from remote_gym.errors import (
     ConfigError,
     ConnectError,
@@ -78,8 +80,13 @@ def examine(
         mend = "give client_credentials_paths, or accept it by allow_insecure=True"
         yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
         return
-    credentials = (files.ca, files.certificate, files.private_key) if files else None
+    credentials = _paths(files) if files else None
     arguments: dict[str, Any] = {"connect_timeout": timeout, "allow_insecure": allow_insecure}
+    if files is not None:
+        check = _check_identity(url, port, files, ClientOptions(**arguments))
+        yield check
+        if not check.works:
+            return
     use = functools.partial(RemoteEnvironment, url, port, remote_args, credentials, **arguments)
     works = True
     if connection != "direct":
@@ -102,6 +109,32 @@ def _check_own_files(files: TlsFiles) -> Check:
     if files.certificate is None:
         return Check(step, True, "none is given")
     return Check(step, True, str(read_certificate(files.certificate)))
+
+
+def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions) -> Check:
+    """Whether the server knows this client; what it may open there is another question."""
+    step = "identity"
+    token = f"the token in {TOKEN_VARIABLE}" if os.environ.get(TOKEN_VARIABLE) else "no token"
+    mend = (
+        f"check {TOKEN_VARIABLE}: a token is made by 'remote-gym token NAME --file FILE', where FILE is the one that "
+        "the server has as ServerOptions.token_file, and is printed only then"
+    )
+    try:
+        with contextlib.closing(connect(url, port, _paths(files), options)) as connection:
+            connection.check_known(options.connect_timeout)
+    except ConfigError as error:
+        return Check(step, False, str(error), mend, hopeless=True)
+    except NotPermitted as error:
+        if token == "no token" and files.certificate is not None:
+            mend = "show a certificate that names this client, or a token that the server knows, as is said here"
+        return Check(step, False, str(error), mend, hopeless=True)
+    except TransportError:  # a server of an older release, or in trouble; opening tells of that
+        return Check(step, True, "the server does not tell whether it knows this client")
+    return Check(step, True, f"the server knows this client, which sends {token}")
+
+
+def _paths(files: TlsFiles) -> CredentialPaths:
+    return files.ca, files.certificate, files.private_key
 
 
 def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:

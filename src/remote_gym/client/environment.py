@@ -94,14 +94,21 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         **options: Any,
     ) -> None:
         places = to_places(url, port, addresses)
-        check_arguments(frames, remote_args, render_mode)
+        check_arguments(frames, remote_args, render_mode, resume)
         self.url, self.port = places[0]
         self.remote_args = dict(remote_args or {})
         self.client_credentials_paths = client_credentials_paths
         self.render_mode = render_mode
         self._frames = frames
         self._options = ClientOptions(**options)
-        self._changed_options = options if addresses is None else {"addresses": places, **options}
+        self._made_with: dict[str, Any] = {
+            "remote_args": self.remote_args,
+            "client_credentials_paths": client_credentials_paths,
+            "render_mode": render_mode,
+            "frames": frames,
+            **({} if addresses is None else {"addresses": places}),
+            **{name: value for name, value in options.items() if name != "token"},  # specs are printed and saved
+        }
         self._addresses = Addresses(places, client_credentials_paths, self._options)
         self._session: ClientSession | None = None
         self._reader: Reader | None = None
@@ -369,17 +376,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         )
         self._action_layout = compile_layout(self.action_space)
         self.metadata = read_metadata(description, limits)
-        self.spec = read_spec(
-            description,
-            url=self.url,
-            port=self.port,
-            remote_args=self.remote_args,
-            client_credentials_paths=self.client_credentials_paths,
-            render_mode=self.render_mode,
-            frames=self._frames,
-            # Specs are printed and saved.
-            **{name: value for name, value in self._changed_options.items() if name != "token"},
-        )
+        place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
+        self.spec = read_spec(description, **place, **self._made_with)
         self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))})
         if self._window is not None:
             self._window.fps = self.metadata.get("render_fps")

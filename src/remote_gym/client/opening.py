@@ -10,7 +10,7 @@ from remote_gym.address import is_loopback
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.credentials import Credentials
 from remote_gym.client.ticket import SessionTicket
-from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.config import TOKEN_VARIABLE, ClientOptions, RemoteArgs, is_token
 from remote_gym.errors import ConfigError
 from remote_gym.protocol import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
@@ -22,9 +22,6 @@ from remote_gym.wire.values import encode_value
 PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
-
-TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
-"""Of the environment: the client's token. Not sent without TLS."""
 
 ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
 
@@ -57,13 +54,13 @@ def connect(
     token = options.token
     if files is None and token is not None:
         raise ConfigError("ClientOptions.token needs TLS, or anybody could read it; give client_credentials_paths")
-    if files is not None and token is None:
-        token = os.environ.get(TOKEN_VARIABLE)
+    if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
+        raise ConfigError(f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that")
     return GrpcConnection(url, port, files, options, token or "", credentials)
 
 
-def check_arguments(frames: object, remote_args: object, render_mode: object) -> None:
-    """Refuse arguments of a `RemoteEnvironment` that cannot work.
+def check_arguments(frames: object, remote_args: object, render_mode: object, resume: object = None) -> None:
+    """Refuse arguments of a `RemoteEnvironment` or a `RemoteVectorEnv` that cannot work.
 
     Raises:
         ConfigError: Naming the argument.
@@ -74,6 +71,12 @@ def check_arguments(frames: object, remote_args: object, render_mode: object) ->
         raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
     if render_mode is not None and not isinstance(render_mode, str):
         raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
+    if resume is not None and not isinstance(resume, SessionTicket):
+        # By its type: it may be a secret, such as a ticket's token.
+        raise ConfigError(
+            f"resume is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
+            "RemoteEnvironment gives one"
+        )
 
 
 def mode_to_open(render_mode: str | None) -> str | None:

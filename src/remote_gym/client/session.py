@@ -11,9 +11,8 @@ import time
 import weakref
 
 from remote_gym.address import Place
-from remote_gym.client.attaching import Attaching
+from remote_gym.client.attaching import Attaching, Connection
 from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.retry import Retry
@@ -60,7 +59,7 @@ class ClientSession:
         self._turn = threading.Lock()
         self._answered = 0
         self._unanswered: bytes | None = None
-        self._interaction: Interaction | DirectConnection | None = None
+        self._interaction: Connection | None = None
         self._closed = False
         self._to_be_closed = True  # whether the server still has it, as far as one knows
         self.lost = False

@@ -57,6 +57,10 @@ class Slice:
         self._session: ClientSession | None = None
         self._error: Exception | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A session belongs to one process: the copy has what a slice begins with, and opens its own.
+        return vars(Slice(self.start, self.stop, self._open_session))
+
     @property
     def session(self) -> ClientSession:
         """The session that was opened last."""

@@ -15,30 +15,27 @@ from numpy.typing import NDArray
 from remote_gym.address import Address
 from remote_gym.client.addresses import to_places
 from remote_gym.client.fleet import Fleet, for_each
-from remote_gym.client.opening import CredentialPaths, open_request
+from remote_gym.client.joining import Joiner, Step
+from remote_gym.client.opening import CredentialPaths, check_arguments, open_request
 from remote_gym.client.requests import call_request
 from remote_gym.client.slices import Slice, mark_lost, slices_of, take_mask
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, EncodingError, SessionLost
+from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
-from remote_gym.wire.batches import Part, compile_batch, join_spaces
+from remote_gym.validation import check_integer
+from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.infos import join_infos
-from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 from remote_gym.wire.waking import Wakefulness
-
-Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
 class RemoteVectorEnv(gym.vector.VectorEnv):
     """Environments that servers host, stepped together as a local `gymnasium.vector.SyncVectorEnv` would.
 
     Each worker, a session of its own, holds a slice of them, and a step is one message to each: sent to all before any
-    answer is awaited.
+    answer is awaited. A pickled copy opens sessions of its own at its next `reset`.
 
     Args:
         url: Host name or address of the server, or ``unix:`` and a path.
@@ -83,12 +80,13 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         frames: Literal["step", "on_demand"] = "on_demand",
         **options: Any,
     ) -> None:
-        if frames not in ("step", "on_demand"):
-            raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
+        check_arguments(frames, remote_args, render_mode)
         if render_mode == "human":
             raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
         places = to_places(url, port, addresses)
         count = len(places) if workers is None else workers
+        check_integer("num_envs", num_envs, 1, 2**31 - 1)
+        check_integer("workers", count, 1, 2**31 - 1)
         if not 1 <= len(places) <= count <= num_envs:
             raise ConfigError(
                 f"{num_envs} environments for {count} workers at {len(places)} addresses; use at least as many "
@@ -114,7 +112,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         )
         self._slices = self._fleet.slices
         try:
-            self._adopt([each.session.description for each in self._slices])
+            self._adopt(Joiner([each.session.description for each in self._slices], self._options.limits))
         except BaseException:
             self.close()
             raise
@@ -158,10 +156,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             reasons |= {each: each.lost_because or "" for each in lost}
         if lost:
             raise SessionLost("; ".join(f"{each}: {each.lost_because}" for each in lost))
-        infos = self._infos(self._slices, chosen)
+        infos = self._joiner.infos(self._slices, chosen)
         for each, reason in reasons.items():
             mark_lost(infos, each.rows, self.num_envs, reason)
-        return self._observe(self._slices), infos
+        return self._joiner.observations(self._slices), infos
 
     def step(self, actions: Any) -> Step:
         """Step every environment once.
@@ -205,7 +203,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             raise NoAsyncCallError("Calling `step_wait` without any prior call to `step_async`.", "step")
         self._pending = None
         self._collect(self._slices)
-        return self._transitions(self._slices)
+        return self._joiner.transitions(self._slices)
 
     def send(self, actions: Any, env_ids: Sequence[int] | NDArray[Any] | None = None) -> None:
         """Begin a step of some environments, without waiting for the others.
@@ -251,7 +249,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         finally:
             if not self._arrived and not any(each.is_waiting for each in self._slices):
                 self._pending = None
-        observations, rewards, terminations, truncations, infos = self._transitions(arrived)
+        observations, rewards, terminations, truncations, infos = self._joiner.transitions(arrived)
         infos["env_id"] = np.concatenate([np.arange(each.start, each.stop) for each in arrived])
         return observations, rewards, terminations, truncations, infos
 
@@ -313,25 +311,20 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     def __del__(self) -> None:
         """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
 
-    def _adopt(self, descriptions: list[pb.Description]) -> None:
-        limits = self._options.limits
-        first = descriptions[0]
-        self.single_observation_space = decode_space(first.single_observation_space, limits)
-        self.single_action_space = decode_space(first.single_action_space, limits)
-        observation_spaces = [decode_space(each.observation_space, limits) for each in descriptions]
-        action_spaces = [decode_space(each.action_space, limits) for each in descriptions]
-        self.observation_space = join_spaces(self.single_observation_space, observation_spaces)
-        self.action_space = join_spaces(self.single_action_space, action_spaces)
-        self._observations = compile_batch(self.single_observation_space, self.observation_space)
-        self._actions = compile_batch(self.single_action_space, self.action_space)
-        metadata = decode_value(first.metadata, limits)
-        if not isinstance(metadata, dict):
-            raise EncodingError(f"the environments' metadata is {metadata!r}, not a dict")
-        self.metadata = metadata
-        self._resets_itself = first.autoreset_mode == pb.NEXT_STEP
-        if (mode := autoreset_mode(first.autoreset_mode)) is not None:
-            self.metadata["autoreset_mode"] = mode
-        if self._truncates and first.autoreset_mode not in (pb.NEXT_STEP, pb.DISABLED):
+    def __getstate__(self) -> dict[str, Any]:
+        # As its slices do: what was under way, a session of this process has.
+        return {**self.__dict__, "_pending": None, "_arrived": []}
+
+    def _adopt(self, joiner: Joiner) -> None:
+        self._joiner = joiner
+        self.observation_space = joiner.observation_space
+        self.action_space = joiner.action_space
+        self.single_observation_space = joiner.single_observation_space
+        self.single_action_space = joiner.single_action_space
+        self.metadata = joiner.metadata
+        self._resets_itself = joiner.autoreset == pb.NEXT_STEP
+        if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
+            mode = joiner.metadata.get("autoreset_mode")
             raise ConfigError(
                 f"on_session_lost is 'truncate', and these environments have the autoreset mode {mode!r}, in which the "
                 "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
@@ -344,12 +337,12 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         ended = [each for each in chosen if self._resets_itself and each.lost_because is not None]
         if unready := [str(each) for each in chosen if each.needs_reset and each not in ended]:
             raise ResetNeeded(f"Cannot step before a reset of {', '.join(unready)}, which failed or never had one")
-        actions = self._actions.fit(actions, count)
+        actions = self._joiner.actions.fit(actions, count)
         start = 0
         for each in chosen:
             if each not in ended:
                 request = pb.Request()
-                self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
+                self._joiner.actions.encode(actions, start, start + each.size, request.step, self._options.limits)
                 each.send(request, self._options.step_timeout)
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
@@ -375,22 +368,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if at_least is not None:
             self._arrived += [*answers, *ended]
         raise_failures(failures)
-
-    def _transitions(self, chosen: Sequence[Slice]) -> Step:
-        rewards, terminations, truncations = (
-            np.concatenate([each.array(name, self._options.limits) for each in chosen])
-            for name in ("reward_value", "terminated_value", "truncated_value")
-        )
-        return self._observe(chosen), rewards, terminations, truncations, self._infos(chosen, chosen)
-
-    def _observe(self, chosen: Sequence[Slice]) -> Any:
-        parts = [Part(each.size, each.transition, each.packed) for each in chosen if each.transition is not None]
-        return self._observations.join(parts, self._options.limits)
-
-    def _infos(self, all_slices: Sequence[Slice], having: Sequence[Slice]) -> dict[str, Any]:
-        """The infos of those that have new ones, in rows for all."""
-        infos = [each.info(self._options.limits) if each in having else {} for each in all_slices]
-        return join_infos([each.size for each in all_slices], infos)
 
     def _check_idle(self, what: str) -> None:
         if self.closed:

@@ -35,6 +35,7 @@ from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.tls import Reloaded, ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.validation import check_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,12 @@ class RemoteEnvironmentServer:
 
         Returns:
             An event that is set when that is done: environments are closed, and those whose ``close`` hung are killed.
+
+        Raises:
+            ConfigError: If `grace` is no time to wait.
         """
+        if grace is not None:
+            check_seconds("grace", grace, lowest=0.0)
         if not self._begin_stop(grace):
             with contextlib.suppress(RuntimeError):  # it has stopped
                 self._loop.call_soon_threadsafe(self._service.end_drain, grace or 0.0)

@@ -22,7 +22,7 @@ from remote_gym.server.patience import DRAINED, STOPPING, idled
 from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping
 from remote_gym.server.routes import Routes
-from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.sessions import Session, Sessions, holder
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -94,7 +94,7 @@ class Service:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
             if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
-                logger.info("refused a session: %s", error)
+                logger.info("refused a session to %s: %s", holder(owner), error)
             return pb.OpenResponse(error=encode_error(error))
         finally:
             self._opening -= 1
@@ -295,7 +295,7 @@ class Service:
         worker.on_word = functools.partial(self._hear, found)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
-        logger.info("session %s opened for %s", session.id, owner or "an anonymous client")
+        logger.info("session %s opened for %s", session.id, holder(owner))
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
@@ -372,7 +372,7 @@ class Service:
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
             self.routes.forget(found.session.id)
-            logger.info("session %s ended: %s", found.session.id, reason)
+            logger.info("session %s of %s ended: %s", found.session.id, holder(found.session.owner), reason)
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
             task = asyncio.ensure_future(self._close_worker(found, timeout))
             self._closing.add(task)

@@ -220,3 +220,8 @@ class Sessions:
             first = taken + 1
         self._env_ids.update(range(first, first + count))
         return first
+
+
+def holder(owner: str) -> str:
+    """How logs name an owner."""
+    return owner or "an anonymous client"

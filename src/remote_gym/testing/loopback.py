@@ -34,10 +34,9 @@ class LoopbackServer:
         """A client, closed with the server.
 
         Args:
-            **arguments: Of `RemoteEnvironment`, where it is to connect aside.
+            **arguments: Of `RemoteEnvironment`; it connects here unless they have ``addresses``.
         """
-        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
-        client = RemoteEnvironment(self.server.url, self.server.port, **(defaults | arguments))
+        client = RemoteEnvironment(**self._arguments(arguments))
         self._clients.append(client)
         return client
 
@@ -46,12 +45,21 @@ class LoopbackServer:
 
         Args:
             num_envs: How many.
-            **arguments: Of `RemoteVectorEnv`, where it is to connect aside.
+            **arguments: Of `RemoteVectorEnv`, likewise.
         """
-        defaults = {"client_credentials_paths": self.client_credentials_paths, **self.client_arguments}
-        client = RemoteVectorEnv(self.server.url, self.server.port, num_envs=num_envs, **(defaults | arguments))
+        client = RemoteVectorEnv(num_envs=num_envs, **self._arguments(arguments))
         self._clients.append(client)
         return client
+
+    def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What a client is given, this server unless it names others."""
+        place = {} if "addresses" in given else {"url": self.server.url, "port": self.server.port}
+        return {
+            **place,
+            "client_credentials_paths": self.client_credentials_paths,
+            **self.client_arguments,
+            **given,
+        }
 
 
 @contextlib.contextmanager

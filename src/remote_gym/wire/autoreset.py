@@ -31,7 +31,8 @@ def autoreset_code(mode: Any) -> pb.AutoresetMode:
     """
     if mode is None:
         return pb.AUTORESET_UNSPECIFIED
-    code = _CODES.get(getattr(mode, "value", mode))
+    name = getattr(mode, "value", mode)
+    code = _CODES.get(name) if isinstance(name, str) else None
     if code is None:
         raise ConfigError(f"autoreset_mode is {mode!r}; use one of {', '.join(map(repr, _CODES))}")
     return code
