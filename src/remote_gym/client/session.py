@@ -13,6 +13,7 @@ import weakref
 from remote_gym.address import Place
 from remote_gym.client.attaching import Attaching, Connection
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.retry import Retry
