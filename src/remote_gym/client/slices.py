@@ -93,6 +93,19 @@ class Slice:
         self._session.attach()
         self.needs_reset = True
 
+    def resume(self, session: ClientSession, answer: pb.Response | None) -> None:
+        """Go on with a session that another process has opened.
+
+        Args:
+            session: Taken over.
+            answer: What was answered last; None if nothing was asked.
+        """
+        self._session = session
+        if answer is not None and (answer.HasField("step") or answer.HasField("reset")):
+            self.adopt(answer)
+        else:  # after a render or a call nobody can say what was observed before
+            self.needs_reset = answer is None or answer.HasField("error")
+
     def reset(
         self,
         seed: int | Sequence[int | None] | None,

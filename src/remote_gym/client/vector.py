@@ -15,23 +15,21 @@ from numpy.typing import NDArray
 from remote_gym.address import Address
 from remote_gym.client.addresses import to_places
 from remote_gym.client.fleet import Fleet, for_each
+from remote_gym.client.joining import Joiner, Step
 from remote_gym.client.opening import CredentialPaths, open_request
 from remote_gym.client.requests import call_request
+from remote_gym.client.resuming import check_tickets
 from remote_gym.client.slices import Slice, mark_lost, slices_of, take_mask
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import ConfigError, EncodingError, SessionLost
+from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
-from remote_gym.wire.batches import Part, compile_batch, join_spaces
+from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.infos import join_infos
-from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value, encode_value
 from remote_gym.wire.waking import Wakefulness
-
-Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
 class RemoteVectorEnv(gym.vector.VectorEnv):
@@ -53,6 +51,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         autoreset_mode: A member of `gymnasium.vector.AutoresetMode`, or its value, such as ``"SameStep"``. None for the
             environment's own, which is ``"NextStep"`` unless the entrypoint has a ``create_vector_environment``.
         frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
+        resume: The `tickets` of another process's vector environment, to go on with that one. The other arguments are
+            to be those that it was made with.
         **options: Any field of `ClientOptions`.
 
     Attributes:
@@ -62,6 +62,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         single_observation_space: Of one environment.
         single_action_space: Of one environment.
         metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
+        resumed: Where the environments of each worker of `resume` stand, a tuple of `Resumption`; else None.
 
     Raises:
         ConfigError: If an argument cannot work, by itself or for a server, or servers differ in what they serve.
@@ -81,6 +82,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         workers: int | None = None,
         autoreset_mode: Any = None,
         frames: Literal["step", "on_demand"] = "on_demand",
+        resume: Iterable[SessionTicket] | None = None,
         **options: Any,
     ) -> None:
         if frames not in ("step", "on_demand"):
@@ -88,7 +90,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if render_mode == "human":
             raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
         places = to_places(url, port, addresses)
-        count = len(places) if workers is None else workers
+        tickets = check_tickets(resume, workers)
+        count = len(tickets or places) if workers is None else workers
         if not 1 <= len(places) <= count <= num_envs:
             raise ConfigError(
                 f"{num_envs} environments for {count} workers at {len(places)} addresses; use at least as many "
@@ -110,11 +113,18 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._pending: Literal["step", "send"] | None = None
         self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
         self._fleet = Fleet(
-            num_envs, count, places, credentials=client_credentials_paths, request=request, options=self._options
+            num_envs,
+            count,
+            places,
+            credentials=client_credentials_paths,
+            request=request,
+            options=self._options,
+            resume=tickets,
         )
+        self.resumed = self._fleet.resumed
         self._slices = self._fleet.slices
         try:
-            self._adopt([each.session.description for each in self._slices])
+            self._adopt(Joiner([each.session.description for each in self._slices], self._options.limits))
         except BaseException:
             self.close()
             raise
@@ -146,7 +156,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         mask, options = take_mask(options, self.num_envs)
         chosen = [each for each in self._slices if mask[each.rows].any()]
         for each in self._slices:
-            if each.needs_reset and not mask[each.rows].all() and (each in chosen or each.transition is None):
+            if not mask[each.rows].all() and (each.transition is None or (each.needs_reset and each in chosen)):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
         lost, reasons = chosen, dict[Slice, str]()
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
@@ -158,10 +168,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             reasons |= {each: each.lost_because or "" for each in lost}
         if lost:
             raise SessionLost("; ".join(f"{each}: {each.lost_because}" for each in lost))
-        infos = self._infos(self._slices, chosen)
+        infos = self._joiner.infos(self._slices, chosen)
         for each, reason in reasons.items():
             mark_lost(infos, each.rows, self.num_envs, reason)
-        return self._observe(self._slices), infos
+        return self._joiner.observations(self._slices), infos
 
     def step(self, actions: Any) -> Step:
         """Step every environment once.
@@ -205,7 +215,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             raise NoAsyncCallError("Calling `step_wait` without any prior call to `step_async`.", "step")
         self._pending = None
         self._collect(self._slices)
-        return self._transitions(self._slices)
+        return self._joiner.transitions(self._slices)
 
     def send(self, actions: Any, env_ids: Sequence[int] | NDArray[Any] | None = None) -> None:
         """Begin a step of some environments, without waiting for the others.
@@ -251,7 +261,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         finally:
             if not self._arrived and not any(each.is_waiting for each in self._slices):
                 self._pending = None
-        observations, rewards, terminations, truncations, infos = self._transitions(arrived)
+        observations, rewards, terminations, truncations, infos = self._joiner.transitions(arrived)
         infos["env_id"] = np.concatenate([np.arange(each.start, each.stop) for each in arrived])
         return observations, rewards, terminations, truncations, infos
 
@@ -301,8 +311,25 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         requests = []
         for each in self._slices:
             requests.append(pb.Request(call=pb.CallRequest(name=name)))
-            self._encode(tuple(values[each.rows]), requests[-1].call.assign, name)
+            own, into = tuple(values[each.rows]), requests[-1].call.assign
+            encode_value(own, into, strict=True, limits=self._options.limits, path=name)
         self._fleet.ask(requests, self._options.step_timeout)
+
+    @property
+    def tickets(self) -> tuple[SessionTicket, ...]:
+        """What another process needs to go on with these environments where they stand, for each worker; secrets.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If a worker's session was lost.
+        """
+        return self._fleet.tickets
+
+    def detach(self) -> tuple[SessionTicket, ...]:
+        """Close the connections, and leave the environments for their lease to whoever resumes them. As `tickets`."""
+        tickets = self.tickets
+        self._fleet.detach()
+        self.close()
+        return tickets
 
     def close(self, **_kwargs: Any) -> None:
         """Close the environments on the servers, and the sessions. A second call does nothing."""
@@ -313,25 +340,16 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     def __del__(self) -> None:
         """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
 
-    def _adopt(self, descriptions: list[pb.Description]) -> None:
-        limits = self._options.limits
-        first = descriptions[0]
-        self.single_observation_space = decode_space(first.single_observation_space, limits)
-        self.single_action_space = decode_space(first.single_action_space, limits)
-        observation_spaces = [decode_space(each.observation_space, limits) for each in descriptions]
-        action_spaces = [decode_space(each.action_space, limits) for each in descriptions]
-        self.observation_space = join_spaces(self.single_observation_space, observation_spaces)
-        self.action_space = join_spaces(self.single_action_space, action_spaces)
-        self._observations = compile_batch(self.single_observation_space, self.observation_space)
-        self._actions = compile_batch(self.single_action_space, self.action_space)
-        metadata = decode_value(first.metadata, limits)
-        if not isinstance(metadata, dict):
-            raise EncodingError(f"the environments' metadata is {metadata!r}, not a dict")
-        self.metadata = metadata
-        self._resets_itself = first.autoreset_mode == pb.NEXT_STEP
-        if (mode := autoreset_mode(first.autoreset_mode)) is not None:
-            self.metadata["autoreset_mode"] = mode
-        if self._truncates and first.autoreset_mode not in (pb.NEXT_STEP, pb.DISABLED):
+    def _adopt(self, joiner: Joiner) -> None:
+        self._joiner = joiner
+        self.observation_space = joiner.observation_space
+        self.action_space = joiner.action_space
+        self.single_observation_space = joiner.single_observation_space
+        self.single_action_space = joiner.single_action_space
+        self.metadata = joiner.metadata
+        self._resets_itself = joiner.autoreset == pb.NEXT_STEP
+        if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
+            mode = joiner.metadata.get("autoreset_mode")
             raise ConfigError(
                 f"on_session_lost is 'truncate', and these environments have the autoreset mode {mode!r}, in which the "
                 "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
@@ -344,18 +362,15 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         ended = [each for each in chosen if self._resets_itself and each.lost_because is not None]
         if unready := [str(each) for each in chosen if each.needs_reset and each not in ended]:
             raise ResetNeeded(f"Cannot step before a reset of {', '.join(unready)}, which failed or never had one")
-        actions = self._actions.fit(actions, count)
+        actions = self._joiner.actions.fit(actions, count)
         start = 0
         for each in chosen:
             if each not in ended:
                 request = pb.Request()
-                self._actions.encode(actions, start, start + each.size, request.step, self._options.limits)
+                self._joiner.actions.encode(actions, start, start + each.size, request.step, self._options.limits)
                 each.send(request, self._options.step_timeout)
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
-
-    def _encode(self, value: Any, into: pb.Value, path: str) -> None:
-        encode_value(value, into, strict=True, limits=self._options.limits, path=path)
 
     # ----------------------------------------------------------------------------------------------------------
     # Answers
@@ -375,22 +390,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if at_least is not None:
             self._arrived += [*answers, *ended]
         raise_failures(failures)
-
-    def _transitions(self, chosen: Sequence[Slice]) -> Step:
-        rewards, terminations, truncations = (
-            np.concatenate([each.array(name, self._options.limits) for each in chosen])
-            for name in ("reward_value", "terminated_value", "truncated_value")
-        )
-        return self._observe(chosen), rewards, terminations, truncations, self._infos(chosen, chosen)
-
-    def _observe(self, chosen: Sequence[Slice]) -> Any:
-        parts = [Part(each.size, each.transition, each.packed) for each in chosen if each.transition is not None]
-        return self._observations.join(parts, self._options.limits)
-
-    def _infos(self, all_slices: Sequence[Slice], having: Sequence[Slice]) -> dict[str, Any]:
-        """The infos of those that have new ones, in rows for all."""
-        infos = [each.info(self._options.limits) if each in having else {} for each in all_slices]
-        return join_infos([each.size for each in all_slices], infos)
 
     def _check_idle(self, what: str) -> None:
         if self.closed:
