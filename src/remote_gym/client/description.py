@@ -70,14 +70,26 @@ def read_spec(
     )
 
 
-def check_resumed(description: pb.Description, render_mode: str | None) -> None:
+def check_resumed(description: pb.Description, render_mode: str | None, num_envs: int = 0) -> None:
     """Refuse to go on with an environment that is not as this client would have opened it.
 
+    Args:
+        description: Of what a ticket is for.
+        render_mode: The client's.
+        num_envs: How many environments it would have; 0 for a single one, which is no vector.
+
     Raises:
-        ConfigError: If it renders otherwise, or is a vector environment.
+        ConfigError: If it renders otherwise, or has another number of environments.
     """
-    if description.num_envs:
-        raise ConfigError(f"the ticket is for a vector environment of {description.num_envs}; it cannot be resumed")
+    if description.num_envs != num_envs:
+        kinds = [
+            f"a worker with {count} environments" if count else "a single environment"
+            for count in (description.num_envs, num_envs)
+        ]
+        raise ConfigError(
+            f"the ticket is for {kinds[0]}, and {kinds[1]} is to be resumed; use RemoteVectorEnv for the tickets of "
+            "one, with the same num_envs and workers, and RemoteEnvironment for others"
+        )
     if mode_to_open(render_mode) != (description.render_mode or None):
         raise ConfigError(
             f"render_mode is {render_mode!r}, and the environment to be resumed was opened with "

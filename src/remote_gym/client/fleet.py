@@ -8,13 +8,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
 from remote_gym.client.opening import CredentialPaths
 from remote_gym.client.requests import reset_request
+from remote_gym.client.resuming import resume_all
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
+from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, ProtocolMismatch, RemoteGymError
@@ -34,9 +37,11 @@ class Fleet:
         credentials: PEM files; None for no TLS.
         request: What to open, the number of environments aside.
         options: The client's.
+        resume: Tickets of sessions to go on with, one for each worker, in place of opening them.
 
     Attributes:
         slices: In the order of their environments.
+        resumed: Where the sessions of `resume` stand; None without them.
 
     Raises:
         ConfigError: If the servers offer different environments.
@@ -52,6 +57,7 @@ class Fleet:
         credentials: CredentialPaths | None,
         request: pb.OpenRequest,
         options: ClientOptions,
+        resume: Sequence[SessionTicket] | None = None,
     ) -> None:
         self._addresses = Addresses(places, credentials, options)
         self._request = request
@@ -65,6 +71,12 @@ class Fleet:
             )
             for number in range(workers)
         ]
+        self.resumed: tuple[Resumption, ...] | None = None
+        if resume is not None:
+            mode = request.render_mode or None
+            self.resumed = resume_all(self.slices, resume, credentials=credentials, render_mode=mode, options=options)
+            self._first = self.slices[0].session.description
+            return
         try:
             raise_failures(in_threads(self.slices, Slice.open))
             first = self.slices[0].session.description
@@ -127,6 +139,23 @@ class Fleet:
         answers, failures = receive(chosen)
         raise_failures(failures)
         return [answers[each] for each in chosen]
+
+    @property
+    def tickets(self) -> tuple[SessionTicket, ...]:
+        """Of each worker's session.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If one was lost.
+        """
+        if lost := [str(each) for each in self.slices if each.is_lost]:
+            raise ResetNeeded(f"There are no tickets before a reset of {', '.join(lost)}, which were lost")
+        return tuple(each.session.ticket for each in self.slices)
+
+    def detach(self) -> None:
+        """Leave all sessions that are open for their leases."""
+        for each in self.slices:
+            if not each.is_lost:
+                each.session.let_go()
 
     def close(self) -> None:
         """Close all environments and sessions."""

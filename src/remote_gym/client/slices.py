@@ -13,8 +13,9 @@ from remote_gym.address import Place
 from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
-from remote_gym.errors import ConnectionLost, EncodingError, RemoteGymError, SessionLost
+from remote_gym.errors import ConfigError, ConnectionLost, EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.validation import check_integer
 from remote_gym.wire.arrays import view_row
 from remote_gym.wire.infos import add_info
 from remote_gym.wire.values import decode_value
@@ -96,6 +97,19 @@ class Slice:
         # Here, where others do so at the same time: requests are sent one after another.
         self._session.attach()
         self.needs_reset = True
+
+    def resume(self, session: ClientSession, answer: pb.Response | None) -> None:
+        """Go on with a session that another process has opened.
+
+        Args:
+            session: Taken over.
+            answer: What was answered last; None if nothing was asked.
+        """
+        self._session = session
+        if answer is not None and (answer.HasField("step") or answer.HasField("reset")):
+            self.adopt(answer)
+        else:  # after a render or a call nobody can say what was observed before
+            self.needs_reset = answer is None or answer.HasField("error")
 
     def reset(
         self,
@@ -225,6 +239,21 @@ class Slice:
         self.is_waiting = False
         if session is not None:
             session.close()
+
+
+def check_numbers(num_envs: int, workers: int, addresses: int) -> None:
+    """Refuse numbers that cannot be divided.
+
+    Raises:
+        ConfigError: Naming what does not fit.
+    """
+    check_integer("num_envs", num_envs, 1, 2**31 - 1)
+    check_integer("workers", workers, 1, 2**31 - 1)
+    if not 1 <= addresses <= workers <= num_envs:
+        raise ConfigError(
+            f"{num_envs} environments for {workers} workers at {addresses} addresses; use at least as many "
+            "environments as workers, as many workers as addresses, and one address"
+        )
 
 
 def slices_of(env_ids: list[int], slices: Sequence[Slice]) -> list[Slice]:

@@ -10,6 +10,8 @@ from typing import Any
 class SessionTicket:
     """A claim on an open session: `RemoteEnvironment.ticket` gives it, ``RemoteEnvironment(resume=...)`` takes it.
 
+    `RemoteVectorEnv.tickets` gives one for each worker, and ``RemoteVectorEnv(resume=...)`` takes them.
+
     It can be pickled. Whoever holds it, and has a client certificate of the same identity, can use the environment:
     keep it like a password.
 

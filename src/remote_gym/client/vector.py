@@ -18,12 +18,13 @@ from remote_gym.client.fleet import Fleet, for_each
 from remote_gym.client.joining import Joiner, Step
 from remote_gym.client.opening import CredentialPaths, check_arguments, open_request
 from remote_gym.client.requests import call_request
-from remote_gym.client.slices import Slice, mark_lost, slices_of, take_mask
+from remote_gym.client.resuming import check_tickets
+from remote_gym.client.slices import Slice, check_numbers, mark_lost, slices_of, take_mask
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.validation import check_integer
 from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
@@ -50,6 +51,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         autoreset_mode: A member of `gymnasium.vector.AutoresetMode`, or its value, such as ``"SameStep"``. None for the
             environment's own, which is ``"NextStep"`` unless the entrypoint has a ``create_vector_environment``.
         frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
+        resume: The `tickets` of another process's vector environment, to go on with that one. The other arguments are
+            to be those that it was made with.
         **options: Any field of `ClientOptions`.
 
     Attributes:
@@ -59,6 +62,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         single_observation_space: Of one environment.
         single_action_space: Of one environment.
         metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
+        resumed: Where the environments of each worker of `resume` stand, a tuple of `Resumption`; else None.
 
     Raises:
         ConfigError: If an argument cannot work, by itself or for a server, or servers differ in what they serve.
@@ -78,20 +82,16 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         workers: int | None = None,
         autoreset_mode: Any = None,
         frames: Literal["step", "on_demand"] = "on_demand",
+        resume: Iterable[SessionTicket] | None = None,
         **options: Any,
     ) -> None:
         check_arguments(frames, remote_args, render_mode)
         if render_mode == "human":
             raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
         places = to_places(url, port, addresses)
-        count = len(places) if workers is None else workers
-        check_integer("num_envs", num_envs, 1, 2**31 - 1)
-        check_integer("workers", count, 1, 2**31 - 1)
-        if not 1 <= len(places) <= count <= num_envs:
-            raise ConfigError(
-                f"{num_envs} environments for {count} workers at {len(places)} addresses; use at least as many "
-                "environments as workers, as many workers as addresses, and one address"
-            )
+        tickets = check_tickets(resume, workers)
+        count = len(tickets or places) if workers is None else workers
+        check_numbers(num_envs, count, len(places))
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.closed = False
@@ -108,8 +108,15 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._pending: Literal["step", "send"] | None = None
         self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
         self._fleet = Fleet(
-            num_envs, count, places, credentials=client_credentials_paths, request=request, options=self._options
+            num_envs,
+            count,
+            places,
+            credentials=client_credentials_paths,
+            request=request,
+            options=self._options,
+            resume=tickets,
         )
+        self.resumed = self._fleet.resumed
         self._slices = self._fleet.slices
         try:
             self._adopt(Joiner([each.session.description for each in self._slices], self._options.limits))
@@ -144,7 +151,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         mask, options = take_mask(options, self.num_envs)
         chosen = [each for each in self._slices if mask[each.rows].any()]
         for each in self._slices:
-            if each.needs_reset and not mask[each.rows].all() and (each in chosen or each.transition is None):
+            if not mask[each.rows].all() and (each.transition is None or (each.needs_reset and each in chosen)):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
         lost, reasons = chosen, dict[Slice, str]()
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
@@ -299,8 +306,25 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         requests = []
         for each in self._slices:
             requests.append(pb.Request(call=pb.CallRequest(name=name)))
-            self._encode(tuple(values[each.rows]), requests[-1].call.assign, name)
+            own, into = tuple(values[each.rows]), requests[-1].call.assign
+            encode_value(own, into, strict=True, limits=self._options.limits, path=name)
         self._fleet.ask(requests, self._options.step_timeout)
+
+    @property
+    def tickets(self) -> tuple[SessionTicket, ...]:
+        """What another process needs to go on with these environments where they stand, for each worker; secrets.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If a worker's session was lost.
+        """
+        return self._fleet.tickets
+
+    def detach(self) -> tuple[SessionTicket, ...]:
+        """Close the connections, and leave the environments for their lease to whoever resumes them. As `tickets`."""
+        tickets = self.tickets
+        self._fleet.detach()
+        self.close()
+        return tickets
 
     def close(self, **_kwargs: Any) -> None:
         """Close the environments on the servers, and the sessions. A second call does nothing."""
@@ -346,9 +370,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 each.send(request, self._options.step_timeout)
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
-
-    def _encode(self, value: Any, into: pb.Value, path: str) -> None:
-        encode_value(value, into, strict=True, limits=self._options.limits, path=path)
 
     # ----------------------------------------------------------------------------------------------------------
     # Answers

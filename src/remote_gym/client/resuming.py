@@ -1,0 +1,101 @@
+"""Going on with the workers of a vector environment that another process has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from remote_gym.client.description import check_resumed
+from remote_gym.client.joining import Joiner
+from remote_gym.client.opening import CredentialPaths, connect
+from remote_gym.client.session import ClientSession
+from remote_gym.client.slices import Slice
+from remote_gym.client.ticket import Resumption, SessionTicket
+from remote_gym.client.waiting import in_threads, raise_failures
+from remote_gym.config import ClientOptions, Limits
+from remote_gym.errors import ConfigError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.status import decode_error
+
+
+def check_tickets(resume: Iterable[SessionTicket] | None, workers: int | None) -> tuple[SessionTicket, ...] | None:
+    """The tickets of all workers; None for none.
+
+    Raises:
+        ConfigError: If they are no tickets, or not one for each worker.
+    """
+    if resume is None:
+        return None
+    if not isinstance(resume, Iterable):
+        raise ConfigError(
+            f"resume is a {type(resume).__name__}; use all workers' tickets, as `RemoteVectorEnv.tickets` has them"
+        )
+    tickets = tuple(resume)
+    if not tickets or not all(isinstance(ticket, SessionTicket) for ticket in tickets):
+        # By their types: a ticket's token is a secret, and so may be what was given in place of one.
+        found = ", ".join(type(ticket).__name__ for ticket in tickets) or "nothing"
+        raise ConfigError(
+            f"resume holds {found}; use the tickets of all workers, as `RemoteVectorEnv.tickets` has them"
+        )
+    if workers not in (None, len(tickets)):
+        raise ConfigError(f"resume holds {len(tickets)} tickets for {workers} workers; use one for each")
+    return tickets
+
+
+def resume_all(
+    slices: Sequence[Slice],
+    tickets: Sequence[SessionTicket],
+    *,
+    credentials: CredentialPaths | None,
+    render_mode: str | None,
+    options: ClientOptions,
+) -> tuple[Resumption, ...]:
+    """Have slices go on with the sessions of some tickets, one for each, and tell where these stand.
+
+    Args:
+        slices: Without sessions.
+        tickets: In the same order.
+        credentials: PEM files; None for no TLS.
+        render_mode: That they were opened with.
+        options: The client's.
+
+    Raises:
+        ConfigError: If a session has another number of environments, or renders otherwise.
+        RemoteGymError: As `ClientSession` does, naming the environments concerned. None is resumed then.
+    """
+    ticket_of = dict(zip(slices, tickets, strict=True))
+    found: dict[Slice, Resumption] = {}
+
+    def resume(each: Slice) -> None:
+        ticket = ticket_of[each]
+        session = ClientSession(connect(ticket.url, ticket.port, credentials, options), ticket, options)
+        try:
+            check_resumed(session.description, render_mode, each.size)
+            answer = session.take_over(options.step_timeout)
+            each.resume(session, answer)
+            returned = _returned(each, answer, options.limits)
+            found[each] = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
+        except BaseException:
+            session.let_go()  # it may be another's, or be resumed otherwise
+            raise
+
+    try:
+        raise_failures(in_threads(slices, resume))
+    except BaseException:
+        for each in found:
+            each.session.let_go()
+        raise
+    return tuple(found[each] for each in slices)
+
+
+def _returned(each: Slice, answer: pb.Response | None, limits: Limits) -> Any:
+    """What the worker's last request returned of its own environments, or the exception that it raised."""
+    kind = None if answer is None else answer.WhichOneof("result")
+    if answer is not None and kind == "error":
+        return decode_error(answer.error)
+    joiner = Joiner([each.session.description], limits)
+    if kind == "step":
+        return joiner.transitions([each])
+    if kind == "reset":
+        return joiner.observations([each]), joiner.infos([each], [each])
+    return None
