@@ -169,7 +169,8 @@ def play_and_drop(arguments, connection: str) -> None:
 TRAINER = """
 import os, signal, sys
 from remote_gym import RemoteEnvironment
-environment = RemoteEnvironment("localhost", int(sys.argv[1]), connection=sys.argv[2])
+arguments = {{"entrypoint_kwargs": {{"log": sys.argv[3]}}}}
+environment = RemoteEnvironment("localhost", int(sys.argv[1]), arguments, connection=sys.argv[2])
 environment.reset()
 print("ready", flush=True)
 {}
@@ -184,16 +185,16 @@ ENDS = {
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 @pytest.mark.parametrize("how", ENDS)
-def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, how, connection):
+def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, how, connection, log):
     with loopback_server(obedient, secure=False, close_timeout=0.5) as server:
         script = textwrap.dedent(TRAINER).format(ENDS[how])
-        command = [sys.executable, "-c", script, str(server.server.port), connection]
+        command = [sys.executable, "-c", script, str(server.server.port), connection, str(log)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "ready\n"
                 if "Ctrl-C" in how:
-                    time.sleep(0.3)  # into its steps
+                    wait_until(lambda: "\nstep " in log.read_text())
                     os.kill(process.pid, signal.SIGINT)
                 process.communicate(timeout=30.0)
             finally:

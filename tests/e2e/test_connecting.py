@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import remote_gym.client.connection as connection_module
 from remote_gym import (
     ConfigError,
     ConnectError,
@@ -21,6 +23,7 @@ from remote_gym import (
     ServerFull,
     create_remote_environment_server,
 )
+from remote_gym.client.diagnosis import Check, diagnose
 from remote_gym.protocol import SERVICE_NAME
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -55,7 +58,15 @@ def test_nobody_listening():
             RemoteEnvironment("127.0.0.1", reserved.getsockname()[1], connect_timeout=1.0)
 
 
-def test_a_server_that_starts_a_little_later_is_waited_for():
+def test_a_server_that_starts_a_little_later_is_waited_for(monkeypatch):
+    refused = threading.Event()
+
+    def note(*arguments: Any, **options: Any) -> list[Check]:
+        checks = diagnose(*arguments, **options)
+        refused.set()
+        return checks
+
+    monkeypatch.setattr(connection_module, "diagnose", note)
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
@@ -68,7 +79,7 @@ def test_a_server_that_starts_a_little_later_is_waited_for():
 
     thread = threading.Thread(target=client)
     thread.start()
-    time.sleep(0.3)  # the client has been refused by now, or is about to be; both must work
+    assert refused.wait(10.0)
     with create_remote_environment_server(CARTPOLE, "127.0.0.1", port, use_thread=True):
         thread.join(30.0)
     assert found

@@ -299,7 +299,10 @@ def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
     with loopback_server(obedient, lease=0.5) as server:
         environment = server.environment(connection="direct")
         environment.reset()
-        time.sleep(1.0)  # longer than the lease: attached, it does not run
+        other = server.environment(connection="direct")
+        other.reset()
+        other._session._detach()
+        wait_until(lambda: server.server.session_count == 1)  # its lease is over; that of who is attached does not run
         environment.step(ACTION["step"])
         environment._session._detach()
         wait_until(lambda: server.server.session_count == 0)

@@ -14,7 +14,8 @@ from processes import open_descriptors
 from remote_gym.errors import SessionLost
 from remote_gym.server.handover import ToServer, tell
 from remote_gym.server.hangups import Hangups
-from remote_gym.server.link import Output, Worker
+from remote_gym.server.link import Worker
+from remote_gym.server.output import Output
 
 LIMIT = 2**20
 

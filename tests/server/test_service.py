@@ -71,6 +71,11 @@ async def open_session(service: Service, owner: str = "alice", **fields) -> pb.S
     return response.session
 
 
+def is_asked(service: Service) -> bool:
+    """Whether a worker has a request, or something to create, and has not answered yet."""
+    return any(found.worker._answer is not None for found in service._open.values())
+
+
 def slow_to_open(seconds: float) -> pb.OpenRequest:
     request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
     request.entrypoint_kwargs.dict.names.append("delay")
@@ -509,7 +514,7 @@ def test_a_session_is_closed_in_whatever_state_it_is_and_answered_when_it_is_gon
             attachment = service.attach(session.id, session.token, "alice", lambda reason: cut.append(str(reason)))
             await attachment.ask(reset(1))
             hung = asyncio.ensure_future(attachment.ask(step(2, "hang")))
-            await asyncio.sleep(0.05)
+            await until(lambda: is_asked(service))
             assert error_kind(await service.close_session(session.id, "x", "alice")) == KIND.NOT_PERMITTED
             assert not cut
             closed = await service.close_session(session.id, session.token, "alice")
@@ -530,7 +535,7 @@ def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch):
             session = await open_session(service)
             await service.ask(session.id, session.token, "alice", reset(1))
             slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "slow")))
-            await asyncio.sleep(0.05)
+            await until(lambda: is_asked(service))
             await service.close_session(session.id, session.token, "alice")
             request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
             assert (await service.open(request, "alice")).error.kind == KIND.SERVER_FULL
@@ -774,8 +779,7 @@ def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
     async def test() -> None:
         async with running(time.monotonic) as service:
             opening = asyncio.ensure_future(service.open(slow_to_open(1.0), "alice"))
-            await until(lambda: service._open)
-            await asyncio.sleep(0.1)
+            await until(lambda: is_asked(service))
             service.set_policy(Policy({}))
             response = await asyncio.wait_for(opening, 10.0)
             assert response.error.kind == KIND.SESSION_LOST

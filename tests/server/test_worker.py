@@ -103,7 +103,7 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
     assert server.hear() == (ToServer.ATTACHED, 0)
-    tell(server.handover, ToWorker.CUT, 1)
+    tell(server.handover, ToWorker.TAKEN_OVER)
     told = pb.Response.FromString(direct.receive())
     assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
     assert direct.receive() is None
@@ -117,7 +117,7 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
     direct, _ = server.bring()
     newer = None
     if by == "gRPC":
-        tell(server.handover, ToWorker.CUT, 1)
+        tell(server.handover, ToWorker.TAKEN_OVER)
     else:
         newer, _ = server.bring()
     told = pb.Response.FromString(direct.receive())
@@ -132,7 +132,7 @@ def test_a_client_is_cut_off_though_the_server_holds_its_connection(server):
     direct, _ = server.bring()
     heard = hear(server.handover)
     assert heard is not None
-    tell(server.handover, ToWorker.CUT)
+    tell(server.handover, ToWorker.DROP)
     assert direct.receive() is None
     os.close(heard[2])
     direct.close()
@@ -144,7 +144,7 @@ def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server)
     assert server.ask(RESET).HasField("reset")
     slow = pb.StepRequest(packed=ACTION["slow"].to_bytes(8, "little"))
     server.requests.send(pb.Request(sequence=2, step=slow).SerializeToString())
-    tell(server.handover, ToWorker.CUT)
+    tell(server.handover, ToWorker.DROP)
     direct.close()
     assert pb.Response.FromString(server.requests.receive()).HasField("step")
     direct, attached = server.bring()
@@ -229,7 +229,7 @@ def test_who_comes_late_does_not_cut_off_who_came_after_it(server):
 
 def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
     late = server.bring_silent(number=1)
-    tell(server.handover, ToWorker.CUT, 1)
+    tell(server.handover, ToWorker.TAKEN_OVER)
     assert server.ask(RESET).HasField("reset")
     assert not attach(late).HasField("error")
     assert pb.Response.FromString(late.receive()).error.kind == pb.ErrorDetail.OUT_OF_SEQUENCE
@@ -239,10 +239,9 @@ def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
     direct.close()
 
 
-@pytest.mark.parametrize("word", [ToWorker.CUT, ToWorker.DROP])
-def test_who_is_on_the_way_in_when_the_owner_is_shut_out_is_closed_out(server, word):
+def test_who_is_on_the_way_in_when_the_owner_is_shut_out_is_closed_out(server):
     late = server.bring_silent()
-    tell(server.handover, word)
+    tell(server.handover, ToWorker.DROP)
     assert late.receive() is None
     late.close()
 

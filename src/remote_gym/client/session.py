@@ -213,9 +213,8 @@ class ClientSession:
 
     def fileno(self) -> int | None:
         """Descriptor of a direct connection on which an answer is still to come; None where one cannot wait for it."""
-        if self._in_flight and isinstance(self._interaction, DirectConnection):
-            return self._interaction.fileno()
-        return None
+        used = self._interaction if self._in_flight else None
+        return used.fileno() if isinstance(used, DirectConnection) else None
 
     def catch_up(self, timeout: float) -> None:
         """Wait for the answer that was missed, and drop it.

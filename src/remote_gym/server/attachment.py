@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_gym.errors import OutOfSequence, RemoteGymError, SessionLost
+from remote_gym.server.endings import taken_over
 from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.status import error_response
 
 Cut = Callable[[RemoteGymError], object]
 """Ends an attachment from the server's side."""
@@ -29,7 +30,7 @@ class OpenSession:
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def cut_off(self, reason: RemoteGymError) -> None:
-        """End whatever is attached, over gRPC or directly."""
+        """End whatever is attached: over gRPC it is told why, and who was attached directly asks."""
         self.cut_grpc(reason)
         self.worker.cut_direct(taken_over=isinstance(reason, OutOfSequence))
 
@@ -44,7 +45,7 @@ class Attachment:
     """A connection bound to a session, until a newer one takes over."""
 
     def __init__(self, sessions: Sessions, found: OpenSession, cut: Cut) -> None:
-        found.cut_off(taken_over(found.session))
+        found.cut_off(taken_over(found.session.id))
         found.cut = self._cut = cut
         self._found = found
         self._sessions = sessions
@@ -65,13 +66,3 @@ class Attachment:
         if self._found.cut is self._cut:
             self._found.cut = None
         self._sessions.leave(self._found.session)
-
-
-def taken_over(session: Session) -> OutOfSequence:
-    """What an attachment hears that a newer one ends."""
-    return OutOfSequence(f"session {session.id}: a newer connection has taken it over")
-
-
-def error_response(error: RemoteGymError) -> bytes:
-    """An encoded response about the session as a whole."""
-    return pb.Response(error=encode_error(error)).SerializeToString()

@@ -16,14 +16,13 @@ from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, NotPermitted, RemoteGymError
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
-from remote_gym.server.attachment import error_response
 from remote_gym.server.caller import Caller, caller
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.listening import address_in_use, claim_path, local_addresses, unix_path
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.status import encode_error, error_response
 
 logger = logging.getLogger(__name__)
 

@@ -19,16 +19,16 @@ class ToWorker(enum.IntEnum):
 
     CONNECTION = 1
     """Comes with the descriptor of a connection, whose preamble has been read. The value: which one it is, from 1."""
-    CUT = 2
-    """End the direct connection. The value: 1 if the session is used over gRPC now, of which its client is told."""
-    POLL = 3
-    """The value: for how many microseconds to look for a request without sleeping."""
-    DRAIN = 4
-    """The server is stopping: begin no more episodes, and say `DRAINED` when none runs."""
-    LIMIT_IDLE = 5
-    """The value: after how many milliseconds without a request to say `IDLE`."""
-    DROP = 6
+    TAKEN_OVER = 2
+    """The session is used over gRPC now: tell the client of the direct connection, and end that."""
+    DROP = 3
     """End the direct connection without a word, so that its client asks the server for the reason."""
+    POLL = 4
+    """The value: for how many microseconds to look for a request without sleeping."""
+    DRAIN = 5
+    """The server is stopping: begin no more episodes, and say `DRAINED` when none runs."""
+    LIMIT_IDLE = 6
+    """The value: after how many milliseconds without a request to say `IDLE`."""
 
 
 class ToServer(enum.IntEnum):

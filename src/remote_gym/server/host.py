@@ -50,7 +50,7 @@ from remote_gym.wire.large import splice
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.values import decode_value, encode_value
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Host:
         try:
             request = parse(pb.Request, data)
         except EncodingError as error:
-            return (pb.Response(error=encode_error(error)).SerializeToString(),)
+            return (error_response(error),)
         if request.sequence == self._sequence != 0 and self._is_again(request, data):
             return self._response
         if request.sequence != self._sequence + 1:
@@ -166,7 +166,7 @@ class Host:
                 f"request, or {self._sequence + 1} can be answered"
             )
             refusal.answered = self._sequence
-            return (pb.Response(sequence=request.sequence, error=encode_error(refusal)).SerializeToString(),)
+            return (error_response(refusal, request.sequence),)
         self._request = bytes(data)  # which may be in a buffer that the next one overwrites
         words = self._words
         words[SINCE] = began = monotonic_ns()

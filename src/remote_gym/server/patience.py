@@ -13,15 +13,6 @@ Long enough for the last frame to be rendered, or the last answer to be asked fo
 """
 
 
-STOPPING = "the server is stopping"
-DRAINED = "the server is stopping, and begins no more episodes"
-
-
-def idled(seconds: float | None) -> str:
-    """Why a session ended whose client was silent for so long."""
-    return f"its client asked nothing for {seconds:g} s; see ServerOptions.idle_timeout"
-
-
 class Patience:
     """How long to wait for the next request, and what to tell the server when none came.
 

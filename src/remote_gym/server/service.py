@@ -13,12 +13,12 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.server import endings
 from remote_gym.server.arguments import check_version, launch_message, restrict
-from remote_gym.server.attachment import Attachment, Cut, OpenSession, error_response, taken_over
+from remote_gym.server.attachment import Attachment, Cut, OpenSession
 from remote_gym.server.doors import Doors
 from remote_gym.server.handover import ToServer
 from remote_gym.server.link import Worker
-from remote_gym.server.patience import DRAINED, STOPPING, idled
 from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping
 from remote_gym.server.routes import Routes
@@ -29,7 +29,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.status import encode_error, error_response
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +132,7 @@ class Service:
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
-        found.cut_grpc(SessionLost(f"session {session_id}: its client closed it"))
-        self._end(found, "its client closed it")
+        self._dismiss(found, endings.CLOSED)
         await asyncio.shield(found.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
@@ -184,8 +183,7 @@ class Service:
         """Close sessions whose lease is over."""
         for session in self._sessions.expired():
             logger.info("session %s: nobody came back within %.0f s; closing it", session.id, self._options.lease)
-            reason = f"nobody was attached for its lease of {self._options.lease:g} s"
-            self._end(self._open[session.id], reason)
+            self._end(self._open[session.id], endings.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
         """End the connections of owners that are no longer let in. Their sessions live on for their leases.
@@ -207,9 +205,8 @@ class Service:
             try:
                 policy.decide(found.session.owner, found.environment)
             except NotPermitted as error:
-                reason = f"it may no longer be open: {error}"
-                found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
-                found.worker.drop_direct()
+                reason = endings.forbidden(error)
+                found.cut_off(SessionLost(f"session {found.session.id}: {reason}"))
                 self._end(found, reason)
 
     async def drain(self, grace: float) -> None:
@@ -222,7 +219,7 @@ class Service:
         self._queue.close()
         for found in list(self._open.values()):
             if found.description is None:  # its client has nothing to lose yet, and may go elsewhere
-                self._end(found, STOPPING)
+                self._end(found, endings.STOPPING)
             else:
                 found.worker.drain()
         while self._open and self._clock() < self._drain_end:
@@ -235,7 +232,7 @@ class Service:
     async def close(self) -> None:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
-            self._dismiss(found, STOPPING)
+            self._dismiss(found, endings.STOPPING)
         # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
         end = time.monotonic() + self._options.close_timeout
         while self.draining and self._opening and time.monotonic() < end:
@@ -260,12 +257,12 @@ class Service:
         try:
             worker = await self._launch(session.id)
         except BaseException:
-            self._sessions.end(session, "its worker did not start")
+            self._sessions.end(session, endings.NOT_STARTED)
             self._release(session)
             raise
         found = self._open[session.id] = OpenSession(session, worker, self._doors.environment(request))
         if self.draining:  # which began meanwhile
-            self._end(found, STOPPING, close_timeout=0.0)
+            self._end(found, endings.STOPPING, close_timeout=0.0)
             raise stopping()
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
@@ -276,7 +273,7 @@ class Service:
             self._give_up(found, error)
             raise
         if launched.HasField("error"):
-            self._end(found, f"its environment could not be created: {launched.error.message:.300}")
+            self._end(found, endings.not_created(launched.error.message))
             await asyncio.shield(found.closing)
             return pb.OpenResponse(error=launched.error)
         first = b""
@@ -287,7 +284,7 @@ class Service:
                 self._give_up(found, error)
                 raise
         if self.draining:
-            self._end(found, STOPPING)
+            self._end(found, endings.STOPPING)
             raise stopping()
         self._sessions.leave(session)
         found.description = launched.description
@@ -314,7 +311,7 @@ class Service:
         """
         ended = found.session.id not in self._open
         # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
-        self._end(found, f"it did not open: {error!r}", close_timeout=0.0)
+        self._end(found, endings.not_opened(error), close_timeout=0.0)
         if isinstance(error, SessionLost):
             if self.draining:
                 raise stopping() from error
@@ -331,9 +328,9 @@ class Service:
     def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
         if word == ToServer.DRAINED:
-            self._dismiss(found, DRAINED)
+            self._dismiss(found, endings.DRAINED)
         elif word == ToServer.IDLE and found.session.users:  # else its lease is what counts
-            self._dismiss(found, idled(self._options.idle_timeout))
+            self._dismiss(found, endings.idled(self._options.idle_timeout))
         elif word in (ToServer.ATTACHED, ToServer.DETACHED):
             self._on_direct(found, word == ToServer.ATTACHED, value / 1000)
 
@@ -343,7 +340,7 @@ class Service:
             return
         found.direct = attached
         if attached:
-            found.cut_grpc(taken_over(found.session))
+            found.cut_grpc(endings.taken_over(found.session.id))
             self._sessions.attach(found.session)
         else:
             self._sessions.leave(found.session, silence)

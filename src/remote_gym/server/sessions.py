@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
+from remote_gym.errors import NotPermitted, ServerFull, SessionLost
+from remote_gym.server.endings import taken_over
 
 MAX_WAITING = 256
 """Openings that may wait for a place, at most."""
@@ -186,7 +187,7 @@ class Sessions:
         if session.id not in self._open:
             raise SessionLost(f"session {session.id}: {self._ended.get(session.id, 'it has ended')}")
         if session.epoch != epoch:
-            raise OutOfSequence(f"session {session.id}: a newer connection has taken it over")
+            raise taken_over(session.id)
 
     def expired(self) -> list[Session]:
         """Sessions that nobody uses and whose lease is over."""

@@ -17,20 +17,21 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, OutOfSequence, RemoteGymError, SessionLost, TransportError
+from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.server import endings
 from remote_gym.server.admission import Admission
 from remote_gym.server.arrivals import Arrivals, Arrived
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
-from remote_gym.server.patience import DRAINED, STOPPING, Patience, idled
+from remote_gym.server.patience import Patience
 from remote_gym.server.resource_limits import limit_resources
 from remote_gym.server.schema import check_arguments
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
 from remote_gym.wire.waking import Wakefulness, look
@@ -179,7 +180,7 @@ class Worker:
         self._patience: Patience | None = None  # none is needed while neither the server drains nor idling is limited
         self._asked = False  # whether there was a request since patience was last looked at
         self._sleep_ms: float | None = None  # how long to wait before it is looked at again
-        self._farewell = "the server has ended it, or stopped, and may have restarted"
+        self._farewell = endings.UNTOLD
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
@@ -230,10 +231,6 @@ class Worker:
     def _lost(self) -> SessionLost:
         return SessionLost(f"session {self._launch.session}: {self._farewell}")
 
-    def _taken_over(self) -> OutOfSequence:
-        # Who hears it must not come back: it would be answered what was meant for the one that took over.
-        return OutOfSequence(f"session {self._launch.session}: a newer connection has taken it over")
-
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
         if self._direct is not None:
@@ -265,16 +262,16 @@ class Worker:
         word, seconds = patience.verdict(self._host.between_episodes)
         if word is not None:
             # The server ends the session, or not: it knows better whether anybody is attached.
-            self._farewell = DRAINED if word is ToServer.DRAINED else idled(patience.idle_timeout)
+            self._farewell = endings.DRAINED if word is ToServer.DRAINED else endings.idled(patience.idle_timeout)
             self._tell(word)
         self._sleep_ms = None if seconds is None else 1000 * seconds + 1
 
     def _answer_while_draining(self, data: bytes | memoryview) -> tuple[bytes, ...]:
         if not self._host.begins_episode(data):
             return self._host.answer_in_parts(data)
-        self._farewell = DRAINED
+        self._farewell = endings.DRAINED
         self._tell(ToServer.DRAINED)
-        return (_error_response(self._lost()),)
+        return (error_response(self._lost()),)
 
     def _answer_server(self) -> bool:
         data = self._server.receive()
@@ -303,12 +300,9 @@ class Worker:
             self._poll.unregister(self._handover)
             return
         kind, value, descriptor = heard
-        if kind == ToWorker.CUT:
-            if value:
-                self._say_farewell(self._taken_over())
-                self._arrivals.outdate()
-            else:
-                self._arrivals.close()
+        if kind == ToWorker.TAKEN_OVER:
+            self._say_farewell(endings.taken_over(self._launch.session))
+            self._arrivals.outdate()
             self._drop()
         elif kind == ToWorker.DROP:
             self._arrivals.close()
@@ -319,7 +313,7 @@ class Worker:
         elif kind == ToWorker.DRAIN:
             self._be_patient().draining = True
             self._answer = self._answer_while_draining
-            self._farewell = STOPPING
+            self._farewell = endings.STOPPING
         elif kind == ToWorker.LIMIT_IDLE:
             self._be_patient().idle_timeout = value / 1000
         elif descriptor is not None:
@@ -339,11 +333,11 @@ class Worker:
         if arrived is None:
             return
         if arrived.outdated:
-            _say_farewell(arrived.direct, self._taken_over())
+            _say_farewell(arrived.direct, endings.taken_over(self._launch.session))
             arrived.direct.shut_down()
             arrived.direct.close()
             return
-        self._say_farewell(self._taken_over())
+        self._say_farewell(endings.taken_over(self._launch.session))
         self._drop()
         self._direct, self._answered_until = arrived.direct, arrived.answered_until
         self._on_direct(arrived.direct)
@@ -366,8 +360,4 @@ class Worker:
 
 def _say_farewell(direct: DirectSocket, reason: RemoteGymError) -> None:
     with contextlib.suppress(TransportError):
-        direct.send(_error_response(reason), time.monotonic() + FAREWELL_TIMEOUT)
-
-
-def _error_response(error: RemoteGymError) -> bytes:
-    return pb.Response(error=encode_error(error)).SerializeToString()
+        direct.send(error_response(reason), time.monotonic() + FAREWELL_TIMEOUT)

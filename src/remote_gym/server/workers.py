@@ -22,7 +22,8 @@ from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.server.counters import Counters, Page, new_words
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import RECORD, STACKS_SIGNAL, Command, Event
-from remote_gym.server.link import Output, Worker, describe_exit
+from remote_gym.server.link import Worker, describe_exit
+from remote_gym.server.output import Output
 from remote_gym.server.processes import STOPPED, why_no_signal
 from remote_gym.wire.direct import DirectSocket
 

@@ -49,6 +49,16 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
     return detail
 
 
+def error_response(error: BaseException, sequence: int = 0) -> bytes:
+    """An encoded `Response` that brings an error.
+
+    Args:
+        error: What went wrong.
+        sequence: The number of the request that it answers; 0 where it concerns the session as a whole.
+    """
+    return pb.Response(sequence=sequence, error=encode_error(error)).SerializeToString()
+
+
 def decode_error(detail: pb.ErrorDetail) -> Exception:
     """Read an exception, to be raised."""
     if detail.kind == pb.ErrorDetail.ENVIRONMENT:
