@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 
 import gymnasium as gym
@@ -100,6 +103,29 @@ def test_mp4_holds_every_frame_though_sides_are_odd(tmp_path):
     imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     record(tmp_path / "episode.mp4", (63, 49))
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "episode.mp4"))[0] == 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups and no forks")
+def test_ffmpeg_survives_ctrl_c_and_no_code_of_ours_runs_in_a_fork(tmp_path, monkeypatch):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append((self, options))
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    with Recording(tmp_path / "episode.mp4", fps=10) as recording:
+        for number in range(5):
+            recording.add(np.full((48, 64, 3), 40 * number, np.uint8))
+            process, options = started[-1]
+            assert options["preexec_fn"] is None
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "episode.mp4"))[0] == 5
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert "IMAGEIO_FFMPEG_NO_PREVENT_SIGINT" not in os.environ
 
 
 def test_gif_is_made_small(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
 import sys
 import time
 import traceback
@@ -244,7 +247,10 @@ class Recording:
         else:
             height, width = frame.shape[:2]
             frame = frame[: height // 2 * 2, : width // 2 * 2]
-        self._writer.append_data(frame)
+        with contextlib.ExitStack() as stack:
+            if self._is_empty and not self._is_gif:
+                stack.enter_context(_starting_ffmpeg())
+            self._writer.append_data(frame)
         self._is_empty = False
 
     def __enter__(self) -> Recording:
@@ -256,3 +262,26 @@ class Recording:
         self._writer.close()
         if self._is_empty:
             self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _starting_ffmpeg() -> Iterator[None]:
+    """Have imageio start a process that goes on after Ctrl-C, and not by Python code that runs in a fork of this one.
+
+    imageio asks for such code, which puts ffmpeg into a process group of its own. Where gRPC has threads, a fork may
+    end before it has become ffmpeg. A blocked signal is inherited without it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    variable = "IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"
+    before, blocked = os.environ.get(variable), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
