@@ -1,5 +1,5 @@
 """``python -m remote_gym``, the same as ``remote-gym``."""
 
-from remote_gym.cli import main
+from remote_gym.cli import program
 
-main(prog_name="remote-gym")
+program()

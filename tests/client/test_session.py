@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from remote_gym.client import attaching
+from remote_gym.client import session as session_module
+from remote_gym.client.retry import Retry
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (
@@ -185,11 +188,20 @@ def test_a_connection_that_cannot_be_made_again_gives_the_session_up():
     assert "close session" not in connection.events  # nobody there
 
 
-def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again():
+def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again(monkeypatch):
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
+    monkeypatch.setattr(session_module, "time", clock)
+    monkeypatch.setattr(attaching, "time", clock)
+    monkeypatch.setattr(session_module, "Retry", functools.partial(Retry, clock=clock.monotonic))
+
+    def slow_break(request: pb.Request) -> pb.Response:
+        clock.now += 2.0
+        raise ConnectionLost("the line broke")
+
     connection = Connection(BREAK, slow_break, slow_break, stepped)
     connection.reaching = [None, None, ConnectError("not yet"), None]
-    session = begin(connection, connect_timeout=0.15)
-    ask(session)  # which takes longer than the timeout in all
+    session = begin(connection, connect_timeout=3.0)
+    ask(session, timeout=100.0)  # which takes longer than the timeout in all
     assert connection.asked == [1] * 4
 
 
@@ -201,11 +213,6 @@ def test_a_connection_that_is_made_again_and_again_and_never_answers_gives_the_s
         ask(session)
     assert connection.asked == [1] + [2] * 5
     assert session.lost
-
-
-def slow_break(request: pb.Request) -> pb.Response:
-    time.sleep(0.1)
-    raise ConnectionLost("the line broke")
 
 
 def test_a_break_close_to_the_deadline_is_the_deadlines_and_not_the_sessions_end():

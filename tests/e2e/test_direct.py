@@ -16,6 +16,7 @@ from breaking import break_connection, fresh_address
 from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
+from remote_gym.client import attaching
 from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.config import Limits, TlsFiles
@@ -60,6 +61,13 @@ def assert_untouched(environment: RemoteEnvironment) -> None:
     assert environment._session._interaction is interaction
 
 
+@pytest.fixture
+def patience(monkeypatch) -> None:
+    """A machine that stands still for a second does not make a client choose gRPC."""
+    monkeypatch.setattr(attaching, "DIRECT_TIMEOUT", 30.0)
+
+
+@pytest.mark.usefixtures("patience")
 def test_it_is_what_an_environment_uses_by_default(process_server):
     process_server.client_arguments.clear()
     environment = process_server.environment()
@@ -67,6 +75,7 @@ def test_it_is_what_an_environment_uses_by_default(process_server):
     assert isinstance(environment._session._interaction, DirectConnection)
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(process_server):
     environment = process_server.environment(connection="auto")
     environment.reset()
@@ -74,8 +83,7 @@ def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(pr
     for count in range(1, 9):
         assert environment.step(ACTION["step"])[0]["count"] == count
         assert isinstance(session._interaction, Interaction if count % 2 == 0 else DirectConnection)
-        attaching = session._attaching
-        attaching._direct_from = -attaching._direct_from
+        session._attaching._direct_from *= -1
         session._detach()
 
 
@@ -101,7 +109,7 @@ def test_silent_strangers_do_not_keep_clients_out(process_server, environment, a
         assert strangers[0].recv(1) == b""
         wait_until(lambda: len(pending) == most - 1)
         # And they are dropped in time.
-        wait_until(lambda: not pending, timeout=15.0)
+        wait_until(lambda: not pending)
     finally:
         for stranger in strangers:
             stranger.close()

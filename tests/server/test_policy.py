@@ -183,7 +183,8 @@ ALICE = '[allow."DNS:alice"]\n'
         (ALICE + "schema = { maximum = inf }", "schema has no form in JSON"),
         ("a" + ".a" * 1500 + " = 1", "there is no key|not TOML"),
         (ALICE + "environments" + ".a" * 1500 + " = 1", "no environment|not TOML"),
-        (ALICE + "schema" + ".properties.a" * 1500 + " = 1", "no form in JSON|not TOML|too deep"),
+        # Python 3.13 reads and writes it, and then it is a matter of who checks it, or that nobody can.
+        (ALICE + "schema" + ".properties.a" * 1500 + " = 1", "no form in JSON|not TOML|too deep|needs jsonschema"),
     ],
     ids=lambda text: text[:60],
 )

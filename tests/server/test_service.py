@@ -28,7 +28,7 @@ from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.stream import MessageSocket
-from remote_gym.wire.values import decode_value
+from remote_gym.wire.values import decode_value, encode_value
 
 KIND = pb.ErrorDetail
 LIMIT = 2**20
@@ -98,6 +98,12 @@ def test_the_log_names_whose_environment_could_not_be_created(caplog):
     assert [line.split(" ended: ")[0].split(" of ")[1] for line in ends] == ["DNS:alice", "an anonymous client"]
 
 
+def encoded(kwargs: dict[str, str]) -> pb.Value:
+    message = pb.Value()
+    encode_value(kwargs, message, strict=True, limits=Limits())
+    return message
+
+
 def reset(sequence: int) -> bytes:
     return pb.Request(sequence=sequence, reset=pb.ResetRequest()).SerializeToString()
 
@@ -142,7 +148,7 @@ def test_a_first_request_is_answered_with_the_opening():
 
 def test_a_first_request_that_takes_too_long_gives_the_session_up():
     async def test() -> None:
-        async with running(processes=True, open_timeout=1.5, close_timeout=0.2, max_sessions=1) as service:
+        async with running(processes=True, open_timeout=5.0, close_timeout=0.2, max_sessions=1) as service:
             first = pb.Request(sequence=1)
             first.reset.options.dict.names.append("do")
             first.reset.options.dict.values.add().text = "hang"
@@ -227,16 +233,19 @@ def test_a_newer_attachment_cuts_off_the_older():
     run(test)
 
 
-def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones():
+def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones(tmp_path):
+    log = tmp_path / "log"
+
     async def test() -> None:
         async with running() as service:
-            session = await open_session(service)
+            session = await open_session(service, entrypoint_kwargs=encoded({"log": str(log)}))
             older = service.attach(session.id, session.token, "alice", lambda reason: None)
             await older.ask(reset(1))
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(older.ask(step(2, "slow")), 0.1)
+                await asyncio.wait_for(older.ask(step(2, "wait_for_release")), 0.1)
             newer = service.attach(session.id, session.token, "alice", lambda reason: None)
-            assert pb.Response.FromString(await newer.ask(step(2, "slow"))).sequence == 2
+            log.with_suffix(".release").touch()
+            assert pb.Response.FromString(await newer.ask(step(2, "wait_for_release"))).sequence == 2
             assert pb.Response.FromString(await newer.ask(step(3))).sequence == 3
 
     run(test)
@@ -527,18 +536,20 @@ def test_a_session_is_closed_in_whatever_state_it_is_and_answered_when_it_is_gon
     run(test)
 
 
-def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch):
+def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch, tmp_path):
+    log = tmp_path / "log"
     monkeypatch.setattr(link_module, "KILL_TIMEOUT", 0.1)
 
     async def test() -> None:
         async with running(close_timeout=0.1, max_sessions=1) as service:
-            session = await open_session(service)
+            session = await open_session(service, entrypoint_kwargs=encoded({"log": str(log)}))
             await service.ask(session.id, session.token, "alice", reset(1))
-            slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "slow")))
-            await until(lambda: is_asked(service))
+            slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "wait_for_release")))
+            await until(lambda: "step" in log.read_text())
             await service.close_session(session.id, session.token, "alice")
             request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
             assert (await service.open(request, "alice")).error.kind == KIND.SERVER_FULL
+            log.with_suffix(".release").touch()
             await slow
             while (await service.open(request, "alice")).HasField("error"):
                 await asyncio.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import traceback
 from typing import Any
 
@@ -16,6 +17,9 @@ from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 TLS_1_3_ONLY = "ECDHE-PSK-CHACHA20-POLY1305"
 """As gRPC's list of ciphers: the list is of TLS 1.2, of which it leaves one that needs a shared secret, and nobody has
 one; those of TLS 1.3 are always there. gRPC has no other way to refuse TLS 1.2 before the handshake is over."""
+
+LAST_RESORT = 10
+"""Seconds that a program has to end once its command has done its work."""
 
 _COMMANDS = ("demo", "serve", "play", "certs", "token", "doctor", "conformance")
 
@@ -56,3 +60,15 @@ def _message(error: RemoteGymError, *, verbose: bool) -> str:
 @click.version_option(package_name="remote-gym")
 def main() -> None:
     """Host Gymnasium environments on one machine and use them from another as if they were local."""
+
+
+def program() -> None:
+    """Run the command as a program, which ends within `LAST_RESORT` seconds after its work, by SIGALRM if need be."""
+    try:
+        main(prog_name="remote-gym")
+    finally:
+        if hasattr(signal, "alarm"):
+            # gRPC 1.62 has been seen to spin while the interpreter was torn down, when no Python code runs any more.
+            # So it is the system that keeps the time.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LAST_RESORT)
