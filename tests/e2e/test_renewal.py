@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +25,7 @@ from raw_client import step as raw_step
 from remote_gym import ClientOptions, NotPermitted, RemoteEnvironment, create_remote_environment_server
 from remote_gym.certs import CLIENT_IDENTITY, create_all
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.direct import DirectConnection
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.server.tokens import add_token
@@ -285,6 +288,38 @@ def test_a_client_is_known_by_its_token_alone(tokens, place, monkeypatch, caplog
     assert step(environment) == 2
     assert mine not in f"{caplog.text}{environment.spec}{ClientOptions(token=mine)}"
     assert session.token not in caplog.text
+
+
+def test_a_token_file_may_be_rewritten_in_place_while_it_is_used(tokens, place, caplog):
+    """Empty, cut off at a line or amid one, and whole again, by turns: nobody is refused who is in the whole file."""
+    paths = (place.client_files / "ca.pem", None, None)
+    mine = [add_token(tokens, name) for name in ("bob", "alice")][1]
+    os.utime(tokens, (0.0, 0.0))  # long ago
+    environment = place.open(client_credentials_paths=paths, token=mine)
+    whole = tokens.read_text()
+    over = threading.Event()
+
+    def rewrite() -> None:
+        while not over.is_set():
+            for content in ("", whole[: len(whole) // 2], whole.splitlines(keepends=True)[0], whole):
+                tokens.write_text(content)
+                over.wait(0.02)
+        tokens.write_text(whole)
+
+    rewriting = threading.Thread(target=rewrite)
+    rewriting.start()
+    try:
+        for count in range(1, 41):
+            connect_anew(environment)
+            assert step(environment) == count
+            if count % 10 == 0:
+                place.open(client_credentials_paths=paths, token=mine).close()
+        assert isinstance(environment._session._interaction, DirectConnection) == (place.kind == "direct")
+    finally:
+        over.set()
+        rewriting.join()
+    assert "not, or no longer, one of the server's" not in caplog.text
+    assert "refused" not in caplog.text
 
 
 def test_a_token_that_is_taken_away_ends_what_uses_it(tokens, place):

@@ -88,4 +88,4 @@ def break_policy(server: Server, lanes: Sequence[Lane]) -> None:
         server.doors.allow(*(lane.connection for lane in lanes))
 
 
-_STAYS = "the policy stays as it was"
+_STAYS = "what was loaded before stays in use"

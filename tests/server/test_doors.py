@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ServerFull
 from remote_gym.protocol import PROTOCOL_VERSION
-from remote_gym.server.doors import POLICY_BYTES, Doors, PolicySource
+from remote_gym.server.doors import POLICY_BYTES, SETTLE, Doors, PolicySource
 from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ThreadWorkers
+from remote_gym.tls import reloading
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 ALICE, BOB = '[allow."DNS:alice"]\n', '[allow."DNS:bob"]\n'
@@ -27,6 +30,15 @@ def path(tmp_path) -> Path:
 
 
 @pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Tells whoever reads files again for how long it has known them; all files are new."""
+    clock, start = SimpleNamespace(now=0.0), time.time()
+    ours = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: start)
+    monkeypatch.setattr(reloading, "time", ours)
+    return clock
+
+
+@pytest.fixture
 def source(path) -> PolicySource:
     return PolicySource(ServerOptions(policy=path, allow=("DNS:root",)), {})
 
@@ -38,12 +50,14 @@ def test_a_file_and_the_option_hold_together(source):
         source.policy.decide("DNS:bob", "")
 
 
-def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, path):
+def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, path, clock):
     assert source.look() is None
     path.write_text(ALICE + BOB[:8])
     assert source.look() is None
+    clock.now += SETTLE
     path.write_text(ALICE + BOB)
     assert source.look() is None
+    clock.now += SETTLE
     policy = source.look()
     assert policy is not None
     policy.decide("DNS:bob", "")
@@ -51,31 +65,38 @@ def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, pa
     assert source.look() is None
 
 
-def test_a_file_that_is_as_it_was_again_has_not_changed(source, path):
+def test_a_file_that_is_as_it_was_again_has_not_changed(source, path, clock):
     path.write_text(BOB)
     assert source.look() is None
     path.write_text(ALICE)
-    assert source.look() is None
+    for _ in range(2):
+        assert source.look() is None
+        clock.now += SETTLE
     path.write_text(BOB)
     assert source.look() is None
+    clock.now += SETTLE
     assert source.look() is not None
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[allow]", b"\xff", b"#" * (POLICY_BYTES + 1), None], ids=lambda c: f"{c!r:.9}"
 )
-def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(source, path, caplog, content):
+def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(source, path, clock, caplog, content):
     policy = source.policy
     if content is None:
         path.unlink()
     else:
         path.write_bytes(content)
-    assert [source.look() for _ in range(5)] == [None] * 5
+    for _ in range(5):
+        assert source.look() is None
+        clock.now += SETTLE
     assert source.policy is policy
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert str(path) in caplog.text
     path.write_text(BOB)
-    assert [source.look(), source.look()] == [None, source.policy]
+    assert source.look() is None
+    clock.now += SETTLE
+    assert source.look() is source.policy
     source.policy.decide("DNS:bob", "")
 
 

@@ -857,7 +857,7 @@ def test_workers_are_told_the_servers_files():
 
     async def test() -> None:
         async with running(launch=launch) as service:
-            service.tls = files
+            service.tls = lambda owner: files
             await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
         assert asked[0].tls == files
         assert (asked[0].owner, asked[0].env_id) == ("alice", 0)

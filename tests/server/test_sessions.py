@@ -124,6 +124,24 @@ def test_what_asks_of_an_ended_session_is_told_why_it_ended(sessions):
         sessions.find(session.id, session.token, "alice")
 
 
+@pytest.mark.parametrize(("token", "owner"), [("x", "alice"), ("", ""), (None, "mallory")])
+def test_strangers_are_told_of_an_ended_session_what_they_were_told_while_it_was_open(sessions, token, owner):
+    session = sessions.open("alice")
+    told = []
+    for _ in range(2):
+        with pytest.raises(NotPermitted) as refused:
+            sessions.find(session.id, session.token if token is None else token, owner)
+        told.append(str(refused.value))
+        sessions.end(session, "what its environment said")
+    assert told[0] == told[1]
+
+
+def test_the_token_of_an_ended_session_does_not_show_in_the_repr(sessions):
+    session = sessions.open("alice")
+    sessions.end(session, "first")
+    assert session.token not in repr(sessions._ended)
+
+
 def test_a_session_ends_once(sessions):
     session = sessions.open("alice")
     assert sessions.end(session, "first")

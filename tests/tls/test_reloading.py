@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from remote_gym.errors import ConfigError
-from remote_gym.tls import Reloaded
+from remote_gym.tls import Reloaded, reloading
 
 
 class Loader:
@@ -113,3 +115,107 @@ def test_threads_that_come_at_once_load_it_once(path):
         thread.join(10.0)
     assert load.loads == 1
     assert len(found) == 8
+
+
+# What has to settle
+
+
+SETTLE = 1.0
+
+
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Tells for how long a file has been known; those that bear the time of their writing are new."""
+    clock, start = SimpleNamespace(now=0.0), time.time()
+    ours = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: start)
+    monkeypatch.setattr(reloading, "time", ours)
+    return clock
+
+
+@pytest.fixture
+def settling(path, load, clock) -> Reloaded[list[str]]:
+    return Reloaded([path], load, settle=SETTLE)
+
+
+def test_what_is_being_written_counts_when_it_has_stayed_as_it_is(settling, path, clock):
+    first = settling.get()
+    for content in ("t", "tw", "two"):
+        path.write_text(content)
+        assert settling.get() is first
+        clock.now += 0.9 * SETTLE
+        assert settling.get() is first
+    clock.now += 0.2 * SETTLE
+    assert settling.get() == ["two"]
+    assert settling.versions() == (["two"], ["two"])
+
+
+def test_what_is_empty_for_a_moment_is_not_told_of(settling, path, clock, caplog):
+    first = settling.get()
+    path.write_text("")
+    assert settling.versions() == (first, first)
+    path.write_text("two")
+    assert settling.versions() == (first, ["two"])
+    clock.now += SETTLE
+    assert settling.get() == ["two"]
+    assert "stays in use" not in caplog.text
+
+
+def test_what_stays_broken_is_told_once_and_can_be_mended(settling, path, clock, caplog):
+    first = settling.get()
+    path.unlink()
+    for _ in range(4):
+        assert settling.versions() == (first, first)
+        clock.now += SETTLE
+    assert caplog.text.count("what was loaded before stays in use") == 1
+    path.write_text("mended")
+    assert settling.get() is first
+    clock.now += SETTLE
+    assert settling.get() == ["mended"]
+
+
+def test_what_was_written_some_time_ago_counts_at_once_for_who_looks_rarely(settling, path):
+    settling.get()
+    path.write_text("two")
+    os.utime(path, (time.time() - SETTLE - 10.0,) * 2)
+    assert settling.get() == ["two"]
+
+
+def test_a_file_from_the_future_settles_as_any_other(settling, path, clock):
+    """As on a network's disk whose clock is ahead."""
+    first = settling.get()
+    path.write_text("two")
+    os.utime(path, (time.time() + 1e6, time.time() + 1e6))
+    assert settling.get() is first
+    clock.now += SETTLE
+    assert settling.get() == ["two"]
+
+
+def test_what_changes_while_it_is_read_is_not_taken(path, clock):
+    truncates = [False]
+
+    def load() -> list[str]:
+        if truncates.pop():
+            path.write_text("")
+        truncates.append(False)
+        return [path.read_text()]
+
+    settling = Reloaded([path], load, settle=SETTLE)
+    first = settling.get()
+    path.write_text("two")
+    settling.get()
+    clock.now += SETTLE
+    truncates[:] = [True]
+    assert settling.get() is first
+    path.write_text("three")
+    settling.get()
+    clock.now += SETTLE
+    assert settling.get() == ["three"]
+
+
+def test_versions_of_what_does_not_change_are_loaded_once(settling, path, load, clock):
+    settling.versions()
+    path.write_text("two")
+    for _ in range(3):
+        one, other = settling.versions()
+        assert (one, other) == (["one"], ["two"])
+    assert load.loads == 2

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import EncodingError, NotPermitted, TransportError
 from remote_gym.server.identity import COMMON_NAME, IdentityRule
-from remote_gym.server.tokens import read_tokens
+from remote_gym.server.tokens import Tokens, follow_tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -62,7 +62,7 @@ class Admission:
             self._rule = IdentityRule(
                 certificates=bool(tls.ca),
                 common_names=tls.common_names,
-                tokens=_tokens(Path(tls.token_file)) if tls.token_file else None,
+                tokens=follow_tokens(Path(tls.token_file), _owners(launch)) if tls.token_file else None,
             )
 
     def admit(self, sock: socket.socket, poll_us: int) -> Admitting:
@@ -158,8 +158,10 @@ def _framed(message: pb.Attached) -> bytes:
     return len(data).to_bytes(HEADER_BYTES, "big") + data
 
 
-def _tokens(path: Path) -> Any:
-    return Reloaded([path], functools.partial(read_tokens, path)).get
+def _owners(launch: worker_pb2.Launch) -> Tokens:
+    """The owner's tokens as the server knew them: something to go on with while their file is being written."""
+    _, _, name = launch.owner.partition(":")
+    return Tokens([(name, digest) for digest in launch.tls.token_digests])
 
 
 def _make_context(files: TlsFiles) -> ssl.SSLContext:

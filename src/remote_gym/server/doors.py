@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,10 +20,13 @@ from remote_gym.server.policy import (
     parse_policy,
 )
 from remote_gym.server.rates import WINDOW, Rates
+from remote_gym.tls import Reloaded
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = logging.getLogger(__name__)
 
+SETTLE = 1.0
+"""Seconds for which a policy file has to stay as it is before it holds: half of one can be a policy, too."""
 POLICY_BYTES = 2**20
 """Size of a policy file, at most."""
 
@@ -109,35 +113,29 @@ class PolicySource:
                 f"environments[{DEFAULT!r}]: so rules call the environment of clients that name none; use another name"
             )
         self._path = None if options.policy is None else Path(options.policy)
-        self._read: bytes | None = None if self._path is None else _read(self._path)
-        self._changed: bytes | ConfigError | None = None
-        self.policy = self._parse(self._read)
+        self._parsed: tuple[bytes, Policy] | None = None  # what the file held last
+        self.policy = self._parse(None)
+        self._file: Reloaded[Policy] | None = None
+        if self._path is not None:
+            self._file = Reloaded([self._path], functools.partial(self._load, self._path), settle=SETTLE)
+            self.policy = self._file.get()
 
     def look(self) -> Policy | None:
-        """The new policy, if the file has changed, and has stayed as it is since the last look; else None.
+        """The new policy, if the file has changed, and then stayed as it is for `SETTLE`; else None.
 
         A file that cannot be used changes nothing, and is told in the log once.
         """
-        if self._path is None:
+        if self._file is None or (policy := self._file.get()) is self.policy:
             return None
-        try:
-            found: bytes | None = _read(self._path)
-            if found == self._read:
-                self._changed = None
-                return None
-            # Whoever writes it may not be done: half a file can be a policy, too.
-            if found != self._changed:
-                self._changed = found
-                return None
-            self._read = found
-            self.policy = self._parse(found)
-        except ConfigError as error:
-            if str(error) != str(self._changed):
-                logger.error("the policy stays as it was: %s", error)
-            self._changed = error
-            return None
-        logger.info("%s has changed, and holds from now on; it has %d rules", self._path, len(self.policy))
-        return self.policy
+        self.policy = policy
+        logger.info("%s has changed, and holds from now on; it has %d rules", self._path, len(policy))
+        return policy
+
+    def _load(self, path: Path) -> Policy:
+        data = _read(path)
+        if self._parsed is None or self._parsed[0] != data:  # else it was written again, as it was
+            self._parsed = data, self._parse(data)
+        return self._parsed[1]
 
     def _parse(self, data: bytes | None) -> Policy:
         rules = parse_allowed(self._allow, self._offered)

@@ -67,6 +67,11 @@ class IdentityRule:
         kind, _, name = identity.partition(":")
         return kind == "token" and (self.tokens is None or name not in self.tokens().names)
 
+    def digests_of(self, identity: str) -> list[bytes]:
+        """Those of its tokens; none where it is not known by one."""
+        kind, _, name = identity.partition(":")
+        return self.tokens().digests_of(name) if kind == "token" and self.tokens is not None else []
+
     def _by_certificate(self, names: list[tuple[str, str]]) -> str:
         for wanted in (*KINDS, *([COMMON_NAME] if self.common_names else [])):
             for kind, name in names:

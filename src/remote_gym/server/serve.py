@@ -29,10 +29,10 @@ from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
-from remote_gym.server.tokens import read_tokens
+from remote_gym.server.tokens import follow_tokens
 from remote_gym.server.watching import watch
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
-from remote_gym.tls import Reloaded, ServerCertificates, server_files
+from remote_gym.tls import ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.validation import check_seconds
@@ -46,7 +46,7 @@ SIGNAL_INTERVAL = 0.5
 """Seconds for which a signal, such as Ctrl-C's, may have to wait to be heard."""
 
 POLICY_INTERVAL = 1.0
-"""Seconds between two looks whether the policy has changed; it holds when it was found the same twice."""
+"""Seconds between two looks whether the policy has changed."""
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
@@ -214,7 +214,8 @@ class RemoteEnvironmentServer:
             self._service.routes.listener = pb.DirectAddress(
                 port=self._direct.port, path=self._direct.path, tls=files is not None
             )
-            self._service.tls = None if files is None else _worker_tls(files, self.options)
+            if files is not None:
+                self._service.tls = functools.partial(_worker_tls, files, self.options, self._rule)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
         return bound
@@ -335,14 +336,14 @@ def _identity_rule(files: TlsFiles | None, options: ServerOptions) -> IdentityRu
     tokens = None
     if options.token_file is not None:
         path = Path(options.token_file).absolute()
-        tokens = Reloaded([path], functools.partial(read_tokens, path)).get
+        tokens = follow_tokens(path)
         tokens()  # says so, if they cannot be read
     return IdentityRule(
         certificates=files is not None and files.ca is not None, common_names=options.common_names, tokens=tokens
     )
 
 
-def _worker_tls(files: TlsFiles, options: ServerOptions) -> worker_pb2.Tls:
+def _worker_tls(files: TlsFiles, options: ServerOptions, rule: IdentityRule, owner: str) -> worker_pb2.Tls:
     # Absolute, since a worker changes its working directory.
     def absolute(path: Path | str | os.PathLike[str] | None) -> str:
         return "" if path is None else str(Path(path).absolute())
@@ -353,6 +354,7 @@ def _worker_tls(files: TlsFiles, options: ServerOptions) -> worker_pb2.Tls:
         ca=absolute(files.ca),
         common_names=options.common_names,
         token_file=absolute(options.token_file),
+        token_digests=rule.digests_of(owner),
         certificate_lifetime=options.certificate_lifetime or 0.0,
     )
 

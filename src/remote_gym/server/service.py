@@ -33,9 +33,6 @@ from remote_gym.wire.status import encode_error, error_response
 
 logger = logging.getLogger(__name__)
 
-REVOKED_FOR = 1.0
-"""Seconds for which an owner has to be unknown until its connections end."""
-
 
 class Service:
     """Sessions and the workers behind them.
@@ -69,10 +66,9 @@ class Service:
         self._open: dict[str, OpenSession] = {}
         self.routes = Routes(clock)
         """By which direct connections find their sessions."""
-        self.tls: worker_pb2.Tls | None = None
-        """What workers admit direct connections by."""
+        self.tls: Callable[[str], worker_pb2.Tls] | None = None
+        """Tells what a worker admits direct connections by, whose session has that owner."""
         self._closing: set[asyncio.Task[None]] = set()
-        self._revoked: dict[str, float] = {}  # owners that are not let in any more, and since when
         self._opening = 0
 
     def __len__(self) -> int:
@@ -186,15 +182,10 @@ class Service:
             self._end(self._open[session.id], endings.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
-        """End the connections of owners that are no longer let in. Their sessions live on for their leases.
-
-        Not at the first look: a file that is being written again may be empty for a moment.
-        """
-        now, owners = self._clock(), {found.session.owner for found in self._open.values()}
-        self._revoked = {owner: self._revoked.get(owner, now) for owner in owners if is_revoked(owner)}
+        """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
         for found in self._open.values():
             owner = found.session.owner
-            if now - self._revoked.get(owner, now) >= REVOKED_FOR and (found.direct or found.cut is not None):
+            if (found.direct or found.cut is not None) and is_revoked(owner):
                 logger.warning("session %s: %s is not let in any more", found.session.id, owner)
                 found.cut_off(NotPermitted(f"session {found.session.id}: {owner!r} is not let in any more"))
 
@@ -252,7 +243,7 @@ class Service:
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
         if self.tls is not None:
-            message.tls.CopyFrom(self.tls)
+            message.tls.CopyFrom(self.tls(owner))
         self._sessions.enter(session)
         try:
             worker = await self._launch(session.id)

@@ -46,6 +46,15 @@ class Session:
     expires: float
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What is kept of a session that has ended: whom its reason may be told, and the reason."""
+
+    token: str = field(repr=False)
+    owner: str
+    reason: str
+
+
 class Turn:
     """A place in the queue of those who wait for a place."""
 
@@ -67,7 +76,7 @@ class Sessions:
         self._places = 0  # of open sessions, and of those whose environments are still closing
         self._waiting: dict[Turn, None] = {}  # in order
         self._env_ids: set[int] = set()
-        self._ended: OrderedDict[str, str] = OrderedDict()  # id -> reason
+        self._ended: OrderedDict[str, Ended] = OrderedDict()  # by id, the first to end first
 
     def __len__(self) -> int:
         return len(self._open)
@@ -138,18 +147,19 @@ class Sessions:
 
         Raises:
             SessionLost: If there is none, with the reason where it ended a while ago.
-            NotPermitted: If the token is not the session's, or another identity opened it.
+            NotPermitted: If the token is not the session's, or another identity opened it, be it open or ended.
         """
-        session = self._open.get(session_id)
+        session = self._open.get(session_id) or self._ended.get(session_id)
         if session is None:
-            reason = self._ended.get(session_id, "the server knows no such session; it may have restarted")
-            raise SessionLost(f"session {session_id}: {reason}")
+            raise SessionLost(f"session {session_id}: the server knows no such session; it may have restarted")
         # Compared in constant time, so that a token cannot be guessed byte by byte; as bytes, because
         # compare_digest takes no str beyond ASCII, and a peer may send one.
         if not hmac.compare_digest(session.token.encode(), token.encode("utf-8", "surrogatepass")):
             raise NotPermitted(f"session {session_id}: this is not its token")
         if session.owner != owner:
             raise NotPermitted(f"session {session_id}: it was opened by another identity than {owner!r}")
+        if isinstance(session, Ended):  # its reason can tell what its owner did, and the environment said
+            raise SessionLost(f"session {session_id}: {session.reason}")
         return session
 
     def enter(self, session: Session) -> None:
@@ -174,8 +184,8 @@ class Sessions:
 
     def explain(self, session: Session, error: SessionLost) -> SessionLost:
         """Why a session's worker did not answer: it went because the session was ended, or it is the cause itself."""
-        reason = self._ended.get(session.id)
-        return error if reason is None else SessionLost(f"session {session.id}: {reason}")
+        ended = self._ended.get(session.id)
+        return error if ended is None else SessionLost(f"session {session.id}: {ended.reason}")
 
     def check_epoch(self, session: Session, epoch: int) -> None:
         """Refuse what an older attachment asks.
@@ -185,7 +195,7 @@ class Sessions:
             OutOfSequence: If a newer attachment stands.
         """
         if session.id not in self._open:
-            raise SessionLost(f"session {session.id}: {self._ended.get(session.id, 'it has ended')}")
+            raise self.explain(session, SessionLost(f"session {session.id}: it has ended"))
         if session.epoch != epoch:
             raise taken_over(session.id)
 
@@ -202,7 +212,7 @@ class Sessions:
         """
         if self._open.pop(session.id, None) is None:
             return False
-        self._ended[session.id] = reason
+        self._ended[session.id] = Ended(session.token, session.owner, reason)
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         return True

@@ -15,13 +15,18 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from remote_gym.errors import ConfigError
+from remote_gym.tls import Reloaded
 
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
 _LINE = re.compile(rf'({_NAME.pattern})\s*=\s*"sha256:([0-9a-f]{{64}})"')
+
+
+SETTLE = 1.0
+"""Seconds after which a token counts no more that was taken out of the file, which may just be being written again."""
 
 
 class Tokens:
@@ -43,6 +48,36 @@ class Tokens:
             if hmac.compare_digest(digest, expected):
                 found = name
         return found
+
+    def digests_of(self, name: str) -> list[bytes]:
+        """Of the tokens of that name."""
+        return [digest for other, digest in self._entries if other == name]
+
+    def together_with(self, others: Tokens) -> Tokens:
+        """These and others."""
+        return Tokens([*self._entries, *others._entries])
+
+
+def follow_tokens(path: Path, before: Tokens | None = None) -> Callable[[], Tokens]:
+    """What tells the tokens of a file that may change.
+
+    A file that is half written lacks some, and has none too many, as no half of a line is one. So those that are new
+    count at once, and those that are gone no more after `SETTLE`.
+
+    Args:
+        path: The file.
+        before: What of it was known lately to whoever asks.
+
+    Raises:
+        ConfigError: By what is returned, as `read_tokens`, if the file never was one.
+    """
+    file = Reloaded([path], functools.partial(read_tokens, path), settle=SETTLE, before=before)
+
+    def tokens() -> Tokens:
+        settled, newest = file.versions()
+        return settled if newest is settled else settled.together_with(newest)
+
+    return tokens
 
 
 def read_tokens(path: Path) -> Tokens:

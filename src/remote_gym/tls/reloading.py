@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,6 +14,7 @@ from remote_gym.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+State = tuple[tuple[int, ...] | None, ...]
 
 
 class Reloaded(Generic[T]):
@@ -23,18 +25,27 @@ class Reloaded(Generic[T]):
     Args:
         paths: The files.
         load: Loads them; raises `ConfigError` where they do not fit.
+        settle: Seconds for which changed files have to stay as they are before what they hold counts. For what loads
+            though only half of it is written, such as a list; 0 for what then does not.
+        before: What the files held lately, where that is known.
     """
 
-    def __init__(self, paths: Sequence[Path], load: Callable[[], T]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], load: Callable[[], T], settle: float = 0.0, before: T | None = None
+    ) -> None:
         self._paths = tuple(paths)
         self._load = load
-        self._state: tuple[object, ...] | None = None
-        self._loaded: list[T] = []
+        self._settle = settle
+        self._loaded: list[T] = [] if before is None else [before]
+        self._state: State = ()  # of the files, when that was loaded, or did not load
+        self._changed: State = ()  # the newest that was seen since
+        self._changed_at = 0.0  # on time.monotonic
+        self._draft: list[T] = []  # what was loaded from that
         # Held while files are read, so that a change is loaded once, and told once if it does not load.
         self._lock = threading.Lock()
 
     def get(self) -> T:
-        """What the files hold now; or, where that does not load, what they held before.
+        """What the files hold now; or, where that does not load or has not settled, what they held before.
 
         The same object as long as nothing else has been loaded. Files that are replaced one after the other do not fit
         in between: that is logged, and the next call after the last of them loads them.
@@ -43,21 +54,60 @@ class Reloaded(Generic[T]):
             ConfigError: If they never loaded.
         """
         with self._lock:
-            # Before it is loaded: what changes meanwhile is noticed by the next call.
-            state = tuple(_state_of(path) for path in self._paths)
-            if self._loaded and state == self._state:
-                return self._loaded[0]
-            try:
-                self._loaded[:] = [self._load()]
-            except ConfigError as error:
-                if not self._loaded:
-                    raise
-                logger.error("a changed file does not load, so what was loaded before stays in use: %s", error)
-            else:
-                if self._state is not None:
-                    logger.info("loaded anew: %s", ", ".join(map(str, self._paths)))
-            self._state = state
+            return self._follow(self._look())
+
+    def versions(self) -> tuple[T, T]:
+        """What `get` returns, and what the files hold at this moment, if that loads: half of it may not be written yet.
+
+        The same object twice, unless they have just changed.
+
+        Raises:
+            ConfigError: If they never loaded.
+        """
+        with self._lock:
+            state = self._look()
+            settled = self._follow(state)
+            if state == self._state:
+                return settled, settled
+            if not self._draft:
+                try:
+                    self._draft = [self._load()]
+                except ConfigError:  # told when it has settled, if it is so then
+                    self._draft = [settled]
+            return settled, self._draft[0]
+
+    def _follow(self, state: State) -> T:
+        """Load the files again, where they are in another state than before and have settled."""
+        if self._loaded and (state == self._state or not self._has_settled(state)):
             return self._loaded[0]
+        try:
+            # The state is from before that: what changes meanwhile is noticed by the next call.
+            loaded = self._load()
+        except ConfigError as error:
+            if not self._loaded:
+                raise
+            logger.error("a changed file does not load, so what was loaded before stays in use: %s", error)
+        else:
+            if self._settle and self._loaded and self._look() != state:  # it may have been read while it was written
+                return self._loaded[0]
+            if self._loaded and loaded is not self._loaded[0]:
+                logger.info("loaded anew: %s", ", ".join(map(str, self._paths)))
+            self._loaded = [loaded]
+        self._state, self._draft = state, []
+        return self._loaded[0]
+
+    def _has_settled(self, state: State) -> bool:
+        if not self._settle:
+            return True
+        if state != self._changed:
+            self._changed, self._changed_at, self._draft = state, time.monotonic(), []
+        if time.monotonic() - self._changed_at >= self._settle:
+            return True
+        # Seen late, but old: whoever looks rarely need not wait. Not what is gone, nor what bears a time yet to come.
+        return all(file is not None and time.time() - file[0] / 1e9 >= self._settle for file in state)
+
+    def _look(self) -> State:
+        return tuple(_state_of(path) for path in self._paths)
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:

@@ -77,20 +77,22 @@ class Names(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Tls(_message.Message):
-    __slots__ = ("certificate", "private_key", "ca", "common_names", "token_file", "certificate_lifetime")
+    __slots__ = ("certificate", "private_key", "ca", "common_names", "token_file", "certificate_lifetime", "token_digests")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
     COMMON_NAMES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FILE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_LIFETIME_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     certificate: str
     private_key: str
     ca: str
     common_names: bool
     token_file: str
     certificate_lifetime: float
-    def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ..., common_names: bool = ..., token_file: _Optional[str] = ..., certificate_lifetime: _Optional[float] = ...) -> None: ...
+    token_digests: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ..., common_names: bool = ..., token_file: _Optional[str] = ..., certificate_lifetime: _Optional[float] = ..., token_digests: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Launched(_message.Message):
     __slots__ = ("description", "error")
