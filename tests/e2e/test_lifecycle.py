@@ -24,9 +24,11 @@ from remote_gym import (
     ConnectionLost,
     DeadlineExceeded,
     RemoteEnvironment,
+    ServerFull,
     SessionLost,
     create_remote_environment_server,
 )
+from remote_gym.server import launching
 from remote_gym.testing import loopback_server
 from waiting import wait_until
 
@@ -106,6 +108,28 @@ def test_a_killed_launcher_takes_its_workers_along_and_another_is_started(proces
         environment.step(ACTION["step"])
     _, info = environment.reset()
     assert parent_of(info["pid"]) != launcher
+
+
+def test_a_launcher_that_hangs_fails_who_opens_then_and_nobody_else(process_server, monkeypatch):
+    monkeypatch.setattr(launching, "ANSWER_TIMEOUT", 1.0)
+    environment = process_server.environment()
+    _, info = environment.reset()
+    launcher = parent_of(info["pid"])
+    os.kill(launcher, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerFull, match=r"no worker was started: .* has not answered for 1 s"):
+            process_server.environment().reset()
+        other = process_server.environment()
+        _, others = other.reset()
+        assert parent_of(others["pid"]) != launcher
+        for each in (environment, other):
+            assert each.step(ACTION["step"])[0]["count"] == 1
+            each.close()
+        wait_until(lambda: process_server.server._service.load().open == 0, timeout=30.0)
+        wait_until(lambda: not is_alive(launcher))
+    finally:
+        if is_alive(launcher):
+            os.kill(launcher, signal.SIGCONT)
 
 
 def parent_of(pid: int) -> int:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
+from processes import descendants, is_alive
+from remote_gym.errors import ServerFull
+from remote_gym.server import launching
+from remote_gym.server import workers as workers_module
 from remote_gym.server.launcher import Command
 from remote_gym.server.workers import ProcessWorkers
 
@@ -20,18 +25,18 @@ def test_what_a_busy_launcher_cannot_take_yet_waits_and_nothing_is_lost(launches
         workers = ProcessWorkers(None, LIMIT)
         try:
             await workers.launch("first")
-            process = workers._process
+            process = workers._launcher.process
             os.kill(process.pid, signal.SIGSTOP)
             for _ in range(20_000):  # of workers that do not exist, and so without effect
-                workers._send(Command.KILL, 10**9)
-            assert workers._outgoing
+                workers._launcher.send(Command.KILL, 10**9)
+            assert workers._launcher._outgoing
             waiting = [asyncio.ensure_future(workers.launch(f"{number}")) for number in range(launches)]
             await asyncio.sleep(0.05)
             assert not any(launch.done() for launch in waiting)
             os.kill(process.pid, signal.SIGCONT)
             launched = await asyncio.wait_for(asyncio.gather(*waiting), 30.0)
-            assert workers._process is process
-            assert not workers._outgoing
+            assert workers._launcher.process is process
+            assert not workers._launcher._outgoing
             for worker in launched:
                 await worker.close(5.0)
                 assert worker.exited.result() == "its worker ended with status 0"
@@ -46,12 +51,89 @@ def test_a_launcher_that_dies_takes_its_workers_along_and_another_is_started():
         workers = ProcessWorkers(None, LIMIT)
         try:
             first = await workers.launch("first")
-            workers._process.kill()
+            workers._launcher.process.kill()
             assert "the launcher" in await asyncio.wait_for(first.gone, 10.0)
             second = await workers.launch("second")
             await second.close(5.0)
             assert second.exited.result() == "its worker ended with status 0"
         finally:
             await workers.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 60.0))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_a_launcher_that_does_not_answer_is_replaced_and_its_workers_go_on(monkeypatch):
+    monkeypatch.setattr(launching, "ANSWER_TIMEOUT", 0.5)
+
+    async def test() -> None:
+        workers = ProcessWorkers(None, LIMIT)
+        try:
+            first = await workers.launch("first")
+            stopped = workers._launcher.process
+            os.kill(stopped.pid, signal.SIGSTOP)
+            waiting = [workers.launch(f"{number}") for number in range(12)]  # some of them until others have failed
+            answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30.0)
+            refused = [answer for answer in answers if isinstance(answer, Exception)]
+            assert len(refused) == workers_module.LAUNCHES_AT_ONCE
+            assert {type(error) for error in refused} == {ServerFull}
+            assert "has not answered for 0.5 s; try again" in str(refused[0])
+            assert workers._launcher.process is not stopped
+            # What it was asked for it may do one day. Nobody uses those workers, and they end.
+            os.kill(stopped.pid, signal.SIGCONT)
+            await until(lambda: len(descendants(stopped.pid)) > 1)
+            await until(lambda: descendants(stopped.pid) == {first.pid})
+            assert not first.gone.done()
+            await first.close(5.0)
+            assert first.exited.result() == "its worker ended with status 0"
+            await until(lambda: stopped.poll() is not None)
+        finally:
+            await workers.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 60.0))
+
+
+@pytest.mark.parametrize("noticed_by", ["a launch", "the kill itself"])
+def test_a_worker_whose_launcher_does_not_answer_is_killed_without_it(monkeypatch, noticed_by):
+    monkeypatch.setattr(launching, "ANSWER_TIMEOUT", 0.3)
+
+    async def test() -> None:
+        workers = ProcessWorkers(None, LIMIT)
+        try:
+            worker, other = await workers.launch("hangs"), await workers.launch("other")
+            launcher = workers._launcher.process
+            for process in (worker.pid, launcher.pid):
+                os.kill(process, signal.SIGSTOP)
+            if noticed_by == "a launch":
+                with pytest.raises(ServerFull):
+                    await workers.launch("none")
+            await worker.close(0.1)
+            await asyncio.wait_for(worker.exited, 10.0)
+            assert "its launcher does not answer" in worker.exited.result()
+            await until(lambda: not is_alive(worker.pid))
+            assert not other.gone.done()
+            assert launcher.poll() is None
+            await other.close(0.1)
+            await until(lambda: launcher.poll() is not None)
+        finally:
+            await workers.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 60.0))
+
+
+def test_a_launcher_that_is_stopped_does_not_keep_the_server_from_ending(monkeypatch):
+    monkeypatch.setattr(workers_module, "STOP_TIMEOUT", 0.3)
+
+    async def test() -> None:
+        workers = ProcessWorkers(None, LIMIT)
+        worker = await workers.launch("first")
+        os.kill(workers._launcher.process.pid, signal.SIGSTOP)
+        await workers.stop()
+        assert workers._launcher.process.poll() == -signal.SIGKILL
+        assert worker.exited.result() == "the server is stopping"
 
     asyncio.run(asyncio.wait_for(test(), 60.0))

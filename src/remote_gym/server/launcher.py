@@ -121,7 +121,7 @@ class Launcher:
     def _obey(self, command: Command, number: int, descriptors: list[int]) -> Callable[[], None] | None:
         if command is Command.KILL:
             if number in self._pids:
-                _kill_group(self._pids[number])
+                kill_group(self._pids[number])
             return None
         if command is Command.STACKS:
             if number in self._pids:
@@ -176,7 +176,7 @@ class Launcher:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 return
-            _kill_group(ended.si_pid)
+            kill_group(ended.si_pid)
             _, status = os.waitpid(ended.si_pid, 0)
             number = numbers[ended.si_pid]
             del self._pids[number]
@@ -195,7 +195,7 @@ class Launcher:
                 self._wakeup.recv(4096)
             self._reap()
         for pid in self._pids.values():
-            _kill_group(pid)
+            kill_group(pid)
         for pid in self._pids.values():
             os.waitpid(pid, 0)
 
@@ -207,7 +207,8 @@ def _fork() -> int:
         return os.fork()
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """Kill a worker and what it left running."""
     # Both: the worker may have left its group, and others may be left in it.
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):

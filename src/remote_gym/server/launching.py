@@ -1,0 +1,257 @@
+"""A launcher as the server sees it: a process to ask for workers, which may die, or not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from remote_gym.errors import ServerFull
+from remote_gym.server.launcher import RECORD, Command, Event, kill_group
+from remote_gym.server.link import Worker, describe_exit
+
+logger = logging.getLogger(__name__)
+
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
+
+COMPLAINTS_BYTES = 64 * 1024
+"""What is read of a failed launcher's stderr, at most."""
+
+START_TIMEOUT = 60.0
+"""Seconds that a launcher has until its first worker runs: it loads what workers need, perhaps from a slow disk."""
+ANSWER_TIMEOUT = 20.0
+"""Seconds for which a launcher that has something to do may say nothing. It forks a worker in some 20 ms."""
+
+
+class LauncherProcess:
+    """Starts when it is made. Runs on the server's event loop.
+
+    Args:
+        interpreter: Its Python executable; None for this one.
+
+    Attributes:
+        process: The launcher.
+        is_good: Whether it can be asked for workers.
+
+    Raises:
+        OSError: If the process does not start.
+    """
+
+    def __init__(self, interpreter: str | None) -> None:
+        import fcntl  # here, since the systems without it can have workers in threads
+
+        self._name = f"the launcher ({interpreter or sys.executable})"
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[int, Worker] = {}
+        self._starting: dict[int, asyncio.Future[None]] = {}
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()  # records and their descriptors, which are ours
+        self._received = b""
+        self._heard_at: float | None = None  # on the loop's clock
+        self._dying: dict[int, asyncio.TimerHandle] = {}  # workers that it was told to kill
+        self.is_good = True
+        # With an interpreter of its own a worker finds modules in that one's own places, else where we do.
+        path = [] if interpreter else [entry or str(Path.cwd()) for entry in sys.path]
+        with contextlib.ExitStack() as stack:
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            # Beyond 0 to 2, which a server without standard streams, such as a daemon, has to give away.
+            passed = stack.enter_context(socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)))
+            # Not a pipe: nobody reads it, unless the launcher fails.
+            complaints = stack.enter_context(tempfile.TemporaryFile())
+            self.process = subprocess.Popen(
+                [interpreter or sys.executable, "-c", _BOOTSTRAP, str(passed.fileno()), *path],
+                pass_fds=[passed.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                start_new_session=True,  # Ctrl-C at a terminal is for the server, which then stops its workers
+            )
+            self._control: socket.socket | None = ours.dup()
+            self._complaints: IO[bytes] = os.fdopen(os.dup(complaints.fileno()), "rb")
+        self._control.setblocking(False)
+        self._loop.add_reader(self._control, self._listen)
+
+    async def launch(self, number: int, worker: Worker, descriptors: Sequence[int]) -> None:
+        """Have a worker forked; done when it runs, or has ended at once.
+
+        Args:
+            number: The worker's, which no other of this launcher's has.
+            worker: Told when it ends.
+            descriptors: As `Command.LAUNCH` has them; the caller closes its own.
+
+        Raises:
+            ServerFull: If the launcher does not answer. It is not asked for any more workers then.
+            OSError: If there are no more descriptors.
+        """
+        started: asyncio.Future[None] = self._loop.create_future()
+        self._workers[number], self._starting[number] = worker, started
+        asked_at = self._loop.time()
+        try:
+            self.send(Command.LAUNCH, number, descriptors)
+            futures: list[asyncio.Future[Any]] = [started, worker.exited]
+            while not (started.done() or worker.exited.done()):
+                silence = self._loop.time() - max(asked_at, self._heard_at or 0.0)
+                limit = START_TIMEOUT if self._heard_at is None else ANSWER_TIMEOUT
+                if silence >= limit:
+                    self.retire(f"has not answered for {limit:g} s")
+                else:
+                    await asyncio.wait(futures, timeout=limit - silence, return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                started.result()
+        finally:
+            del self._starting[number]
+
+    def kill(self, number: int) -> None:
+        """Have a worker killed; or, where the launcher does not see to it, kill it here."""
+        if number not in self._workers:
+            return
+        if not self.is_good:
+            self._kill_ourselves(number)
+        elif number not in self._dying:
+            self.send(Command.KILL, number)
+            self._expect_end(number)
+
+    def send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
+        """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full.
+
+        Raises:
+            OSError: If there are no more descriptors.
+        """
+        if self._control is None:
+            return
+        ours: list[int] = []
+        try:
+            for descriptor in descriptors:
+                ours.append(os.dup(descriptor))
+        except OSError:
+            _close(ours)
+            raise
+        self._outgoing.append((RECORD.pack(command, number, 0), ours))
+        self._flush()
+
+    def retire(self, why: str) -> None:
+        """Ask it for no more workers. Those that it has go on, and it ends with the last of them."""
+        if not self.is_good:
+            return
+        self.is_good = False
+        logger.error("%s, process %d, %s; another takes its place", self._name, self.process.pid, why)
+        for started in self._starting.values():
+            if not started.done():
+                started.set_exception(ServerFull(f"no worker was started: {self._name} {why}; try again"))
+        for number, worker in list(self._workers.items()):
+            if worker.pid is None:  # should it run one day, it finds that its server has hung up
+                self._set_exited(number, f"it was not started: {self._name} {why}")
+            elif number in self._dying:
+                self._kill_ourselves(number)
+        for record in [record for record in self._outgoing if record[1]]:  # of workers that nobody waits for
+            self._outgoing.remove(record)
+            _close(record[1])
+        self._end_if_done()
+
+    def disconnect(self, reason: str) -> None:
+        """Let it end, and with it the workers that are left."""
+        self.is_good = False
+        if self._control is None:
+            return
+        self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
+        while self._outgoing:
+            self._drop_first()
+        self._control.close()
+        self._complaints.close()
+        self._control = None
+        for number in list(self._workers):
+            self._set_exited(number, reason)
+
+    def _flush(self) -> None:
+        assert self._control is not None
+        while self._outgoing:
+            record, descriptors = self._outgoing[0]
+            try:
+                socket.send_fds(self._control, [record], descriptors)
+            except BlockingIOError:
+                self._loop.add_writer(self._control, self._flush)
+                return
+            except OSError as error:
+                self._give_up(f"the launcher does not listen: {error}")
+                return
+            self._drop_first()
+        self._loop.remove_writer(self._control)
+
+    def _drop_first(self) -> None:
+        _close(self._outgoing.popleft()[1])
+
+    def _listen(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(RECORD.size * 64)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._give_up("the launcher ended unasked")
+            return
+        self._heard_at = self._loop.time()
+        self._received += data
+        while len(self._received) >= RECORD.size:
+            event, number, value = RECORD.unpack_from(self._received)
+            self._received = self._received[RECORD.size :]
+            if event == Event.STARTED and number in self._starting and not self._starting[number].done():
+                self._workers[number].pid = value
+                self._starting[number].set_result(None)
+            if event == Event.EXITED:
+                self._set_exited(number, describe_exit(value))
+        self._end_if_done()
+
+    def _give_up(self, reason: str) -> None:
+        """It cannot be used any more, and its workers are lost."""
+        self.process.kill()
+        self._complaints.seek(0)
+        said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
+        logger.error("%s; its workers end with it\n%s", reason, said)
+        why = f"{self._name} failed: {said.splitlines()[-1]}" if said else f"{self._name} was killed"
+        self.disconnect(f"its worker ended with the launcher: {why}")
+
+    def _end_if_done(self) -> None:
+        """Retired, it has nothing more to do when its last worker is gone."""
+        if not self.is_good and not self._workers and self._control is not None:
+            self.process.kill()
+            self.disconnect("its launcher was replaced")
+
+    def _expect_end(self, number: int) -> None:
+        """See that a worker ends which was to be killed, unless the launcher says nothing at all."""
+        asked_at = self._loop.time()
+
+        def look() -> None:
+            if self._heard_at is not None and self._heard_at > asked_at:
+                self._expect_end(number)
+            else:
+                self.retire(f"has not told of the end of a worker for {ANSWER_TIMEOUT:g} s")
+
+        self._dying[number] = self._loop.call_later(ANSWER_TIMEOUT, look)
+
+    def _kill_ourselves(self, number: int) -> None:
+        """Kill a worker past the launcher, which has not reaped it, so that its process id is no other's yet."""
+        pid = self._workers[number].pid
+        if pid is not None:
+            kill_group(pid)
+        self._set_exited(number, "its worker was killed, and its launcher does not answer")
+        self._end_if_done()
+
+    def _set_exited(self, number: int, how: str) -> None:
+        if number in self._dying:
+            self._dying.pop(number).cancel()
+        if (worker := self._workers.pop(number, None)) is not None:
+            worker.set_exited(how)
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
