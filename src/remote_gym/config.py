@@ -239,7 +239,6 @@ class ServerOptions:
         return [name for name in names if getattr(self, name) is not None]
 
     def _check_doors(self) -> None:
-        given = [name for name in ("max_sessions_per_identity", "max_connections") if getattr(self, name) is not None]
         given = self._given("max_sessions_per_identity", "max_connections")
         _check(check_integer, self, *given, lowest=1, highest=1_000_000)
         _check(check_number, self, *self._given("max_opens_per_second"), lowest=1e-3, highest=1e6)

@@ -138,6 +138,15 @@ def test_certificate_is_not_overwritten_unless_forced(existing, authority, tmp_p
     assert b"precious" not in contents(tmp_path).values()
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_the_authority_that_signs_is_not_overwritten_even_where_forced(force, tmp_path):
+    authority = create_authority(SSL / "ca-csr.json", tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"ca\.pem is the authority's"):
+        certify(authority, SSL / "client-csr.json", tmp_path, name="ca", force=force)
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])
 def test_name_cannot_lead_out_of_the_folder(name, tmp_path):
     with pytest.raises(ConfigError, match="use a plain file name"):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
@@ -195,6 +196,7 @@ def test_tickets_that_do_not_fit_are_refused_and_nothing_is_resumed(process_serv
         ((), "holds nothing"),
         (("secret", *tickets[1:]), "holds str, SessionTicket"),
         (tickets[:1], "1 tickets for 2 workers"),
+        ((tickets[0], tickets[0]), "a ticket twice"),
         ((tickets[0], single.ticket), r"environments 2 to 3: .* a single environment"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
@@ -206,3 +208,32 @@ def test_tickets_that_do_not_fit_are_refused_and_nothing_is_resumed(process_serv
         make(process_server, resume=tickets, render_mode="rgb_array")
     other = resume(process_server, tickets)
     assert counts(other.step(acting())[0]) == [1, 1, 1, 1]
+
+
+@pytest.mark.skipif(not hasattr(gym.vector, "AutoresetMode"), reason="Gymnasium has had autoreset modes since 1.1")
+def test_what_cannot_be_used_together_or_so_is_refused_and_left_to_be_resumed(process_server):
+    environment = make(process_server, autoreset_mode="SameStep")
+    environment.reset()
+    tickets = environment.tickets
+    other = make(process_server, autoreset_mode="NextStep")
+    other.reset()
+    for wrong, arguments, message in (
+        ((tickets[0], other.tickets[1]), {}, "another autoreset mode"),
+        (tickets, {"autoreset_mode": "NextStep"}, "SAME_STEP, and NEXT_STEP was asked for"),
+        (tickets, {"on_session_lost": "truncate"}, "on_session_lost is 'truncate'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            resume(process_server, wrong, **arguments)
+    for each in (tickets, other.tickets):
+        resumed = resume(process_server, each)
+        assert counts(resumed.step(acting())[0]) == [1, 1, 1, 1]
+
+
+def test_a_closed_one_has_no_tickets_and_a_copy_was_not_resumed(process_server):
+    environment = make(process_server)
+    environment.reset()
+    other = resume(process_server, environment.tickets)
+    assert pickle.loads(pickle.dumps(other)).resumed is None
+    other.close()
+    with pytest.raises(ClosedEnvironmentError):
+        _ = other.tickets

@@ -112,6 +112,7 @@ def create_certificate(
     chosen = read_profile(config, profile)
     authority = load_authority(ca, ca_key)
     files = _files(directory, name)
+    _refuse_authority(files, (ca, ca_key))
     _refuse_existing([files], force=force)
     key = generate_key(request.key)
     with _blame(csr if hosts is None else None):
@@ -219,6 +220,13 @@ def _files(directory: Path, name: str) -> CertificateFiles:
     if Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"name is {name!r}; use a plain file name without ending, such as 'server'")
     return CertificateFiles(certificate=directory / f"{name}.pem", private_key=directory / f"{name}-key.pem")
+
+
+def _refuse_authority(files: CertificateFiles, authority: Sequence[Path]) -> None:
+    """Whatever is forced: with its key, all that it has signed would be lost."""
+    for path in (files.certificate, files.private_key):
+        if path.exists() and any(path.samefile(its) for its in authority):
+            raise ConfigError(f"{path} is the authority's, which is to sign; choose another directory or name")
 
 
 def _refuse_existing(pairs: Sequence[CertificateFiles], *, force: bool) -> None:

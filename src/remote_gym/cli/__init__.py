@@ -18,8 +18,8 @@ TLS_1_3_ONLY = "ECDHE-PSK-CHACHA20-POLY1305"
 """As gRPC's list of ciphers: the list is of TLS 1.2, of which it leaves one that needs a shared secret, and nobody has
 one; those of TLS 1.3 are always there. gRPC has no other way to refuse TLS 1.2 before the handshake is over."""
 
-LAST_RESORT = 10
-"""Seconds that a program has to end once its command has done its work."""
+LAST_RESORT = 30
+"""Seconds that a program has to end once its command has done its work. Closing what was left open may take 10."""
 
 _COMMANDS = ("demo", "serve", "play", "certs", "token", "doctor", "conformance")
 

@@ -112,7 +112,9 @@ class Attaching:
 
     def _take_address(self, deadline: float) -> pb.DirectAddress | None:
         """Where to connect to, this once; None if nowhere."""
-        if self._address is None or time.monotonic() >= self._address_until:
+        if time.monotonic() >= self._address_until:
+            self._address = None
+        if self._address is None:
             self.reach(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
         address, self._address = self._address, None
         return address

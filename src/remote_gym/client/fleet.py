@@ -75,18 +75,13 @@ class Fleet:
         if resume is not None:
             mode = request.render_mode or None
             self.resumed = resume_all(self.slices, resume, credentials=credentials, render_mode=mode, options=options)
-            self._first = self.slices[0].session.description
-            return
         try:
-            raise_failures(in_threads(self.slices, Slice.open))
-            first = self.slices[0].session.description
-            for each in self.slices:
-                if not _are_alike(each.session.description, first):
-                    raise ConfigError(f"{each} have other spaces, or another autoreset mode, than {self.slices[0]}")
+            if resume is None:
+                raise_failures(in_threads(self.slices, Slice.open))
+            self._first = self._what_all_are()
         except BaseException:
-            self.close()
+            self.abandon()
             raise
-        self._first = first
 
     def reopen(self, slices: Iterable[Slice]) -> None:
         """Open a new session for those that have lost theirs, or owe an answer and still do not give it.
@@ -157,9 +152,32 @@ class Fleet:
             if not each.is_lost:
                 each.session.let_go()
 
+    def abandon(self) -> None:
+        """Give up what cannot be used: close what was opened, and leave what was resumed to whoever has its tickets."""
+        if self.resumed is not None:
+            self.detach()
+        self.close()
+
     def close(self) -> None:
         """Close all environments and sessions."""
         in_threads(self.slices, Slice.close)
+
+    def _what_all_are(self) -> pb.Description:
+        """The description of all slices' environments.
+
+        Raises:
+            ConfigError: If they differ, or are not as was asked for.
+        """
+        first = self.slices[0].session.description
+        for each in self.slices:
+            if not _are_alike(each.session.description, first):
+                raise ConfigError(f"{each} have other spaces, or another autoreset mode, than {self.slices[0]}")
+        asked = self._request.autoreset_mode
+        # Where they were opened the server has seen to it.
+        if self.resumed is not None and asked not in (pb.AUTORESET_UNSPECIFIED, first.autoreset_mode):
+            names = [pb.AutoresetMode.Name(mode) for mode in (first.autoreset_mode, asked)]
+            raise ConfigError(f"the environments have the autoreset mode {names[0]}, and {names[1]} was asked for")
+        return first
 
     def _leave_what_hangs(self, each: Slice) -> None:
         try:

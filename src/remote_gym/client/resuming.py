@@ -37,6 +37,8 @@ def check_tickets(resume: Iterable[SessionTicket] | None, workers: int | None) -
         raise ConfigError(
             f"resume holds {found}; use the tickets of all workers, as `RemoteVectorEnv.tickets` has them"
         )
+    if len({(ticket.url, ticket.port, ticket.session) for ticket in tickets}) < len(tickets):
+        raise ConfigError("resume holds a ticket twice; use the tickets of all workers, each once")
     if workers not in (None, len(tickets)):
         raise ConfigError(f"resume holds {len(tickets)} tickets for {workers} workers; use one for each")
     return tickets
@@ -61,7 +63,8 @@ def resume_all(
 
     Raises:
         ConfigError: If a session has another number of environments, or renders otherwise.
-        RemoteGymError: As `ClientSession` does, naming the environments concerned. None is resumed then.
+        RemoteGymError: As `ClientSession` does, naming the environments concerned. None is resumed then, but whoever
+            had them may have been cut off from some.
     """
     ticket_of = dict(zip(slices, tickets, strict=True))
     found: dict[Slice, Resumption] = {}

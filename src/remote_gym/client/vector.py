@@ -51,8 +51,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         autoreset_mode: A member of `gymnasium.vector.AutoresetMode`, or its value, such as ``"SameStep"``. None for the
             environment's own, which is ``"NextStep"`` unless the entrypoint has a ``create_vector_environment``.
         frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
-        resume: The `tickets` of another process's vector environment, to go on with that one. The other arguments are
-            to be those that it was made with.
+        resume: The `tickets` of another process's vector environment, in their order, to go on with that one. The other
+            arguments are to be those that it was made with.
         **options: Any field of `ClientOptions`.
 
     Attributes:
@@ -121,7 +121,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         try:
             self._adopt(Joiner([each.session.description for each in self._slices], self._options.limits))
         except BaseException:
-            self.close()
+            self._fleet.abandon()
             raise
 
     def reset(
@@ -315,8 +315,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """What another process needs to go on with these environments where they stand, for each worker; secrets.
 
         Raises:
-            gymnasium.error.ResetNeeded: If a worker's session was lost.
+            gymnasium.error.ResetNeeded: If a worker's session was lost; `ClosedEnvironmentError` after `close`.
         """
+        if self.closed:
+            raise ClosedEnvironmentError("There are no tickets: the environment was closed.")
         return self._fleet.tickets
 
     def detach(self) -> tuple[SessionTicket, ...]:
@@ -336,8 +338,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # As its slices do: what was under way, a session of this process has.
-        return {**self.__dict__, "_pending": None, "_arrived": []}
+        # As its slices do: what was under way, or resumed, a session of this process has.
+        return {**self.__dict__, "_pending": None, "_arrived": [], "resumed": None}
 
     def _adopt(self, joiner: Joiner) -> None:
         self._joiner = joiner
