@@ -14,6 +14,7 @@ from remote_gym.errors import ServerFull
 from remote_gym.server import launching
 from remote_gym.server import workers as workers_module
 from remote_gym.server.launcher import Command
+from remote_gym.server.link import Worker
 from remote_gym.server.workers import ProcessWorkers
 
 LIMIT = 2**20
@@ -83,6 +84,9 @@ def test_a_launcher_that_does_not_answer_is_replaced_and_its_workers_go_on(monke
             assert {type(error) for error in refused} == {ServerFull}
             assert "has not answered for 0.5 s; try again" in str(refused[0])
             assert workers._launcher.process is not stopped
+            for answer in answers:
+                if isinstance(answer, Worker):
+                    await answer.close(5.0)
             # What it was asked for it may do one day. Nobody uses those workers, and they end.
             os.kill(stopped.pid, signal.SIGCONT)
             await until(lambda: len(descendants(stopped.pid)) > 1)
@@ -135,5 +139,6 @@ def test_a_launcher_that_is_stopped_does_not_keep_the_server_from_ending(monkeyp
         await workers.stop()
         assert workers._launcher.process.poll() == -signal.SIGKILL
         assert worker.exited.result() == "the server is stopping"
+        await worker.gone
 
     asyncio.run(asyncio.wait_for(test(), 60.0))
