@@ -162,7 +162,7 @@ def test_a_policy_holds_as_it_changes_and_a_broken_one_changes_nothing(policy, o
             open_as(server, "carol")
 
         policy.write_text('[allow."DNS:alice"]\nmax_sessions = 1\n[allow."DNS:carol"]')
-        wait_until(lambda: "has changed, and holds from now on" in caplog.text, timeout=30.0)
+        wait_until(lambda: "loaded anew: " in caplog.text, timeout=30.0)
         open_as(server, "carol").reset()
         alice.step(ACTION["step"])
         with pytest.raises(SessionLost, match="may no longer be open: the server's policy has no rule for 'DNS:bob'"):

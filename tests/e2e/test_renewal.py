@@ -322,6 +322,16 @@ def test_a_token_file_may_be_rewritten_in_place_while_it_is_used(tokens, place, 
     assert "refused" not in caplog.text
 
 
+def test_a_token_that_is_taken_away_is_missed_though_nobody_calls(tokens, place, caplog):
+    """Or its first call, however much later, would begin the time in which it still counts."""
+    caplog.set_level(logging.INFO, "remote_gym")
+    paths = (place.client_files / "ca.pem", None, None)
+    place.open(client_credentials_paths=paths, token=add_token(tokens, "alice")).close()
+    caplog.clear()
+    tokens.write_text("")
+    wait_until(lambda: f"loaded anew: {tokens}" in caplog.text, timeout=30.0)
+
+
 def test_a_token_that_is_taken_away_ends_what_uses_it(tokens, place):
     paths = (place.client_files / "ca.pem", None, None)
     add_token(tokens, "alice")

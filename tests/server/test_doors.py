@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,9 +32,9 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Tells whoever reads files again for how long it has known them; all files are new."""
-    clock, start = SimpleNamespace(now=0.0), time.time()
-    ours = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: start)
+    """Tells whoever reads files again for how long it has known them."""
+    clock = SimpleNamespace(now=0.0)
+    ours = SimpleNamespace(monotonic=lambda: clock.now)
     monkeypatch.setattr(reloading, "time", ours)
     return clock
 
@@ -63,6 +64,21 @@ def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, pa
     policy.decide("DNS:bob", "")
     policy.decide("DNS:root", "")
     assert source.look() is None
+
+
+def test_half_a_file_does_not_hold_though_its_disks_clock_is_behind(source, path, clock):
+    path.write_text(BOB)
+    os.utime(path, (time.time() - 10.0 * SETTLE,) * 2)
+    assert source.look() is None
+
+
+def test_a_change_is_told_once(source, path, clock, caplog):
+    caplog.set_level(logging.INFO, "remote_gym")
+    path.write_text(BOB)
+    source.look()
+    clock.now += SETTLE
+    assert source.look() is not None
+    assert caplog.messages == [f"loaded anew: {path}"]
 
 
 def test_a_file_that_is_as_it_was_again_has_not_changed(source, path, clock):

@@ -799,6 +799,32 @@ def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
     run(test)
 
 
+def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open():
+    async def test() -> None:
+        workers = ThreadWorkers(LIMIT)
+
+        async def launch(session: str) -> Worker:
+            worker = await workers.launch(session)
+            ask = worker.ask
+
+            async def ask_and_lose_the_right(data: bytes) -> bytes:
+                answer = await ask(data)
+                asyncio.get_running_loop().call_soon(service.set_policy, Policy({}))
+                return answer
+
+            worker.ask = ask_and_lose_the_right
+            return worker
+
+        async with running(launch=launch) as service:
+            service.routes.listener = pb.DirectAddress(port=1)
+            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            assert response.error.kind == KIND.SESSION_LOST
+            assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
+            assert not service.routes._sessions
+
+    run(test)
+
+
 @pytest.mark.parametrize("processes", [False, True])
 def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its_lease(processes):
     async def test() -> None:

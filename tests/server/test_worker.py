@@ -204,6 +204,22 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up_and_is_closed_out_in_time(s
             thread.join()
 
 
+def test_who_is_on_the_way_in_during_a_long_step_is_let_in(server, monkeypatch):
+    """Also who has a further turn to take after it, as in a handshake: only then is it heard, and answered."""
+    monkeypatch.setattr(arrivals, "ADMISSION_TIMEOUT", 0.9)
+    newcomer = server.bring_silent()
+    data = pb.Attach(token="t").SerializeToString()
+    assert server.ask(RESET).HasField("reset")
+    server.requests.send(step(2, "slow").SerializeToString())
+    newcomer._socket.sendall(len(data).to_bytes(4, "big"))
+    assert server.requests.receive() is not None
+    newcomer._socket.sendall(data)
+    attached = newcomer.receive()
+    assert attached is not None
+    assert not pb.Attached.FromString(attached).HasField("error")
+    newcomer.close()
+
+
 def test_who_says_more_than_who_he_is_is_refused_at_once(server):
     direct = server.bring_silent()
     direct._socket.sendall((admission.ATTACH_BYTES + 1).to_bytes(4, "big"))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import EncodingError, NotPermitted, TransportError
 from remote_gym.server.identity import COMMON_NAME, IdentityRule
-from remote_gym.server.tokens import Tokens, follow_tokens
+from remote_gym.server.tokens import TokenFile, Tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -62,7 +62,7 @@ class Admission:
             self._rule = IdentityRule(
                 certificates=bool(tls.ca),
                 common_names=tls.common_names,
-                tokens=follow_tokens(Path(tls.token_file), _owners(launch)) if tls.token_file else None,
+                tokens=TokenFile(Path(tls.token_file), _owners(launch)).get if tls.token_file else None,
             )
 
     def admit(self, sock: socket.socket, poll_us: int) -> Admitting:

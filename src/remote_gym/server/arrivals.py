@@ -6,7 +6,6 @@ import contextlib
 import logging
 import select
 import socket
-import time
 from dataclasses import dataclass
 
 from remote_gym.errors import RemoteGymError
@@ -16,7 +15,10 @@ from remote_gym.wire.direct import DirectSocket
 logger = logging.getLogger(__name__)
 
 ADMISSION_TIMEOUT = 5.0
-"""Seconds that a client has from its arrival to its `Attach`."""
+"""Seconds that a worker waits for a client, from its arrival to its `Attach`.
+
+Those in which it answers requests do not count: it does not hear the client meanwhile.
+"""
 
 ARRIVALS_AT_ONCE = 4
 """A further one takes the place of the first."""
@@ -28,13 +30,13 @@ class Arrival:
 
     Attributes:
         number: Which of the session's direct connections it has, as the server counts them.
-        deadline: When it has to have attached, on `time.monotonic`.
+        patience: Seconds for which it is waited for yet.
         outdated: Whether the session was taken over meanwhile, by a newer connection than this one.
     """
 
     admitting: Admitting
     number: int
-    deadline: float
+    patience: float
     outdated: bool = False
 
 
@@ -88,7 +90,7 @@ class Arrivals:
         self.pending[descriptor] = Arrival(
             admitting=self._admission.admit(sock, poll_us),
             number=number,
-            deadline=time.monotonic() + ADMISSION_TIMEOUT,
+            patience=ADMISSION_TIMEOUT,
         )
         return self.go_on(descriptor)
 
@@ -119,14 +121,18 @@ class Arrivals:
             arrival.outdated = True
 
     def seconds(self) -> float:
-        """Until the first of them is late, of whom there is one at least."""
-        return max(0.0, min(arrival.deadline for arrival in self.pending.values()) - time.monotonic())
+        """For which the first of them is waited for yet, of whom there is one at least."""
+        return max(0.0, min(arrival.patience for arrival in self.pending.values()))
+
+    def wait(self, seconds: float) -> None:
+        """They have been waited for that long."""
+        for arrival in self.pending.values():
+            arrival.patience -= seconds
 
     def drop_late(self) -> None:
-        """Refuse who has not attached in time."""
-        now = time.monotonic()
+        """Refuse who has been waited for long enough, once what came of it has been looked at."""
         for descriptor, arrival in list(self.pending.items()):
-            if arrival.deadline <= now:
+            if arrival.patience <= 0.0:
                 self._refuse(descriptor, f"it has not attached within {ADMISSION_TIMEOUT:g} s")
 
     def close(self) -> None:

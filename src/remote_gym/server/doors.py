@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +21,6 @@ from remote_gym.server.policy import (
 from remote_gym.server.rates import WINDOW, Rates
 from remote_gym.tls import Reloaded
 from remote_gym.v1 import remote_gym_pb2 as pb
-
-logger = logging.getLogger(__name__)
 
 SETTLE = 1.0
 """Seconds for which a policy file has to stay as it is before it holds: half of one can be a policy, too."""
@@ -128,7 +125,6 @@ class PolicySource:
         if self._file is None or (policy := self._file.get()) is self.policy:
             return None
         self.policy = policy
-        logger.info("%s has changed, and holds from now on; it has %d rules", self._path, len(policy))
         return policy
 
     def _load(self, path: Path) -> Policy:

@@ -136,10 +136,11 @@ class Worker(asyncio.BufferedProtocol):
         return self._tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
 
     def cut_direct(self, *, taken_over: bool) -> None:
-        """Let the worker end its direct connection, or the one that it is admitting, if it has one.
+        """Let the worker end its direct connection, if it has one, and have none of those it is admitting count.
 
         Args:
-            taken_over: Whether its client is told that a newer connection has taken over; else it asks here why.
+            taken_over: Whether clients are told that a newer connection has taken over: those on their way in when they
+                have attached. Else all are closed out without a word, and ask here why.
         """
         self._stale = self._handed_over
         self._tell(ToWorker.TAKEN_OVER if taken_over else ToWorker.DROP)

@@ -29,7 +29,7 @@ from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
-from remote_gym.server.tokens import follow_tokens
+from remote_gym.server.tokens import TokenFile
 from remote_gym.server.watching import watch
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.tls import ServerCertificates, server_files
@@ -227,6 +227,7 @@ class RemoteEnvironmentServer:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
             try:
+                self._rule.look()
                 self._service.expire()
                 self._service.cut_off(self._rule.is_revoked)
             except Exception:  # a fault of ours must not be the last look
@@ -336,7 +337,7 @@ def _identity_rule(files: TlsFiles | None, options: ServerOptions) -> IdentityRu
     tokens = None
     if options.token_file is not None:
         path = Path(options.token_file).absolute()
-        tokens = follow_tokens(path)
+        tokens = TokenFile(path).get
         tokens()  # says so, if they cannot be read
     return IdentityRule(
         certificates=files is not None and files.ca is not None, common_names=options.common_names, tokens=tokens

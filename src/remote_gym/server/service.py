@@ -277,6 +277,8 @@ class Service:
         if self.draining:
             self._end(found, endings.STOPPING)
             raise stopping()
+        if session.id not in self._open:  # it was ended after the worker's answer
+            raise self._sessions.explain(session, SessionLost(f"session {session.id}: it has ended"))
         self._sessions.leave(session)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))

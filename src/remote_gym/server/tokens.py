@@ -15,7 +15,9 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from remote_gym.errors import ConfigError
@@ -24,9 +26,10 @@ from remote_gym.tls import Reloaded
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
 _LINE = re.compile(rf'({_NAME.pattern})\s*=\s*"sha256:([0-9a-f]{{64}})"')
 
-
 SETTLE = 1.0
 """Seconds after which a token counts no more that was taken out of the file, which may just be being written again."""
+
+Entry = tuple[str, bytes]
 
 
 class Tokens:
@@ -36,48 +39,69 @@ class Tokens:
         entries: The name and digest of each token.
     """
 
-    def __init__(self, entries: Sequence[tuple[str, bytes]]) -> None:
-        self._entries = tuple(entries)
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
         self.names = frozenset(name for name, _ in entries)
 
     def name_of(self, token: str) -> str | None:
         """Whose it is; None if nobody's. Takes as long for one as for another."""
         digest = _digest(token)
         found = None
-        for name, expected in self._entries:
+        for name, expected in self.entries:
             if hmac.compare_digest(digest, expected):
                 found = name
         return found
 
     def digests_of(self, name: str) -> list[bytes]:
         """Of the tokens of that name."""
-        return [digest for other, digest in self._entries if other == name]
-
-    def together_with(self, others: Tokens) -> Tokens:
-        """These and others."""
-        return Tokens([*self._entries, *others._entries])
+        return [digest for other, digest in self.entries if other == name]
 
 
-def follow_tokens(path: Path, before: Tokens | None = None) -> Callable[[], Tokens]:
-    """What tells the tokens of a file that may change.
+class TokenFile:
+    """The tokens of a file that may change, as somebody sees it who looks at it now and then.
 
     A file that is half written lacks some, and has none too many, as no half of a line is one. So those that are new
-    count at once, and those that are gone no more after `SETTLE`.
+    count at once, and those that are gone no more after `SETTLE`, each by its own time: the file may go on changing.
+    Several threads may share it.
 
     Args:
         path: The file.
-        before: What of it was known lately to whoever asks.
-
-    Raises:
-        ConfigError: By what is returned, as `read_tokens`, if the file never was one.
+        before: For who looks rarely, what was known of it lately. Of a file whose own time is further back than
+            `SETTLE`, what is gone counts no more at the first look, as there may be no second one for long.
     """
-    file = Reloaded([path], functools.partial(read_tokens, path), settle=SETTLE, before=before)
 
-    def tokens() -> Tokens:
-        settled, newest = file.versions()
-        return settled if newest is settled else settled.together_with(newest)
+    def __init__(self, path: Path, before: Tokens | None = None) -> None:
+        self._path = path
+        self._looks_rarely = before is not None
+        self._file = Reloaded([path], functools.partial(read_tokens, path), before=before)
+        self._newest = before or Tokens([])
+        self._gone: dict[Entry, float] = {}  # since when, on time.monotonic, for `SETTLE`
+        self._lock = threading.Lock()
 
-    return tokens
+    def get(self) -> Tokens:
+        """Those that count now.
+
+        Raises:
+            ConfigError: As `read_tokens`, if the file never was one.
+        """
+        with self._lock:
+            newest, now = self._file.get(), time.monotonic()
+            if newest is not self._newest:
+                known, there = {**dict.fromkeys(self._newest.entries, now), **self._gone}, set(newest.entries)
+                self._gone = {entry: since for entry, since in known.items() if entry not in there}
+                self._newest = newest
+            if self._gone:
+                is_old = self._looks_rarely and self._is_old()
+                self._gone = {
+                    entry: since for entry, since in self._gone.items() if now - since < SETTLE and not is_old
+                }
+            return Tokens([*newest.entries, *self._gone]) if self._gone else newest
+
+    def _is_old(self) -> bool:
+        try:
+            return time.time() - self._path.stat().st_mtime >= SETTLE
+        except OSError:
+            return False
 
 
 def read_tokens(path: Path) -> Tokens:

@@ -194,7 +194,7 @@ class Worker:
         """
         try:
             while not self._host.closed:
-                for descriptor in self._wait():
+                for descriptor in self._wait_for_arrivals() if self._arrivals.pending else self._wait():
                     if self._direct is not None and descriptor == self._direct.fileno():
                         # A client that is idle keeps its session, so an old connection ends by what it is asked next.
                         # That is not answered, and the client asks again where it shows its certificate again.
@@ -246,6 +246,12 @@ class Worker:
                 self._wakefulness.learn(now - begin)
             return [descriptor for descriptor, _ in events]
         return [descriptor for descriptor, _ in self._sleep()]
+
+    def _wait_for_arrivals(self) -> list[int]:
+        begin = time.monotonic()
+        ready = self._wait()
+        self._arrivals.wait(time.monotonic() - begin)
+        return ready
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Wait until something can be read, or the clock has to be looked at."""

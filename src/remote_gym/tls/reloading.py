@@ -25,8 +25,9 @@ class Reloaded(Generic[T]):
     Args:
         paths: The files.
         load: Loads them; raises `ConfigError` where they do not fit.
-        settle: Seconds for which changed files have to stay as they are before what they hold counts. For what loads
-            though only half of it is written, such as a list; 0 for what then does not.
+        settle: Seconds for which changed files have to be seen as they are before what they hold counts. For what loads
+            though only half of it is written, such as a list; 0 for what then does not. For who looks often: what has
+            changed is always seen twice, whatever its time, which may be by another machine's clock.
         before: What the files held lately, where that is known.
     """
 
@@ -40,7 +41,6 @@ class Reloaded(Generic[T]):
         self._state: State = ()  # of the files, when that was loaded, or did not load
         self._changed: State = ()  # the newest that was seen since
         self._changed_at = 0.0  # on time.monotonic
-        self._draft: list[T] = []  # what was loaded from that
         # Held while files are read, so that a change is loaded once, and told once if it does not load.
         self._lock = threading.Lock()
 
@@ -55,26 +55,6 @@ class Reloaded(Generic[T]):
         """
         with self._lock:
             return self._follow(self._look())
-
-    def versions(self) -> tuple[T, T]:
-        """What `get` returns, and what the files hold at this moment, if that loads: half of it may not be written yet.
-
-        The same object twice, unless they have just changed.
-
-        Raises:
-            ConfigError: If they never loaded.
-        """
-        with self._lock:
-            state = self._look()
-            settled = self._follow(state)
-            if state == self._state:
-                return settled, settled
-            if not self._draft:
-                try:
-                    self._draft = [self._load()]
-                except ConfigError:  # told when it has settled, if it is so then
-                    self._draft = [settled]
-            return settled, self._draft[0]
 
     def _follow(self, state: State) -> T:
         """Load the files again, where they are in another state than before and have settled."""
@@ -93,18 +73,15 @@ class Reloaded(Generic[T]):
             if self._loaded and loaded is not self._loaded[0]:
                 logger.info("loaded anew: %s", ", ".join(map(str, self._paths)))
             self._loaded = [loaded]
-        self._state, self._draft = state, []
+        self._state = state
         return self._loaded[0]
 
     def _has_settled(self, state: State) -> bool:
         if not self._settle:
             return True
         if state != self._changed:
-            self._changed, self._changed_at, self._draft = state, time.monotonic(), []
-        if time.monotonic() - self._changed_at >= self._settle:
-            return True
-        # Seen late, but old: whoever looks rarely need not wait. Not what is gone, nor what bears a time yet to come.
-        return all(file is not None and time.time() - file[0] / 1e9 >= self._settle for file in state)
+            self._changed, self._changed_at = state, time.monotonic()
+        return time.monotonic() - self._changed_at >= self._settle
 
     def _look(self) -> State:
         return tuple(_state_of(path) for path in self._paths)
