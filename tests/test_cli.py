@@ -110,6 +110,7 @@ def test_module_is_the_command():
         ("accept it by allow_insecure=True", "accept it by --allow-insecure"),
         ("as many as its max_sessions of 2", "as many as its --max-sessions of 2"),
         ("the report=0 of 3", "the report=0 of 3"),
+        ('p: [allow."DNS:a"]: max_sessions is 0', 'p: [allow."DNS:a"]: max_sessions is 0'),
         (
             "entrypoint_kwargs: create_environment(port=0, render_mode=None) was to be called with port=0: no",
             "--kwargs: create_environment(port=0, render_mode=None) was to be called with port=0: no",

@@ -42,7 +42,7 @@ def test_a_token_opens_a_server_of_the_command_line(certificates, tmp_path, monk
         monkeypatch.setenv("REMOTE_GYM_TOKEN", "another")
         told = run("doctor", f"localhost:{port}", "--ca", certificates.ca, status=1)
         assert "✗ identity: the client's token 'anot'... is not" in told
-        assert "as the server's --token-file" in told
+        assert "where FILE is the server's --token-file" in told
         monkeypatch.delenv("REMOTE_GYM_TOKEN")
         with pytest.raises(NotPermitted, match="none came"):
             RemoteEnvironment("localhost", port, client_credentials_paths=paths).reset()

@@ -56,6 +56,12 @@ def test_all_is_for_the_hosts_and_the_client_has_an_identity(tmp_path):
         assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
 
 
+def test_a_servers_host_is_no_uri(tmp_path):
+    with pytest.raises(ConfigError, match="'https://here:1' is a URI"):
+        create_all(tmp_path, ["localhost", "https://here:1"])
+    assert contents(tmp_path) == {}
+
+
 def test_keys_are_for_their_owner_only(tmp_path):
     create_all(tmp_path, ["localhost"])
     for name in NAMES:

@@ -146,6 +146,9 @@ def create_all(directory: Path, hosts: Sequence[str], *, force: bool = False) ->
     names = parse_hosts(hosts)
     if not hosts:
         raise ConfigError("a server's certificate needs a host: the name or address under which clients reach it")
+    for host in hosts:
+        if "://" in host:  # which a request may have: it can name a client
+            raise ConfigError(f"{host!r} is a URI, by which no client reaches a server; use the host's name alone")
     files = AllFiles(ca=_files(directory, "ca"), server=_files(directory, "server"), client=_files(directory, "client"))
     _refuse_existing([files.ca, files.server, files.client], force=force)
     authority = _authority(CertificateRequest(common_name="remote-gym authority"))

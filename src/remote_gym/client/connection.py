@@ -116,7 +116,7 @@ class GrpcConnection:
         Raises:
             TransportError: By what is returned, if the server could not be reached in time.
         """
-        call = self._load.future(b"", timeout=timeout)
+        call = self._load.future(b"", timeout=timeout, metadata=self.credentials.metadata)
         what = f"asking {self.address} for its load"
 
         def answer() -> pb.LoadResponse | None:
@@ -142,7 +142,8 @@ class GrpcConnection:
         """
         what = f"asking whether {self.address} knows this client"
         try:
-            response = parse(pb.LoadResponse, answered(self._load(b"", timeout=timeout), what))
+            answer = self._load(b"", timeout=timeout, metadata=self.credentials.metadata)
+            response = parse(pb.LoadResponse, answered(answer, what))
         except grpc.RpcError as error:
             raise from_rpc_error(error, what) from error
         if response.HasField("error"):
@@ -160,7 +161,8 @@ class GrpcConnection:
         """
         # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
-        call = self._open.future(request.SerializeToString(), timeout=open_timeout, wait_for_ready=True)
+        data, metadata = request.SerializeToString(), self.credentials.metadata
+        call = self._open.future(data, timeout=open_timeout, metadata=metadata, wait_for_ready=True)
         deadline = time.monotonic() + connect_timeout
         what = f"opening a session at {self.address}"
         reached = False
@@ -191,7 +193,7 @@ class GrpcConnection:
         # A channel keeps the certificates that it was made with.
         if self.credentials.channel() is not self._used:
             self.renew()
-        metadata = _session_metadata(session_id, token)
+        metadata = self._metadata(session_id, token)
         try:
             data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
@@ -224,7 +226,7 @@ class GrpcConnection:
             DeadlineExceeded: If it does not answer within `timeout` seconds.
         """
         try:
-            self._close(b"", timeout=timeout, metadata=_session_metadata(session_id, token))
+            self._close(b"", timeout=timeout, metadata=self._metadata(session_id, token))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
 
@@ -236,7 +238,7 @@ class GrpcConnection:
         """
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         try:
-            call = self._interact(iter(requests.get, None), metadata=_session_metadata(session_id, token))
+            call = self._interact(iter(requests.get, None), metadata=self._metadata(session_id, token))
         except ValueError as error:  # as gRPC has it
             raise ConnectionLost(f"the channel to {self.address} is closed") from error
         return Interaction(call, requests, self.address)
@@ -279,7 +281,7 @@ class GrpcConnection:
         """
         call = self._channel.unary_unary(_method(method))
         try:
-            answer = call(data, timeout=timeout, metadata=_session_metadata(session_id, token))
+            answer = call(data, timeout=timeout, metadata=self._metadata(session_id, token))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"{method} at {self.address}") from error
         return answered(answer, f"{method} at {self.address}")
@@ -288,9 +290,8 @@ class GrpcConnection:
         """End every call and close the channel."""
         self._channel.close()
 
-
-def _session_metadata(session_id: str, token: str) -> tuple[tuple[str, str], ...]:
-    return ((SESSION_KEY, session_id), (TOKEN_KEY, token))
+    def _metadata(self, session_id: str, token: str) -> tuple[tuple[str, str], ...]:
+        return (*self.credentials.metadata, (SESSION_KEY, session_id), (TOKEN_KEY, token))
 
 
 def _method(name: str) -> str:

@@ -21,11 +21,15 @@ class Credentials:
 
     def __init__(self, files: TlsFiles | None, token: str = "") -> None:
         self.token = token
+        # Not by gRPC's call credentials. They are a plugin in Python, for which gRPC's threads need the interpreter's
+        # lock when a channel ends; `close`, which has it, was seen to wait for ever then.
+        self.metadata = (("authorization", f"Bearer {token}"),) if token and files is not None else ()
+        """What tells the server who calls, to be sent with each call."""
         self._channel: Reloaded[grpc.ChannelCredentials] | None = None
         self._context: Reloaded[ssl.SSLContext] | None = None
         if files is not None:
             paths = file_paths(files)
-            self._channel = Reloaded(paths, functools.partial(_channel_credentials, files, token))
+            self._channel = Reloaded(paths, functools.partial(channel_credentials, files))
             self._context = Reloaded(paths, functools.partial(client_context, files))
 
     def channel(self) -> grpc.ChannelCredentials | None:
@@ -43,10 +47,3 @@ class Credentials:
             ConfigError: If the files never fitted.
         """
         return None if self._context is None else self._context.get()
-
-
-def _channel_credentials(files: TlsFiles, token: str) -> grpc.ChannelCredentials:
-    credentials = channel_credentials(files)
-    if not token:
-        return credentials
-    return grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))

@@ -116,8 +116,8 @@ def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions
     step = "identity"
     token = f"the token in {TOKEN_VARIABLE}" if os.environ.get(TOKEN_VARIABLE) else "no token"
     mend = (
-        f"check {TOKEN_VARIABLE}: a token is made by 'remote-gym token NAME --file FILE', where FILE is the one that "
-        "the server has as ServerOptions.token_file, and is printed only then"
+        f"check {TOKEN_VARIABLE}: a token is made by 'remote-gym token NAME --file FILE', where FILE is "
+        "ServerOptions.token_file, and is printed only then"
     )
     try:
         with contextlib.closing(connect(url, port, _paths(files), options)) as connection:
