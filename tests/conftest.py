@@ -7,10 +7,12 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from remote_gym.certs import create_all
+from remote_gym.tls import reloading
 
 # A shell without job control starts what runs in its background with Ctrl-C ignored, which all processes inherit that
 # the tests start, and some of them are to be interrupted.
@@ -51,3 +53,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         client=files.client.certificate,
         client_key=files.client.private_key,
     )
+
+
+@pytest.fixture
+def reload_clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Tells, by `now`, for how many seconds whoever reads files again has known them."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(reloading, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock

@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,6 @@ from remote_gym.server.doors import POLICY_BYTES, SETTLE, Doors, PolicySource
 from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ThreadWorkers
-from remote_gym.tls import reloading
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 ALICE, BOB = '[allow."DNS:alice"]\n', '[allow."DNS:bob"]\n'
@@ -31,15 +29,6 @@ def path(tmp_path) -> Path:
 
 
 @pytest.fixture
-def clock(monkeypatch) -> SimpleNamespace:
-    """Tells whoever reads files again for how long it has known them."""
-    clock = SimpleNamespace(now=0.0)
-    ours = SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(reloading, "time", ours)
-    return clock
-
-
-@pytest.fixture
 def source(path) -> PolicySource:
     return PolicySource(ServerOptions(policy=path, allow=("DNS:root",)), {})
 
@@ -51,14 +40,14 @@ def test_a_file_and_the_option_hold_together(source):
         source.policy.decide("DNS:bob", "")
 
 
-def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, path, clock):
+def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, path, reload_clock):
     assert source.look() is None
     path.write_text(ALICE + BOB[:8])
     assert source.look() is None
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     path.write_text(ALICE + BOB)
     assert source.look() is None
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     policy = source.look()
     assert policy is not None
     policy.decide("DNS:bob", "")
@@ -66,38 +55,38 @@ def test_a_file_that_is_being_written_does_not_hold_before_it_is_done(source, pa
     assert source.look() is None
 
 
-def test_half_a_file_does_not_hold_though_its_disks_clock_is_behind(source, path, clock):
+def test_half_a_file_does_not_hold_though_its_disks_clock_is_behind(source, path, reload_clock):
     path.write_text(BOB)
     os.utime(path, (time.time() - 10.0 * SETTLE,) * 2)
     assert source.look() is None
 
 
-def test_a_change_is_told_once(source, path, clock, caplog):
+def test_a_change_is_told_once(source, path, reload_clock, caplog):
     caplog.set_level(logging.INFO, "remote_gym")
     path.write_text(BOB)
     source.look()
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert source.look() is not None
     assert caplog.messages == [f"loaded anew: {path}"]
 
 
-def test_a_file_that_is_as_it_was_again_has_not_changed(source, path, clock):
+def test_a_file_that_is_as_it_was_again_has_not_changed(source, path, reload_clock):
     path.write_text(BOB)
     assert source.look() is None
     path.write_text(ALICE)
     for _ in range(2):
         assert source.look() is None
-        clock.now += SETTLE
+        reload_clock.now += SETTLE
     path.write_text(BOB)
     assert source.look() is None
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert source.look() is not None
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[allow]", b"\xff", b"#" * (POLICY_BYTES + 1), None], ids=lambda c: f"{c!r:.9}"
 )
-def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(source, path, clock, caplog, content):
+def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(source, path, reload_clock, caplog, content):
     policy = source.policy
     if content is None:
         path.unlink()
@@ -105,13 +94,13 @@ def test_a_file_that_breaks_changes_nothing_is_told_once_and_can_be_mended(sourc
         path.write_bytes(content)
     for _ in range(5):
         assert source.look() is None
-        clock.now += SETTLE
+        reload_clock.now += SETTLE
     assert source.policy is policy
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert str(path) in caplog.text
     path.write_text(BOB)
     assert source.look() is None
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert source.look() is source.policy
     source.policy.decide("DNS:bob", "")
 

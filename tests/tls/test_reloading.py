@@ -6,12 +6,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from remote_gym.errors import ConfigError
-from remote_gym.tls import Reloaded, reloading
+from remote_gym.tls import Reloaded
 
 
 class Loader:
@@ -124,66 +123,57 @@ SETTLE = 1.0
 
 
 @pytest.fixture
-def clock(monkeypatch) -> SimpleNamespace:
-    """Tells for how long a file has been known."""
-    clock = SimpleNamespace(now=0.0)
-    ours = SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(reloading, "time", ours)
-    return clock
-
-
-@pytest.fixture
-def settling(path, load, clock) -> Reloaded[list[str]]:
+def settling(path, load, reload_clock) -> Reloaded[list[str]]:
     return Reloaded([path], load, settle=SETTLE)
 
 
-def test_what_is_being_written_counts_when_it_has_stayed_as_it_is(settling, path, clock):
+def test_what_is_being_written_counts_when_it_has_stayed_as_it_is(settling, path, reload_clock):
     first = settling.get()
     for content in ("t", "tw", "two"):
         path.write_text(content)
         assert settling.get() is first
-        clock.now += 0.9 * SETTLE
+        reload_clock.now += 0.9 * SETTLE
         assert settling.get() is first
-    clock.now += 0.2 * SETTLE
+    reload_clock.now += 0.2 * SETTLE
     assert settling.get() == ["two"]
 
 
-def test_what_is_empty_for_a_moment_is_not_told_of(settling, path, clock, caplog):
+def test_what_is_empty_for_a_moment_is_not_told_of(settling, path, reload_clock, caplog):
     first = settling.get()
     path.write_text("")
     assert settling.get() is first
     path.write_text("two")
     assert settling.get() is first
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert settling.get() == ["two"]
     assert "stays in use" not in caplog.text
 
 
-def test_what_stays_broken_is_told_once_and_can_be_mended(settling, path, clock, caplog):
+def test_what_stays_broken_is_told_once_and_can_be_mended(settling, path, reload_clock, caplog):
     first = settling.get()
     path.unlink()
     for _ in range(4):
         assert settling.get() is first
-        clock.now += SETTLE
+        reload_clock.now += SETTLE
     assert caplog.text.count("what was loaded before stays in use") == 1
     path.write_text("mended")
     assert settling.get() is first
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert settling.get() == ["mended"]
 
 
 @pytest.mark.parametrize("offset", [-1e6, -3.0, 1e6])
-def test_a_file_settles_whatever_its_time(settling, path, clock, offset):
+def test_a_file_settles_whatever_its_time(settling, path, reload_clock, offset):
     """As on a network's disk whose clock is another."""
     first = settling.get()
     path.write_text("two")
     os.utime(path, (time.time() + offset,) * 2)
     assert settling.get() is first
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert settling.get() == ["two"]
 
 
-def test_what_changes_while_it_is_read_is_not_taken(path, clock):
+def test_what_changes_while_it_is_read_is_not_taken(path, reload_clock):
     truncates = [False]
 
     def load() -> list[str]:
@@ -196,10 +186,10 @@ def test_what_changes_while_it_is_read_is_not_taken(path, clock):
     first = settling.get()
     path.write_text("two")
     settling.get()
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     truncates[:] = [True]
     assert settling.get() is first
     path.write_text("three")
     settling.get()
-    clock.now += SETTLE
+    reload_clock.now += SETTLE
     assert settling.get() == ["three"]
