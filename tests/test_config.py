@@ -16,6 +16,16 @@ NO_SECONDS_OR_NONE = tuple(value for value in NO_SECONDS if value is not None)
 NO_PORTS = (-1, 65536, 1.0, "5", None, True)
 NO_COUNTS = (0, -1, 1.5, "5", None, True, 10**9)
 
+
+def refusal(cls, name, value) -> str:
+    """What `ConfigError` says of an option; not raised, so that one test shows all values that pass."""
+    try:
+        cls(**{name: value})
+    except ConfigError as error:
+        return str(error)
+    return "not refused"
+
+
 WRONG = {
     ServerOptions: {
         **dict.fromkeys(("open_timeout", "close_timeout"), NO_SECONDS),
@@ -80,13 +90,12 @@ WRONG = {
         "text_length": (0, "5", 2**31),
     },
 }
-CASES = [(cls, name, value) for cls, fields in WRONG.items() for name, values in fields.items() for value in values]
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), CASES, ids=lambda value: getattr(value, "__name__", repr(value)))
-def test_an_option_that_cannot_work_is_refused_by_name(cls, name, value):
-    with pytest.raises(ConfigError, match=rf"{cls.__name__}\.{name} is "):
-        cls(**{name: value})
+@pytest.mark.parametrize("cls", WRONG, ids=lambda cls: cls.__name__)
+def test_options_that_cannot_work_are_refused_by_name(cls):
+    found = [(name, value, refusal(cls, name, value)) for name, values in WRONG[cls].items() for value in values]
+    assert [case for case in found if f"{cls.__name__}.{case[0]} is " not in case[2]] == []
 
 
 @pytest.mark.parametrize(

@@ -35,18 +35,17 @@ RAISING = {
 }
 
 
-@pytest.mark.parametrize("behaviour", RAISING)
-def test_an_exception_in_step_arrives_and_the_session_lives_on(server, behaviour):
+def test_exceptions_in_step_arrive_and_the_session_lives_on(server):
     environment = server.environment()
     environment.reset(seed=1)
-    with pytest.raises(RemoteEnvironmentError) as caught:
-        environment.step(ACTION[behaviour])
-    kind, text = RAISING[behaviour]
-    assert kind in caught.value.remote_type
-    assert text in caught.value.remote_message
-    assert f"in _{behaviour}" in caught.value.remote_traceback
-    observation, *_ = environment.step(ACTION["step"])
-    assert observation["count"] == 2
+    for count, (behaviour, (kind, text)) in enumerate(RAISING.items(), 1):
+        with pytest.raises(RemoteEnvironmentError) as caught:
+            environment.step(ACTION[behaviour])
+        assert kind in caught.value.remote_type
+        assert text in caught.value.remote_message
+        assert f"in _{behaviour}" in caught.value.remote_traceback
+        observation, *_ = environment.step(ACTION["step"])
+        assert observation["count"] == 2 * count
 
 
 OURS_FAILING = """
@@ -66,16 +65,16 @@ def create_environment():
 
 
 @pytest.mark.parametrize("use_thread", [False, True])
-@pytest.mark.parametrize("error", ["ConfigError", "SessionLost", "ServerFull", "ConnectionLost", "EncodingError"])
-def test_an_error_of_ours_that_creating_an_environment_raises_is_the_environments(tmp_path, error, use_thread):
-    (tmp_path / f"creating_{error}.py").write_text(OURS_FAILING.format(error=error, in_close=False))
+def test_an_error_of_ours_that_creating_an_environment_raises_is_the_environments(tmp_path, use_thread):
     with loopback_server(None, client_entrypoints=tmp_path, use_thread=use_thread) as server:
-        with pytest.raises(RemoteEnvironmentError) as caught:
-            server.environment(remote_args={"entrypoint": f"creating_{error}.py"})
-        assert caught.value.remote_type == f"remote_gym.errors.{error}"
-        assert caught.value.remote_message == "in create_environment"
-        assert "in create_environment" in caught.value.remote_traceback
-        assert server.server.session_count == 0
+        for error in ("ConfigError", "SessionLost", "ServerFull", "ConnectionLost", "EncodingError"):
+            (tmp_path / f"creating_{error}.py").write_text(OURS_FAILING.format(error=error, in_close=False))
+            with pytest.raises(RemoteEnvironmentError) as caught:
+                server.environment(remote_args={"entrypoint": f"creating_{error}.py"})
+            assert caught.value.remote_type == f"remote_gym.errors.{error}"
+            assert caught.value.remote_message == "in create_environment"
+            assert "in create_environment" in caught.value.remote_traceback
+            assert server.server.session_count == 0
 
 
 @pytest.mark.parametrize("use_thread", [False, True])
@@ -94,13 +93,13 @@ def test_an_error_of_ours_that_closing_an_environment_raises_is_the_environments
         wait_until(lambda: server.server.session_count == 0)
 
 
-@pytest.mark.parametrize("behaviour", ["raise", "system_exit"])
-def test_an_exception_in_reset_arrives_and_the_session_lives_on(server, behaviour):
+def test_an_exception_in_reset_arrives_and_the_session_lives_on(server):
     environment = server.environment()
-    with pytest.raises(RemoteEnvironmentError, match=RAISING[behaviour][1]):
-        environment.reset(options={"do": behaviour})
-    environment.reset()
-    environment.step(ACTION["step"])
+    for behaviour in ("raise", "system_exit"):
+        with pytest.raises(RemoteEnvironmentError, match=RAISING[behaviour][1]):
+            environment.reset(options={"do": behaviour})
+        environment.reset()
+        environment.step(ACTION["step"])
 
 
 @pytest.mark.parametrize("behaviour", ["exit", "kill"])
@@ -155,28 +154,22 @@ def test_a_step_after_the_end_is_answered_by_the_environment(server):
     assert environment.step(ACTION["step"])[0]["count"] == 2
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "message"),
-    [
-        ("wrong_shape", r"(?s)position.*\(2,\).*\(3,\)"),
-        ("wrong_keys", "(?s)count"),
-        ("wrong_kind", "(?s)count.*three"),
-    ],
-)
-def test_an_observation_that_does_not_fit_its_space_is_named(server, behaviour, message):
+def test_an_observation_that_does_not_fit_its_space_is_named(server):
     environment = server.environment()
     environment.reset()
-    with pytest.raises(InvalidObservation, match=message):
-        environment.step(ACTION[behaviour])
-    environment.step(ACTION["step"])
+    wrong = {"wrong_shape": r"(?s)position.*\(2,\).*\(3,\)", "wrong_keys": "count", "wrong_kind": "(?s)count.*three"}
+    for behaviour, message in wrong.items():
+        with pytest.raises(InvalidObservation, match=message):
+            environment.step(ACTION[behaviour])
+        environment.step(ACTION["step"])
 
 
-@pytest.mark.parametrize("action", [0.5, "step", [1, 2], None, {"a": 1}])
-def test_an_action_that_does_not_fit_is_refused_before_anything_is_sent(server, action):
+def test_an_action_that_does_not_fit_is_refused_before_anything_is_sent(server):
     environment = server.environment()
     environment.reset()
-    with pytest.raises(InvalidAction):
-        environment.step(action)
+    for action in (0.5, "step", [1, 2], None, {"a": 1}):
+        with pytest.raises(InvalidAction):
+            environment.step(action)
     assert environment.step(ACTION["step"])[0]["count"] == 1
 
 
