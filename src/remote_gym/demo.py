@@ -76,7 +76,7 @@ def connect(server: Server, environment_id: str) -> tuple[RemoteEnvironment, str
     credentials = (files.ca.certificate, files.client.certificate, files.client.private_key)
     environment = None
     try:
-        environment = RemoteEnvironment("localhost", server.port, {}, credentials, "rgb_array")
+        environment = RemoteEnvironment("localhost", server.port, {}, credentials, "rgb_array", frames="step")
         environment.reset()
     except (ConfigError, RemoteEnvironmentError) as error:
         if environment is not None:

@@ -107,10 +107,12 @@ def test_an_environment_that_was_asked_nothing_yet_is_resumed_as_new(process_ser
     assert process_server.server.session_count == 1
 
 
-def test_frames_go_on_too_and_a_lost_one_ends_by_what_was_observed_before(process_server):
-    arguments = {"render_mode": "rgb_array", "on_session_lost": "truncate"}
+@pytest.mark.parametrize("frames", ["auto", "step"])
+def test_frames_go_on_too_and_a_lost_one_ends_by_what_was_observed_before(frames, process_server):
+    arguments = {"render_mode": "rgb_array", "on_session_lost": "truncate", "frames": frames}
     environment = process_server.environment(**arguments)
     environment.reset()
+    environment.render()
     last = environment.step(ACTION["step"])
     frame = environment.render()
     with pytest.raises(ConfigError, match=r"render_mode is None.*'rgb_array'"):

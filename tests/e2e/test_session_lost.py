@@ -115,7 +115,7 @@ def test_wrappers_take_it_for_the_end_of_an_episode_like_any_other(environment):
     assert flags == [False, False, True]
 
 
-@pytest.mark.parametrize("frames", ["step", "on_demand"])
+@pytest.mark.parametrize("frames", ["auto", "step", "on_demand"])
 def test_the_last_frame_remains_until_the_next_reset(frames, process_server):
     environment = process_server.environment(render_mode="rgb_array", frames=frames, on_session_lost="truncate")
     environment.reset()

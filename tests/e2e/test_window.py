@@ -48,7 +48,7 @@ def test_the_window_shows_the_frame_of_each_reset_and_step_and_follows_its_shape
 @pytest.mark.usefixtures("_no_screen_needed")
 def test_a_window_shows_frames_as_fast_as_the_environment_says(server):
     environment = server.environment(render_mode="human")
-    assert environment._window.fps == environment.metadata["render_fps"] == 12
+    assert environment._rendering.window.fps == environment.metadata["render_fps"] == 12
 
 
 HEADLESS = """

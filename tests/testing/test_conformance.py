@@ -166,17 +166,23 @@ class SwallowsErrors(Host):
 
 
 class SendsFramesUnasked(Host):
-    def _finish(self, info: object, transition: pb.Transition) -> None:
-        super()._finish(info, transition)
+    def _finish(self, info: object, transition: pb.Transition, wants_frame: bool) -> None:
+        super()._finish(info, transition, wants_frame)
         if self._environment.render_mode:
             transition.frame.array.CopyFrom(pb.Array(dtype=pb.UINT8, shape=[1, 1, 3], data=b"abc"))
+
+
+class IgnoresWishes(Host):
+    def _run(self, request: pb.Request) -> tuple[bytes, ...]:
+        request.ClearField("frame")
+        return super()._run(request)
 
 
 class SwapsBits(Host):
     """Rounds a reward."""
 
-    def _finish(self, info: object, transition: pb.Transition) -> None:
-        super()._finish(info, transition)
+    def _finish(self, info: object, transition: pb.Transition, wants_frame: bool) -> None:
+        super()._finish(info, transition, wants_frame)
         if transition.HasField("reward_float"):
             transition.reward_float += 1e-9
 
@@ -204,6 +210,7 @@ HOSTS: list[tuple[type[Host], str]] = [
     (ExposesEverything, "not-exposed"),
     (SwallowsErrors, "environments-error"),
     (SendsFramesUnasked, "frames"),
+    (IgnoresWishes, "frames"),
     (SwapsBits, "lockstep"),
 ]
 

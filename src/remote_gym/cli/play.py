@@ -65,6 +65,7 @@ def play(
                     remote_args(environment, kwargs),
                     client_credentials(ca, certificate, key),
                     "rgb_array" if record else render_mode,
+                    frames="step" if record else "auto",
                     **options,
                 )
             )

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
@@ -16,10 +16,10 @@ from remote_gym.client.addresses import Addresses, to_places
 from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
+from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.requests import call_request, reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.ticket import Resumption, SessionTicket
-from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import (
     ConnectionLost,
@@ -29,7 +29,6 @@ from remote_gym.errors import (
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import encode_action
-from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.status import decode_error
@@ -53,7 +52,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             private key (both None where the server asks for none). None for no TLS.
         render_mode: ``"rgb_array"`` or ``"human"``, for which the server renders and sends frames; or another that the
             environment knows, such as ``"ansi"``, which is rendered when `render` is called.
-        frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
+        frames: When frames of the mode ``"rgb_array"`` travel: ``"auto"``, with observations while they are looked at;
+            with each ``"step"`` and reset; or ``"on_demand"``, by themselves, whenever `render` is called.
         addresses: Several servers, each ``"host:port"`` or a pair, in place of `url` and `port`. Sessions are opened on
             the least loaded.
         resume: A ticket of another process's environment, to go on with that one. The other arguments are to be those
@@ -88,18 +88,17 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,
         *,
-        frames: Literal["step", "on_demand"] = "step",
+        frames: FrameTiming = "auto",
         addresses: Iterable[Address] | None = None,
         resume: SessionTicket | None = None,
         **options: Any,
     ) -> None:
         places = to_places(url, port, addresses)
-        check_arguments(frames, remote_args, render_mode, resume)
+        check_arguments(frames, remote_args, render_mode, resume, timings=("auto", "step", "on_demand"))
         self.url, self.port = places[0]
         self.remote_args = dict(remote_args or {})
         self.client_credentials_paths = client_credentials_paths
         self.render_mode = render_mode
-        self._frames = frames
         self._options = ClientOptions(**options)
         self._made_with: dict[str, Any] = {
             "remote_args": self.remote_args,
@@ -116,7 +115,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         self._was_reset = False
         self._exposed: dict[str, bool] = {}
         # Before the session, so that a machine without a screen says so at once.
-        self._window = Window() if render_mode == "human" else None
+        self._rendering = Rendering(render_mode, frames, self._options)
         if resume is None:
             self._open()
         else:
@@ -139,6 +138,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         """
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.limits)
+        self._rendering.begin_episode()
         response, of_a_loss = None, {}
         try:
             self._leave_what_hangs()
@@ -181,6 +181,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         request = pb.Request()
         encode_action(self._action_layout, action, request.step, self._options.limits)
+        if self._rendering.wanted:
+            self._rendering.ask(request)
         try:
             response = self._session.ask(request, self._options.step_timeout)
         except (SessionLost, ConnectionLost) as error:
@@ -211,6 +213,8 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         request.step_many.SetInParent()
         for action in actions:
             encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
+        if self._rendering.wanted:
+            self._rendering.ask(request, len(request.step_many.steps))
         try:
             answer = self._session.ask(request, self._options.step_timeout).step_many
         except (SessionLost, ConnectionLost) as error:
@@ -222,11 +226,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
         After ``on_session_lost="truncate"`` has ended an episode it is the last that was fetched, until the next reset.
         """
-        if self.render_mode is None or self.render_mode == "human" or not self._was_reset:
-            return None
-        if self._streams_frames:
-            return self.latest_image
-        return self._fetch_frame()
+        return self._rendering.render(self._session, self._reader) if self._was_reset else None
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environment, or read an attribute, that its entrypoint lists in ``EXPOSED``.
@@ -238,7 +238,10 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         if self._session is None:
             raise ResetNeeded(f"Cannot call {name!r} before env.reset() has opened a session")
         request = call_request(name, args, kwargs, self._options.limits)
-        return decode_value(self._session.ask(request, self._options.step_timeout).call.value, self._options.limits)
+        answer = self._session.ask(request, self._options.step_timeout)
+        if self._exposed.get(name) is not False:  # a method may change what is to be seen
+            self._rendering.outdate(self._reader)
+        return decode_value(answer.call.value, self._options.limits)
 
     @property
     def ticket(self) -> SessionTicket:
@@ -265,8 +268,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         self._was_reset = False
         if session is not None:
             session.close()
-        if self._window is not None:
-            self._window.close()
+        self._rendering.close()
 
     def __getattr__(self, name: str) -> Any:
         """What the entrypoint exposes reads like an attribute of this environment."""
@@ -292,23 +294,17 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
-        state = {**self.__dict__, "_session": None, "_was_reset": False, "_window": None, "_reader": None}
+        state = {**self.__dict__, "_session": None, "_was_reset": False, "_reader": None}
         del state["_action_layout"]  # made of functions
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.render_mode == "human":
-            self._window = Window()
-
     @property
     def latest_image(self) -> Any:
-        """The newest frame that came with an observation, usually uint8 of shape (height, width, 3), or None."""
-        return None if self._reader is None else self._reader.frame
+        """The frame that came with the newest observation, usually uint8 of shape (height, width, 3), or None.
 
-    @property
-    def _streams_frames(self) -> bool:
-        return self._frames == "step" and mode_to_open(self.render_mode) == "rgb_array"
+        With ``frames="auto"`` it is fetched if it did not come along.
+        """
+        return self._rendering.latest(self._session, self._reader) if self._was_reset else None
 
     def _leave_what_hangs(self) -> None:
         """Give up an environment that owes an answer and still does not give it."""
@@ -329,7 +325,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self._session = None
         self._was_reset = False
         self._reader = None
-        mode, streams = mode_to_open(self.render_mode), self._streams_frames
+        mode, streams = mode_to_open(self.render_mode), self._rendering.streams
         request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=streams)
         if first is not None:
             first.sequence = 1
@@ -365,6 +361,7 @@ class RemoteEnvironment(gym.Env[Any, Any]):
 
     def _adopt(self, session: ClientSession) -> None:
         description, limits = session.description, self._options.limits
+        self._rendering.check(description)
         self.url, self.port = session.place
         self.observation_space = decode_space(description.observation_space, limits)
         self.action_space = decode_space(description.action_space, limits)
@@ -372,27 +369,16 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self.observation_space,
             limits,
             keeps_last=self._options.on_session_lost == "truncate",
-            on_observation=None if self._window is None else self._show,
+            on_observation=None if self._rendering.window is None else self._show,
         )
         self._action_layout = compile_layout(self.action_space)
         self.metadata = read_metadata(description, limits)
         place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
         self.spec = read_spec(description, **place, **self._made_with)
         self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))})
-        if self._window is not None:
-            self._window.fps = self.metadata.get("render_fps")
+        if self._rendering.window is not None:
+            self._rendering.window.fps = self.metadata.get("render_fps")
 
     def _show(self) -> None:
-        assert self._window is not None
-        self._window.show(self.latest_image if self._streams_frames else self._fetch_frame())
-
-    def _fetch_frame(self) -> Any:
-        assert self._session is not None
         assert self._reader is not None
-        request = pb.Request(render=pb.RenderRequest())
-        try:
-            answer = self._session.ask(request, self._options.step_timeout).render.frame
-        except (SessionLost, ConnectionLost) as error:
-            return self._reader.frame_again(error)
-        self._reader.rendered = frame = decode_frame(answer, self._options.limits)
-        return frame
+        self._rendering.show(self._session, self._reader)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_gym.address import is_loopback
@@ -59,14 +59,28 @@ def connect(
     return GrpcConnection(url, port, files, options, token or "", credentials)
 
 
-def check_arguments(frames: object, remote_args: object, render_mode: object, resume: object = None) -> None:
+def check_arguments(
+    frames: object,
+    remote_args: object,
+    render_mode: object,
+    resume: object = None,
+    *,
+    timings: Sequence[str] = ("step", "on_demand"),
+) -> None:
     """Refuse arguments of a `RemoteEnvironment` or a `RemoteVectorEnv` that cannot work.
+
+    Args:
+        frames: Whose value is to be one of `timings`.
+        remote_args: As given.
+        render_mode: As given.
+        resume: As given.
+        timings: When frames may travel.
 
     Raises:
         ConfigError: Naming the argument.
     """
-    if frames not in ("step", "on_demand"):
-        raise ConfigError(f"frames is {frames!r}; use 'step' or 'on_demand'")
+    if frames not in timings:
+        raise ConfigError(f"frames is {frames!r}; use {' or '.join(map(repr, timings))}")
     if remote_args is not None and not isinstance(remote_args, Mapping):
         raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
     if render_mode is not None and not isinstance(render_mode, str):

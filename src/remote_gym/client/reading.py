@@ -29,7 +29,7 @@ class Reader:
         on_observation: Called after each observation.
 
     Attributes:
-        frame: The newest that came with an observation; None if none did.
+        frame: That of the newest observation; None if it has not come.
         rendered: The newest that was asked for.
     """
 
@@ -152,8 +152,7 @@ class Reader:
             # What came by itself becomes the caller's array, who may write to it.
             self._last = transition, None if packed is None else bytes(packed)
         observation = decode_observation(self._layout, transition, self._limits, packed)
-        if transition.HasField("frame"):
-            self.frame = decode_frame(transition.frame, self._limits)
+        self.frame = decode_frame(transition.frame, self._limits) if transition.HasField("frame") else None
         if self._on_observation is not None:
             self._on_observation()
         return observation

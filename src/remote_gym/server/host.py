@@ -40,12 +40,12 @@ from remote_gym.server.counters import (
     new_words,
 )
 from remote_gym.server.exposure import Exposure
+from remote_gym.server.rendering import Renderer, drop_frame
 from remote_gym.server.users_code import of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import frame_compressor, observation_compressor
 from remote_gym.wire.elements import decode_action, encode_observation
-from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.large import splice
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
@@ -100,7 +100,7 @@ class Host:
         )
         self._send_frames = send_frames
         self._check_actions = check_actions
-        self._frame_compressor = frame_compressor(frame_encoding)
+        self._renderer = Renderer(environment, frame_compressor(frame_encoding), limits)
         self._observation_compressor = observation_compressor(observation_encoding)
         self._limits = limits
         self._observation_layout = compile_layout(environment.observation_space)
@@ -225,7 +225,7 @@ class Host:
                 raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
             self._words[OPERATION] = OPERATIONS[operation]
             self._operations[operation](request, response)
-            return self._within_limit(response)
+            return self._within_limit(response, may_drop_frame=request.frame and not self._send_frames)
         # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
@@ -234,7 +234,7 @@ class Host:
             self._words[BYTES_SENT] += len(failure)
             return (failure,)
 
-    def _within_limit(self, response: pb.Response) -> tuple[bytes, ...]:
+    def _within_limit(self, response: pb.Response, *, may_drop_frame: bool = False) -> tuple[bytes, ...]:
         parts: tuple[bytes, ...]
         try:
             parts = (response.SerializeToString(),) if self._large is None else splice(response, self._large)
@@ -242,6 +242,8 @@ class Host:
             raise EncodingError(f"the response cannot be encoded: {error}") from error
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         if size > self._limits.message_bytes:
+            if may_drop_frame and drop_frame(response):
+                return self._within_limit(response)
             raise EncodingError(
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
@@ -261,10 +263,10 @@ class Host:
         self._large = encode_observation(
             self._observation_layout, observation, response.reset, self._limits, self._observation_compressor
         )
-        self._finish(info, response.reset)
+        self._finish(info, response.reset, request.frame)
 
     def _step(self, request: pb.Request, response: pb.Response) -> None:
-        self._large, _, _ = self._step_once(request.step, response.step)
+        self._large, _, _ = self._step_once(request.step, response.step, request.frame)
 
     def _step_many(self, request: pb.Request, response: pb.Response) -> None:
         response.step_many.SetInParent()
@@ -272,7 +274,7 @@ class Host:
             transition = pb.Transition()
             self._words[SINCE] = monotonic_ns()  # each may take as long as one that comes by itself
             try:
-                large, terminated, truncated = self._step_once(step, transition)
+                large, terminated, truncated = self._step_once(step, transition, False)
             except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
                 response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
                 return
@@ -280,9 +282,13 @@ class Host:
                 transition.packed = large
             response.step_many.transitions.append(transition)
             if np.any(terminated) or np.any(truncated):
-                return
+                break
+        if request.frame and not self._send_frames and response.step_many.transitions:
+            self._renderer.add(response.step_many.transitions[-1])
 
-    def _step_once(self, step: pb.StepRequest, transition: pb.Transition) -> tuple[bytes | None, Any, Any]:
+    def _step_once(
+        self, step: pb.StepRequest, transition: pb.Transition, wants_frame: bool
+    ) -> tuple[bytes | None, Any, Any]:
         """Step, and write what it returned.
 
         Returns:
@@ -318,21 +324,19 @@ class Host:
             self._words[EPISODES] += 1
         elif terminated is not False or truncated is not False:
             self._words[EPISODES] += count_ended(terminated, truncated)
-        self._finish(info, transition)
+        self._finish(info, transition, wants_frame)
         return large, terminated, truncated
 
-    def _finish(self, info: object, transition: pb.Transition) -> None:
+    def _finish(self, info: object, transition: pb.Transition, wants_frame: bool) -> None:
         if info != {}:
             encode_value(info, transition.info, strict=False, limits=self._limits, path="info")
         if self._send_frames:
-            encode_frame(self._painted(), transition.frame, self._limits, self._frame_compressor)
+            self._renderer.write(transition.frame)
+        elif wants_frame:
+            self._renderer.add(transition)
 
     def _render(self, request: pb.Request, response: pb.Response) -> None:
-        encode_frame(self._painted(), response.render.frame, self._limits, self._frame_compressor)
-
-    def _painted(self) -> Any:
-        with users_code:
-            return self._environment.render()
+        self._renderer.write(response.render.frame)
 
     def _call(self, request: pb.Request, response: pb.Response) -> None:
         message = request.call

@@ -139,9 +139,14 @@ def _frames(subject: Subject) -> str:
             expect(getattr(frame, "ndim", 0) == 3, f"a frame of mode 'rgb_array' is {frame!r:.100}")
             shapes.add(frame.shape)
     with subject.target.session(subject.target.opening("rgb_array")) as peer:
-        response = parse(pb.Response, peer.connect("unary")(peer.reset(SEED)))
+        ask = peer.connect("unary")
+        response = parse(pb.Response, ask(peer.reset(SEED)))
         expect(not response.reset.HasField("frame"), "a frame came that was not asked for")
-    return f"with each observation, by Render, and not unasked; of shape {', '.join(map(str, sorted(shapes)))}"
+        wish = peer.next(step=peer.step_request(peer.action_space.sample()), frame=True)
+        response = parse(pb.Response, ask(wish))
+        expect(response.step.HasField("frame"), "a step that asked for a frame got none")
+    found = ", ".join(map(str, sorted(shapes)))
+    return f"with each observation, by Render, with a step that asks, and not unasked; of shape {found}"
 
 
 def _gymnasiums_own(subject: Subject) -> str:

@@ -253,7 +253,7 @@ class ExposedName(_message.Message):
     def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many")
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many", "frame")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +261,7 @@ class Request(_message.Message):
     CALL_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     STEP_MANY_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reset: ResetRequest
     step: StepRequest
@@ -268,7 +269,8 @@ class Request(_message.Message):
     call: CallRequest
     close: CloseRequest
     step_many: StepManyRequest
-    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ..., step_many: _Optional[_Union[StepManyRequest, _Mapping]] = ...) -> None: ...
+    frame: bool
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ..., step_many: _Optional[_Union[StepManyRequest, _Mapping]] = ..., frame: bool = ...) -> None: ...
 
 class Response(_message.Message):
     __slots__ = ("sequence", "reset", "step", "render", "call", "close", "error", "step_many")

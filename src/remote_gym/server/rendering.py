@@ -1,0 +1,69 @@
+"""Frames of an environment, with its observations or by themselves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from remote_gym.config import Limits
+from remote_gym.server.users_code import users_code
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.compression import FrameCompressor
+from remote_gym.wire.frames import encode_frame
+
+logger = logging.getLogger(__name__)
+
+
+class Renderer:
+    """Renders an environment and writes what it returns.
+
+    Args:
+        environment: What to render.
+        compressor: Of images; None to leave them as they are.
+        limits: Bounds on what is written.
+    """
+
+    def __init__(
+        self, environment: gym.Env[Any, Any] | VectorEnv, compressor: FrameCompressor | None, limits: Limits
+    ) -> None:
+        self._environment = environment
+        self._compressor = compressor
+        self._limits = limits
+
+    def write(self, into: pb.Frame) -> None:
+        """Render, and write the frame.
+
+        Raises:
+            EncodingError: If it has no wire form.
+            BaseException: Whatever the environment raises.
+        """
+        encode_frame(self._render(), into, self._limits, self._compressor)
+
+    def add(self, transition: pb.Transition) -> None:
+        """Add a frame to a transition, if it can be had.
+
+        Nobody may ever look at it, so its failure must not cost the observation: who renders meets the error then.
+        """
+        try:
+            self.write(transition.frame)
+        except BaseException as error:  # noqa: BLE001 - an environment may raise whatever it likes
+            logger.debug("a frame was left out: %r", error)
+            transition.ClearField("frame")
+
+    def _render(self) -> Any:
+        with users_code:
+            return self._environment.render()
+
+
+def drop_frame(response: pb.Response) -> bool:
+    """Remove the frame that came along with an observation; False if there was none."""
+    kind = response.WhichOneof("result")
+    transitions = response.step_many.transitions[-1:] if kind == "step_many" else [getattr(response, kind or "step")]
+    for transition in transitions:
+        if transition.HasField("frame"):
+            transition.ClearField("frame")
+            return True
+    return False
