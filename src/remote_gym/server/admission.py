@@ -20,7 +20,7 @@ from remote_gym.server.tokens import TokenFile, Tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.direct import DirectSocket, shut_down
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import HEADER_BYTES
@@ -101,6 +101,7 @@ class Admission:
             sock.sendall(_framed(pb.Attached(poll_us=poll_us)))
             return DirectSocket(sock, self._limits), self._answered_until(certificate)
         except BaseException:
+            shut_down(sock)
             sock.close()
             raise
 

@@ -13,7 +13,7 @@ from typing import Any
 from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
 from remote_gym.server.listening import claim_path, local_addresses, unix_path
-from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES
+from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES, shut_down
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ class DirectListener:
             except (OSError, asyncio.TimeoutError):
                 return
             if routing_id is None or not self._hand_over(routing_id, sock):
+                shut_down(sock)
                 logger.info("refused a direct connection: its routing id is not good, or no longer")
 
 

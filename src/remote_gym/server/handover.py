@@ -12,6 +12,7 @@ import struct
 
 RECORD = struct.Struct("!BI")
 """(kind, value)"""
+_DESCRIPTOR = struct.Struct("i")
 
 
 class ToWorker(enum.IntEnum):
@@ -45,6 +46,31 @@ class ToServer(enum.IntEnum):
     """No request came for as long as a client may be silent."""
 
 
+def receive_descriptors(sock: socket.socket, size: int, count: int) -> tuple[bytes, list[int]]:
+    """Receive some bytes, at most `size`, and the descriptors that come along, which no program inherits.
+
+    Received descriptors are inheritable by themselves. What an environment starts would hold on to its clients'
+    connections, and keep their ends from being noticed.
+
+    Raises:
+        OSError: If the socket fails.
+    """
+    # At once where the system can, since another thread may be starting a program just now. `socket.recv_fds` takes
+    # flags, and ignores them: https://github.com/python/cpython/issues/107898
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, messages, _, _ = sock.recvmsg(size, socket.CMSG_LEN(count * _DESCRIPTOR.size), flags)
+    descriptors = [
+        descriptor
+        for level, kind, content in messages
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (descriptor,) in _DESCRIPTOR.iter_unpack(content[: len(content) - len(content) % _DESCRIPTOR.size])
+    ]
+    if not flags:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+    return data, descriptors
+
+
 def tell(sock: socket.socket, kind: enum.IntEnum, value: int = 0, descriptor: int | None = None) -> None:
     """Send one record.
 
@@ -66,7 +92,7 @@ def hear(sock: socket.socket) -> tuple[int, int, int | None] | None:
     data, descriptors = b"", []
     try:
         while len(data) < RECORD.size:
-            part, received, _, _ = socket.recv_fds(sock, RECORD.size - len(data), 1)
+            part, received = receive_descriptors(sock, RECORD.size - len(data), 1)
             descriptors += received
             if not part:
                 return None

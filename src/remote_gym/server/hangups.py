@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from remote_gym.wire.direct import silence_ms
+from remote_gym.wire.direct import shut_down, silence_ms
 
 _ENDS = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 """Beside errors, which are always told."""
@@ -46,6 +46,11 @@ class Hangups:
             if self._epoll is not None:
                 self._epoll.unregister(descriptor)
             sock.close()
+
+    def cut(self, descriptor: int) -> None:
+        """End the connection, whoever else has descriptors of it."""
+        if descriptor in self._watched:
+            shut_down(self._watched[descriptor][0])
 
     def close(self) -> None:
         """Forget all."""

@@ -33,6 +33,7 @@ import numpy as np
 
 from remote_gym.server import worker
 from remote_gym.server.counters import map_words
+from remote_gym.server.handover import receive_descriptors
 
 RECORD = struct.Struct("!BQq")
 """(command or event, worker number, value)"""
@@ -108,7 +109,7 @@ class Launcher:
         data, descriptors = b"", []
         while len(data) < RECORD.size:
             try:
-                part, fds, _, _ = socket.recv_fds(self._control, RECORD.size - len(data), 4)
+                part, fds = receive_descriptors(self._control, RECORD.size - len(data), 4)
             except ConnectionError:
                 return None
             if not part:
@@ -225,6 +226,7 @@ def _die_with_parent() -> None:
 def main() -> NoReturn:
     """Run a launcher on the descriptor named by the first argument; workers leave through here too."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)  # as it had to be until now
     sys.argv = [""]  # environments that read their program's arguments find none
     status = ExitStatus()
     atexit.register(status.exit)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 
 from remote_gym.errors import SessionLost
+from remote_gym.server.clients import DirectClients
 from remote_gym.server.counters import Counters
-from remote_gym.server.handover import ToServer, ToWorker, hear, tell
+from remote_gym.server.handover import ToWorker
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.output import printable
 
@@ -48,7 +48,6 @@ class Worker(asyncio.BufferedProtocol):
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
         pid: Its process; None where it is a thread.
-        on_word: Called with what the worker tells beside its answers, and the value that comes with it.
     """
 
     def __init__(
@@ -65,16 +64,12 @@ class Worker(asyncio.BufferedProtocol):
         self.gone: asyncio.Future[str] = loop.create_future()
         self.pid: int | None = None
         self.counters = counters
-        self.on_word: Callable[[int, int], None] = lambda word, value: None
         self._session = session
         self._kill = kill
         self._stacks = stacks
         self._message_bytes = message_bytes
-        self._handover: socket.socket | None = None
-        self._hangups = Hangups()
-        self._client: int | None = None  # descriptor of the direct connection that it serves
-        self._handed_over = 0  # direct connections so far
-        self._stale = 0  # how many of them came before the session was last taken over
+        self._clients = DirectClients(session)
+        self._closing = False  # whether it is to end by itself
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._answered: asyncio.Future[None] | None = None  # where somebody waits to ask next
         self._transport: asyncio.Transport | None = None
@@ -82,6 +77,15 @@ class Worker(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._message: bytearray | None = None  # one that the buffer does not hold
         self._filled = 0  # of either
+
+    @property
+    def on_word(self) -> Callable[[int, int], None]:
+        """Called with what the worker tells beside its answers, and the value that comes with it."""
+        return self._clients.on_word
+
+    @on_word.setter
+    def on_word(self, on_word: Callable[[int, int], None]) -> None:
+        self._clients.on_word = on_word
 
     @property
     def ending(self) -> bool:
@@ -97,12 +101,8 @@ class Worker(asyncio.BufferedProtocol):
     ) -> None:
         """Take the server's ends of the worker's sockets, and what waits for the ends of its clients' connections."""
         requests.setblocking(False)
-        handover.setblocking(False)
-        loop = asyncio.get_running_loop()
-        self._handover = handover
-        self._hangups = Hangups() if hangups is None else hangups
-        loop.add_reader(handover, self._hear)
-        await loop.create_connection(lambda: self, sock=requests)
+        self._clients.connect(handover, Hangups() if hangups is None else hangups)
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=requests)
 
     async def ask(self, data: bytes) -> bytes:
         """Send one message and wait for the one that answers it.
@@ -132,8 +132,7 @@ class Worker(asyncio.BufferedProtocol):
         Returns:
             Whether the worker is there to take it.
         """
-        self._handed_over += 1
-        return self._tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
+        return self._clients.hand_over(sock)
 
     def cut_direct(self, *, taken_over: bool) -> None:
         """Let the worker end its direct connection, if it has one, and have none of those it is admitting count.
@@ -142,23 +141,25 @@ class Worker(asyncio.BufferedProtocol):
             taken_over: Whether clients are told that a newer connection has taken over: those on their way in when they
                 have attached. Else all are closed out without a word, and ask here why.
         """
-        self._stale = self._handed_over
-        self._tell(ToWorker.TAKEN_OVER if taken_over else ToWorker.DROP)
+        self._clients.outdate()
+        self._clients.tell(ToWorker.TAKEN_OVER if taken_over else ToWorker.DROP)
 
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps."""
-        self._tell(ToWorker.POLL, microseconds)
+        self._clients.tell(ToWorker.POLL, microseconds)
 
     def drain(self) -> None:
         """Let the worker begin no more episodes, and say when none runs."""
-        self._tell(ToWorker.DRAIN)
+        self._clients.tell(ToWorker.DRAIN)
 
     def limit_idle(self, seconds: float) -> None:
         """Let the worker say when no request came for so long."""
-        self._tell(ToWorker.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
+        self._clients.tell(ToWorker.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
     async def close(self, timeout: float) -> None:
         """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
+        self._closing = True
+        self._clients.on_word = lambda word, value: None
         if self._transport is not None:
             self._transport.close()
         try:
@@ -168,6 +169,7 @@ class Worker(asyncio.BufferedProtocol):
             self._kill()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exited), KILL_TIMEOUT)
+            self._clients.close()
 
     async def end(self, reason: str) -> None:
         """Kill the worker, whatever it is doing. Who uses it is told the reason; where it was, the log is."""
@@ -185,6 +187,8 @@ class Worker(asyncio.BufferedProtocol):
         """The process or thread has ended."""
         if not self.exited.done():
             self.exited.set_result(how)
+        # Who is attached learns of it by the end of the connection, and asks the server why.
+        self._clients.close()
         # Its last words may still be on their way, and the socket's end after them; but a process that the environment
         # forked may hold the socket open, so that the end never comes.
         if self._transport is not None:
@@ -235,63 +239,9 @@ class Worker(asyncio.BufferedProtocol):
             self._answered = None
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: D102
-        self._forget_handover()
+        if not self._closing:  # else the worker tells its client why, if it can, before it ends
+            self._clients.close()
         self._settling = asyncio.ensure_future(self._settle())
-
-    def _tell(self, kind: ToWorker, value: int = 0, descriptor: int | None = None) -> bool:
-        if self._handover is None:
-            return False
-        try:
-            tell(self._handover, kind, value, descriptor)
-        except OSError as error:  # it is ending, or so far behind that its buffer is full
-            logger.debug("session %s: its worker does not listen: %s", self._session, error)
-            return False
-        return True
-
-    def _hear(self) -> None:
-        assert self._handover is not None
-        try:
-            heard = hear(self._handover)
-        except OSError:
-            heard = None
-        if heard is None:
-            self._forget_handover()
-            return
-        word, value, descriptor = heard
-        # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
-        if word == ToServer.ATTACHED and value <= self._stale:
-            if descriptor is not None:
-                os.close(descriptor)
-            return
-        if word in (ToServer.ATTACHED, ToServer.DETACHED):
-            self._forget_client()
-        if descriptor is not None:
-            self._watch_client(word, descriptor)
-        self.on_word(word, value)
-
-    def _watch_client(self, word: int, descriptor: int) -> None:
-        try:
-            if word != ToServer.ATTACHED:
-                raise OSError("it came with other words than of a client")
-            sock = socket.socket(fileno=descriptor)
-        except OSError as error:  # an environment can have its worker send what it likes
-            os.close(descriptor)
-            logger.warning("session %s: its worker sent a descriptor that is no client's: %s", self._session, error)
-            return
-        self._client = descriptor
-        self._hangups.watch(sock, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
-
-    def _forget_client(self) -> None:
-        if self._client is not None:
-            self._hangups.forget(self._client)
-            self._client = None
-
-    def _forget_handover(self) -> None:
-        self._forget_client()
-        if self._handover is not None:
-            asyncio.get_running_loop().remove_reader(self._handover)
-            self._handover.close()
-            self._handover = None
 
     def _fail(self, reason: str) -> None:
         self._failure = reason

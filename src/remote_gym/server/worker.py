@@ -29,7 +29,7 @@ from remote_gym.server.resource_limits import limit_resources
 from remote_gym.server.schema import check_arguments
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.wire.direct import DirectSocket, shut_down
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.stream import MessageSocket
@@ -327,6 +327,7 @@ class Worker:
             if admits:
                 self._take(self._arrivals.begin(sock, value, self._poll_us))
             else:
+                shut_down(sock)
                 sock.close()
 
     def _be_patient(self) -> Patience:

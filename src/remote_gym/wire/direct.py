@@ -150,9 +150,7 @@ class DirectSocket:
 
     def shut_down(self) -> None:
         """End the connection, and wake whoever waits for it."""
-        # Not ssl.SSLSocket's own, which would leave the other thread to read what is encrypted.
-        with contextlib.suppress(OSError):  # as it has when the other end was faster
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        shut_down(self._socket)
 
     def close(self) -> None:
         """Close the socket."""
@@ -211,6 +209,13 @@ class DirectSocket:
                 raise DeadlineExceeded("the other end did not answer in time")
         finally:
             self._poll.modify(self._socket, select.POLLIN)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End a connection, which closing alone does not while another process holds a descriptor of it."""
+    # Not ssl.SSLSocket's own, which would leave another thread to read what is encrypted.
+    with contextlib.suppress(OSError):  # as it has when the other end was faster
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def silence_ms(sock: socket.socket) -> int:

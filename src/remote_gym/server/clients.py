@@ -1,0 +1,145 @@
+"""The server's end of a worker's second socket, which brings connections to the worker.
+
+Of the one that it serves, a descriptor comes back. By that the server notices that a busy worker's client is gone, and
+ends the connection of a worker that is dead: what an environment forked may hold it open for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from asyncio import get_running_loop
+from collections.abc import Callable
+
+from remote_gym.server.handover import ToServer, ToWorker, hear, tell
+from remote_gym.server.hangups import Hangups
+
+logger = logging.getLogger(__name__)
+
+_LEFT = 1_000
+"""Records of a dead worker that are still read, at most: a process that it forked could send more without end."""
+
+
+class DirectClients:
+    """Of one worker. Runs on the server's event loop; does nothing before `connect` and after `close`.
+
+    Args:
+        session: For messages.
+
+    Attributes:
+        on_word: Called with what the worker tells beside its answers, and the value that comes with it.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.on_word: Callable[[int, int], None] = lambda word, value: None
+        self._session = session
+        self._handover: socket.socket | None = None
+        self._hangups = Hangups()
+        self._client: int | None = None  # descriptor of the direct connection that it serves
+        self._handed_over = 0  # direct connections so far
+        self._stale = 0  # how many of them came before the session was last taken over
+
+    def connect(self, handover: socket.socket, hangups: Hangups) -> None:
+        """Take the server's end of the socket, and what waits for the ends of clients' connections."""
+        handover.setblocking(False)
+        self._handover = handover
+        self._hangups = hangups
+        get_running_loop().add_reader(handover, self._hear)
+
+    def hand_over(self, sock: socket.socket) -> bool:
+        """Give a connection to the worker. The caller closes its own descriptor of it.
+
+        Returns:
+            Whether the worker is there to take it.
+        """
+        self._handed_over += 1
+        return self.tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
+
+    def outdate(self) -> None:
+        """The session has been taken over, by a newer connection than all that were handed over."""
+        self._stale = self._handed_over
+
+    def tell(self, kind: ToWorker, value: int = 0, descriptor: int | None = None) -> bool:
+        """Send the worker a record.
+
+        Returns:
+            Whether the worker is there to take it.
+        """
+        if self._handover is None:
+            return False
+        try:
+            tell(self._handover, kind, value, descriptor)
+        except OSError as error:  # it is ending, or so far behind that its buffer is full
+            logger.debug("session %s: its worker does not listen: %s", self._session, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the client's connection, whoever else holds it, and let go of the socket. A second call does nothing.
+
+        For a worker that has ended: what it sent to its client still arrives.
+        """
+        if self._handover is None:
+            return
+        # Word of a client that was let in just before may not have been read yet.
+        with contextlib.suppress(OSError):
+            for _ in range(_LEFT):
+                heard = hear(self._handover)
+                if heard is None:
+                    break
+                word, _, descriptor = heard
+                if word in (ToServer.ATTACHED, ToServer.DETACHED):
+                    self._forget_client()
+                if descriptor is not None:
+                    self._watch_client(word, descriptor)
+        if self._client is not None:
+            self._hangups.cut(self._client)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._forget_client()
+        if self._handover is not None:
+            get_running_loop().remove_reader(self._handover)
+            self._handover.close()
+            self._handover = None
+
+    def _hear(self) -> None:
+        assert self._handover is not None
+        try:
+            heard = hear(self._handover)
+        except OSError:
+            heard = None
+        if heard is None:
+            # Its last word on its client it has said, if it could: who is attached yet it has left behind.
+            self.close()
+            return
+        word, value, descriptor = heard
+        # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
+        if word == ToServer.ATTACHED and value <= self._stale:
+            if descriptor is not None:
+                os.close(descriptor)
+            return
+        if word in (ToServer.ATTACHED, ToServer.DETACHED):
+            self._forget_client()
+        if descriptor is not None:
+            self._watch_client(word, descriptor)
+        self.on_word(word, value)
+
+    def _watch_client(self, word: int, descriptor: int) -> None:
+        try:
+            if word != ToServer.ATTACHED:
+                raise OSError("it came with other words than of a client")
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:  # an environment can have its worker send what it likes
+            os.close(descriptor)
+            logger.warning("session %s: its worker sent a descriptor that is no client's: %s", self._session, error)
+            return
+        self._client = descriptor
+        self._hangups.watch(sock, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
+
+    def _forget_client(self) -> None:
+        if self._client is not None:
+            self._hangups.forget(self._client)
+            self._client = None
