@@ -227,16 +227,6 @@ def test_an_exposed_name_reads_like_an_attribute_and_never_raises_from_hasattr(s
     assert environment.difficulty == 3
 
 
-def test_an_exposed_name_cannot_be_set_from_here_and_any_other_can(server):
-    environment = server.environment()
-    for name in ("difficulty", "add"):
-        with pytest.raises(AttributeError, match=f"'{name}' is the remote environment's"):
-            setattr(environment, name, 7)
-    assert environment.difficulty == 3
-    environment.note = "mine"
-    assert environment.note == "mine"
-
-
 def test_a_pickled_copy_holds_no_frame(server):
     environment = server.environment(render_mode="rgb_array")
     environment.reset()

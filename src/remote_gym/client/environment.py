@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import gymnasium as gym
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
 from remote_gym.client.addresses import Addresses, to_places
+from remote_gym.client.attributes import RemoteAttributes
 from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
 from remote_gym.client.rendering import FrameTiming, Rendering
-from remote_gym.client.requests import call_request, reset_request
+from remote_gym.client.requests import assign_request, call_request, reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import (
     ConnectionLost,
     DeadlineExceeded,
-    RemoteEnvironmentError,
     SessionLost,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -37,11 +35,13 @@ from remote_gym.wire.values import decode_value
 logger = logging.getLogger(__name__)
 
 
-class RemoteEnvironment(gym.Env[Any, Any]):
+class RemoteEnvironment(RemoteAttributes):
     """An environment that a server hosts, used as if it were local.
 
     Constructing it opens a session, for which the server creates an environment of its own. A pickled copy opens its
     own at its next `reset`; so does this one after it was closed, or after `SessionLost` was raised.
+
+    What the entrypoint exposes is read, called and set as attributes of this environment.
 
     Args:
         url: Host name or address of the server, or ``unix:`` and a path.
@@ -113,7 +113,6 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         self._reader: Reader | None = None
         self.resumed: Resumption | None = None
         self._was_reset = False
-        self._exposed: dict[str, bool] = {}
         # Before the session, so that a machine without a screen says so at once.
         self._rendering = Rendering(render_mode, frames, self._options)
         if resume is None:
@@ -243,6 +242,12 @@ class RemoteEnvironment(gym.Env[Any, Any]):
             self._rendering.outdate(self._reader)
         return decode_value(answer.call.value, self._options.limits)
 
+    def _assign(self, name: str, value: Any) -> None:
+        if self._session is None:
+            raise ResetNeeded(f"Cannot set {name!r} before env.reset() has opened a session")
+        self._session.ask(assign_request(name, value, self._options.limits), self._options.step_timeout)
+        self._rendering.outdate(self._reader)
+
     @property
     def ticket(self) -> SessionTicket:
         """What another process needs to go on with this environment where it stands; it names a secret.
@@ -269,28 +274,6 @@ class RemoteEnvironment(gym.Env[Any, Any]):
         if session is not None:
             session.close()
         self._rendering.close()
-
-    def __getattr__(self, name: str) -> Any:
-        """What the entrypoint exposes reads like an attribute of this environment."""
-        is_callable = self.__dict__.get("_exposed", {}).get(name)
-        if is_callable is None:
-            raise AttributeError(f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it")
-        if is_callable:
-            return functools.partial(self.call, name)
-        try:
-            return self.call(name)
-        except ResetNeeded as error:  # so that hasattr() says no, rather than raise
-            raise AttributeError(str(error)) from error
-        except RemoteEnvironmentError as error:
-            if error.remote_type != "builtins.AttributeError":
-                raise
-            raise AttributeError(error.remote_message) from error
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to hide what the entrypoint exposes behind a value that the environment would never see."""
-        if name in self.__dict__.get("_exposed", ()):
-            raise AttributeError(f"{name!r} is the remote environment's, and cannot be set from here")
-        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.

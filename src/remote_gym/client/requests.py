@@ -37,3 +37,14 @@ def call_request(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], limi
     if kwargs:
         encode_value(kwargs, request.call.kwargs, strict=True, limits=limits, path=f"{name}(...)")
     return request
+
+
+def assign_request(name: str, value: Any, limits: Limits) -> pb.Request:
+    """To set an attribute, without a number.
+
+    Raises:
+        EncodingError: If the value has no wire form.
+    """
+    request = pb.Request(call=pb.CallRequest(name=name))
+    encode_value(value, request.call.assign, strict=True, limits=limits, path=name)
+    return request

@@ -17,7 +17,7 @@ from remote_gym.client.addresses import to_places
 from remote_gym.client.fleet import Fleet, for_each
 from remote_gym.client.joining import Joiner, Step
 from remote_gym.client.opening import CredentialPaths, check_arguments, open_request
-from remote_gym.client.requests import call_request
+from remote_gym.client.requests import assign_request, call_request
 from remote_gym.client.resuming import check_tickets
 from remote_gym.client.slices import Slice, check_numbers, mark_lost, slices_of, take_mask
 from remote_gym.client.ticket import SessionTicket
@@ -28,7 +28,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values import decode_value
 from remote_gym.wire.waking import Wakefulness
 
 
@@ -62,6 +62,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         single_observation_space: Of one environment.
         single_action_space: Of one environment.
         metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
+        autoreset_mode: The same member; before Gymnasium 1.1, which has none, its value.
         resumed: Where the environments of each worker of `resume` stand, a tuple of `Resumption`; else None.
 
     Raises:
@@ -305,9 +306,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             raise ValueError(f"{len(values)} values for {self.num_envs} environments")
         requests = []
         for each in self._slices:
-            requests.append(pb.Request(call=pb.CallRequest(name=name)))
-            own, into = tuple(values[each.rows]), requests[-1].call.assign
-            encode_value(own, into, strict=True, limits=self._options.limits, path=name)
+            requests.append(assign_request(name, tuple(values[each.rows]), self._options.limits))
         self._fleet.ask(requests, self._options.step_timeout)
 
     @property
@@ -348,6 +347,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self.single_observation_space = joiner.single_observation_space
         self.single_action_space = joiner.single_action_space
         self.metadata = joiner.metadata
+        self.autoreset_mode = joiner.metadata.get("autoreset_mode")
         self._resets_itself = joiner.autoreset == pb.NEXT_STEP
         if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
             mode = joiner.metadata.get("autoreset_mode")
