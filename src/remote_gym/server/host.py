@@ -40,6 +40,7 @@ from remote_gym.server.counters import (
     new_words,
 )
 from remote_gym.server.exposure import Exposure
+from remote_gym.server.forks import ForkedChild, forked
 from remote_gym.server.rendering import Renderer, drop_frame
 from remote_gym.server.users_code import of_users_code, users_code
 from remote_gym.server.vectors import mode_of
@@ -210,8 +211,8 @@ class Host:
         return operation == "reset" and "reset_mask" not in request.reset.options.dict.names
 
     def close(self) -> None:
-        """Close the environment, once."""
-        if not self.closed:
+        """Close the environment, once. A forked child has none of its own to close."""
+        if not self.closed and not forked.thread:
             self.closed = True
             with users_code:
                 self._environment.close()
@@ -225,10 +226,16 @@ class Host:
                 raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
             self._words[OPERATION] = OPERATIONS[operation]
             self._operations[operation](request, response)
+            if forked.thread:
+                forked.leave()
             return self._within_limit(response, may_drop_frame=request.frame and not self._send_frames)
+        except ForkedChild:
+            raise
         # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
         # is who wants to know.
         except BaseException as error:  # noqa: BLE001
+            if forked.thread:
+                forked.leave(error)
             detail = encode_error(error, limits=self._limits)
             failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
             self._words[BYTES_SENT] += len(failure)
@@ -275,7 +282,11 @@ class Host:
             self._words[SINCE] = monotonic_ns()  # each may take as long as one that comes by itself
             try:
                 large, terminated, truncated = self._step_once(step, transition, False)
+            except ForkedChild:
+                raise
             except BaseException as error:  # noqa: BLE001 - as in `_run`; the steps before it have been taken
+                if forked.thread:
+                    forked.leave(error)
                 response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
                 return
             if large is not None:
@@ -302,7 +313,11 @@ class Host:
         try:
             observation, reward, terminated, truncated, info = self._environment.step(action)
         except RemoteGymError as error:  # as `users_code` does, without its cost where nothing is raised
+            if forked.thread:
+                forked.leave(error)
             raise of_users_code(error) from error
+        if forked.thread:
+            forked.leave()
         self._words[STEPS] += 1
         self._flags = (terminated, truncated)
         large = encode_observation(

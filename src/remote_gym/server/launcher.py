@@ -12,7 +12,6 @@ Both directions carry records of a fixed size, so the stream needs no framing.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import enum
@@ -27,12 +26,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
 
 import numpy as np
 
 from remote_gym.server import worker
 from remote_gym.server.counters import map_words
+from remote_gym.server.forks import ForkedChild
 from remote_gym.server.handover import receive_descriptors
 
 RECORD = struct.Struct("!BQq")
@@ -223,37 +222,24 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
-def main() -> NoReturn:
-    """Run a launcher on the descriptor named by the first argument; workers leave through here too."""
+def main() -> None:
+    """Run a launcher on the descriptor named by the first argument; workers leave through here too.
+
+    A worker, and what its environment forks, ends as any script does: threads are waited for, exit handlers run, open
+    files are flushed, what is left is finalised.
+    """
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)  # as it had to be until now
     sys.argv = [""]  # environments that read their program's arguments find none
-    status = ExitStatus()
-    atexit.register(status.exit)
     gc.collect()
     gc.freeze()
     job = Launcher(control).run()
-    if job is not None:
-        try:
-            job()
-        except BaseException:
-            status.code = 1
-            raise
-    sys.exit()
-
-
-class ExitStatus:
-    """Ends the process without tearing down the interpreter."""
-
-    def __init__(self) -> None:
-        self.code = 0
-
-    def exit(self) -> None:
-        """Registered before any other exit handler, and so run after them all, when all that is left is to free memory.
-
-        A fork would have to copy that memory first, page by page, and hundreds may end at once.
-        """
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(self.code)
+    if job is None:
+        os._exit(0)  # it owns nothing that would need more, and its exit handlers are those of its workers
+    error = None
+    try:
+        job()
+    except ForkedChild as child:
+        error = child.error
+    if error is not None:
+        raise error

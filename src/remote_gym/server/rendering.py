@@ -9,6 +9,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from remote_gym.config import Limits
+from remote_gym.server.forks import ForkedChild
 from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import FrameCompressor
@@ -49,6 +50,8 @@ class Renderer:
         """
         try:
             self.write(transition.frame)
+        except ForkedChild:
+            raise
         except BaseException as error:  # noqa: BLE001 - an environment may raise whatever it likes
             logger.debug("a frame was left out: %r", error)
             transition.ClearField("frame")

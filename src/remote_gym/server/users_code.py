@@ -6,13 +6,15 @@ from traceback import format_exception
 from types import TracebackType
 
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+from remote_gym.server.forks import forked
 
 
 class UsersCode:
     """Around calls into an environment or its entrypoint: an error of ours that it raises is not this session's.
 
-    It may well use `remote_gym` itself, and its lost session is not the one that is answered here. A class, since this
-    surrounds every step, and `contextlib.contextmanager` costs five times as much.
+    It may well use `remote_gym` itself, and its lost session is not the one that is answered here. And what comes out
+    of it as a forked child is no worker. A class, since this surrounds every step, and `contextlib.contextmanager`
+    costs five times as much.
     """
 
     __slots__ = ()
@@ -22,6 +24,8 @@ class UsersCode:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if forked.thread:
+            forked.leave(error)
         if isinstance(error, RemoteGymError):
             raise of_users_code(error) from error
 

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import concatenate, iterate
 from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
+from remote_gym.server.forks import ForkedChild
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.infos import Infos, add_info
@@ -128,6 +129,8 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
         )
     try:
         return (Together if _CHOOSES else TogetherBefore11)([create_next] * num_envs, **arguments)
+    except ForkedChild:  # whose parent goes on with them
+        raise
     except BaseException as error:
         for environment in created:
             environment.close()

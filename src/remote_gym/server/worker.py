@@ -22,6 +22,7 @@ from remote_gym.server import endings
 from remote_gym.server.admission import Admission
 from remote_gym.server.arrivals import Arrivals, Arrived
 from remote_gym.server.entrypoint import create_environment
+from remote_gym.server.forks import ForkedChild, Serving, forked
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.server.patience import Patience
@@ -63,13 +64,18 @@ def run(
         own_process: Whether the process is this worker's alone, so that its working directory may change.
         words: The page of counters that the server reads; None if nobody does.
         on_direct: Called with each direct connection that is taken.
+
+    Raises:
+        ForkedChild: In a child that the environment forked.
     """
+    serving = Serving(requests, handover)
     try:
         # Under limits of its own: which the session's are, it tells.
         first = MessageSocket(requests, LAUNCH_LIMITS).receive()
         if first is not None:
             launch = parse(worker_pb2.Launch, first)
-            _serve(requests, handover, launch, own_process=own_process, words=words, on_direct=on_direct)
+            with forked.serving(serving):
+                _serve(serving, launch, own_process=own_process, words=words, on_direct=on_direct)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
@@ -82,8 +88,7 @@ def run(
 
 
 def _serve(
-    requests: socket.socket,
-    handover: socket.socket,
+    serving: Serving,
     launch: worker_pb2.Launch,
     *,
     own_process: bool,
@@ -91,7 +96,7 @@ def _serve(
     on_direct: Callable[[DirectSocket], None],
 ) -> None:
     limits = Limits(**launch.limits)
-    server = MessageSocket(requests, limits)
+    server = MessageSocket(serving.requests, limits)
     try:
         if own_process:
             limit_resources(launch.worker_limits)
@@ -102,17 +107,22 @@ def _serve(
                 f"the environment's description has {len(launched):,} bytes; Limits.message_bytes allows "
                 f"{limits.message_bytes:,}"
             )
+    except ForkedChild:
+        raise
     # User code runs here and may raise anything; whoever opened the session is told.
     except BaseException as error:  # noqa: BLE001
+        forked.leave(error)
         server.send(worker_pb2.Launched(error=encode_error(error, limits=limits)).SerializeToString())
         return
+    forked.leave()
     if own_process:
-        # What exists now lives as long as the process; collections need not look at it again.
+        # What creating it has left behind. Not to be frozen: what refers to itself would not be finalised at the end.
         gc.collect()
-        gc.freeze()
     try:
         server.send(launched)
-        Worker(host, server, handover, launch, limits, on_direct).serve()
+        worker = Worker(host, server, serving.handover, launch, limits, on_direct)
+        serving.clients = worker.clients
+        worker.serve()
     finally:
         host.close()
 
@@ -133,6 +143,8 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
             limits=limits,
             words=words,
         )
+    except ForkedChild:
+        raise
     except BaseException:
         environment.close()
         raise
@@ -222,6 +234,10 @@ class Worker:
         finally:
             self._drop()
             self._arrivals.close()
+
+    def clients(self) -> list[int]:
+        """Descriptors of clients' own connections: of the one that is used, and of those on their way in."""
+        return [*self._arrivals.pending, *([] if self._direct is None else [self._direct.fileno()])]
 
     def _say_farewell(self, reason: RemoteGymError) -> None:
         """Tell the client why its next request will not be answered."""

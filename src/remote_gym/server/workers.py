@@ -17,6 +17,7 @@ from typing import Literal
 
 from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.server.counters import Counters, Page, new_words
+from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import GRACE, STACKS_SIGNAL, Command
 from remote_gym.server.launching import LauncherProcess
@@ -200,6 +201,8 @@ class ThreadWorkers:
         def run() -> None:
             try:
                 worker_module.run(*theirs, own_process=False, words=words, on_direct=on_direct)
+            except ForkedChild as child:
+                child.end()
             finally:
                 # The server may have stopped without waiting, and its loop with it.
                 with contextlib.suppress(RuntimeError):
