@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 EVERYTHING = {"*"}
-BOTH_ENDS = {"address", "config", "errors", "protocol", "tls", "v1", "validation", "wire"}
+BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "v1", "validation", "wire"}
 # A room, which is a module or folder of the package -> the rooms that it may import from, beside itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "v1": set(),
@@ -18,10 +18,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"errors"},
     "address": {"errors"},
     "validation": {"errors"},
+    "logs": set(),
     "config": {"errors", "validation"},
-    "certs": {"errors", "config"},
-    "tls": {"errors", "config"},
-    "wire": {"v1", "errors", "config", "protocol"},
+    "certs": {"errors", "config", "logs"},
+    "tls": {"errors", "config", "logs"},
+    "wire": {"v1", "errors", "config", "logs", "protocol"},
     "client": BOTH_ENDS,
     "server": {*BOTH_ENDS, "certs"},
     "registration": {"client", "errors", "config"},

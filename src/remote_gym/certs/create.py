@@ -7,7 +7,6 @@ such as ``"alice"``, as every version of cfssl can write it.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,8 +32,9 @@ from remote_gym.certs.signing import (
     sign_certificate,
 )
 from remote_gym.errors import ConfigError
+from remote_gym.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CLIENT_IDENTITY = "remote-gym-client"
 """The DNS name by which servers know the client that `create_all` makes."""

@@ -5,7 +5,6 @@ Everything here is in memory; `remote_gym.certs.create` has the files.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from cryptography.x509.oid import NameOID
 from remote_gym.certs.cfssl import EXTENDED_USAGES, AuthorityRequest, CertificateRequest, KeyRequest, Profile
 from remote_gym.certs.hosts import Hosts, parse_hosts
 from remote_gym.errors import ConfigError
+from remote_gym.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey

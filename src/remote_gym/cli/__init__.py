@@ -13,6 +13,7 @@ import click
 from remote_gym.cli.options import is_verbose
 from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+from remote_gym.logs import printable
 
 TLS_1_3_ONLY = "ECDHE-PSK-CHACHA20-POLY1305"
 """As gRPC's list of ciphers: the list is of TLS 1.2, of which it leaves one that needs a shared secret, and nobody has
@@ -49,11 +50,14 @@ class _Commands(click.Group):
 
 
 def _message(error: RemoteGymError, *, verbose: bool) -> str:
+    # Line by line: the other end chose part of it, and a terminal may do what control characters say.
     if verbose:
-        return "".join(traceback.format_exception(error)).rstrip()
+        return "\n".join(map(printable, "".join(traceback.format_exception(error)).rstrip().split("\n")))
     if isinstance(error, RemoteEnvironmentError):
-        return f"the environment raised {error.remote_type}: {error.remote_message} (--verbose shows its traceback)"
-    return in_flags(str(error))
+        text = f"the environment raised {error.remote_type}: {error.remote_message} (--verbose shows its traceback)"
+    else:
+        text = in_flags(str(error))
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -20,6 +20,7 @@ from remote_gym.cli.options import (
 )
 from remote_gym.cli.words import in_flags
 from remote_gym.client.doctor import examine
+from remote_gym.logs import printable
 from remote_gym.tls import client_files
 
 
@@ -49,10 +50,15 @@ def doctor(
     for check in examine(*address, files, remote_args(environment, kwargs), **options):
         healthy = healthy and (check.works or not check.needed)
         mark = click.style("✓", fg="green") if check.works else click.style("✗" if check.needed else "!", fg="red")
-        click.echo(f"{mark} {check.step}: {in_flags(check.found)}")
+        click.echo(f"{mark} {check.step}: {_printable(in_flags(check.found))}")
         if check.mend:
             click.echo(f"  → {in_flags(check.mend)}")
         if check.details and is_verbose(click.get_current_context()):
-            click.echo(check.details)
+            click.echo(_printable(check.details))
     if not healthy:
         raise SystemExit(1)
+
+
+def _printable(text: str) -> str:
+    """What the server chose part of, for a terminal."""
+    return "\n".join(map(printable, text.split("\n")))

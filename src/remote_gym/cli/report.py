@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from remote_gym.logs import printable
 from remote_gym.server.status import SessionStatus
 
 
@@ -23,6 +24,6 @@ def _line(session: SessionStatus) -> str:
     else:
         now = f"idle for {age:.1f} s" if counters.since else "not used yet"
     return (
-        f"  {session.id} of {session.owner or 'an anonymous client'} ({how}): {counters.steps:,} steps, "
+        f"  {session.id} of {printable(session.owner) or 'an anonymous client'} ({how}): {counters.steps:,} steps, "
         f"{counters.episodes:,} episodes, {counters.busy_seconds:.1f} s of work; {now}"
     )

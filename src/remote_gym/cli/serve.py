@@ -18,6 +18,7 @@ from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, si
 from remote_gym.cli.report import report
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
+from remote_gym.logs import JsonFormatter, TextFormatter
 from remote_gym.server.doors import has_policy
 from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
@@ -111,6 +112,9 @@ _WAIT = click.FloatRange(0, LONGEST)
 @click.option("--reflection", is_flag=True, help="Answer gRPC server reflection.")
 @click.option("--client-entrypoints", type=FOLDER, help="Clients may run any entrypoint file below it.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="As lines, or as one JSON object a line."
+)
 def serve(
     environment_id: str | None,
     entrypoint: str | None,
@@ -125,15 +129,16 @@ def serve(
     ca: Path | None,
     use_thread: bool,
     verbose: bool,
+    log_format: str,
     **options: Any,
 ) -> None:
     """Serve an environment, by its Gymnasium ID or an entrypoint file, until Ctrl-C or SIGTERM; again ends a drain.
 
     SIGUSR1 makes it print what its sessions have done so far.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     for talker in ("asyncio", "grpc"):  # which tell of each thread and call that they look at an event loop
         logging.getLogger(talker).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _interrupt)

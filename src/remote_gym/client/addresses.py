@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +15,10 @@ from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LOAD_TIMEOUT = 2.0
 """Seconds that servers have to tell how busy they are, all at once; who does not is not there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from typing import TypeAlias
@@ -12,10 +11,11 @@ from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, NotPermitted, TransportError
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import ROUTING_ID_LIFETIME
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Connection: TypeAlias = Interaction | DirectConnection
 """Over which requests of a session go."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from remote_gym.errors import (
     DeadlineExceeded,
     SessionLost,
 )
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import encode_action
 from remote_gym.wire.layout import compile_layout
@@ -32,7 +32,7 @@ from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.status import decode_error
 from remote_gym.wire.values import decode_value
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class RemoteEnvironment(RemoteAttributes):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,9 +20,10 @@ from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, ProtocolMismatch, RemoteGymError
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Fleet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import logging
 import os
 import threading
 import time
@@ -30,11 +29,12 @@ from remote_gym.errors import (
     SessionError,
     SessionLost,
 )
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class ClientSession:
@@ -356,7 +356,7 @@ class ClientSession:
         options = self._options
         retry = Retry(options.retry, lost, connect_timeout=options.connect_timeout, deadline=deadline)
         while not self.lost:
-            logger.warning("session %s: %s; trying to resume", self.id, lost)
+            logger.warning("session %s: %s; trying to resume", self.id, lost, repeats=self.id, lines=1)
             self._detach()
             try:
                 self._attaching.reach(retry.reach_timeout())

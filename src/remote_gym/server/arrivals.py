@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
 import socket
 from dataclasses import dataclass
 
 from remote_gym.errors import RemoteGymError
+from remote_gym.logs import get_logger
 from remote_gym.server.admission import Admission, Admitting
 from remote_gym.wire.direct import DirectSocket
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 ADMISSION_TIMEOUT = 5.0
 """Seconds that a worker waits for a client, from its arrival to its `Attach`.
@@ -141,7 +141,7 @@ class Arrivals:
             self._forget(descriptor).admitting.close()
 
     def _refuse(self, descriptor: int, why: object) -> None:
-        logger.warning("refused a direct connection: %s", why)
+        logger.warning("refused a direct connection: %s", why, repeats="")
         self._forget(descriptor).admitting.close()
 
     def _forget(self, descriptor: int) -> Arrival:

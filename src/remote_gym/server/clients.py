@@ -7,16 +7,16 @@ ends the connection of a worker that is dead: what an environment forked may hol
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 from asyncio import get_running_loop
 from collections.abc import Callable
 
+from remote_gym.logs import get_logger
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.hangups import Hangups
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LEFT = 1_000
 """Records of a dead worker that are still read, at most: a process that it forked could send more without end."""
@@ -134,7 +134,12 @@ class DirectClients:
             sock = socket.socket(fileno=descriptor)
         except OSError as error:  # an environment can have its worker send what it likes
             os.close(descriptor)
-            logger.warning("session %s: its worker sent a descriptor that is no client's: %s", self._session, error)
+            logger.warning(
+                "session %s: its worker sent a descriptor that is no client's: %s",
+                self._session,
+                error,
+                repeats=self._session,
+            )
             return
         self._client = descriptor
         self._hangups.watch(sock, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))

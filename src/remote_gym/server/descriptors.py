@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+from remote_gym.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EACH = 8
 """Of a session: its worker's two sockets and its output, the client's connections, and as many while it opens."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -12,10 +11,11 @@ from typing import Any
 
 from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
+from remote_gym.logs import get_logger
 from remote_gym.server.listening import claim_path, local_addresses, unix_path
 from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES, shut_down
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 PREAMBLE_TIMEOUT = 5.0
 """Seconds that a client has to say for which session it comes."""
@@ -110,15 +110,16 @@ class DirectListener:
             try:
                 sock, address = await loop.sock_accept(listening)
             except OSError as error:  # out of descriptors, most likely
-                logger.error("cannot accept a direct connection: %s", error)
+                logger.error("cannot accept a direct connection: %s", error, repeats="")
                 await asyncio.sleep(0.1)
                 continue
             if len(self._pending) >= self._max_pending:
                 self._drop_oldest()
             elif len(self._pending) <= self._max_pending // 2:
                 self._is_crowded = False
-            task = asyncio.ensure_future(self._route(sock))
-            self._pending[task] = address[0] if isinstance(address, tuple) else ""
+            host = str(address[0]) if isinstance(address, tuple) else ""
+            task = asyncio.ensure_future(self._route(sock, host))
+            self._pending[task] = host
             task.add_done_callback(lambda done: self._pending.pop(done, None))
             # Let it read, before others could crowd it out; and let the server do something else in a flood.
             await asyncio.sleep(0)
@@ -138,9 +139,10 @@ class DirectListener:
             count,
             address or "this machine",
             self._max_pending,
+            repeats="",
         )
 
-    async def _route(self, sock: socket.socket) -> None:
+    async def _route(self, sock: socket.socket, address: str) -> None:
         with sock:
             sock.setblocking(False)
             try:
@@ -149,7 +151,13 @@ class DirectListener:
                 return
             if routing_id is None or not self._hand_over(routing_id, sock):
                 shut_down(sock)
-                logger.info("refused a direct connection: its routing id is not good, or no longer")
+                logger.info(
+                    "refused a direct connection from %s: its routing id is not good, or no longer",
+                    address or "this machine",
+                    repeats=address,
+                    event="direct_connection_refused",
+                    peer=address,
+                )
 
 
 async def _read_preamble(sock: socket.socket) -> bytes | None:

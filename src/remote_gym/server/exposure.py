@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Exposure:

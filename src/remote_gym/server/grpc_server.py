@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, NotPermitted, RemoteGymError
+from remote_gym.logs import get_logger, host_of
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.caller import Caller, caller
 from remote_gym.server.identity import IdentityRule
@@ -24,7 +24,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error, error_response
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 OPEN_BYTES = 4 * 2**20
 """Size of a request to open, which is the only one that the server itself reads."""
@@ -179,7 +179,10 @@ class GrpcServer:
         try:
             client = caller(context, self._rule)
         except NotPermitted as error:
-            logger.warning("refused a call from %s: %s", context.peer(), error)
+            peer = str(context.peer())
+            logger.warning(
+                "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
+            )
             raise
         if client.expires <= time.time():
             # No word about the session, which goes on when the client comes with a new certificate.
@@ -229,7 +232,12 @@ class GrpcServer:
             while (data := await context.read()) is not grpc.aio.EOF:
                 if time.monotonic() >= answered_until:
                     # Not answered: the client asks again in a new call, for which it shows its certificate again.
-                    logger.info("a call of %s has reached its age; it has to make another", client.identity)
+                    logger.info(
+                        "a call of %s has reached its age; it has to make another",
+                        client.identity,
+                        repeats=client.identity,
+                        identity=client.identity,
+                    )
                     return
                 await context.write(await attachment.ask(data))
         except asyncio.CancelledError:

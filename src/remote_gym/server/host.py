@@ -5,7 +5,6 @@ Does no input or output of its own.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
@@ -24,6 +23,7 @@ from remote_gym.errors import (
     OutOfSequence,
     RemoteGymError,
 )
+from remote_gym.logs import get_logger
 from remote_gym.protocol import package_versions
 from remote_gym.server.counters import (
     BUSY,
@@ -54,7 +54,7 @@ from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.values import decode_value, encode_value
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Host:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import subprocess
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from remote_gym.errors import ServerFull
+from remote_gym.logs import get_logger
 from remote_gym.server.launcher import RECORD, Command, Event, kill_group
 from remote_gym.server.link import Worker, describe_exit
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
 
@@ -215,7 +215,7 @@ class LauncherProcess:
         self.process.kill()
         self._complaints.seek(0)
         said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
-        logger.error("%s; its workers end with it\n%s", reason, said)
+        logger.error("%s; its workers end with it", reason, details=said)
         why = f"{self._name} failed: {said.splitlines()[-1]}" if said else f"{self._name} was killed"
         self.disconnect(f"its worker ended with the launcher: {why}")
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 
 from remote_gym.errors import SessionLost
+from remote_gym.logs import get_logger
 from remote_gym.server.clients import DirectClients
 from remote_gym.server.counters import Counters
 from remote_gym.server.handover import ToWorker
 from remote_gym.server.hangups import Hangups
-from remote_gym.server.output import printable
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _HEADER_BYTES = 4
 _BUFFER_BYTES = 2**12
@@ -250,8 +249,7 @@ class Worker(asyncio.BufferedProtocol):
 
     async def _log_stacks(self, what: str) -> None:
         stacks = await self._stacks()
-        lines = [f"[{self._session}] {printable(line)}" for line in stacks.splitlines()]
-        logger.warning("\n".join([f"session {self._session}: {what}; where it is:", *lines]))
+        logger.warning("session %s: %s; where it is:", self._session, what, details=stacks, session=self._session)
 
     async def _settle(self) -> None:
         reason = self._failure

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 
-logger = logging.getLogger(__name__)
+from remote_gym.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 def printable(line: str) -> str:

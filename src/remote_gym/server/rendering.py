@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from remote_gym.config import Limits
+from remote_gym.logs import get_logger
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import FrameCompressor
 from remote_gym.wire.frames import encode_frame
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Renderer:

@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
-import logging
 import math
 import os
 import socket
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from remote_gym.address import grpc_address, is_loopback
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
+from remote_gym.logs import flush, get_logger
 from remote_gym.server.arguments import check_arguments
 from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
@@ -37,7 +37,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.validation import check_seconds
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EXPIRY_INTERVAL = 0.25
 """Seconds between two looks for sessions whose lease is over."""
@@ -230,6 +230,7 @@ class RemoteEnvironmentServer:
                 self._rule.look()
                 self._service.expire()
                 self._service.cut_off(self._rule.is_revoked)
+                flush()
             except Exception:  # a fault of ours must not be the last look
                 logger.exception("could not look after the sessions")
 
@@ -264,6 +265,7 @@ class RemoteEnvironmentServer:
             logger.error("the server did not stop in time")
         finally:
             self._end_loop()
+            flush(everything=True)
             self._terminated.set()
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:

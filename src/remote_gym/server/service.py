@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import math
 import socket
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.logs import get_logger
 from remote_gym.server import endings
 from remote_gym.server.arguments import check_version, launch_message, restrict
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
@@ -31,7 +31,10 @@ from remote_gym.wire.direct import core_count
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error, error_response
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
+
+SESSION_LINES = 100
+"""Sessions of one identity whose opening, and whose end, are told one by one in a minute; further ones are counted."""
 
 
 class Service:
@@ -90,7 +93,14 @@ class Service:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
             if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
-                logger.info("refused a session to %s: %s", holder(owner), error)
+                logger.info(
+                    "refused a session to %s: %s",
+                    holder(owner),
+                    error,
+                    repeats=owner,
+                    event="session_refused",
+                    identity=owner,
+                )
             return pb.OpenResponse(error=encode_error(error))
         finally:
             self._opening -= 1
@@ -178,7 +188,16 @@ class Service:
     def expire(self) -> None:
         """Close sessions whose lease is over."""
         for session in self._sessions.expired():
-            logger.info("session %s: nobody came back within %.0f s; closing it", session.id, self._options.lease)
+            logger.info(
+                "session %s: nobody came back within %.0f s; closing it",
+                session.id,
+                self._options.lease,
+                repeats=session.owner,
+                lines=SESSION_LINES,
+                event="lease_over",
+                session=session.id,
+                identity=session.owner,
+            )
             self._end(self._open[session.id], endings.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
@@ -186,7 +205,14 @@ class Service:
         for found in self._open.values():
             owner = found.session.owner
             if (found.direct or found.cut is not None) and is_revoked(owner):
-                logger.warning("session %s: %s is not let in any more", found.session.id, owner)
+                logger.warning(
+                    "session %s: %s is not let in any more",
+                    found.session.id,
+                    owner,
+                    event="identity_revoked",
+                    session=found.session.id,
+                    identity=owner,
+                )
                 found.cut_off(NotPermitted(f"session {found.session.id}: {owner!r} is not let in any more"))
 
     def set_policy(self, policy: Policy) -> None:
@@ -285,7 +311,16 @@ class Service:
         worker.on_word = functools.partial(self._hear, found)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
-        logger.info("session %s opened for %s", session.id, holder(owner))
+        logger.info(
+            "session %s opened for %s",
+            session.id,
+            holder(owner),
+            repeats=owner,
+            lines=SESSION_LINES,
+            event="session_opened",
+            session=session.id,
+            identity=owner,
+        )
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
@@ -362,7 +397,17 @@ class Service:
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
             self.routes.forget(found.session.id)
-            logger.info("session %s of %s ended: %s", found.session.id, holder(found.session.owner), reason)
+            logger.info(
+                "session %s of %s ended: %s",
+                found.session.id,
+                holder(found.session.owner),
+                reason,
+                repeats=found.session.owner,
+                lines=SESSION_LINES,
+                event="session_ended",
+                session=found.session.id,
+                identity=found.session.owner,
+            )
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
             task = asyncio.ensure_future(self._close_worker(found, timeout))
             self._closing.add(task)

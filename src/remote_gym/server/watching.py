@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 
 from remote_gym.config import ServerOptions
+from remote_gym.logs import get_logger
 from remote_gym.server.link import Worker
 from remote_gym.server.processes import CAN_MEASURE, Processes
 from remote_gym.server.watchdog import Sight, Watchdog
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 async def watch(workers: Callable[[], Mapping[str, Worker]], options: ServerOptions) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import math
 import select
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.logs import get_logger
 from remote_gym.server import endings
 from remote_gym.server.admission import Admission
 from remote_gym.server.arrivals import Arrivals, Arrived
@@ -37,7 +37,7 @@ from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
 from remote_gym.wire.waking import Wakefulness, look
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LAUNCH_LIMITS = Limits()
 
@@ -211,7 +211,9 @@ class Worker:
                         # A client that is idle keeps its session, so an old connection ends by what it is asked next.
                         # That is not answered, and the client asks again where it shows its certificate again.
                         if self._is_old:
-                            logger.info("the direct connection has reached its age; its client has to make another")
+                            logger.info(
+                                "the direct connection has reached its age; its client has to make another", repeats=""
+                            )
                             self._drop()
                         else:
                             self._answer_directly(self._direct)
@@ -310,7 +312,7 @@ class Worker:
                 direct.send(self._answer(data), time.monotonic() + STALL_TIMEOUT)
                 return
         except (TransportError, EncodingError) as error:
-            logger.info("the direct connection ended: %s", error)
+            logger.info("the direct connection ended: %s", error, repeats="")
         self._drop(direct.silence_ms())
 
     def _hear(self, *, admits: bool = True) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.logs import get_logger
 from remote_gym.server.counters import Counters, Page, new_words
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
@@ -26,7 +26,7 @@ from remote_gym.server.output import Output
 from remote_gym.server.processes import STOPPED, why_no_signal
 from remote_gym.wire.direct import DirectSocket
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LAUNCHES_AT_ONCE = 8
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_logger = logging.getLogger(__name__)
+from remote_gym.logs import get_logger
+
+_logger = get_logger(__name__)
 
 REPR_LENGTH = 200
 """Characters that remain of a value's ``repr``."""

@@ -1,0 +1,8 @@
+"""What this package logs: escaped where it is said, counted where it repeats, and formatted for people or programs."""
+
+from remote_gym.logs.escaping import printable
+from remote_gym.logs.formatters import JsonFormatter, TextFormatter
+from remote_gym.logs.logger import Logger, get_logger
+from remote_gym.logs.repeats import flush, host_of
+
+__all__ = ["JsonFormatter", "Logger", "TextFormatter", "flush", "get_logger", "host_of", "printable"]

@@ -1,0 +1,51 @@
+"""Text that others chose, as a log or a terminal may show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LONGEST = 2_000
+"""Characters of one value in a line of the log; a peer may send messages of megabytes."""
+
+PREFIX = "  | "
+"""Begins each line of a record but its first, so that no text can look like a record of its own."""
+
+
+def printable(text: str) -> str:
+    """Escape control characters, newlines among them, which could forge a log's lines or command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Cut a text that is longer than that, and say how much is missing."""
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]}... ({len(text) - longest:,} characters more)"
+
+
+def indented(text: str) -> str:
+    """A text of several lines, each printable and after `PREFIX`."""
+    return "\n".join(PREFIX + printable(line) for line in text.split("\n"))
+
+
+class Shown:
+    """A value whose `str` and `repr` are printable and of bounded length, made only when they are asked for."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return self._show(str)
+
+    def __repr__(self) -> str:
+        return self._show(repr)
+
+    def _show(self, how: Callable[[object], str]) -> str:
+        try:
+            return printable(shortened(how(self._value)))
+        except Exception:  # noqa: BLE001  # the value may be an environment's exception, whose own code runs here
+            return f"a {type(self._value).__name__} that cannot be shown"
