@@ -60,7 +60,7 @@ def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_rea
     (record,) = caplog.records
     first, *lines = record.getMessage().split("\n")
     assert first == "session name: it hung; killing it; where it is:"
-    assert lines == ['[name] File "a.py", line 1 in step', r"[name] \x1b[31mforged"]
+    assert lines == ['  | File "a.py", line 1 in step', r"  | \x1b[31mforged"]
 
 
 def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():

@@ -67,6 +67,6 @@ def _shown(value: object) -> object:
 
 
 def _tail(text: str) -> str:
-    text = text.rstrip("\n")
+    text = text.replace("\r\n", "\n").rstrip("\r\n")
     cut = len(text) - DETAILS_LENGTH
     return text if cut <= 0 else f"({cut:,} characters before)\n{text[cut:]}"
