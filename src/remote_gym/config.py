@@ -156,6 +156,8 @@ class ServerOptions:
     """Bytes that a worker and the processes it started may hold before it is killed. None: any. Needs Linux."""
     worker_limits: Mapping[str, int] = field(default_factory=dict)
     """Limits that the system keeps for each worker, by their names in the module `resource`, such as ``"nofile"``."""
+    output_rate: int = 16 * 1024
+    """Bytes a second that the log takes of what a worker prints, and four times as many of all; the rest is dropped."""
     idle_timeout: float | None = None
     """How long a connected client may ask nothing before its session ends. None: for any time."""
     admit_timeout: float = 0.0
@@ -203,6 +205,7 @@ class ServerOptions:
         _check(check_seconds, self, "admit_timeout", "drain", or_zero=True)
         _check(check_integer, self, "poll_us", lowest=0, highest=1_000_000)
         _check(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
+        _check(check_integer, self, "output_rate", lowest=0, highest=10**9)
         self._check_doors()
         _check(check_integer, self, "direct_port", lowest=0, highest=65535)
         flags = ("use_thread", "check_actions", "allow_insecure", "reflection", "direct", "common_names")

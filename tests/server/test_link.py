@@ -15,7 +15,6 @@ from remote_gym.errors import SessionLost
 from remote_gym.server.handover import ToServer, tell
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
-from remote_gym.server.output import Output
 
 LIMIT = 2**20
 
@@ -106,27 +105,3 @@ def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
             end.close()
 
     asyncio.run(asyncio.wait_for(test(), 30))
-
-
-def test_output_that_is_left_at_the_end_of_a_pause_is_counted_and_not_written(caplog, monkeypatch):
-    monkeypatch.setattr(Output, "PAUSE", 0.0)
-    caplog.set_level(logging.INFO, "remote_gym")
-
-    class Transport(asyncio.ReadTransport):
-        def is_closing(self) -> bool:
-            return False
-
-        def pause_reading(self) -> None: ...
-
-        def resume_reading(self) -> None: ...
-
-    async def test() -> None:
-        output = Output("s")
-        output.connection_made(Transport())
-        output.data_received(b"x\n" * 3 * Output.LINES_AT_ONCE)
-        output.connection_lost(None)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    asyncio.run(test())
-    assert caplog.messages == ["[s] x"] * 2 * Output.LINES_AT_ONCE + [f"[s] ({2 * Output.LINES_AT_ONCE} bytes more)"]

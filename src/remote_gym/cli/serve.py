@@ -97,6 +97,12 @@ _WAIT = click.FloatRange(0, LONGEST)
     help="The system's limit of each worker, such as nofile=256, as=4GiB, cpu=3600; repeatable.",
 )
 @click.option(
+    "--output-rate",
+    type=click.IntRange(0, 10**9),
+    default=_DEFAULTS.output_rate,
+    help="Bytes a second that the log takes of what a worker prints; of all workers, four times as many.",
+)
+@click.option(
     "--direct/--no-direct",
     default=_DEFAULTS.direct,
     help="Offer connections to the environments' workers themselves, the fast path.",

@@ -47,6 +47,7 @@ class Worker(asyncio.BufferedProtocol):
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
         pid: Its process; None where it is a thread.
+        last_lines: Gives the end of what it has printed, each line printable; none where it is a thread.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Worker(asyncio.BufferedProtocol):
         self._kill = kill
         self._stacks = stacks
         self._message_bytes = message_bytes
+        self.last_lines: Callable[[], str] = lambda: ""
         self._clients = DirectClients(session)
         self._closing = False  # whether it is to end by itself
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has

@@ -80,7 +80,7 @@ class RemoteEnvironmentServer:
         self._workers = (
             ThreadWorkers(limits.message_bytes)
             if options.use_thread
-            else ProcessWorkers(options.interpreter, limits.message_bytes)
+            else ProcessWorkers(options.interpreter, limits.message_bytes, options.output_rate)
         )
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.logs import get_logger
 from remote_gym.server.counters import Counters, Page, new_words
@@ -22,7 +22,7 @@ from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import GRACE, STACKS_SIGNAL, Command
 from remote_gym.server.launching import LauncherProcess
 from remote_gym.server.link import Worker
-from remote_gym.server.output import Output
+from remote_gym.server.output import Outputs
 from remote_gym.server.processes import STOPPED, why_no_signal
 from remote_gym.wire.direct import DirectSocket
 
@@ -48,17 +48,19 @@ class ProcessWorkers:
     Args:
         interpreter: Python executable of the launcher and so of the workers; None for this one.
         message_bytes: Longest message accepted from a worker.
+        output_rate: Bytes a second that the log takes of what a worker prints, and of all four times as many.
     """
 
-    def __init__(self, interpreter: str | None, message_bytes: int) -> None:
+    def __init__(
+        self, interpreter: str | None, message_bytes: int, output_rate: float = ServerOptions.output_rate
+    ) -> None:
         if not hasattr(os, "fork"):
             raise ConfigError(f"{sys.platform} has no fork, which worker processes need; use use_thread=True")
         self._interpreter = interpreter
         self._message_bytes = message_bytes
         self._launcher: LauncherProcess | None = None
         self._launchers: list[LauncherProcess] = []  # that one, and those before it, until they have ended
-        # Weakly: the event loop keeps each for as long as there is something to read.
-        self._outputs: weakref.WeakSet[asyncio.ReadTransport] = weakref.WeakSet()
+        self._outputs = Outputs(output_rate)
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._hangups = Hangups()
         self._last_number = 0
@@ -110,9 +112,10 @@ class ProcessWorkers:
             except BaseException:
                 page.close()
                 raise
-            output = os.fdopen(os.dup(log_reader.fileno()), "rb", buffering=0)
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: Output(session), output)
-            self._outputs.add(transport)
+            output = self._outputs.follow(session, os.dup(log_reader.fileno()))
+            worker.last_lines = output.last_lines
+            # What the environment has started may hold the pipe open for as long as it likes.
+            worker.exited.add_done_callback(lambda _: output.close())
             await worker.connect(*(sock.dup() for sock in ours), hangups=self._hangups)
         return worker
 
@@ -128,10 +131,8 @@ class ProcessWorkers:
                 for launcher in self._launchers:
                     launcher.process.kill()
             await asyncio.sleep(0.01)
-        # One may be paused, and so not have noticed its end.
-        for output in list(self._outputs):
-            output.close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # in which they are told of their workers' ends
+        self._outputs.close()
 
 
 async def _stacks(launcher: LauncherProcess, number: int, worker: Worker, page: Page) -> str:
