@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from remote_gym.certs import create_all
 from remote_gym.tls import reloading
+from sharing import SharedServers
 
 # A shell without job control starts what runs in its background with Ctrl-C ignored, which all processes inherit that
 # the tests start, and some of them are to be interrupted.
@@ -39,6 +41,14 @@ def log_level() -> Iterator[None]:
     before = logger.level
     yield
     logger.setLevel(before)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[SharedServers]:
+    """Lends servers, which the tests of a module share."""
+    shared = SharedServers()
+    with contextlib.closing(shared):
+        yield shared
 
 
 @pytest.fixture(scope="session")

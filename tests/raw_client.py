@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,3 +71,8 @@ class RawSession:
     def spaces(self) -> pb.SpacesResponse:
         answer = self.channel.unary_unary(method("Spaces"))(b"", timeout=30.0, metadata=self.metadata)
         return pb.SpacesResponse.FromString(answer)
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        with contextlib.suppress(grpc.RpcError):  # it has ended
+            self.channel.unary_unary(method("Close"))(b"", timeout=30.0, metadata=self.metadata)

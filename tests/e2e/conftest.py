@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from remote_gym.testing import LoopbackServer, loopback_server
+from remote_gym.testing import LoopbackServer
+from sharing import SharedServers
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 ENVIRONMENTS = Path(__file__).parents[1] / "environments.py"
 
 
-@pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _at_the_root() -> Iterator[None]:
     # An entrypoint has to be below the server's working directory.
-    monkeypatch.chdir(ENVIRONMENTS.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ENVIRONMENTS.parent)
+        yield
 
 
 @pytest.fixture
@@ -32,19 +35,23 @@ def use_thread(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(params=["process-direct", "process-grpc", "thread-direct", "thread-grpc"])
-def server(obedient: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
+def server(
+    servers: SharedServers, obedient: dict[str, Any], request: pytest.FixtureRequest
+) -> Iterator[LoopbackServer]:
     """A server over mutual TLS, with its environments in processes, then in threads, by either connection."""
     kind, connection = request.param.split("-")
-    with loopback_server(obedient, use_thread=kind == "thread") as running:
-        running.client_arguments["connection"] = connection
-        yield running
+    with servers.lend(obedient, use_thread=kind == "thread") as lent:
+        lent.client_arguments["connection"] = connection
+        yield lent
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def process_server(obedient: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
-    with loopback_server(obedient) as running:
-        running.client_arguments["connection"] = request.param
-        yield running
+def process_server(
+    servers: SharedServers, obedient: dict[str, Any], request: pytest.FixtureRequest
+) -> Iterator[LoopbackServer]:
+    with servers.lend(obedient, use_thread=False) as lent:
+        lent.client_arguments["connection"] = request.param
+        yield lent
 
 
 @pytest.fixture

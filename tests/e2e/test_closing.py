@@ -23,11 +23,11 @@ from waiting import wait_until
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def process_server(obedient, request) -> Iterator[LoopbackServer]:
+def process_server(servers, obedient, request) -> Iterator[LoopbackServer]:
     """One that is quick to kill what hangs."""
-    with loopback_server(obedient, close_timeout=0.3) as running:
-        running.client_arguments["connection"] = request.param
-        yield running
+    with servers.lend(obedient, close_timeout=0.3) as lent:
+        lent.client_arguments["connection"] = request.param
+        yield lent
 
 
 @pytest.fixture

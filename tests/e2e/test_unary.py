@@ -11,7 +11,6 @@ from remote_gym import create_remote_environment_server
 from remote_gym.certs import create_certificate
 from remote_gym.config import Limits
 from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
-from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value
 
@@ -19,10 +18,12 @@ KIND = pb.ErrorDetail
 
 
 @pytest.fixture(params=["process", "thread"])
-def session(obedient, request):
-    with loopback_server(obedient, use_thread=request.param == "thread") as server:
+def session(servers, obedient, request):
+    with servers.lend(obedient, use_thread=request.param == "thread") as server:
         with channel_to(server) as channel:
-            yield RawSession.open(channel, render_mode="rgb_array", frames=pb.FRAMES_STEP)
+            session = RawSession.open(channel, render_mode="rgb_array", frames=pb.FRAMES_STEP)
+            yield session
+            session.close()
 
 
 def test_a_whole_session_of_calls_by_themselves(session):

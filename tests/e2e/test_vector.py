@@ -18,6 +18,7 @@ from environments import make_spaces
 from remote_gym import ConfigError, InvalidAction, RemoteEnvironmentError, RemoteVectorEnv, SessionLost
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
+from sharing import SharedServers
 from vector_entrypoint import Sampling, Telling
 from waiting import wait_until
 
@@ -27,10 +28,10 @@ Make = Callable[..., RemoteVectorEnv]
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
+def server(servers: SharedServers) -> Iterator[LoopbackServer]:
     """Serves `vector_entrypoint`, over mutual TLS."""
-    with loopback_server({"entrypoint": "vector_entrypoint.py"}) as running:
-        yield running
+    with servers.lend({"entrypoint": "vector_entrypoint.py"}) as lent:
+        yield lent
 
 
 @pytest.fixture(params=["direct", "grpc"])

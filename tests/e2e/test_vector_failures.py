@@ -24,6 +24,7 @@ from remote_gym import (
 )
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
+from sharing import SharedServers
 from vector_entrypoint import Telling
 from waiting import wait_until
 
@@ -33,9 +34,9 @@ Make = Callable[..., RemoteVectorEnv]
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with loopback_server({"entrypoint": "vector_entrypoint.py"}, max_sessions=3) as running:
-        yield running
+def server(servers: SharedServers) -> Iterator[LoopbackServer]:
+    with servers.lend({"entrypoint": "vector_entrypoint.py"}, max_sessions=3) as lent:
+        yield lent
 
 
 @pytest.fixture(params=["direct", "grpc"])
@@ -202,9 +203,9 @@ def test_a_server_that_was_restarted_is_picked_up_again(monkeypatch):
 
 
 @pytest.fixture
-def own_server() -> Iterator[LoopbackServer]:
-    with loopback_server({"entrypoint": "own_vector_entrypoint.py"}) as running:
-        yield running
+def own_server(servers: SharedServers) -> Iterator[LoopbackServer]:
+    with servers.lend({"entrypoint": "own_vector_entrypoint.py"}) as lent:
+        yield lent
 
 
 def test_an_entrypoints_own_vector_environment_is_used(own_server):

@@ -15,8 +15,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 
 from remote_gym import ConfigError, RemoteVectorEnv, ServerFull
-from remote_gym.testing import LoopbackServer, loopback_server
+from remote_gym.testing import LoopbackServer
 from remote_gym.wire.autoreset import AutoresetMode
+from sharing import SharedServers
 from vector_entrypoint import Telling
 from waiting import wait_until
 
@@ -28,10 +29,9 @@ pytestmark = pytest.mark.skipif(AutoresetMode is None, reason="Gymnasium has had
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
-    monkeypatch.chdir(TESTS)
-    with loopback_server({"entrypoint": "vector_entrypoint.py"}, max_sessions=3) as running:
-        yield running
+def server(servers: SharedServers) -> Iterator[LoopbackServer]:
+    with servers.lend({"entrypoint": "vector_entrypoint.py"}, max_sessions=3) as lent:
+        yield lent
 
 
 @pytest.fixture(params=["direct", "grpc"])
