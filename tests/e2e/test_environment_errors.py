@@ -214,7 +214,7 @@ def test_a_reward_without_a_wire_form_is_named(server):
 
 
 def test_an_exception_in_render_arrives_with_the_step_taken(server):
-    environment = server.environment(render_mode="rgb_array")
+    environment = server.environment(render_mode="rgb_array", frames="step")
     environment.reset()
     with pytest.raises(RemoteEnvironmentError, match="painter"):
         environment.step(ACTION["raise_in_render"])
