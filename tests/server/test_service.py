@@ -19,8 +19,10 @@ from environments import ACTION
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import NotPermitted, ServerFull, SessionLost
 from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.server import clients as clients_module
 from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
+from remote_gym.server.handover import ToWorker
 from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.policy import Policy, Rule, Terms
 from remote_gym.server.service import Service
@@ -505,6 +507,36 @@ def test_workers_poll_only_while_each_has_a_core_and_the_clients_another(monkeyp
             directs.pop().close()
             await until(lambda: not service._open[sessions[2].id].direct)
             assert (first[-1], second[-1]) == (70, 70)
+            for direct in directs:
+                direct.close()
+
+    run(test)
+
+
+def test_workers_are_told_for_how_long_to_poll_when_that_changes(monkeypatch):
+    monkeypatch.setattr(service_module, "core_count", lambda: 3)
+    told: list[tuple[int, int]] = []
+    tell = clients_module.tell
+
+    def count(sock: socket.socket, kind: int, value: int = 0, descriptor: int | None = None) -> None:
+        if kind == ToWorker.POLL:
+            told.append((sock.fileno(), value))
+        tell(sock, kind, value, descriptor)
+
+    monkeypatch.setattr(clients_module, "tell", count)
+
+    async def test() -> None:
+        async with running_directly(poll_us=70) as service:
+            sessions = [await open_session(service, OWNER) for _ in range(6)]
+            directs = []
+            for session in sessions:
+                directs.append(await come_directly(service, session))
+                await until(lambda session=session: service._open[session.id].direct)
+            assert [value for _, value in told] == [70, 70, 0, 0]
+            told.clear()
+            for session in sessions[:5]:
+                await service.close_session(session.id, session.token, OWNER)
+            assert [value for _, value in told] == [70, 70]
             for direct in directs:
                 direct.close()
 

@@ -42,6 +42,20 @@ def test_who_is_not_to_look_never_does(waited):
     assert wakefulness.seconds == 0.0
 
 
+def test_another_base_leaves_what_was_learnt():
+    wakefulness = Wakefulness(BASE)
+    wakefulness.learn(4 * BASE)
+    learnt = wakefulness.seconds
+    for base in (BASE, 0.0, 0.0, BASE, BASE / 2):
+        wakefulness.set_base(base)
+        assert wakefulness.base == base
+        assert wakefulness.seconds == (learnt if base else 0.0)
+    wakefulness.set_base(learnt / LONGEST / 2)
+    assert wakefulness.seconds == learnt / 2
+    wakefulness.set_base(2 * learnt)
+    assert wakefulness.seconds == 2 * learnt
+
+
 def test_after_others_needed_the_core_it_looks_no_longer_for_a_while():
     wakefulness = Wakefulness(BASE)
     wakefulness.learn(6 * BASE)

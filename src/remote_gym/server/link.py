@@ -70,6 +70,7 @@ class Worker(asyncio.BufferedProtocol):
         self._message_bytes = message_bytes
         self.last_lines: Callable[[], str] = lambda: ""
         self._clients = DirectClients(session)
+        self._polling = 0  # microseconds, as it was last told
         self._closing = False  # whether it is to end by itself
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
         self._answered: asyncio.Future[None] | None = None  # where somebody waits to ask next
@@ -146,8 +147,9 @@ class Worker(asyncio.BufferedProtocol):
         self._clients.tell(ToWorker.TAKEN_OVER if taken_over else ToWorker.DROP)
 
     def set_polling(self, microseconds: int) -> None:
-        """Let the worker look for requests that long before it sleeps."""
-        self._clients.tell(ToWorker.POLL, microseconds)
+        """Let the worker look for requests that long before it sleeps. It is told what it does not know yet."""
+        if microseconds != self._polling and self._clients.tell(ToWorker.POLL, microseconds):
+            self._polling = microseconds
 
     def drain(self) -> None:
         """Let the worker begin no more episodes, and say when none runs."""

@@ -372,6 +372,10 @@ class Service:
             self._sessions.attach(found.session)
         else:
             self._sessions.leave(found.session, silence)
+        self._set_polling()
+
+    def _set_polling(self) -> None:
+        """Let those who are attached directly know how many they are, where that makes a difference to them."""
         polling = [other for other in self._open.values() if other.direct]
         for other in polling:
             other.worker.set_polling(self._poll_us(len(polling)))
@@ -397,6 +401,8 @@ class Service:
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
             self.routes.forget(found.session.id)
+            if found.direct:
+                self._set_polling()
             logger.info(
                 "session %s of %s ended: %s",
                 found.session.id,

@@ -333,7 +333,7 @@ class Worker:
             self._drop()
         elif kind == ToWorker.POLL:
             self._poll_us = value
-            self._wakefulness = Wakefulness(value / 1e6)
+            self._wakefulness.set_base(value / 1e6)
         elif kind == ToWorker.DRAIN:
             self._be_patient().draining = True
             self._answer = self._answer_while_draining

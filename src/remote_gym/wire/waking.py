@@ -31,11 +31,19 @@ class Wakefulness:
         base: Seconds to look in any case; 0 never to look at all.
     """
 
-    __slots__ = ("_resting", "base", "seconds")
+    __slots__ = ("_learnt", "_resting", "base", "seconds")
 
     def __init__(self, base: float) -> None:
         self.base = self.seconds = base
+        self._learnt = base  # seconds, when it last looked at all
         self._resting = 0
+
+    def set_base(self, base: float) -> None:
+        """Look for `base` seconds in any case from now on, and go on with what has been learnt, as far as it holds."""
+        if self.base:
+            self._learnt = self.seconds
+        self.seconds = max(base, min(self._learnt, LONGEST * base))
+        self.base = base
 
     def learn(self, waited: float) -> None:
         """Take into account how many seconds the last message took to come, where that was more than the base."""
