@@ -49,6 +49,7 @@ WRONG = {
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "output_rate": (-1, 1.5, "1", None, True, 10**10),
         "imports": ("json", (1,), None, 3),
+        "ids": ("CartPole-v1", ("",), (1,), None),
         "environments": (["CartPole-v1"], None, "CartPole-v1", {"": {}}, {"a,b": {}}, {3: {}}, {None: {}}),
         "client_entrypoints": ("/no/such/folder", __file__, 3),
         "interpreter": ("/no/such/python", "", __file__, 3),

@@ -174,6 +174,9 @@ class ServerOptions:
     """Answer gRPC server reflection; needs the ``reflection`` extra."""
     imports: tuple[str, ...] = ()
     """Modules that each worker imports first, such as ``"ale_py"``, because they register environments."""
+    ids: tuple[str, ...] = ()
+    """Patterns of ids that clients may choose where none is named, such as ``"ALE/*"``. Without: those that Gymnasium
+    itself and `imports` register."""
     environments: Mapping[str, RemoteArgs] = field(default_factory=dict)
     """Environments that a client may choose by name, beside the default."""
     client_entrypoints: Path | None = None
@@ -215,6 +218,10 @@ class ServerOptions:
         _check(check_type, self, "limits", kind=Limits, mend="Limits(...)")
         if not isinstance(self.imports, (tuple, list)) or not all(isinstance(name, str) for name in self.imports):
             raise ConfigError(f"ServerOptions.imports is {self.imports!r}; use a tuple of module names")
+        if not isinstance(self.ids, (tuple, list)) or not all(isinstance(text, str) and text for text in self.ids):
+            raise ConfigError(
+                f"ServerOptions.ids is {self.ids!r}; use a tuple of patterns, such as ('CartPole-v1', 'ALE/*')"
+            )
         if not isinstance(self.environments, Mapping):
             raise ConfigError(f"ServerOptions.environments is {self.environments!r}; use a dict of names to arguments")
         for name in self.environments:

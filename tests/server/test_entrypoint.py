@@ -495,12 +495,6 @@ def test_an_id_that_imports_a_module_is_the_servers_alone(root):
         create(root, "", {"id": "missing_module:Env-v0"})
 
 
-@pytest.mark.parametrize("id_", ["GymV26Environment-v0", "GymV26Environment", "remote_gym/Remote-v0"])
-def test_an_id_whose_environment_opens_another_is_the_servers_alone(root, id_):
-    with pytest.raises(NotPermitted, match="open another environment"):
-        create(root, "", {}, {"id": id_, "env_id": "os:Env-v0"})
-
-
 def test_an_id_that_the_server_names_is_not_the_clients_to_change(root):
     with pytest.raises(NotPermitted, match=r"'Acrobot-v1' is not what the server offers, which is 'CartPole-v1'"):
         create(root, "", {"id": "CartPole-v1"}, {"id": "Acrobot-v1"})

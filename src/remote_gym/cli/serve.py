@@ -43,6 +43,12 @@ _WAIT = click.FloatRange(0, LONGEST)
     "--environment", "named", metavar="NAME=ID|FILE.py", multiple=True, help="Offer one more, by name; repeatable."
 )
 @click.option("--import", "imports", metavar="MODULE", multiple=True, help="Registers environments; repeatable.")
+@click.option(
+    "--ids",
+    metavar="PATTERN",
+    multiple=True,
+    help="Let clients choose among registered IDs, such as CartPole-v1 or 'ALE/*'; repeatable, instead of an ID.",
+)
 @click.option("--url", default="localhost", help="Name or address to listen on, or unix:PATH.")
 @click.option("--port", type=click.IntRange(0, 65535), default=56789, help="0 picks a free one.")
 @click.option("--certificate", type=FILE, help="This server's certificate.")
@@ -152,10 +158,12 @@ def serve(
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: asked.set())
     files = (certificate, key, ca) if certificate or key or ca else None
-    default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference)
+    default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference, is_open=bool(options["ids"]))
     options["environments"] = dict(_parse_named(text) for text in named)
     if default_args is None and not named and options["client_entrypoints"] is None:
-        raise click.UsageError("Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, or --environment.")
+        raise click.UsageError(
+            "Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, --environment, or --ids PATTERN."
+        )
     for arguments in (*([default_args] if default_args else []), *options["environments"].values()):
         check_offer(arguments, imports=options["imports"], own_interpreter=options["interpreter"] is None)
     try:
@@ -190,6 +198,8 @@ def _default_args(
     kwargs: dict[str, Any],
     repo: str | None,
     reference: str | None,
+    *,
+    is_open: bool,
 ) -> RemoteArgs | None:
     if environment_id and entrypoint:
         raise click.UsageError("Give either an ID or --entrypoint.")
@@ -199,6 +209,8 @@ def _default_args(
         raise click.UsageError("--repo and --reference need --entrypoint, a file in that repository.")
     if environment_id:
         return {"entrypoint_kwargs": {"id": environment_id, **kwargs}}
+    if is_open:
+        return {"entrypoint_kwargs": kwargs}
     if kwargs:
         raise click.UsageError("--kwargs needs an ID or --entrypoint.")
     return None

@@ -42,6 +42,11 @@ def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().limits, path="entrypoint_kwargs")
 
 
+def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
+    """Whether a client may choose among registered environments."""
+    return not arguments.get("entrypoint") and (arguments.get("entrypoint_kwargs") or {}).get("id") is None
+
+
 def check_version(request: pb.OpenRequest) -> None:
     """Refuse a client that speaks another version of the protocol.
 
@@ -82,6 +87,7 @@ def launch_message(
         render_mode=request.render_mode,
         frames=request.frames,
         imports=options.imports,
+        ids=options.ids,
         check_actions=options.check_actions,
         limits=asdict(limits),
         worker_limits=options.worker_limits,

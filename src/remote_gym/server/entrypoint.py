@@ -27,9 +27,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-from gymnasium.envs.registration import parse_env_id
 
-from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.errors import ConfigError
+from remote_gym.server.ids import check_client_id, noting, parse_id
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import batch, check_vector_environment
 from remote_gym.v1 import worker_pb2
@@ -38,10 +38,6 @@ from remote_gym.wire.autoreset import autoreset_mode
 NAME = "create_environment"
 VECTOR_NAME = "create_vector_environment"
 """The function of an entrypoint that creates several environments at once; it need not have one."""
-
-# Environments that open another one, named by their keyword arguments: a client could have any module imported
-# through the first two (Shimmy's), and reach any host that the server reaches through the last.
-_DOORS = {(None, "GymV21Environment"), (None, "GymV26Environment"), ("remote_gym", "Remote")}
 
 
 class Created(NamedTuple):
@@ -81,16 +77,18 @@ def create_environment(
         NotPermitted: A client named an environment id that the server does not offer, or that would run code.
         BaseException: Whatever the entrypoint, or the environment's constructor, raises.
     """
-    client_kwargs = client_kwargs or {}
+    # Which number an environment has is the server's to say, whatever takes keyword arguments of any name.
+    client_kwargs = {name: value for name, value in (client_kwargs or {}).items() if name != "env_id"}
     kwargs = {**entrypoint_kwargs, **client_kwargs}
     root = _root(launch)
     file = entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
     _enter(root, change_directory=change_directory)
     for name in launch.imports:
-        _import(name)
+        with noting(name):
+            _import(name)
     if file is None:
         if "id" in client_kwargs:
-            _check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"))
+            check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"), launch.ids, launch.imports)
         return Created(_each(launch, lambda _: _make(launch, dict(kwargs))))
     with users_code:
         module = _FINDER.load(file)
@@ -297,30 +295,6 @@ def _arguments(
 # Registered environments
 
 
-def _check_client_id(id_: object, offered: object) -> None:
-    """What a client may name: what the server offers, or, where it leaves that open, whatever imports nothing."""
-    if offered is not None and id_ != offered:
-        raise NotPermitted(
-            f"id {id_!r} is not what the server offers, which is {offered!r}; it can offer several environments by "
-            "name, or leave the id open to clients"
-        )
-    if offered is not None or not isinstance(id_, str):
-        return
-    module, _, name = id_.rpartition(":")
-    if module:
-        raise NotPermitted(f"id {id_!r} would import {module!r}; only the server may, by --import {module}")
-    namespace, base, _ = _parse(name, id_)
-    if (namespace, base) in _DOORS:
-        raise NotPermitted(f"id {id_!r} would open another environment that the client names; only the server may")
-
-
-def _parse(name: str, id_: str) -> tuple[str | None, str, int | None]:
-    try:
-        return parse_env_id(name)
-    except gym.error.Error as error:
-        raise ConfigError(f"id {id_!r} is not a Gymnasium id, such as 'CartPole-v1': {error}") from error
-
-
 def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     id_ = kwargs.pop("id", None)
     if not isinstance(id_, str):
@@ -331,7 +305,7 @@ def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any
     module, _, name = id_.rpartition(":")
     if module:
         _import(module)
-    _parse(name, id_)
+    parse_id(name, id_)
     if launch.render_mode:
         kwargs.setdefault("render_mode", launch.render_mode)
     try:

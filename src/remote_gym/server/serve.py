@@ -21,7 +21,7 @@ from remote_gym.address import grpc_address, is_loopback
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
-from remote_gym.server.arguments import check_arguments
+from remote_gym.server.arguments import check_arguments, leaves_id_open
 from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.doors import PolicySource, has_policy
@@ -320,6 +320,12 @@ def create_remote_environment_server(
         check_arguments("default_args", default_args)
     for name, arguments in chosen.environments.items():
         check_arguments(f"environments[{name!r}]", arguments)
+    offered = [*([] if default_args is None else [default_args]), *chosen.environments.values()]
+    if chosen.ids and not any(map(leaves_id_open, offered)):
+        raise ConfigError(
+            f"ServerOptions.ids is {chosen.ids!r}, but no environment leaves its id to clients; leave out the id in "
+            "entrypoint_kwargs, or this option"
+        )
     files = server_files(server_credentials_paths) if server_credentials_paths is not None else None
     if files is None and not chosen.allow_insecure and not is_loopback(url):
         raise ConfigError(
