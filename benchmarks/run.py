@@ -1,33 +1,29 @@
 """Compare remote_gym with its peers and with what the machine can do at best.
 
 Repeats go through all peers in turn, every second one backwards, so that what changes on the machine meanwhile
-changes for all of them. ``python3 ci/task.py bench`` runs it.
+changes for all of them. With ``--against`` it compares with another checkout instead: see `against`.
+``python3 ci/task.py bench`` runs it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
-import json
-import os
-import select
-import signal
-import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from catalogue import OURS, PEERS, Peer
+import against
+from catalogue import OUR_PEER, OURS, PEERS, Peer
 from installations import FOLDER, install, versions
 from machine import describe, load
+from peer_process import next_figures, start, stop
 from publish import publish
 from remote_gym.certs import create_all
 from report import write
 from results import Figures, Results
 
-SCRIPTS = Path(__file__).with_name("peers")
 RESULTS = Path(__file__).with_name("results")
 CERTIFICATES = FOLDER / "certificates"
 
@@ -36,16 +32,28 @@ def arguments() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(prog="python3 ci/task.py bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rows, twice, in less than a minute once installed")
-    parser.add_argument("--repeats", type=int, help="default: 5, or 2 with --quick")
-    parser.add_argument("--seconds", type=float, help="to measure a row for; default: 0.5, or 0.25 with --quick")
+    parser.add_argument("--repeats", type=int, help=f"default: 5, or 2 with --quick, or {against.PAIRS} with --against")
+    parser.add_argument("--seconds", type=float, help="to measure a row for; default: 0.5, 0.25 or 0.4 likewise")
     parser.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="only this one, and ...")
     parser.add_argument("--publish", action="store_true", help="show the results in README.md and docs/performance.md")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="compare with another checkout, which has a .venv of its own"
+    )
+    parser.add_argument(
+        "--row", action="append", choices=[row.name for row in OUR_PEER.rows], help="with --against: only this, and ..."
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Install, measure, write."""
     asked = arguments()
+    if asked.against is not None:
+        sys.exit(
+            against.run(
+                asked.against, asked.row or [], asked.repeats or against.PAIRS, asked.seconds or against.SECONDS
+            )
+        )
     repeats = asked.repeats or (2 if asked.quick else 5)
     seconds = asked.seconds or (0.25 if asked.quick else 0.5)
     peers = [peer for peer in PEERS if not asked.peer or peer.name in asked.peer]
@@ -93,16 +101,11 @@ def measure(peer: Peer, names: Sequence[str], seconds: float) -> dict[str, Figur
     """Run a peer's cases in a new process, and end whatever it leaves."""
     rows = [row for row in peer.rows if row.name in names]
     cases = [{"name": row.name, "seconds": seconds, **row.fields} for row in rows]
-    command = [str(peer.installation.python), str(SCRIPTS / f"{peer.script}.py"), "run"]
-    job = json.dumps({"certificates": str(CERTIFICATES), "cases": cases})
+    job = {"certificates": str(CERTIFICATES), "cases": cases}
     found: dict[str, Figures] = {}
-    # Each finds the packages of its own installation, and no others.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with (
         (FOLDER / f"{peer.name}.log").open("w", encoding="utf-8") as log,
-        subprocess.Popen(
-            [*command, job], stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
-        ) as process,
+        start(peer.installation.python, peer.script, job, log) as process,
     ):
         reason = "it ended before it got there; see its log in build/bench"
         try:
@@ -116,40 +119,6 @@ def measure(peer: Peer, names: Sequence[str], seconds: float) -> dict[str, Figur
         finally:
             stop(process, patience=15.0 if len(found) == len(rows) else 0.0)
     return {row.name: found.get(row.name, {"failed": reason}) for row in rows}
-
-
-def next_figures(process: subprocess.Popen[bytes], timeout: float) -> dict[str, Any] | None:
-    """The next line of figures, whatever else is printed; None if there will be no more.
-
-    Raises:
-        TimeoutError: If it does not come in time.
-    """
-    assert process.stdout is not None
-    descriptor = process.stdout.fileno()
-    deadline = time.monotonic() + timeout
-    line = b""
-    while True:
-        if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise TimeoutError
-        # One byte at a time, since what is read ahead would hide from select. The lines are few and short.
-        byte = os.read(descriptor, 1)
-        if not byte:
-            return None
-        if byte != b"\n":
-            line += byte
-            continue
-        if line.startswith(b'{"name"'):
-            figures: dict[str, Any] = json.loads(line)
-            return figures
-        line = b""
-
-
-def stop(process: subprocess.Popen[bytes], patience: float) -> None:
-    """Wait for a peer to end, then end it and all that it started."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(patience)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

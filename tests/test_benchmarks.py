@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+import against
 import publish
 from catalogue import PEERS
+from comparison import Comparison, interval_of_median
 from report import page, target_values
 from results import NotMeasured, Results, Spread
 from targets import TARGETS
 
-PEER_SCRIPTS = Path(__file__).resolve().parent.parent / "benchmarks" / "peers"
+ROOT = Path(__file__).resolve().parent.parent
+PEER_SCRIPTS = ROOT / "benchmarks" / "peers"
 
 
 def results(*p50s: float) -> Results:
@@ -147,3 +151,70 @@ def test_a_peer_measures_what_it_is_asked_and_tells_why_it_cannot():
     assert zero["p50_us"] <= zero["p99_us"]
     assert zero["steps"] >= 8
     assert unknown["failed"] == "KeyError: 'neither'"
+
+
+def measured(p50: float) -> dict[str, float]:
+    return {"p50_us": p50, "client_cpu_ms_per_step": p50 / 2e3, "server_cpu_ms_per_step": p50 / 2e3}
+
+
+def compared(ratios: list[float]) -> Comparison:
+    """Of pairs whose level changes from one to the next far more than what is compared."""
+    found = Comparison()
+    for number, ratio in enumerate(ratios):
+        before = 10.0 * (1 + number % 5)
+        found.add("direct", measured(before), measured(before * ratio))
+    return found
+
+
+NOISE = [0.97, 1.02, 0.99, 1.01, 1.04, 0.96, 1.0, 1.03, 0.98, 1.0]
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(1.0, "the same"), (1.1, "slower"), (0.9, "quicker")])
+def test_a_comparison_is_of_ratios_within_pairs(times, verdict):
+    found = compared([times * each for each in NOISE])
+    for figure in ("p50_us", "cpu_us"):
+        ratio = found.ratio("direct", figure)
+        assert (ratio.verdict, ratio.pairs) == (verdict, 10)
+        assert ratio.median == pytest.approx(times)
+        assert (ratio.least, ratio.most) == pytest.approx((0.96 * times, 1.04 * times))
+        assert ratio.least < ratio.low < ratio.median < ratio.high < ratio.most
+    assert found.slower() == (["direct"] if verdict == "slower" else [])
+    assert verdict in found.table({"direct": "the direct one"})
+
+
+def test_few_pairs_prove_nothing_and_none_is_no_success():
+    few = compared([2.0] * 5)
+    assert few.ratio("direct", "p50_us").verdict == "too few pairs"
+    assert compared([2.0] * 6).ratio("direct", "p50_us").verdict == "slower"
+    few.add("grpc", {"failed": "crashed"}, measured(1.0))
+    assert few.slower() == ["grpc"]
+    assert "not measured: before: crashed" in few.table({"direct": "direct", "grpc": "gRPC"})
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says():
+    draw = random.Random(1)
+    samples = (sorted(draw.random() for _ in range(16)) for _ in range(2000))
+    held = sum(low <= 0.5 <= high for low, high in map(interval_of_median, samples))
+    assert 0.95 <= held / 2000 < 0.99
+
+
+def test_rows_that_are_compared_exist():
+    assert {row.name for row in against.OUR_PEER.rows} >= set(against.ROWS)
+
+
+@pytest.mark.development
+def test_this_checkout_can_be_compared_with_itself(capsys):
+    assert against.run(ROOT, ["grpc-thread"], pairs=1, seconds=0.02) == 0
+    printed = capsys.readouterr().out
+    assert "| remote_gym, gRPC, thread | " in printed
+    assert printed.count("too few pairs") == 3
+    assert "Beware" not in printed
+
+
+@pytest.mark.development
+def test_a_folder_that_cannot_be_compared_is_refused_with_the_reason(tmp_path, capsys):
+    assert against.run(tmp_path, [], pairs=1, seconds=0.02) == 2
+    assert f"{tmp_path} has no .venv" in capsys.readouterr().out
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    assert against.run(tmp_path, [], pairs=1, seconds=0.02) == 2
+    assert "imports " in capsys.readouterr().out

@@ -3,7 +3,7 @@
 A peer is a script beside this file. It runs in the virtual environment of what it measures, so it imports from here
 nothing but what any of them has: Python, NumPy and some version of Gymnasium.
 
-    python PEER.py run '{"certificates": "folder", "cases": [{"name": ..., "workload": ...}, ...]}'
+    python PEER.py run '{"certificates": "folder", "cases": [{"name": ..., "workload": ...}, ...], "paced": false}'
     python PEER.py serve '{...}'        # started by the first, where the peer has a server of its own
 """
 
@@ -35,6 +35,9 @@ def main(measure: Measure, serve: Serve | None = None) -> None:
         return
     with Servers() as servers:
         for fields in job["cases"]:
+            # Who takes turns with others waits for each.
+            if job.get("paced") and not sys.stdin.readline():
+                return
             case = Case(**fields, certificates=job["certificates"])
             begin = time.perf_counter()
             figures = _measure(measure, case, servers)
