@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from remote_gym.client.vector import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
-    from remote_gym.wire.values import Unencodable
+    from remote_gym.wire.values import Member, Record, Unencodable, remote_type
 
 __all__ = [
     "ClientOptions",
@@ -45,9 +45,11 @@ __all__ = [
     "InvalidAction",
     "InvalidObservation",
     "Limits",
+    "Member",
     "NotPermitted",
     "OutOfSequence",
     "ProtocolMismatch",
+    "Record",
     "RemoteArgs",
     "RemoteEnvironment",
     "RemoteEnvironmentError",
@@ -63,6 +65,7 @@ __all__ = [
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
+    "remote_type",
 ]
 
 # Loaded when first asked for. A worker, which imports this package too, must not load gRPC, and neither should a
@@ -70,6 +73,8 @@ __all__ = [
 _HOMES = {
     "ClientOptions": "remote_gym.config",
     "Limits": "remote_gym.config",
+    "Member": "remote_gym.wire.values",
+    "Record": "remote_gym.wire.values",
     "RemoteArgs": "remote_gym.config",
     "RemoteEnvironment": "remote_gym.client.environment",
     "RemoteEnvironmentServer": "remote_gym.server.serve",
@@ -79,6 +84,7 @@ _HOMES = {
     "SessionTicket": "remote_gym.client.ticket",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.serve",
+    "remote_type": "remote_gym.wire.values",
 }
 
 _register()

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict, deque
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from remote_gym.wire.direct import PREAMBLE
 from remote_gym.wire.elements import encode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.large import splice
+from remote_gym.wire.named import Member, Record, mark_tuple, marked
 from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.values import encode_value
@@ -42,6 +46,14 @@ VALUES: dict[str, Any] = {
     "keys": {1: "one", (2, "x"): 2.0, None: np.int8(3)},
     "arrays": [np.arange(6, dtype=np.int16).reshape(2, 3), np.array("ab"), np.array(True), np.float32(1.5)],
     "objects": np.array([1, "a", None], dtype=object),
+    "standard": [{1}, frozenset({"a"}), deque([1], 2), 1j, bytearray(b"a"), range(3), PurePosixPath("a/b")],
+    "numbers": [Decimal("-1.50E+7"), Fraction(1, 3), np.longdouble(1.5), np.array([1j], np.clongdouble), np.void(b"a")],
+    "times": [datetime(2026, 1, 2, 3, tzinfo=timezone.utc), date(2026, 1, 2), time(1, fold=1), timedelta(-1, 2, 3)],
+    "numpy-times": [np.array(["2026-01-02", "NaT"], "M8[ns]"), np.timedelta64(3, "25s")],
+    "structured": np.array([(1, [2.0, 3.0])], [("a", "i1"), ("b", "f4", (2,))]),
+    "masked": [np.ma.array([1.0, 2.0], mask=[True, False], fill_value=3.0), np.ma.masked],
+    "named": [mark_tuple((1, "a"), "a.B", ("x", "y")), Record("a.C", {"x": 1}), Member("a.D", "RED", 1)],
+    "subclass": [marked(int, 1, "a.E", {}), marked(dict, {"a": 1}, "a.F", {}), OrderedDict(a=1)],
 }
 INFO = {"a": np.array([1, 0]), "_a": np.array([True, False]), "b": {"c": np.zeros((2, 2)), "_c": np.ones(2, bool)}}
 

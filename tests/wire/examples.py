@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import inspect
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from datetime import datetime, time, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from zoneinfo import TZPATH, ZoneInfo
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from remote_gym.config import Limits
+from remote_gym.wire.named import Member, Record, mark_tuple, marked, remote_type
 
 LIMITS = Limits()
 HAS_ONE_OF = hasattr(spaces, "OneOf")
@@ -99,29 +104,65 @@ def same(left: Any, right: Any) -> bool:
     """Whether two values agree in every type, dtype, shape, order and bit."""
     if type(left) is not type(right):
         return False
+    if remote_type(left) != remote_type(right):
+        return False
+    if isinstance(left, Record):
+        return same(vars(left), vars(right))
+    if isinstance(left, Member):
+        return left.name == right.name and same(left.value, right.value)
+    if isinstance(left, np.ma.MaskedArray):
+        return left is right or _same_masked(left, right)
     if isinstance(left, float) and not isinstance(left, np.generic):
         return struct.pack("<d", left) == struct.pack("<d", right)
     if isinstance(left, np.ndarray) and left.dtype.kind == "O":
         return left.shape == right.shape and same(left.ravel().tolist(), right.ravel().tolist())
     if isinstance(left, str | bytes):
         return left == right and len(left) == len(right)
+    if isinstance(left, np.ndarray | np.generic) and left.dtype.names is not None:
+        columns = [same(np.asarray(left[name]), np.asarray(right[name])) for name in left.dtype.names]
+        return left.dtype == right.dtype and left.shape == right.shape and all(columns)
+    if isinstance(left, np.longdouble | np.clongdouble) or (isinstance(left, np.ndarray) and left.dtype.char in "gG"):
+        return left.dtype.str == right.dtype.str and repr(left) == repr(right)  # their padding does not travel
     if isinstance(left, np.ndarray | np.generic):
         return left.dtype.str == right.dtype.str and left.shape == right.shape and left.tobytes() == right.tobytes()
     if isinstance(left, dict):
         return same(list(left.items()), list(right.items()))
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, set | frozenset):
+        return len(left) == len(right) and all(any(same(one, other) for other in right) for one in left)
+    if isinstance(left, deque):
+        return left.maxlen == right.maxlen and same(list(left), list(right))
+    if isinstance(left, complex):
+        return same([left.real, left.imag], [right.real, right.imag])
+    if isinstance(left, datetime | time):
+        zones = [(value.tzinfo, value.fold, value.tzname()) for value in (left, right)]
+        return left.replace(tzinfo=None) == right.replace(tzinfo=None) and zones[0] == zones[1]
+    if isinstance(left, Decimal):
+        return left.as_tuple() == right.as_tuple()
     return bool(left == right)
+
+
+def _same_masked(left: Any, right: Any) -> bool:
+    masks = [value.mask if value.mask is np.ma.nomask else np.asarray(value.mask) for value in (left, right)]
+    return (
+        same(left.data, right.data)
+        and same(*masks)
+        and left.hardmask == right.hardmask
+        and same(np.asarray(left.fill_value), np.asarray(right.fill_value))
+    )
 
 
 def arrays_in(value: Any) -> list[Any]:
     """Every array in a value that it is made of."""
+    if isinstance(value, np.ma.MaskedArray):
+        return []
     if isinstance(value, np.ndarray):
         inner = [array for item in value.ravel().tolist() for array in arrays_in(item)] if value.dtype == object else []
         return [value, *inner]
     if isinstance(value, dict):
         return [array for item in value.values() for array in arrays_in(item)]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return [array for item in value for array in arrays_in(item)]
     return []
 
@@ -206,7 +247,17 @@ def seeded(space: gym.Space[Any]) -> gym.Space[Any]:
 ANY_SPACE = st.recursive(LEAVES, _containers, max_leaves=6).map(seeded)
 
 SURROGATES = st.text(st.characters(), max_size=10)
+
+
+def is_known(key: str) -> bool:
+    """Whether this system has a time zone in its database, from which alone one is read."""
+    return any((Path(folder) / key).is_file() for folder in TZPATH)
+
+
+TIME_DTYPES = st.one_of(hnp.datetime64_dtypes(endianness="?"), hnp.timedelta64_dtypes(endianness="?"))
 NUMBER_DTYPES = st.one_of(
+    TIME_DTYPES,
+    st.sampled_from(["g", ">g", "G", "m8", "M8", "m8[25s]"]).map(np.dtype),
     hnp.boolean_dtypes(),
     hnp.integer_dtypes(endianness="?"),
     hnp.unsigned_integer_dtypes(endianness="?"),
@@ -217,6 +268,7 @@ NUMBER_DTYPES = st.one_of(
 )
 ARRAYS = hnp.arrays(NUMBER_DTYPES, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
 SCALARS = hnp.arrays(NUMBER_DTYPES.map(lambda dtype: dtype.newbyteorder("=")), ()).map(lambda array: array[()])
+VOIDS = st.binary(max_size=6).map(lambda data: np.frombuffer(data, f"V{len(data)}") if data else np.zeros(2, "V0"))
 SIMPLE = st.one_of(
     st.none(),
     st.booleans(),
@@ -226,7 +278,68 @@ SIMPLE = st.one_of(
     SURROGATES,
     st.binary(max_size=10),
 )
-HASHABLE = st.recursive(st.one_of(SIMPLE, SCALARS), lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+
+ZONES = st.one_of(
+    st.none(),
+    st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone),
+    st.builds(timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)), st.just("CEST")),
+)
+IN_PLACES = st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns"]).filter(is_known).map(ZoneInfo)
+PATH_TEXTS = st.text(st.characters(exclude_characters="\0"), max_size=8)
+STANDARD = st.one_of(
+    st.dates(),
+    st.times(timezones=ZONES),
+    st.datetimes(timezones=st.one_of(ZONES, IN_PLACES), allow_imaginary=True),
+    st.timedeltas(),
+    st.complex_numbers(),
+    st.decimals(allow_nan=True).filter(lambda value: not value.is_snan()),
+    st.fractions(),
+    st.builds(range, st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 3)),
+    PATH_TEXTS.map(PurePosixPath),
+    PATH_TEXTS.map(PureWindowsPath),
+)
+HASHABLE = st.recursive(
+    st.one_of(SIMPLE, SCALARS.filter(lambda value: value.dtype.kind != "V"), STANDARD),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=4,
+)
+NAMES = st.text("abc", min_size=1, max_size=3)
+
+
+@st.composite
+def structured(draw: st.DrawFn) -> Any:
+    """Structured arrays and scalars, with and without what C's alignment puts between fields."""
+    array = draw(
+        hnp.arrays(hnp.array_dtypes(allow_subarrays=True), hnp.array_shapes(min_dims=0, min_side=0, max_side=3))
+    )
+    # Without titles, which do not travel.
+    array = array.astype(np.dtype([(name, array.dtype[name]) for name in array.dtype.names]))
+    aligned = array.astype(np.dtype(array.dtype.descr, align=True)) if draw(st.booleans()) else array
+    return aligned[()] if not aligned.ndim and draw(st.booleans()) else aligned
+
+
+@st.composite
+def masked(draw: st.DrawFn) -> Any:
+    """Masked arrays of numbers, and of none masked."""
+    data = draw(hnp.arrays(hnp.integer_dtypes() | hnp.floating_dtypes(sizes=(32, 64)), SHAPES))
+    mask = draw(st.just(np.ma.nomask) | hnp.arrays(bool, data.shape))
+    fill_value = draw(st.none() | st.just(3))
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill_value, hard_mask=draw(st.booleans()))
+
+
+def _named(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What arrives of classes that are not here, which is sent on as it came."""
+    fields = st.dictionaries(NAMES, inner, max_size=3)
+    return st.one_of(
+        st.builds(Record, NAMES, fields),
+        st.builds(Member, NAMES, NAMES, inner),
+        st.builds(lambda items: mark_tuple(tuple(items.values()), "a.B", tuple(items)), fields),
+        st.builds(lambda value: marked(type(value), value, "a.B", {}), st.integers() | st.text() | STANDARD_MARKED),
+        st.lists(inner, max_size=3).map(lambda items: marked(list, items, "a.B", {})),
+    )
+
+
+STANDARD_MARKED = st.one_of(st.dates(), st.timedeltas(), st.fractions(), st.times(), st.datetimes())
 
 
 def _object_arrays(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -240,8 +353,23 @@ def _values(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.dictionaries(SURROGATES, inner, max_size=4),
         st.dictionaries(HASHABLE, inner, max_size=4),
         _object_arrays(inner),
+        st.sets(HASHABLE, max_size=4),
+        st.frozensets(HASHABLE, max_size=4),
+        st.builds(lambda items, room: deque(items, room), st.lists(inner, max_size=3), st.none() | st.integers(3, 9)),
+        _named(inner),
         st.builds(GraphInstance, ARRAYS, st.one_of(st.none(), ARRAYS), st.one_of(st.none(), ARRAYS)),
     )
 
 
-ANY_VALUE = st.recursive(st.one_of(SIMPLE, ARRAYS, SCALARS), _values, max_leaves=10)
+LEAF_VALUES = st.one_of(
+    VOIDS,
+    VOIDS.map(lambda array: array[0]),
+    SIMPLE,
+    ARRAYS,
+    SCALARS,
+    STANDARD,
+    st.binary(max_size=5).map(bytearray),
+    structured(),
+    masked(),
+)
+ANY_VALUE = st.recursive(LEAF_VALUES, _values, max_leaves=10)

@@ -59,12 +59,15 @@ class Reader:
             packed: The observation that it lacks, if that is large.
             loss: What the info tells of the environment that was there before, from `loss`.
         """
-        return self._observation(transition, packed), {**self._info(transition), **(loss or {})}
+        observation, info = self._observation(transition, packed), self._info(transition)
+        if loss:  # which has to be said even beside an info that is no dict, which then is not
+            info = {**info, **loss} if isinstance(info, dict) else loss
+        return observation, info
 
     def step(self, transition: pb.Transition, packed: memoryview | None) -> Step:
         """What `step` returns, each of the value and the kind that the environment returned."""
-        observation = self._observation(transition, packed)
         has = transition.HasField
+        observation = self._observation(transition, packed)
         # What another field of the same `oneof` holds reads as 0 or False here, so only then is it looked for.
         reward: Any = transition.reward_float
         if not reward and has("reward_value"):
@@ -133,7 +136,7 @@ class Reader:
             raise error
         transition, packed = last
         view = None if packed is None else memoryview(packed)
-        observation = decode_observation(self._layout, transition, self._limits, view)
+        observation = None if _is_none(transition) else decode_observation(self._layout, transition, self._limits, view)
         return observation, 0.0, False, True, _told(error)
 
     def frame_again(self, error: SessionLost | ConnectionLost) -> Any:
@@ -151,14 +154,30 @@ class Reader:
         if self._keeps_last:
             # What came by itself becomes the caller's array, who may write to it.
             self._last = transition, None if packed is None else bytes(packed)
+<<<<<<< HEAD
         observation = decode_observation(self._layout, transition, self._limits, packed)
         self.frame = decode_frame(transition.frame, self._limits) if transition.HasField("frame") else None
+=======
+        try:
+            observation = decode_observation(self._layout, transition, self._limits, packed)
+        except EncodingError:
+            if not _is_none(transition):
+                raise
+            observation = None
+        if transition.HasField("frame"):
+            self.frame = decode_frame(transition.frame, self._limits)
+>>>>>>> 2f73aeb (Let values of every common kind arrive as they are, and others as the nearest beside their class's name)
         if self._on_observation is not None:
             self._on_observation()
         return observation
 
     def _info(self, transition: pb.Transition) -> Any:
         return decode_value(transition.info, self._limits) if transition.HasField("info") else {}
+
+
+def _is_none(transition: pb.Transition) -> bool:
+    """Whether it is an observation of None, by which an environment may end an episode though no space has it."""
+    return transition.WhichOneof("observation") == "value" and transition.value.HasField("none")
 
 
 def _told(error: Exception) -> dict[str, Any]:

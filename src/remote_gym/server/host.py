@@ -42,6 +42,7 @@ from remote_gym.server.counters import (
 from remote_gym.server.exposure import Exposure
 from remote_gym.server.forks import ForkedChild, forked
 from remote_gym.server.rendering import Renderer, drop_frame
+from remote_gym.server.returned import unpack_reset, unpackable_step
 from remote_gym.server.users_code import of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -263,7 +264,8 @@ class Host:
         seed = decode_value(message.seed, self._limits) if message.HasField("seed") else None
         options = decode_value(message.options, self._limits) if message.HasField("options") else None
         with users_code:
-            observation, info = self._environment.reset(seed=seed, options=options)
+            returned = self._environment.reset(seed=seed, options=options)
+        observation, info = unpack_reset(returned)
         self._was_reset = True
         self._flags = (False, False)
         response.reset.SetInParent()
@@ -311,18 +313,26 @@ class Host:
         if self._check_actions and not self._environment.action_space.contains(action):
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         try:
-            observation, reward, terminated, truncated, info = self._environment.step(action)
+            returned = self._environment.step(action)
         except RemoteGymError as error:  # as `users_code` does, without its cost where nothing is raised
             if forked.thread:
                 forked.leave(error)
             raise of_users_code(error) from error
         if forked.thread:
             forked.leave()
+        try:
+            observation, reward, terminated, truncated, info = returned
+        except (TypeError, ValueError) as error:
+            raise unpackable_step(returned) from error
         self._words[STEPS] += 1
         self._flags = (terminated, truncated)
-        large = encode_observation(
-            self._observation_layout, observation, transition, self._limits, self._observation_compressor
-        )
+        if observation is None and self.between_episodes:
+            large = None
+            transition.value.none.SetInParent()  # as it ends no worse than locally
+        else:
+            large = encode_observation(
+                self._observation_layout, observation, transition, self._limits, self._observation_compressor
+            )
         if type(reward) is float:
             transition.reward_float = reward
         else:
@@ -343,7 +353,7 @@ class Host:
         return large, terminated, truncated
 
     def _finish(self, info: object, transition: pb.Transition, wants_frame: bool) -> None:
-        if info != {}:
+        if info or type(info) is not dict:
             encode_value(info, transition.info, strict=False, limits=self._limits, path="info")
         if self._send_frames:
             self._renderer.write(transition.frame)

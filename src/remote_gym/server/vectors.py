@@ -50,7 +50,7 @@ class Together(SyncVectorEnv):
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
-            if info:
+            if info or type(info) is not dict:  # what is no dict raises there, as with Gymnasium
                 infos = self._add_info(infos, info, index)
         _fill(self._rewards, rewards)
         _fill(self._terminations, terminations)

@@ -44,6 +44,11 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMPLEX128: _ClassVar[DType]
     TEXT: _ClassVar[DType]
     BYTES: _ClassVar[DType]
+    VOID: _ClassVar[DType]
+    DATETIME64: _ClassVar[DType]
+    TIMEDELTA64: _ClassVar[DType]
+    LONG_FLOAT: _ClassVar[DType]
+    LONG_COMPLEX: _ClassVar[DType]
 AUTORESET_UNSPECIFIED: AutoresetMode
 NEXT_STEP: AutoresetMode
 SAME_STEP: AutoresetMode
@@ -71,6 +76,11 @@ COMPLEX64: DType
 COMPLEX128: DType
 TEXT: DType
 BYTES: DType
+VOID: DType
+DATETIME64: DType
+TIMEDELTA64: DType
+LONG_FLOAT: DType
+LONG_COMPLEX: DType
 
 class OpenRequest(_message.Message):
     __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding")
@@ -447,7 +457,7 @@ class ErrorDetail(_message.Message):
     def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable")
+    __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable", "complex", "byte_array", "set", "frozen_set", "deque", "decimal", "fraction", "path", "date", "time", "datetime", "timedelta", "range", "masked_array", "structured_array", "named")
     NONE_FIELD_NUMBER: _ClassVar[int]
     BOOLEAN_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
@@ -464,6 +474,22 @@ class Value(_message.Message):
     OBJECT_ARRAY_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     UNENCODABLE_FIELD_NUMBER: _ClassVar[int]
+    COMPLEX_FIELD_NUMBER: _ClassVar[int]
+    BYTE_ARRAY_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_SET_FIELD_NUMBER: _ClassVar[int]
+    DEQUE_FIELD_NUMBER: _ClassVar[int]
+    DECIMAL_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    DATETIME_FIELD_NUMBER: _ClassVar[int]
+    TIMEDELTA_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    MASKED_ARRAY_FIELD_NUMBER: _ClassVar[int]
+    STRUCTURED_ARRAY_FIELD_NUMBER: _ClassVar[int]
+    NAMED_FIELD_NUMBER: _ClassVar[int]
     none: Nothing
     boolean: bool
     integer: int
@@ -480,7 +506,23 @@ class Value(_message.Message):
     object_array: ObjectArray
     graph: Graph
     unencodable: Unencodable
-    def __init__(self, none: _Optional[_Union[Nothing, _Mapping]] = ..., boolean: bool = ..., integer: _Optional[int] = ..., big_integer: _Optional[bytes] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., surrogate_text: _Optional[bytes] = ..., binary: _Optional[bytes] = ..., list: _Optional[_Union[List, _Mapping]] = ..., tuple: _Optional[_Union[List, _Mapping]] = ..., dict: _Optional[_Union[Dict, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., scalar: _Optional[_Union[Array, _Mapping]] = ..., object_array: _Optional[_Union[ObjectArray, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., unencodable: _Optional[_Union[Unencodable, _Mapping]] = ...) -> None: ...
+    complex: Complex
+    byte_array: bytes
+    set: List
+    frozen_set: List
+    deque: Deque
+    decimal: str
+    fraction: Fraction
+    path: Path
+    date: Date
+    time: Time
+    datetime: DateTime
+    timedelta: TimeDelta
+    range: Range
+    masked_array: MaskedArray
+    structured_array: StructuredArray
+    named: Named
+    def __init__(self, none: _Optional[_Union[Nothing, _Mapping]] = ..., boolean: bool = ..., integer: _Optional[int] = ..., big_integer: _Optional[bytes] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., surrogate_text: _Optional[bytes] = ..., binary: _Optional[bytes] = ..., list: _Optional[_Union[List, _Mapping]] = ..., tuple: _Optional[_Union[List, _Mapping]] = ..., dict: _Optional[_Union[Dict, _Mapping]] = ..., array: _Optional[_Union[Array, _Mapping]] = ..., scalar: _Optional[_Union[Array, _Mapping]] = ..., object_array: _Optional[_Union[ObjectArray, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., unencodable: _Optional[_Union[Unencodable, _Mapping]] = ..., complex: _Optional[_Union[Complex, _Mapping]] = ..., byte_array: _Optional[bytes] = ..., set: _Optional[_Union[List, _Mapping]] = ..., frozen_set: _Optional[_Union[List, _Mapping]] = ..., deque: _Optional[_Union[Deque, _Mapping]] = ..., decimal: _Optional[str] = ..., fraction: _Optional[_Union[Fraction, _Mapping]] = ..., path: _Optional[_Union[Path, _Mapping]] = ..., date: _Optional[_Union[Date, _Mapping]] = ..., time: _Optional[_Union[Time, _Mapping]] = ..., datetime: _Optional[_Union[DateTime, _Mapping]] = ..., timedelta: _Optional[_Union[TimeDelta, _Mapping]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., masked_array: _Optional[_Union[MaskedArray, _Mapping]] = ..., structured_array: _Optional[_Union[StructuredArray, _Mapping]] = ..., named: _Optional[_Union[Named, _Mapping]] = ...) -> None: ...
 
 class Nothing(_message.Message):
     __slots__ = ()
@@ -503,18 +545,22 @@ class Dict(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., values: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
 
 class Array(_message.Message):
-    __slots__ = ("dtype", "shape", "data", "item_length", "big_endian")
+    __slots__ = ("dtype", "shape", "data", "item_length", "big_endian", "unit", "unit_count")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     ITEM_LENGTH_FIELD_NUMBER: _ClassVar[int]
     BIG_ENDIAN_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_COUNT_FIELD_NUMBER: _ClassVar[int]
     dtype: DType
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
     item_length: int
     big_endian: bool
-    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., item_length: _Optional[int] = ..., big_endian: bool = ...) -> None: ...
+    unit: str
+    unit_count: int
+    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., item_length: _Optional[int] = ..., big_endian: bool = ..., unit: _Optional[str] = ..., unit_count: _Optional[int] = ...) -> None: ...
 
 class ObjectArray(_message.Message):
     __slots__ = ("shape", "items")
@@ -533,6 +579,156 @@ class Graph(_message.Message):
     edges: Value
     edge_links: Value
     def __init__(self, nodes: _Optional[_Union[Value, _Mapping]] = ..., edges: _Optional[_Union[Value, _Mapping]] = ..., edge_links: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+
+class Complex(_message.Message):
+    __slots__ = ("real", "imaginary")
+    REAL_FIELD_NUMBER: _ClassVar[int]
+    IMAGINARY_FIELD_NUMBER: _ClassVar[int]
+    real: float
+    imaginary: float
+    def __init__(self, real: _Optional[float] = ..., imaginary: _Optional[float] = ...) -> None: ...
+
+class Deque(_message.Message):
+    __slots__ = ("items", "max_length")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Value]
+    max_length: int
+    def __init__(self, items: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., max_length: _Optional[int] = ...) -> None: ...
+
+class Fraction(_message.Message):
+    __slots__ = ("numerator", "denominator")
+    NUMERATOR_FIELD_NUMBER: _ClassVar[int]
+    DENOMINATOR_FIELD_NUMBER: _ClassVar[int]
+    numerator: bytes
+    denominator: bytes
+    def __init__(self, numerator: _Optional[bytes] = ..., denominator: _Optional[bytes] = ...) -> None: ...
+
+class Path(_message.Message):
+    __slots__ = ("text", "windows", "pure")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    PURE_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    windows: bool
+    pure: bool
+    def __init__(self, text: _Optional[bytes] = ..., windows: bool = ..., pure: bool = ...) -> None: ...
+
+class Date(_message.Message):
+    __slots__ = ("year", "month", "day")
+    YEAR_FIELD_NUMBER: _ClassVar[int]
+    MONTH_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    year: int
+    month: int
+    day: int
+    def __init__(self, year: _Optional[int] = ..., month: _Optional[int] = ..., day: _Optional[int] = ...) -> None: ...
+
+class Time(_message.Message):
+    __slots__ = ("hour", "minute", "second", "microsecond", "fold", "zone")
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    MINUTE_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    MICROSECOND_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    hour: int
+    minute: int
+    second: int
+    microsecond: int
+    fold: bool
+    zone: Zone
+    def __init__(self, hour: _Optional[int] = ..., minute: _Optional[int] = ..., second: _Optional[int] = ..., microsecond: _Optional[int] = ..., fold: bool = ..., zone: _Optional[_Union[Zone, _Mapping]] = ...) -> None: ...
+
+class DateTime(_message.Message):
+    __slots__ = ("date", "time")
+    DATE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    date: Date
+    time: Time
+    def __init__(self, date: _Optional[_Union[Date, _Mapping]] = ..., time: _Optional[_Union[Time, _Mapping]] = ...) -> None: ...
+
+class Zone(_message.Message):
+    __slots__ = ("offset", "name", "key")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    name: str
+    key: str
+    def __init__(self, offset: _Optional[int] = ..., name: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
+
+class TimeDelta(_message.Message):
+    __slots__ = ("days", "seconds", "microseconds")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MICROSECONDS_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    seconds: int
+    microseconds: int
+    def __init__(self, days: _Optional[int] = ..., seconds: _Optional[int] = ..., microseconds: _Optional[int] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("start", "stop", "step")
+    START_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    stop: int
+    step: int
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
+class MaskedArray(_message.Message):
+    __slots__ = ("data", "mask", "fill_value", "hard_mask")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    FILL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    HARD_MASK_FIELD_NUMBER: _ClassVar[int]
+    data: Value
+    mask: Value
+    fill_value: Value
+    hard_mask: bool
+    def __init__(self, data: _Optional[_Union[Value, _Mapping]] = ..., mask: _Optional[_Union[Value, _Mapping]] = ..., fill_value: _Optional[_Union[Value, _Mapping]] = ..., hard_mask: bool = ...) -> None: ...
+
+class StructuredArray(_message.Message):
+    __slots__ = ("shape", "names", "offsets", "columns", "item_size", "scalar")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SCALAR_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    offsets: _containers.RepeatedScalarFieldContainer[int]
+    columns: _containers.RepeatedCompositeFieldContainer[Value]
+    item_size: int
+    scalar: bool
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ..., offsets: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., item_size: _Optional[int] = ..., scalar: bool = ...) -> None: ...
+
+class Named(_message.Message):
+    __slots__ = ("type", "form", "value", "fields", "member")
+    class Form(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SUBCLASS: _ClassVar[Named.Form]
+        NAMED_TUPLE: _ClassVar[Named.Form]
+        RECORD: _ClassVar[Named.Form]
+        MEMBER: _ClassVar[Named.Form]
+    SUBCLASS: Named.Form
+    NAMED_TUPLE: Named.Form
+    RECORD: Named.Form
+    MEMBER: Named.Form
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    form: Named.Form
+    value: Value
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    member: str
+    def __init__(self, type: _Optional[str] = ..., form: _Optional[_Union[Named.Form, str]] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., fields: _Optional[_Iterable[str]] = ..., member: _Optional[str] = ...) -> None: ...
 
 class Unencodable(_message.Message):
     __slots__ = ("type", "repr")

@@ -12,61 +12,18 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.dtypes import describe_dtype, has_wire_form, read_dtype, wire_item_size
+from remote_gym.wire.extended import long_from_bytes, long_to_bytes
 
 MAX_DIMENSIONS = 32  # NumPy 1's own bound; NumPy 2 would go to 64
-_MAX_ITEM_BYTES = 2**31 - 1  # NumPy's; larger ones it takes for others, rather than refuse them
 
 _LITTLE_ENDIAN = sys.byteorder == "little"
-
-_NUMBERS: dict[type[np.generic], pb.DType] = {
-    np.bool_: pb.BOOL,
-    np.int8: pb.INT8,
-    np.int16: pb.INT16,
-    np.int32: pb.INT32,
-    np.int64: pb.INT64,
-    np.uint8: pb.UINT8,
-    np.uint16: pb.UINT16,
-    np.uint32: pb.UINT32,
-    np.uint64: pb.UINT64,
-    np.float16: pb.FLOAT16,
-    np.float32: pb.FLOAT32,
-    np.float64: pb.FLOAT64,
-    np.complex64: pb.COMPLEX64,
-    np.complex128: pb.COMPLEX128,
-}
-
-_DTYPES: dict[int, np.dtype[Any]] = {code: np.dtype(scalar) for scalar, code in _NUMBERS.items()}
-
-# C's `long long` is a type of its own in NumPy, next to the int64 that it equals; so is `int` on some platforms.
-_CODES: dict[type[np.generic], pb.DType] = {
-    **{dtype.type: _NUMBERS[np.dtype(dtype.str).type] for dtype in map(np.dtype, "?bhilqBHILQefdFD")},
-    np.str_: pb.TEXT,
-    np.bytes_: pb.BYTES,
-}
-
-SCALAR_TYPES = frozenset(_CODES)
-"""The NumPy scalar types that have a wire form."""
-
-
-def dtype_code(dtype: np.dtype[Any]) -> pb.DType | None:
-    """The wire's name of a dtype, whatever its byte order; None where it has none."""
-    return _CODES.get(dtype.type)
-
-
-def number_dtype(code: int) -> np.dtype[Any]:
-    """The native dtype of a BOOL, an integer, a float or a complex.
-
-    Raises:
-        EncodingError: If the code is another or unknown.
-    """
-    dtype = _DTYPES.get(code)
-    if dtype is None:
-        raise EncodingError(f"dtype {_name(code)} where that of a number is needed")
-    return dtype
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:
     """The elements in C order, little-endian."""
+    if array.dtype.char in "gG":
+        return long_to_bytes(array)
     if _LITTLE_ENDIAN and array.dtype.byteorder != ">":
         return array.tobytes()
     return array.astype(array.dtype.newbyteorder("<")).tobytes()
@@ -92,13 +49,13 @@ def from_bytes(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int,
 
 
 def scalar_to_bytes(value: np.generic) -> bytes:
-    """A NumPy number or bool, little-endian."""
-    return value.tobytes() if _LITTLE_ENDIAN else value.tobytes()[::-1]
+    """A NumPy number, bool or time, little-endian."""
+    return value.tobytes() if _LITTLE_ENDIAN or value.dtype.kind == "V" else value.tobytes()[::-1]
 
 
 def array_obstacle(array: NDArray[Any], limits: Limits) -> str | None:
     """Why an array has no wire form; None where it has one. Arrays of objects are not looked into."""
-    if array.dtype.type not in _CODES and array.dtype.kind != "O":
+    if not has_wire_form(array.dtype) and array.dtype.kind != "O":
         return f"dtype {array.dtype} has no wire form"
     if array.ndim > MAX_DIMENSIONS:
         return f"an array has {array.ndim} dimensions; at most {MAX_DIMENSIONS} can travel"
@@ -124,17 +81,9 @@ def describe_array(array: NDArray[Any], into: pb.Array) -> None:
     Raises:
         EncodingError: If its dtype has no wire form.
     """
-    dtype = array.dtype
-    code = _CODES.get(dtype.type)
-    if code is None:
-        raise EncodingError(f"an array of dtype {dtype} has no wire form")
-    into.dtype = code
+    describe_dtype(array.dtype, into)
     if array.ndim:
         into.shape.extend(array.shape)
-    if code >= pb.TEXT:
-        into.item_length = dtype.itemsize // 4 if code == pb.TEXT else dtype.itemsize
-    if dtype.byteorder == ">":
-        into.big_endian = True
 
 
 def decode_array(message: pb.Array, limits: Limits, data: bytes | None = None) -> NDArray[Any]:
@@ -148,15 +97,20 @@ def decode_array(message: pb.Array, limits: Limits, data: bytes | None = None) -
     Raises:
         EncodingError: If dtype, shape and data do not fit each other, or are over the limits.
     """
-    dtype = _dtype_of(message, limits)
-    shape = checked_shape(message.shape, dtype.itemsize, limits)
+    dtype = read_dtype(message, limits)
+    size = wire_item_size(message, dtype)
+    shape = checked_shape(message.shape, max(size, dtype.itemsize), limits)
     if data is None:
         data = message.data
-    if math.prod(shape) * dtype.itemsize != len(data):
+    if math.prod(shape) * size != len(data):
         raise EncodingError(f"{len(data)} bytes do not make an array of shape {shape} and dtype {dtype}")
     if message.dtype == pb.TEXT:
         _check_code_points(data)
-    array: NDArray[Any] = from_bytes(data, dtype, shape) if dtype.itemsize else np.ndarray(shape, dtype)
+    array: NDArray[Any]
+    if message.dtype in (pb.LONG_FLOAT, pb.LONG_COMPLEX):
+        array = long_from_bytes(data, message.item_length).view(dtype).reshape(shape).copy()
+    else:
+        array = from_bytes(data, dtype, shape) if dtype.itemsize else np.ndarray(shape, dtype)
     return array.astype(dtype.newbyteorder(">")) if message.big_endian else array
 
 
@@ -166,8 +120,9 @@ def told_size(message: pb.Array, limits: Limits) -> int:
     Raises:
         EncodingError: If these are none, or are over the limits.
     """
-    itemsize = _dtype_of(message, limits).itemsize
-    return math.prod(checked_shape(message.shape, itemsize, limits)) * itemsize
+    dtype = read_dtype(message, limits)
+    size = wire_item_size(message, dtype)
+    return math.prod(checked_shape(message.shape, max(size, dtype.itemsize), limits)) * size
 
 
 def view_row(message: pb.Array, size: int) -> NDArray[Any] | None:
@@ -186,7 +141,11 @@ def view_row(message: pb.Array, size: int) -> NDArray[Any] | None:
 
 
 def encode_scalar(value: np.generic, into: pb.Array) -> None:
-    """Write a NumPy scalar of one of `SCALAR_TYPES`."""
+    """Write a NumPy scalar.
+
+    Raises:
+        EncodingError: If its dtype has no wire form.
+    """
     if isinstance(value, np.str_):
         # Not by way of an array, which would drop NUL characters at the end.
         into.dtype, into.item_length = pb.TEXT, len(value)
@@ -194,8 +153,8 @@ def encode_scalar(value: np.generic, into: pb.Array) -> None:
     elif isinstance(value, np.bytes_):
         into.dtype, into.item_length, into.data = pb.BYTES, len(value), bytes(value)
     else:
-        into.dtype = _CODES[type(value)]
-        into.data = scalar_to_bytes(value)
+        describe_dtype(value.dtype, into)
+        into.data = long_to_bytes(np.asarray(value)) if value.dtype.char in "gG" else scalar_to_bytes(value)
 
 
 def decode_scalar(message: pb.Array, limits: Limits) -> np.generic:
@@ -212,6 +171,8 @@ def decode_scalar(message: pb.Array, limits: Limits) -> np.generic:
         scalar = np.str_(message.data.decode("utf-32-le", "surrogatepass"))
     elif message.dtype == pb.BYTES:
         scalar = np.bytes_(message.data)
+    elif message.dtype >= pb.VOID:
+        scalar = array[()]  # type: ignore[assignment]  # which is of the array's unit
     else:
         scalar = array.dtype.type(array[()])
     return scalar
@@ -240,25 +201,6 @@ def _room(shape: tuple[int, ...], itemsize: int) -> int:
     return math.prod(size or 1 for size in shape) * (itemsize or 1)
 
 
-def _dtype_of(message: pb.Array, limits: Limits) -> np.dtype[Any]:
-    dtype = _DTYPES.get(message.dtype)
-    if dtype is not None:
-        if message.item_length:
-            raise EncodingError(f"item_length is {message.item_length} for {_name(message.dtype)}; it has to be absent")
-        return dtype
-    if message.dtype not in (pb.TEXT, pb.BYTES):
-        raise EncodingError(f"dtype {_name(message.dtype)} is unknown")
-    unit, letter = (4, "U") if message.dtype == pb.TEXT else (1, "S")
-    size = message.item_length * unit
-    if size > min(limits.array_bytes, _MAX_ITEM_BYTES):
-        raise EncodingError(f"an item of {size} bytes is over the limit of {limits.array_bytes} (Limits.array_bytes)")
-    return np.dtype(f"{letter}{message.item_length}")
-
-
 def _check_code_points(data: bytes) -> None:
     if np.frombuffer(data, "<u4").max(initial=0) > sys.maxunicode:
         raise EncodingError("a text holds a code point beyond U+10FFFF")
-
-
-def _name(code: int) -> str:
-    return pb.DType.Name(code) if code in pb.DType.values() else str(code)

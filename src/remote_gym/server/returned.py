@@ -1,0 +1,39 @@
+"""What environments return, and errors that name what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remote_gym.errors import InvalidObservation
+from remote_gym.wire.unencodable import short_repr
+
+_OLD = "as Gym before 0.26 had it; return {}, or wrap the environment in one of shimmy's GymV21CompatibilityV0"
+
+
+def unpack_reset(returned: Any) -> tuple[Any, Any]:
+    """Observation and info of what ``reset()`` returned.
+
+    Raises:
+        InvalidObservation: If it is no pair: the environment is of an older interface, or returned nothing.
+    """
+    # Not by unpacking, which would take an array of two numbers, or a dict of two keys, for observation and info.
+    if isinstance(returned, tuple | list) and len(returned) == 2:
+        return returned[0], returned[1]
+    old = _OLD.format("the pair (observation, info)")
+    raise InvalidObservation(f"reset() returned {_describe(returned)}, so an observation without an info, {old}")
+
+
+def unpackable_step(returned: Any) -> InvalidObservation:
+    """The error for what ``step()`` returned, if that is not five values."""
+    wanted = "(observation, reward, terminated, truncated, info)"
+    if isinstance(returned, tuple | list) and len(returned) == 4:
+        return InvalidObservation(
+            f"step() returned 4 values, so (observation, reward, done, info), {_OLD.format(wanted)}"
+        )
+    return InvalidObservation(f"step() returned {_describe(returned)}; it has to be the five values {wanted}")
+
+
+def _describe(returned: Any) -> str:
+    if isinstance(returned, tuple | list):
+        return f"{len(returned)} values"
+    return short_repr(returned)
