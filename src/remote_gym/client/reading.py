@@ -154,19 +154,13 @@ class Reader:
         if self._keeps_last:
             # What came by itself becomes the caller's array, who may write to it.
             self._last = transition, None if packed is None else bytes(packed)
-<<<<<<< HEAD
-        observation = decode_observation(self._layout, transition, self._limits, packed)
-        self.frame = decode_frame(transition.frame, self._limits) if transition.HasField("frame") else None
-=======
         try:
             observation = decode_observation(self._layout, transition, self._limits, packed)
         except EncodingError:
             if not _is_none(transition):
                 raise
             observation = None
-        if transition.HasField("frame"):
-            self.frame = decode_frame(transition.frame, self._limits)
->>>>>>> 2f73aeb (Let values of every common kind arrive as they are, and others as the nearest beside their class's name)
+        self.frame = decode_frame(transition.frame, self._limits) if transition.HasField("frame") else None
         if self._on_observation is not None:
             self._on_observation()
         return observation

@@ -23,8 +23,8 @@ from remote_gym.errors import (
     OutOfSequence,
     RemoteGymError,
 )
-from remote_gym.logs import get_logger
 from remote_gym.protocol import package_versions
+from remote_gym.server.about import encode_metadata, encode_spec
 from remote_gym.server.counters import (
     BUSY,
     BYTES_RECEIVED,
@@ -54,8 +54,6 @@ from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.values import decode_value, encode_value
-
-logger = get_logger(__name__)
 
 
 class Host:
@@ -138,7 +136,7 @@ class Host:
             exposed=self._exposure.describe(),
             versions=package_versions(),
         )
-        encode_value(self._encodable_metadata(), description.metadata, strict=True, limits=self._limits)
+        encode_metadata(environment.metadata, description.metadata, self._limits)
         if isinstance(environment, VectorEnv):
             description.num_envs = environment.num_envs
             description.single_observation_space.CopyFrom(
@@ -147,7 +145,7 @@ class Host:
             description.single_action_space.CopyFrom(encode_space(environment.single_action_space, self._limits))
             description.autoreset_mode = mode_of(environment)
         elif environment.spec is not None:
-            description.spec.CopyFrom(_encode_spec(environment.spec))
+            encode_spec(environment.spec, description.spec)
         return description
 
     def answer(self, data: bytes) -> bytes:
@@ -381,23 +379,3 @@ class Host:
     def _close(self, request: pb.Request, response: pb.Response) -> None:
         response.close.SetInParent()
         self.close()
-
-    def _encodable_metadata(self) -> dict[str, Any]:
-        encodable = {}
-        for key, value in self._environment.metadata.items():
-            try:
-                encode_value(value, pb.Value(), strict=True, limits=self._limits)
-            except EncodingError as error:
-                logger.debug("metadata[%r] stays here: %s", key, error)
-            else:
-                encodable[key] = value
-        return encodable
-
-
-def _encode_spec(spec: Any) -> pb.EnvironmentSpec:
-    return pb.EnvironmentSpec(
-        id=spec.id,
-        reward_threshold=spec.reward_threshold,
-        nondeterministic=spec.nondeterministic,
-        max_episode_steps=spec.max_episode_steps,
-    )
