@@ -38,7 +38,7 @@ def main() -> None:
     """Serve until interrupted."""
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO)
-    os.chdir(FOLDER)  # an entrypoint has to be below the server's working directory
+    os.chdir(FOLDER)  # where the server looks for the entrypoint
     server = create_remote_environment_server(
         default_args={
             "entrypoint": "remote_environment_entrypoint.py",

@@ -207,7 +207,7 @@ def test_certificate_is_good_for_its_role_without_a_config(role, tmp_path, monke
         (("CartPole-v9",), "doesn't exist"),
         (("--environment", "pong=NoSuch/Pong-v5"), "--import MODULE"),
         (("--entrypoint", "missing.py"), "does not exist below"),
-        (("--entrypoint", "../outside.py"), "outside its root"),
+        (("--entrypoint", "/nowhere/outside.py"), "'/nowhere/outside.py' does not exist"),
         (("--environment", "one=broken.py"), "is not Python"),
         (("CartPole-v1", "--lease", "0"), "--lease"),
         (("CartPole-v1", "--interpreter", "no-such-python"), "--interpreter is 'no-such-python'"),

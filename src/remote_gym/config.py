@@ -29,7 +29,8 @@ class RemoteArgs(TypedDict, total=False):
     """
 
     entrypoint: str | None
-    """Path of the Python file that defines ``create_environment``, below the working directory or ``repo``."""
+    """Path of the Python file that defines ``create_environment``: below ``repo``, if there is one; else a server's, as
+    its working directory has it, or a client's below `ServerOptions.client_entrypoints`."""
     entrypoint_kwargs: dict[str, Any]
     """Keyword arguments of ``create_environment``."""
     repo: str | None

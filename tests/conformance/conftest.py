@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def tests_folder() -> Path:
-    """Where `environments.py` is; an entrypoint has to be below the server's working directory."""
+    """Where `environments.py` is, which a server looks for in its working directory."""
     return Path(__file__).parents[1]

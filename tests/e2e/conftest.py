@@ -17,7 +17,7 @@ ENVIRONMENTS = Path(__file__).parents[1] / "environments.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def _at_the_root() -> Iterator[None]:
-    # An entrypoint has to be below the server's working directory.
+    # Where a server looks for an entrypoint.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ENVIRONMENTS.parent)
         yield

@@ -14,7 +14,7 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server import entrypoint as entrypoint_module
+from remote_gym.server import entrypoint_modules
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.v1 import worker_pb2
 
@@ -34,7 +34,7 @@ class Environment(gym.Env):
 @pytest.fixture(autouse=True)
 def untouched_interpreter(monkeypatch, tmp_path):
     """Loading entrypoints changes the process; afterwards it is as before."""
-    monkeypatch.setattr(entrypoint_module, "_FINDER", entrypoint_module._EntrypointFinder())
+    monkeypatch.setattr(entrypoint_modules, "_FINDER", entrypoint_modules._EntrypointFinder())
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def create(
     root: Path, entrypoint: str = "entry.py", kwargs: dict | None = None, client: dict | None = None, **fields: object
 ) -> gym.Env:
     message = launch(root, entrypoint, **fields)
-    return create_environment(message, kwargs or {}, client, change_directory=False).environment
+    return create_environment(message, kwargs or {}, client, own_process=False).environment
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -127,14 +127,14 @@ def test_a_class_serves_as_create_environment(root):
 
 def test_exposed_names_are_told_in_order_and_once(root):
     write(root / "entry.py", "EXPOSED = ['b', 'a', 'b']\ncreate_environment = Environment")
-    environment, exposed = create_environment(launch(root, "entry.py"), {}, change_directory=False)
+    environment, exposed = create_environment(launch(root, "entry.py"), {}, own_process=False)
     assert exposed == ("b", "a")
     assert isinstance(environment, gym.Env)
 
 
 def test_nothing_is_exposed_unless_listed(root):
     write(root / "entry.py", "create_environment = Environment")
-    assert create_environment(launch(root, "entry.py"), {}, change_directory=False).exposed == ()
+    assert create_environment(launch(root, "entry.py"), {}, own_process=False).exposed == ()
 
 
 @pytest.mark.parametrize("exposed", ["'action_masks'", "('a b',)", "(1,)", "None", "('',)"])
@@ -160,6 +160,7 @@ def test_the_root_and_its_src_folder_can_be_imported_from(root):
     )
     assert create(root, "sub/entry.py").arguments == {"names": ("root", "src")}
     assert sys.path[:2] == [str(root / "src"), str(root)]
+    assert sys.path[-1] == str(root / "sub")
     create(root, "sub/entry.py")
     assert sys.path.count(str(root)) == 1
 
@@ -167,7 +168,7 @@ def test_the_root_and_its_src_folder_can_be_imported_from(root):
 @pytest.mark.parametrize("change", [True, False])
 def test_a_process_changes_to_the_root_before_loading_and_a_thread_does_not(root, tmp_path, change):
     write(root / "entry.py", "import os\nHERE = os.getcwd()\ndef create_environment(): return Environment(here=HERE)")
-    environment = create_environment(launch(root, "entry.py"), {}, change_directory=change).environment
+    environment = create_environment(launch(root, "entry.py"), {}, own_process=change).environment
     assert environment.unwrapped.arguments == {"here": str(root if change else tmp_path)}
     assert Path.cwd() == (root if change else tmp_path)
 
@@ -215,7 +216,15 @@ def test_the_module_bears_its_files_name_so_that_its_classes_pickle(root):
     assert pickle.loads(pickle.dumps(environment)).arguments == {"difficulty": 2}
 
 
-@pytest.mark.parametrize("name", ["random", "gymnasium", "xmlrpc", "my-entry", "class", "1st", "neighbour", "env.v2"])
+@pytest.mark.parametrize("name", ["my-entry", "class", "1st", "with space"])
+def test_a_name_that_is_no_identifier_is_the_modules_all_the_same(root, name):
+    write(root / "sub" / f"{name}.py", "create_environment = Environment")
+    environment = create(root, f"sub/{name}.py")
+    assert type(environment).__module__ == name
+    assert type(pickle.loads(pickle.dumps(environment))) is type(environment)
+
+
+@pytest.mark.parametrize("name", ["random", "gymnasium", "xmlrpc", "neighbour", "env.v2"])
 def test_a_name_that_would_hide_a_module_or_is_none_is_replaced_by_one_that_pickles(root, name):
     write(root / "neighbour.py", "MINE = True", environment=False)
     write(root / "sub" / f"{name}.py", "create_environment = Environment")
@@ -230,6 +239,48 @@ def test_a_name_that_would_hide_a_module_or_is_none_is_replaced_by_one_that_pick
     assert neighbour.MINE
     assert random.random
     assert "create_environment" not in vars(xmlrpc)
+
+
+@pytest.mark.parametrize("file", ["entry.py", "entry.v2.py", "__init__.py"])
+@pytest.mark.parametrize("folder", ["", "src/"])
+def test_an_entrypoint_in_a_package_is_imported_as_a_part_of_it(root, folder, file):
+    package = root / f"{folder}outer_package" / "inner"
+    for init in (package, package.parent):
+        write(init / "__init__.py", "", environment=False)
+    write(package.parent / "beside_the_inner.py", "NAME = 'outer'", environment=False)
+    write(package / "beside.py", "NAME = 'inner'", environment=False)
+    write(
+        package / file,
+        """
+        from .. import beside_the_inner
+        from . import beside as relatively
+        import beside as by_itself
+        import outer_package.inner.beside as absolutely
+        assert absolutely is relatively
+        def create_environment(): return Environment(names=(by_itself.NAME, beside_the_inner.NAME))
+        """,
+    )
+    environment = create(root, str((package / file).relative_to(root)))
+    assert environment.arguments == {"names": ("inner", "outer")}
+    assert type(environment).__module__.startswith("outer_package.inner")
+    assert type(pickle.loads(pickle.dumps(environment))) is type(environment)
+
+
+def test_a_package_that_another_hides_is_none_and_the_root_is_none(root):
+    for name in ("xmlrpc", "."):
+        write(root / name / "__init__.py", "raise RuntimeError('not to be imported')", environment=False)
+        write(root / name / "stand_alone.py", "create_environment = Environment")
+    importlib.import_module("xmlrpc")
+    assert type(create(root, "stand_alone.py")).__module__ == "stand_alone"
+    assert type(create(root, "xmlrpc/stand_alone.py")).__module__.startswith("remote_gym_entrypoint_stand_alone")
+
+
+def test_what_is_beside_an_entrypoint_hides_nothing(root):
+    write(root / "sub" / "xmlrpc.py", "raise RuntimeError('hidden')", environment=False)
+    write(root / "sub" / "entry_beside.py", "import xmlrpc.client\ncreate_environment = Environment")
+    create(root, "sub/entry_beside.py")
+    assert sys.path[:1] == [str(root)]
+    assert sys.path[-1] == str(root / "sub")
 
 
 def test_two_files_of_one_name_are_two_modules(tmp_path):
@@ -332,6 +383,20 @@ def test_while_one_entrypoint_loads_another_can(root, monkeypatch):
 
 # --------------------------------------------------------------------------------------------------------------
 # What is wrong with it
+
+
+@pytest.mark.parametrize("entrypoint", ["link.py", "../outside.py", "{outside}"])
+def test_a_server_may_name_a_file_anywhere(root, entrypoint):
+    outside = write(root.parent / "outside.py", "create_environment = Environment")
+    (root / "link.py").symlink_to("../outside.py")
+    environment = create(root, entrypoint.format(outside=outside), anywhere=True)
+    assert environment.arguments == {}
+    assert sys.path[-1] == str(root.parent)
+
+
+def test_a_missing_file_is_named_as_it_was(root):
+    with pytest.raises(ConfigError, match=r"'/nowhere/entry.py' does not exist$"):
+        create(root, "/nowhere/entry.py", anywhere=True)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +502,7 @@ def test_a_module_that_cannot_be_imported_is_named(root, name):
 
 def test_a_gymnasium_id_makes_its_environment(root):
     kwargs = {"id": "MountainCarContinuous-v0", "goal_velocity": 0.5, "max_episode_steps": 7}
-    environment, exposed = create_environment(launch(root), {}, kwargs, change_directory=False)
+    environment, exposed = create_environment(launch(root), {}, kwargs, own_process=False)
     assert kwargs["id"] == "MountainCarContinuous-v0"
     assert (environment.unwrapped.goal_velocity, environment.spec.max_episode_steps) == (0.5, 7)
     assert environment.render_mode is None

@@ -108,7 +108,7 @@ def test_a_clients_env_id_reaches_no_entrypoint(tmp_path, monkeypatch, function,
         f"def {function}:\n    SEEN.append(kwargs)\n    return gymnasium.make('CartPole-v1')\n"
     )
     launch = worker_pb2.Launch(root=str(tmp_path), entrypoint=f"{name}.py", num_envs=num_envs, env_id=3)
-    created = create_environment(launch, {"own": 1}, {"env_id": 5, "theirs": 2}, change_directory=False)
+    created = create_environment(launch, {"own": 1}, {"env_id": 5, "theirs": 2}, own_process=False)
     created.environment.close()
     seen = sys.modules[name].SEEN
     assert seen == [{"own": 1, "theirs": 2}] * max(1, num_envs)

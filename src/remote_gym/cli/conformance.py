@@ -94,7 +94,7 @@ def _creator(local: str, kwargs: dict[str, Any]) -> Callable[[], gym.Env[Any, An
     launch = worker_pb2.Launch(entrypoint=path.name, root=str(path.parent))
 
     def create() -> gym.Env[Any, Any]:
-        created = create_environment(launch, kwargs, change_directory=False).environment
+        created = create_environment(launch, kwargs, own_process=False).environment
         assert isinstance(created, gym.Env)
         return created
 

@@ -100,6 +100,8 @@ def launch_message(
         launch.client_kwargs.CopyFrom(request.entrypoint_kwargs)
     own = dict(offered.get("entrypoint_kwargs") or {})
     encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
+    # What a repository holds is another's to say, and stays within.
+    launch.anywhere = bool(launch.entrypoint) and not launch.repo
     _take_client_code(request, launch, options)
     return launch
 
@@ -138,5 +140,5 @@ def _take_client_code(request: pb.OpenRequest, launch: worker_pb2.Launch, option
             "a client may not set 'entrypoint': which code runs is the server's to say; it can offer several by "
             "ServerOptions.environments, or a folder by ServerOptions.client_entrypoints"
         )
-    launch.entrypoint = request.entrypoint
+    launch.entrypoint, launch.anywhere = request.entrypoint, False
     launch.root = str(Path(options.client_entrypoints).resolve())

@@ -1,27 +1,17 @@
 """Turn a `Launch` into an environment: run an entrypoint file, or make a registered environment by its id.
 
-An entrypoint is a Python file below its root that defines ``create_environment(**entrypoint_kwargs)``. This runs
-in a worker's main thread, or in a thread of the server, and so it imports no grpc.
-
-Threads of one process share its modules. The import system itself loads an entrypoint file, once: a second
-thread waits until the first has finished, and never sees half of it; a failed import is tried again. A file that
-changes later is read again by new processes only, since a reload would tear the classes of running environments
-from their name. For the same reason, give environments whose helper modules share names a process each.
+An entrypoint is a Python file that defines ``create_environment(**entrypoint_kwargs)``: below its root, or anywhere
+if the server itself names it. This runs in a worker's main thread, or in a thread of the server, and so it imports no
+grpc.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import keyword
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -29,6 +19,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from remote_gym.errors import ConfigError
+from remote_gym.server.entrypoint_modules import load, search
 from remote_gym.server.ids import check_client_id, noting, parse_id
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import batch, check_vector_environment
@@ -53,14 +44,15 @@ def create_environment(
     entrypoint_kwargs: Mapping[str, Any],
     client_kwargs: Mapping[str, Any] | None = None,
     *,
-    change_directory: bool,
+    own_process: bool,
 ) -> Created:
     """Create the environment that a launch asks for.
 
     The root is ``launch.root``, or the checkout of ``launch.repo``. It and its ``src`` folder go to the front of
-    ``sys.path``, then ``launch.imports`` are imported, then the entrypoint runs; without one, `gymnasium.make`
-    gets the keyword arguments, ``id`` among them. ``env_id``, ``enable_rendering`` and ``render_mode`` go only to
-    a ``create_environment`` that names them as parameters; keyword arguments of the same name win, but for ``env_id``.
+    ``sys.path``, the entrypoint's own folder to its end. Then ``launch.imports`` are imported and the entrypoint runs;
+    without one, `gymnasium.make` gets the keyword arguments, ``id`` among them. ``env_id``, ``enable_rendering`` and
+    ``render_mode`` go only to a ``create_environment`` that names them as parameters; keyword arguments of the same
+    name win, but for ``env_id``.
 
     For several environments, ``create_vector_environment(num_envs, **entrypoint_kwargs)`` runs where the entrypoint has
     one, which may name ``autoreset_mode`` too, and gets the first environment's ``env_id``. Otherwise environments are
@@ -70,7 +62,7 @@ def create_environment(
         launch: What to create; the keyword arguments in it are not looked at.
         entrypoint_kwargs: The server's own, decoded.
         client_kwargs: The client's, merged over them.
-        change_directory: Make the root the working directory of this process. Not for threads, which share it.
+        own_process: Whether the process is this environment's alone, so that its working directory becomes the root.
 
     Raises:
         ConfigError: The launch cannot work as given, or the entrypoint does not keep to its form.
@@ -81,8 +73,8 @@ def create_environment(
     client_kwargs = {name: value for name, value in (client_kwargs or {}).items() if name != "env_id"}
     kwargs = {**entrypoint_kwargs, **client_kwargs}
     root = _root(launch)
-    file = entrypoint_file(root, launch.entrypoint) if launch.entrypoint else None
-    _enter(root, change_directory=change_directory)
+    file = entrypoint_file(root, launch.entrypoint, anywhere=launch.anywhere) if launch.entrypoint else None
+    _enter(root, file, own_process=own_process)
     for name in launch.imports:
         with noting(name):
             _import(name)
@@ -91,7 +83,7 @@ def create_environment(
             check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"), launch.ids, launch.imports)
         return Created(_each(launch, lambda _: _make(launch, dict(kwargs))))
     with users_code:
-        module = _FINDER.load(file)
+        module = load(root, file, own_process=own_process)
     exposed = _exposed(module, file)
     injected: dict[str, Any] = {"enable_rendering": bool(launch.render_mode), "render_mode": launch.render_mode or None}
     if launch.num_envs and (vector_function := getattr(module, VECTOR_NAME, None)) is not None:
@@ -141,21 +133,27 @@ def _root(launch: worker_pb2.Launch) -> Path:
     return checkout(repo, launch.reference or None, default_cache())
 
 
-def entrypoint_file(root: Path, entrypoint: str) -> Path:
+def entrypoint_file(root: Path, entrypoint: str, *, anywhere: bool = False) -> Path:
     """The entrypoint's path, with its symbolic links resolved, so that what was checked is what is loaded.
 
+    Args:
+        root: What a path that is not absolute begins at; resolved.
+        entrypoint: The path.
+        anywhere: Whether it may lead out of the root, as one that the server itself names may.
+
     Raises:
-        ConfigError: If there is no such ``.py`` file below the root.
+        ConfigError: If there is no such ``.py`` file, or it is where it may not be.
     """
     try:
         file = (root / entrypoint).resolve()
         # Before anything is said about the file: what is outside is none of a client's business.
-        if not file.is_relative_to(root):
+        if not anywhere and not file.is_relative_to(root):
             raise ConfigError(f"entrypoint {entrypoint!r} is outside its root {str(root)!r}; use a file below it")
         if file.is_dir():
             raise ConfigError(f"entrypoint {entrypoint!r} is a folder; name the .py file in it")
         if not file.is_file():
-            raise ConfigError(f"entrypoint {entrypoint!r} does not exist below its root {str(root)!r}")
+            where = "" if Path(entrypoint).is_absolute() else f" below its root {str(root)!r}"
+            raise ConfigError(f"entrypoint {entrypoint!r} does not exist{where}")
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"entrypoint {entrypoint!r} cannot be read: {error}") from error
     except ValueError as error:
@@ -167,13 +165,9 @@ def entrypoint_file(root: Path, entrypoint: str) -> Path:
     return file
 
 
-def _enter(root: Path, *, change_directory: bool) -> None:
-    with _FINDER.lock:
-        for folder in (root, root / "src"):
-            if folder.is_dir() and str(folder) not in sys.path:
-                sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    if change_directory:
+def _enter(root: Path, file: Path | None, *, own_process: bool) -> None:
+    search(root, file)
+    if own_process:
         try:
             os.chdir(root)
         except OSError as error:
@@ -182,57 +176,6 @@ def _enter(root: Path, *, change_directory: bool) -> None:
 
 # --------------------------------------------------------------------------------------------------------------
 # Modules
-
-
-class _EntrypointFinder(MetaPathFinder):
-    """Lets the import system find entrypoint files by name, and so lend its locks and its clean-up to them.
-
-    A file keeps the name that it was given first. That is its stem, as `pickle` and a sibling's ``import`` expect,
-    unless a module of that name exists elsewhere, which must stay importable.
-    """
-
-    def __init__(self) -> None:
-        # Held while names are chosen and sys.path changes, never while code of an entrypoint runs.
-        self.lock = threading.Lock()
-        self._files: dict[str, Path] = {}
-        self._names: dict[Path, str] = {}
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        file = self._files.get(fullname)
-        return importlib.util.spec_from_file_location(fullname, file) if file else None
-
-    def load(self, file: Path) -> ModuleType:
-        with self.lock:
-            if self not in sys.meta_path:
-                sys.meta_path.insert(0, self)
-            if file not in self._names:
-                name = file.stem if _is_free(file.stem, file) else _safe_name(file)
-                self._names[file], self._files[name] = name, file
-        return importlib.import_module(self._names[file])
-
-
-_FINDER = _EntrypointFinder()
-
-
-def _is_free(name: str, file: Path) -> bool:
-    """Whether importing `name` finds `file` or nothing at all."""
-    if not name.isidentifier() or keyword.iskeyword(name):
-        return False
-    if name in sys.modules:
-        origin = getattr(sys.modules[name], "__file__", None)
-    else:
-        spec = importlib.util.find_spec(name)
-        if spec is None:
-            return True
-        origin = spec.origin
-    return origin is not None and Path(origin).resolve() == file
-
-
-def _safe_name(file: Path) -> str:
-    stem = "".join(character if character.isalnum() else "_" for character in file.stem)
-    return f"remote_gym_entrypoint_{stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
 
 
 def _import(name: str) -> ModuleType:

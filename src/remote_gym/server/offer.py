@@ -24,15 +24,19 @@ def check_offer(arguments: Mapping[str, Any], *, imports: Sequence[str] = (), ow
         own_interpreter: Whether workers run under this interpreter, so that what it knows is what they know.
 
     Raises:
-        ConfigError: If the entrypoint is no Python file below the working directory, or the id is not registered.
+        ConfigError: If the entrypoint is no Python file, or the id is not registered.
     """
     if arguments.get("entrypoint"):
         if not arguments.get("repo"):
-            _check_entrypoint(entrypoint_file(Path.cwd(), os.fspath(arguments["entrypoint"])), own_interpreter)
+            _check_entrypoint(_entrypoint(arguments), own_interpreter)
     elif own_interpreter and not imports:
         id_ = (arguments.get("entrypoint_kwargs") or {}).get("id")
         if isinstance(id_, str) and ":" not in id_:  # what stands before a colon is imported first
             _check_id(id_)
+
+
+def _entrypoint(arguments: Mapping[str, Any]) -> Path:
+    return entrypoint_file(Path.cwd(), os.fspath(arguments["entrypoint"]), anywhere=True)
 
 
 def _check_entrypoint(file: Path, own_interpreter: bool) -> None:

@@ -131,7 +131,7 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
     own, clients = _decode_kwargs(launch.entrypoint_kwargs, limits), _decode_kwargs(launch.client_kwargs, limits)
     allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
     check_arguments(clients, allowed, launch.arguments_schema)
-    environment, exposed = create_environment(launch, own, clients, change_directory=own_process)
+    environment, exposed = create_environment(launch, own, clients, own_process=own_process)
     try:
         return Host(
             environment,

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Launch(_message.Message):
-    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "owner", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "worker_limits", "allowed_arguments", "arguments_schema", "ids")
+    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "owner", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "worker_limits", "allowed_arguments", "arguments_schema", "ids", "anywhere")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Launch(_message.Message):
     ALLOWED_ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    ANYWHERE_FIELD_NUMBER: _ClassVar[int]
     session: str
     env_id: int
     entrypoint: str
@@ -70,7 +71,8 @@ class Launch(_message.Message):
     allowed_arguments: Names
     arguments_schema: str
     ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    anywhere: bool
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ...) -> None: ...
 
 class Names(_message.Message):
     __slots__ = ("names",)
