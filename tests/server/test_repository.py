@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from processes import descendants, is_alive
 from remote_gym.errors import ConfigError
 from remote_gym.server.repository import checkout, default_cache
+from waiting import wait_until
 
 
 @dataclass
@@ -305,6 +308,39 @@ def test_a_held_lock_is_waited_for_until_the_deadline(repository, cache):
             waiting = pool.submit(checkout, str(repository.path), "main", cache)
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert version(waiting.result(timeout=30)) == "second"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_git_does_not_outlive_who_waits_for_it(cache):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
+        code = (
+            "from pathlib import Path\n"
+            "from remote_gym.server.repository import checkout\n"
+            f"checkout({url!r}, None, Path({str(cache)!r}))"
+        )
+        with subprocess.Popen([sys.executable, "-c", code]) as waiting:
+            silent.settimeout(30.0)
+            connection, _ = silent.accept()
+            started = descendants(waiting.pid)
+            assert len(started) > 1
+            waiting.kill()
+        wait_until(lambda: not any(map(is_alive, started)))
+        connection.close()
+
+
+@pytest.mark.parametrize("variable", ["REMOTE_GYM_TOKEN", "NOTIFY_SOCKET"])
+def test_git_is_not_given_what_is_the_servers_own(repository, cache, monkeypatch, tmp_path, variable):
+    noted = tmp_path / "noted"
+    wrapper = tmp_path / "bin" / "git"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nenv >> "{noted}"\nexec {shutil.which("git")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv(variable, "secret of the server")
+    assert version(checkout(str(repository.path), "main", cache)) == "first"
+    assert "GIT_TERMINAL_PROMPT" in noted.read_text()
+    assert "secret of the server" not in noted.read_text()
 
 
 @pytest.mark.parametrize("reference", ["main", "v1", None])

@@ -116,7 +116,7 @@ class Page:
         OSError: If the system gives no more descriptors.
     """
 
-    _descriptor: int = field(default_factory=lambda: _anonymous_file())
+    _descriptor: int = field(default_factory=lambda: anonymous_file(PAGE_BYTES))
     _last: Counters = Counters()
 
     def fileno(self) -> int:
@@ -144,15 +144,23 @@ class Page:
             self._descriptor = -1
 
 
-def _anonymous_file() -> int:
+def anonymous_file(size: int = 0) -> int:
+    """A descriptor of a file without a name, whose position is at its end. Needs no place that can be written to.
+
+    Args:
+        size: Bytes that it has, all zero.
+
+    Raises:
+        OSError: If the system gives no more descriptors.
+    """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("remote_gym")
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     try:
-        os.ftruncate(descriptor, PAGE_BYTES)
-        os.lseek(descriptor, PAGE_BYTES, os.SEEK_SET)
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
     except BaseException:
         os.close(descriptor)
         raise

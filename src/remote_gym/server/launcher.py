@@ -4,8 +4,8 @@ A server cannot fork them itself: gRPC's threads do not survive a fork. Nor can 
 to start a process import the user's ``__main__`` again, which runs a server script without a guard twice. So the
 server starts one launcher, a process without threads of its own and without gRPC, and asks it over a Unix socket.
 
-The launcher reaps its children, tells the server how each ended, and kills them all, hung ones too, when its
-socket to the server closes, which it does however the server ends.
+The launcher reaps its children, tells the server how each ended, ends what they have left running, and kills them
+all, hung ones too, when its socket to the server closes, which it does however the server ends.
 
 Both directions carry records of a fixed size, so the stream needs no framing.
 """
@@ -17,6 +17,7 @@ import ctypes
 import enum
 import faulthandler
 import gc
+import io
 import os
 import selectors
 import signal
@@ -26,6 +27,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from typing import TextIO
 
 import numpy as np
 
@@ -33,6 +35,7 @@ from remote_gym.server import worker
 from remote_gym.server.counters import map_words
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.handover import receive_descriptors
+from remote_gym.server.leftovers import KILL_AFTER, Leftovers, set_mark
 
 RECORD = struct.Struct("!BQq")
 """(command or event, worker number, value)"""
@@ -62,6 +65,8 @@ STACKS_SIGNAL: int = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else get
 
 GRACE = 2.0
 """Seconds that workers have, once the server is gone, to close their environments by themselves."""
+LINGER = KILL_AFTER + 0.5
+"""Seconds that remain for what those have left that had to be killed."""
 
 
 class Launcher:
@@ -69,10 +74,13 @@ class Launcher:
 
     Args:
         control: Connected to the server.
+        prefix: Of the marks by which is found what workers leave.
     """
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, prefix: int) -> None:
         self._control = control
+        self._prefix = prefix
+        self._leftovers = Leftovers(prefix)
         self._pids: dict[int, int] = {}  # worker number -> process id
         self._wakeup, self._wakeup_writer = socket.socketpair()
         for end in (self._wakeup, self._wakeup_writer):
@@ -91,7 +99,7 @@ class Launcher:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wakeup, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                for key, _ in selector.select(self._leftovers.look(self._pids.values())):
                     if key.fileobj is self._wakeup:
                         self._wakeup.recv(4096)
                         self._reap()
@@ -121,7 +129,7 @@ class Launcher:
     def _obey(self, command: Command, number: int, descriptors: list[int]) -> Callable[[], None] | None:
         if command is Command.KILL:
             if number in self._pids:
-                kill_group(self._pids[number])
+                self._kill(self._pids[number])
             return None
         if command is Command.STACKS:
             if number in self._pids:
@@ -136,7 +144,7 @@ class Launcher:
             self._tell(Event.EXITED, number, error.errno or 1)
             pid = -1
         if pid == 0:
-            self._become_worker(page, output)
+            self._become_worker(number, page, output)
             requests, handover = (socket.socket(fileno=descriptor) for descriptor in connections)
             return lambda: worker.run(requests, handover, own_process=True, words=map_words(page))
         for descriptor in descriptors:
@@ -148,9 +156,11 @@ class Launcher:
             self._tell(Event.STARTED, number, pid)
         return None
 
-    def _become_worker(self, page: int, output: int) -> None:
+    def _become_worker(self, number: int, page: int, output: int) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
+        if self._leftovers.are_found:
+            set_mark(self._prefix, number)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # Not Python's way to handle a signal, which waits for whatever C code runs.
@@ -163,41 +173,79 @@ class Launcher:
             os.dup2(source, target)
         os.close(null)
         os.close(output)
-        # A server without them, such as a daemon, has none to inherit.
-        sys.stdout, sys.stderr = (open(target, "w", buffering=1, closefd=False) for target in (1, 2))  # noqa: SIM115
+        for name in ("stdout", "stderr"):
+            stream = _as_python_makes(getattr(sys, name))
+            for attribute in (name, f"__{name}__"):
+                setattr(sys, attribute, stream)
         # NumPy's global generator was seeded when the launcher imported it; all workers would draw the same numbers.
         np.random.seed()
 
     def _reap(self) -> None:
         numbers = {pid: number for number, pid in self._pids.items()}
-        while self._pids:
-            # First look, then kill what the worker left running in its group, and only then reap it: a process
-            # that was not reaped keeps its id, so no other process can be hit.
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None:
-                return
-            kill_group(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
-            number = numbers[ended.si_pid]
-            del self._pids[number]
-            self._tell(Event.EXITED, number, os.waitstatus_to_exitcode(status))
+        with contextlib.suppress(ChildProcessError):  # none is left
+            # First look, then kill what the worker left running in its group, where it is not found otherwise, and only
+            # then reap it: a process that was not reaped keeps its id, so no other process can be hit.
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                number = numbers.get(ended.si_pid)  # none of one that a worker has left, or made a child of ours
+                if number is not None and not self._leftovers.are_found:
+                    kill_group(ended.si_pid)
+                _, status = os.waitpid(ended.si_pid, 0)
+                if number is not None:
+                    del self._pids[number]
+                    self._leftovers.worker_ended(number)
+                    self._tell(Event.EXITED, number, os.waitstatus_to_exitcode(status))
+
+    def _kill(self, pid: int) -> None:
+        """Kill a worker. What it has started has its time to end, where it is found."""
+        if self._leftovers.are_found:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            kill_group(pid)
 
     def _tell(self, event: Event, number: int, value: int) -> None:
         with contextlib.suppress(ConnectionError):  # the server is gone, which the loop notices next
             self._control.sendall(RECORD.pack(event, number, value))
 
     def _stop_all(self) -> None:
-        deadline = time.monotonic() + GRACE
-        while self._pids and time.monotonic() < deadline:
-            self._wakeup.setblocking(True)
-            self._wakeup.settimeout(max(0.001, deadline - time.monotonic()))
+        self._wait(GRACE)
+        for pid in self._pids.values():
+            self._kill(pid)
+        self._wait(LINGER)
+        self._leftovers.kill_all()
+
+    def _wait(self, seconds: float) -> None:
+        """Until no worker is there, nor what one has left, but no longer than that."""
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            pause = self._leftovers.look(self._pids.values())
+            if not self._pids and pause is None:
+                return
+            self._wakeup.settimeout(min(remaining, pause or remaining))
             with contextlib.suppress(TimeoutError):
                 self._wakeup.recv(4096)
             self._reap()
-        for pid in self._pids.values():
-            kill_group(pid)
-        for pid in self._pids.values():
-            os.waitpid(pid, 0)
+
+
+def _as_python_makes(stream: TextIO) -> TextIO:
+    """A stream like one that Python made when the launcher started, whose descriptor leads elsewhere now.
+
+    Python has chosen the encoding, and what becomes of characters that it lacks, by PYTHONIOENCODING and its like, and
+    whether there is a buffer by PYTHONUNBUFFERED.
+    """
+    assert isinstance(stream, io.TextIOWrapper)
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
+    raw.name = stream.name
+    has_buffer = not stream.write_through
+    anew = io.TextIOWrapper(
+        io.BufferedWriter(raw) if has_buffer else raw,  # as Python itself does
+        stream.encoding,
+        stream.errors,
+        newline="\n",
+        line_buffering=has_buffer,  # so that lines reach the server's log while they are news
+        write_through=stream.write_through,
+    )
+    anew.mode = stream.mode  # type: ignore[misc]  # which Python sets as well
+    return anew
 
 
 def _fork() -> int:
@@ -228,12 +276,14 @@ def main() -> None:
     A worker, and what its environment forks, ends as any script does: threads are waited for, exit handlers run, open
     files are flushed, what is left is finalised.
     """
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control, prefix = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     control.set_inheritable(False)  # as it had to be until now
+    # Masks are inherited from whatever started the server. Without SIGCHLD no end of a worker would be noticed.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.argv = [""]  # environments that read their program's arguments find none
     gc.collect()
     gc.freeze()
-    job = Launcher(control).run()
+    job = Launcher(control, prefix).run()
     if job is None:
         os._exit(0)  # it owns nothing that would need more, and its exit handlers are those of its workers
     error = None

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +15,24 @@ from typing import IO, Any
 
 from remote_gym.errors import ServerFull
 from remote_gym.logs import get_logger
+from remote_gym.server import variables
+from remote_gym.server.counters import anonymous_file
 from remote_gym.server.launcher import RECORD, Command, Event, kill_group
+from remote_gym.server.leftovers import kill_marked, new_prefix
 from remote_gym.server.link import Worker, describe_exit
 
 logger = get_logger(__name__)
 
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:] or sys.path; from remote_gym.server.launcher import main; main()"
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:] or sys.path; from remote_gym.server.launcher import main; main()"
 
 COMPLAINTS_BYTES = 64 * 1024
 """What is read of a failed launcher's stderr, at most."""
 
 START_TIMEOUT = 60.0
 """Seconds that a launcher has until its first worker runs: it loads what workers need, perhaps from a slow disk."""
+CLEANING_TIMEOUT = 5.0
+"""Seconds in which a launcher that was killed, and all that its workers have left, is to be gone."""
+CLEANING_INTERVAL = 0.02
 ANSWER_TIMEOUT = 20.0
 """Seconds for which a launcher that has something to do may say nothing. It forks a worker in some 20 ms."""
 
@@ -49,6 +54,7 @@ class LauncherProcess:
     def __init__(self, interpreter: str | None) -> None:
         import fcntl  # here, since the systems without it can have workers in threads
 
+        self._prefix = new_prefix()
         self._name = f"the launcher ({interpreter or sys.executable})"
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Worker] = {}
@@ -57,6 +63,7 @@ class LauncherProcess:
         self._received = b""
         self._heard_at: float | None = None  # on the loop's clock
         self._dying: dict[int, asyncio.TimerHandle] = {}  # workers that it was told to kill
+        self._cleaning: asyncio.Future[None] | None = None
         self.is_good = True
         # With an interpreter of its own a worker finds modules in that one's own places, else where we do.
         path = [] if interpreter else [entry or str(Path.cwd()) for entry in sys.path]
@@ -65,13 +72,14 @@ class LauncherProcess:
             # Beyond 0 to 2, which a server without standard streams, such as a daemon, has to give away.
             passed = stack.enter_context(socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)))
             # Not a pipe: nobody reads it, unless the launcher fails.
-            complaints = stack.enter_context(tempfile.TemporaryFile())
+            complaints = stack.enter_context(os.fdopen(anonymous_file(), "rb"))
             self.process = subprocess.Popen(
-                [interpreter or sys.executable, "-c", _BOOTSTRAP, str(passed.fileno()), *path],
+                [interpreter or sys.executable, "-c", _BOOTSTRAP, str(passed.fileno()), str(self._prefix), *path],
                 pass_fds=[passed.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
+                env=variables.for_others(),
                 start_new_session=True,  # Ctrl-C at a terminal is for the server, which then stops its workers
             )
             self._control: socket.socket | None = ours.dup()
@@ -212,17 +220,27 @@ class LauncherProcess:
 
     def _give_up(self, reason: str) -> None:
         """It cannot be used any more, and its workers are lost."""
-        self.process.kill()
+        self._kill()
         self._complaints.seek(0)
         said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
         logger.error("%s; its workers end with it", reason, details=said)
         why = f"{self._name} failed: {said.splitlines()[-1]}" if said else f"{self._name} was killed"
         self.disconnect(f"its worker ended with the launcher: {why}")
 
+    def _kill(self) -> None:
+        self.process.kill()
+        self._cleaning = asyncio.ensure_future(self.kill_leftovers())
+
+    async def kill_leftovers(self) -> None:
+        """Kill what the launcher's workers have left, now that it has ended and does not see to that itself."""
+        end = self._loop.time() + CLEANING_TIMEOUT
+        while (self.process.poll() is None or kill_marked(self._prefix)) and self._loop.time() < end:
+            await asyncio.sleep(CLEANING_INTERVAL)
+
     def _end_if_done(self) -> None:
         """Retired, it has nothing more to do when its last worker is gone."""
         if not self.is_good and not self._workers and self._control is not None:
-            self.process.kill()
+            self._kill()
             self.disconnect("its launcher was replaced")
 
     def _expect_end(self, number: int) -> None:

@@ -23,6 +23,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_gym.errors import ConfigError
+from remote_gym.server import variables
 
 _FULL_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ANY_HASH = re.compile(r"[0-9a-f]{7,64}")
@@ -207,6 +209,24 @@ _ANOTHER_REPOSITORY = {
 }
 
 
+_KEEPER = """
+import _thread, os, sys
+def watch():
+    while os.read(0, 1): pass
+    os.killpg(0, 9)
+null = (os.POSIX_SPAWN_DUP2, os.open(os.devnull, os.O_RDONLY), 0)
+ignored_by_python = [int(number) for number in sys.argv.pop(1).split()]
+git = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[null], setsigdef=ignored_by_python)
+_thread.start_new_thread(watch, ())
+code = os.waitstatus_to_exitcode(os.waitpid(git, 0)[1])
+os._exit(code if code >= 0 else 128 - code)
+"""
+"""Runs git, and kills its own process group, with git and what that has started, when its standard input closes.
+
+Which it does however this process ends: git itself waits for a host that does not answer for as long as it likes.
+"""
+
+
 class _GitFailed(ConfigError):
     """A git command did not end well."""
 
@@ -243,18 +263,22 @@ class _Git:
 
     def _run(self, arguments: tuple[str, ...], at: Path | None, environment: dict[str, str]) -> str:
         settings = [part for setting in _SETTINGS for part in ("-c", setting)]
-        with subprocess.Popen(
-            [self.executable, *settings, *arguments],
-            cwd=at,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            # No terminal for ssh to ask on, and one group to kill, since git has children.
-            start_new_session=True,
-        ) as process:
+        keeper = [sys.executable, "-I", "-S", "-c", _KEEPER, f"{int(signal.SIGPIPE)} {int(signal.SIGXFSZ)}"]
+        with (
+            _pipe() as (lifeline, _),
+            subprocess.Popen(
+                [*keeper, self.executable, *settings, *arguments],
+                cwd=at,
+                env=environment,
+                stdin=lifeline,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                # No terminal for ssh to ask on, and one group to kill, since git has children.
+                start_new_session=True,
+            ) as process,
+        ):
             try:
                 output, errors = process.communicate(timeout=max(0.0, self.deadline - time.monotonic()))
             except BaseException as error:
@@ -269,8 +293,18 @@ class _Git:
         return output
 
 
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 def _environment() -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if name not in _ANOTHER_REPOSITORY}
+    own = {name: value for name, value in variables.for_others().items() if name not in _ANOTHER_REPOSITORY}
     return own | {
         "GIT_TERMINAL_PROMPT": "0",
         "SSH_ASKPASS_REQUIRE": "never",

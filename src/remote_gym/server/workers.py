@@ -19,7 +19,7 @@ from remote_gym.logs import get_logger
 from remote_gym.server.counters import Counters, Page, new_words
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
-from remote_gym.server.launcher import GRACE, STACKS_SIGNAL, Command
+from remote_gym.server.launcher import GRACE, LINGER, STACKS_SIGNAL, Command
 from remote_gym.server.launching import LauncherProcess
 from remote_gym.server.link import Worker
 from remote_gym.server.output import Outputs
@@ -30,7 +30,7 @@ logger = get_logger(__name__)
 
 LAUNCHES_AT_ONCE = 8
 
-STOP_TIMEOUT = GRACE + 3.0
+STOP_TIMEOUT = GRACE + LINGER + 1.0
 """Seconds that launchers have to end their workers and themselves, until they are killed."""
 
 STACKS_TIMEOUT = 2.0
@@ -131,6 +131,9 @@ class ProcessWorkers:
                 for launcher in self._launchers:
                     launcher.process.kill()
             await asyncio.sleep(0.01)
+        for launcher in self._launchers:
+            if launcher.process.poll() != 0:  # it did not see to that itself
+                await launcher.kill_leftovers()
         await asyncio.sleep(0)  # in which they are told of their workers' ends
         self._outputs.close()
 
