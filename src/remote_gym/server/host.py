@@ -42,7 +42,7 @@ from remote_gym.server.counters import (
 from remote_gym.server.exposure import Exposure
 from remote_gym.server.forks import ForkedChild, forked
 from remote_gym.server.rendering import Renderer, drop_frame
-from remote_gym.server.returned import unpack_reset, unpackable_step
+from remote_gym.server.returned import local_flag, unpack_reset, unpackable_step
 from remote_gym.server.users_code import of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -322,6 +322,8 @@ class Host:
             observation, reward, terminated, truncated, info = returned
         except (TypeError, ValueError) as error:
             raise unpackable_step(returned) from error
+        if type(terminated) is not bool or type(truncated) is not bool:
+            terminated, truncated = local_flag("terminated", terminated), local_flag("truncated", truncated)
         self._words[STEPS] += 1
         self._flags = (terminated, truncated)
         if observation is None and self.between_episodes:

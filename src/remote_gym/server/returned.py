@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from remote_gym.errors import InvalidObservation
+from remote_gym.errors import EncodingError, InvalidObservation
+from remote_gym.wire.foreign import NoArray, local
 from remote_gym.wire.unencodable import short_repr
 
 _OLD = "as Gym before 0.26 had it; return {}, or wrap the environment in one of shimmy's GymV21CompatibilityV0"
@@ -31,6 +32,18 @@ def unpackable_step(returned: Any) -> InvalidObservation:
             f"step() returned 4 values, so (observation, reward, done, info), {_OLD.format(wanted)}"
         )
     return InvalidObservation(f"step() returned {_describe(returned)}; it has to be the five values {wanted}")
+
+
+def local_flag(name: str, flag: Any) -> Any:
+    """A flag, or an array of flags, as it is, or as NumPy's array if it is another library's.
+
+    Raises:
+        EncodingError: If it cannot be one.
+    """
+    try:
+        return local(flag)
+    except NoArray as reason:
+        raise EncodingError(f"{name}: {reason}") from reason
 
 
 def _describe(returned: Any) -> str:

@@ -16,6 +16,7 @@ from remote_gym.errors import ConfigError
 from remote_gym.server.forks import ForkedChild
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
+from remote_gym.wire.foreign import local
 from remote_gym.wire.infos import Infos, add_info
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
@@ -29,6 +30,16 @@ class Together(SyncVectorEnv):
 
     In the mode that it has unless told otherwise, a step does the same in somewhat less time.
     """
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
+        """Reset all, or those of a mask."""
+        if not hasattr(self, "_env_obs"):  # before Gymnasium 1.0
+            return super().reset(seed=seed, options=options)
+        self._env_obs = _LocalObservations(self._env_obs)
+        try:
+            return super().reset(seed=seed, options=options)
+        finally:
+            self._env_obs = list(self._env_obs)
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], Infos]:
         """Step every environment once, or reset it where its episode ended with the step before."""
@@ -55,10 +66,16 @@ class Together(SyncVectorEnv):
         _fill(self._rewards, rewards)
         _fill(self._terminations, terminations)
         _fill(self._truncations, truncations)
-        self._observations = concatenate(self.single_observation_space, self._env_obs, self._observations)
+        self._observations = self._concatenate()
         self._autoreset_envs = np.logical_or(self._terminations, self._truncations)
         flags = self._terminations.copy(), self._truncations.copy()
         return self._observations, self._rewards.copy(), *flags, infos
+
+    def _concatenate(self) -> Any:
+        try:
+            return concatenate(self.single_observation_space, self._env_obs, self._observations)
+        except (TypeError, RuntimeError):  # arrays of another library that NumPy cannot read, as on a GPU
+            return concatenate(self.single_observation_space, list(map(local, self._env_obs)), self._observations)
 
     def _add_info(self, vector_infos: Infos, env_info: Infos, env_num: int) -> Infos:
         if _IS_0:  # it merges in a way of its own, into arrays of dicts, on which scripts for it rely
@@ -69,9 +86,17 @@ class Together(SyncVectorEnv):
 def _fill(array: NDArray[Any], values: list[Any]) -> None:
     try:
         array[:] = values
-    except ValueError:  # some came in arrays of their own, which NumPy takes for numbers one by one
+    # Some came in arrays of their own, which NumPy takes for numbers one by one, or in another library's.
+    except (ValueError, TypeError, RuntimeError):
         for index, value in enumerate(values):
-            array[index] = value
+            array[index] = local(value)
+
+
+class _LocalObservations(list[Any]):
+    """Observations of which each becomes NumPy's as it is set, since Gymnasium could not read a GPU's."""
+
+    def __setitem__(self, index: Any, observation: Any) -> None:
+        super().__setitem__(index, local(observation))
 
 
 class TogetherBefore11(Together):

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from remote_gym.wire.foreign import array_of
 from remote_gym.wire.named import remote_type
 from remote_gym.wire.nearest import nearest
 from remote_gym.wire.unencodable import type_name
@@ -24,6 +25,9 @@ def find_difference(expected: Any, found: Any, path: str = "value") -> str | Non
         expected = dict(expected)
     if (name := remote_type(found)) is not None and name == type_name(expected):
         return find_difference(_plain(expected), _plain(found), path)
+    if type(found) is np.ndarray and not isinstance(expected, np.ndarray | np.generic):
+        array = array_of(expected)  # another library's
+        expected = expected if array is None else array
     if type(expected) is not type(found):
         return f"{path}: expected a {type(expected).__name__}, found a {type(found).__name__}: {expected!r}, {found!r}"
     if isinstance(expected, (np.ndarray, np.generic)):

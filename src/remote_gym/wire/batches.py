@@ -25,6 +25,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.arrays import to_bytes
 from remote_gym.wire.conform import Mismatch, fit
 from remote_gym.wire.elements import decode_observation
+from remote_gym.wire.foreign import NoArray, local
 from remote_gym.wire.layout import Layout, compile_layout
 from remote_gym.wire.values import encode_value
 
@@ -94,9 +95,11 @@ class Batch:
             InvalidAction: If it does not fit its space, bounds aside.
         """
         try:
-            return fit(self._layout(count).space, action)
+            return fit(self._layout(count).space, local(action))
         except Mismatch as mismatch:
             raise InvalidAction(f"action{mismatch}") from None
+        except NoArray as reason:
+            raise InvalidAction(f"action: {reason}") from reason
 
     def encode(self, action: Any, start: int, stop: int, into: pb.StepRequest, limits: Limits) -> None:
         """Write the rows from `start` to `stop` of an action that `fit` returned.

@@ -7,6 +7,7 @@ travels as it is, and the environment answers as it would locally.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -195,7 +196,7 @@ def _fit_stacked_tuple(space: spaces.Tuple[Any], element: Any) -> tuple[Any, ...
 
 def _members_of(space: spaces.Dict, element: Any) -> dict[Any, gym.Space[Any]]:
     members: dict[Any, gym.Space[Any]] = space.spaces
-    if not isinstance(element, dict):
+    if not isinstance(element, Mapping):
         raise Mismatch(f"a dict with the keys {short_repr(list(members))}", describe(element))
     if element.keys() != members.keys():
         raise Mismatch(f"the keys {short_repr(list(members))}", f"the keys {short_repr(list(element))}")

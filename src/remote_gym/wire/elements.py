@@ -9,6 +9,7 @@ from remote_gym.errors import EncodingError, InvalidAction, InvalidObservation
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import ZstdCompressor, decompress_zstd
 from remote_gym.wire.conform import Mismatch, fit
+from remote_gym.wire.foreign import NoArray, local
 from remote_gym.wire.large import LARGE
 from remote_gym.wire.layout import Layout
 from remote_gym.wire.values import decode_value, encode_value
@@ -38,6 +39,9 @@ def encode_observation(
         EncodingError: If it fits, but has no wire form, such as a masked array or one over the limits.
     """
     packed = layout.pack(observation)
+    if packed is None:
+        given, observation = observation, _local(observation, "observation", EncodingError)
+        packed = None if observation is given else layout.pack(observation)
     if packed is not None:
         if compressor is not None and (compressed := compressor.compress(packed)) is not None:
             into.zstd = compressed
@@ -97,7 +101,7 @@ def encode_action(layout: Layout, action: Any, into: pb.StepRequest, limits: Lim
     """
     packed = layout.pack(action)
     if packed is None:
-        action = _fit_action(layout, action)
+        action = _fit_action(layout, _local(action, "action", InvalidAction))
         packed = layout.pack(action)
     if packed is not None:
         into.packed = packed
@@ -120,6 +124,13 @@ def decode_action(layout: Layout, message: pb.StepRequest, limits: Limits) -> An
     if form is None:
         raise EncodingError("a step has no action")
     return _fit_action(layout, decode_value(message.value, limits))
+
+
+def _local(element: Any, what: str, error: type[Exception]) -> Any:
+    try:
+        return local(element)
+    except NoArray as reason:
+        raise error(f"{what}: {reason}") from reason
 
 
 def _fit_action(layout: Layout, action: Any) -> Any:

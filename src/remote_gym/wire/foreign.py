@@ -6,6 +6,7 @@ None of these libraries is imported unless a value is of it, which then has impo
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def local(element: Any, depth: int = _DEPTH) -> Any:
     cls = type(element)
     if cls in _OWN or depth == 0 or isinstance(element, np.ndarray | np.generic):
         return element
-    if isinstance(element, dict):
+    if isinstance(element, Mapping):
         found = {key: local(item, depth - 1) for key, item in element.items()}
         return found if any(found[key] is not item for key, item in element.items()) else element
     if isinstance(element, list | tuple):

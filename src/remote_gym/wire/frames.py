@@ -12,6 +12,7 @@ from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.arrays import array_obstacle, decode_array, describe_array, to_bytes, told_size
 from remote_gym.wire.compression import FrameCompressor, decompress_jpeg, decompress_zstd
+from remote_gym.wire.foreign import NoArray, local
 from remote_gym.wire.values import decode_value, encode_value
 
 
@@ -27,6 +28,10 @@ def encode_frame(rendered: object, into: pb.Frame, limits: Limits, compressor: F
     Raises:
         EncodingError: If it has no wire form.
     """
+    try:
+        rendered = local(rendered)
+    except NoArray as reason:
+        raise EncodingError(f"frame: {reason}") from reason
     if _is_image(rendered):
         _encode_image(rendered, into, limits, compressor)
     elif compressor is not None and type(rendered) is tuple and rendered and all(map(_is_image, rendered)):
