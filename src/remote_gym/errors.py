@@ -8,7 +8,7 @@ RemoteGymError
 │ ├ ConnectionLost
 │ └ DeadlineExceeded(TimeoutError)
 ├ SessionError
-│ ├ SessionLost                    the environment is gone: crashed, hung, expired, server restarted
+│ ├ SessionLost                    the environment is gone: .reason, and .output, the last that its worker printed
 │ ├ ServerFull                     which limit, how many are open
 │ ├ NotPermitted                   identity known, right missing
 │ └ OutOfSequence
@@ -22,6 +22,8 @@ A step before the first reset raises ``gymnasium.error.ResetNeeded``, as it does
 
 from __future__ import annotations
 
+import enum
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,8 +68,52 @@ class SessionError(RemoteGymError):
     """The server answered that it will not, or cannot, serve this session."""
 
 
+class LossReason(enum.Enum):
+    """Why a session was lost."""
+
+    UNKNOWN = "unknown"
+    """The server does not say, or is not asked any more: it may have restarted."""
+    CRASHED = "crashed"
+    """The environment's process ended by itself, by a fault such as SIGSEGV, or broke its connection to the server."""
+    KILLED = "killed"
+    """Somebody else ended it, such as the system where it was out of memory, or over a limit of its own."""
+    HUNG = "hung"
+    """It took longer than the server allows, which then ended it."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """It held more than the server's ``memory_limit``."""
+    EXPIRED = "expired"
+    """Nobody was attached for the session's lease."""
+    IDLE = "idle"
+    """Its client asked nothing for longer than the server's ``idle_timeout``."""
+    CLOSED = "closed"
+    """Its client, or another one that has its token, closed it."""
+    DRAINED = "drained"
+    """The server is about to stop, and begins no more episodes."""
+    SERVER_STOPPED = "server_stopped"
+    """The server stopped."""
+    FORBIDDEN = "forbidden"
+    """The server's policy has changed, and would not let its client open it any more."""
+    OPERATOR = "operator"
+    """Who runs the server ended it."""
+
+
 class SessionLost(SessionError):
-    """The environment is gone: it crashed, hung, expired, or its server restarted. `reset` opens a new one."""
+    """The environment is gone: it crashed, hung, expired, or its server restarted. `reset` opens a new one.
+
+    From Python 3.11 on a traceback shows `output` as well, as a note.
+
+    Attributes:
+        reason: What kind of reason it is; the text says more.
+        output: The last lines that the environment's process printed, a crash's stack among them: 4 KiB at most, with
+            control characters escaped. Empty where the server has none, such as of environments in its own threads.
+    """
+
+    def __init__(self, message: str = "", *, reason: LossReason = LossReason.UNKNOWN, output: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.output = output
+        if output and sys.version_info >= (3, 11):
+            self.add_note(f"The last that its worker printed:\n{output}")
 
 
 class ServerFull(SessionError):

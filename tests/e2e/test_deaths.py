@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from dying_environment import DEATHS, HOLDERS
-from remote_gym import RemoteEnvironment, SessionLost
+from environments import ACTION
+from remote_gym import LossReason, RemoteEnvironment, RemoteEnvironmentError, SessionLost
 from remote_gym.testing import LoopbackServer, loopback_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -46,8 +48,17 @@ def test_a_client_is_told_of_its_workers_end(server, holder, death):
     with server.environment(step_timeout=PATIENCE) as environment, held(environment, holder):
         with pytest.raises(SessionLost) as caught:
             environment.step(DEATHS.index(death))
-        expected = {"segfault": "SIGSEGV", "kill": "SIGKILL", "hang": "step_timeout"}
-        assert expected[death] in str(caught.value)
+        text, reason = {
+            "segfault": ("SIGSEGV", LossReason.CRASHED),
+            "kill": ("SIGKILL", LossReason.KILLED),
+            "hang": ("step_timeout", LossReason.HUNG),
+        }[death]
+        assert text in str(caught.value)
+        assert caught.value.reason is reason
+        assert caught.value.output.startswith("last words")
+        if death == "segfault":
+            assert "Fatal Python error: Segmentation fault" in caught.value.output
+            assert "in _die" in caught.value.output
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
@@ -65,3 +76,48 @@ def test_what_an_environment_starts_inherits_nothing_of_its_workers(server):
     with server.environment() as environment:
         _, info = environment.reset()
         assert info["inheritable"] == []
+
+
+def test_the_log_has_what_a_worker_that_crashed_printed_last(server, caplog):
+    with server.environment(step_timeout=PATIENCE) as environment:
+        environment.reset()
+        with pytest.raises(SessionLost):
+            environment.step(DEATHS.index("segfault"))
+    (record,) = [record for record in caplog.records if "was ended by SIGSEGV" in record.getMessage()]
+    assert record.levelno == logging.WARNING
+    first, *lines = record.getMessage().split("\n")
+    assert "last words" not in first
+    assert "  | last words" in lines
+    assert any(line.startswith("  | Fatal Python error") for line in lines)
+
+
+def test_a_worker_that_ends_as_it_creates_its_environment_is_reported_with_its_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "import os\nprint('\\x1b[31mno licence', flush=True)\nos._exit(3)"
+    (tmp_path / "entrypoint.py").write_text(text)
+    with loopback_server({"entrypoint": "entrypoint.py"}) as running, pytest.raises(SessionLost) as caught:
+        running.environment()
+    assert "ended with status 3, amid creating the environment" in str(caught.value)
+    assert caught.value.output == r"\x1b[31mno licence"
+    assert caught.value.reason is LossReason.CRASHED
+
+
+def test_the_log_has_what_environments_raise_with_tracebacks_and_counts_what_repeats(process_server, caplog):
+    caplog.set_level(logging.INFO)
+    with process_server.environment() as environment:
+        environment.reset()
+        for _ in range(20):
+            with pytest.raises(RemoteEnvironmentError):
+                environment.step(ACTION["raise_local"])
+    log = "\n".join(record.getMessage() for record in caplog.records)
+    assert 1 <= log.count("the environment's step raised environments.Obedient._raise_local.<locals>.LocalError") < 20
+    assert "in _raise_local" in log
+
+
+def test_the_log_has_what_is_raised_where_an_environment_is_created(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "entrypoint.py").write_text("def create_environment():\n    return {}['here']\n")
+    with loopback_server({"entrypoint": "entrypoint.py"}) as running, pytest.raises(RemoteEnvironmentError):
+        running.environment()
+    (message,) = [text for text in caplog.messages if "could not be created" in text]
+    assert "return {}['here']" in message

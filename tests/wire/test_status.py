@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+import sys
+import traceback
 
 import pytest
 from gymnasium.error import ResetNeeded
@@ -135,3 +139,28 @@ def test_whatever_an_error_raises_when_it_is_asked_for_its_text_goes_no_further(
     arrived = carry(raised(Unprintable()))
     assert isinstance(arrived, errors.RemoteEnvironmentError)
     assert arrived.remote_message == f"<{raised_by_str.__name__} in str() of the exception>"
+
+
+@pytest.mark.parametrize("reason", errors.LossReason)
+def test_a_lost_session_brings_its_reason_and_its_workers_last_lines(reason: errors.LossReason) -> None:
+    for copied in (carry, lambda error: pickle.loads(pickle.dumps(error)), copy.copy):
+        arrived = copied(errors.SessionLost("what happened", reason=reason, output="last\nlines"))
+        assert isinstance(arrived, errors.SessionLost)
+        assert (str(arrived), arrived.reason, arrived.output) == ("what happened", reason, "last\nlines")
+
+
+def test_no_reason_is_unmapped() -> None:
+    assert {reason.name for reason in errors.LossReason} == set(pb.ErrorDetail.LossReason.keys())
+
+
+def test_a_reason_from_the_future_is_unknown() -> None:
+    detail = pb.ErrorDetail(kind=pb.ErrorDetail.SESSION_LOST, message="x", loss_reason=99)  # type: ignore[arg-type]
+    arrived = decode_error(detail)
+    assert isinstance(arrived, errors.SessionLost)
+    assert arrived.reason is errors.LossReason.UNKNOWN
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_a_traceback_shows_a_workers_last_lines_once() -> None:
+    error = carry(pickle.loads(pickle.dumps(errors.SessionLost("x", output="last lines"))))
+    assert "".join(traceback.format_exception(error)).count("last lines") == 1

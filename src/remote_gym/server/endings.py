@@ -5,39 +5,71 @@ The server says them, and on a direct connection the session's worker does; whic
 
 from __future__ import annotations
 
-from remote_gym.errors import OutOfSequence
+from remote_gym.errors import LossReason, OutOfSequence, SessionLost
 
-STOPPING = "the server is stopping"
-DRAINED = "the server is stopping, and begins no more episodes"
-CLOSED = "its client closed it"
-NOT_STARTED = "its worker did not start"
-UNTOLD = "the server has ended it, or stopped, and may have restarted"
+
+class Ending(str):
+    """A reason in words, which also says what kind of reason it is, and the last that the session's worker printed."""
+
+    __slots__ = ("output", "reason")
+
+    reason: LossReason
+    output: str
+
+    def __new__(cls, text: str, reason: LossReason = LossReason.UNKNOWN, output: str = "") -> Ending:
+        """Make one."""
+        ending = super().__new__(cls, text)
+        ending.reason, ending.output = reason, output
+        return ending
+
+    @classmethod
+    def of(cls, text: str) -> Ending:
+        """Give a reason that may be no more than words as one that says what it knows."""
+        return text if isinstance(text, cls) else cls(text)
+
+
+def lost(session_id: str, why: str) -> SessionLost:
+    """Make the error for whoever uses a session that ended."""
+    ending = Ending.of(why)
+    return SessionLost(f"session {session_id}: {ending}", reason=ending.reason, output=ending.output)
+
+
+FAILURES = {LossReason.CRASHED, LossReason.KILLED, LossReason.HUNG, LossReason.OUT_OF_MEMORY}
+"""What an environment does, rather than its client or whoever runs the server."""
+
+STOPPING = Ending("the server is stopping", LossReason.SERVER_STOPPED)
+DRAINED = Ending("the server is stopping, and begins no more episodes", LossReason.DRAINED)
+CLOSED = Ending("its client closed it", LossReason.CLOSED)
+NOT_STARTED = Ending("its worker did not start")
+UNTOLD = Ending("the server has ended it, or stopped, and may have restarted")
 """What a worker says that only sees its server go."""
 
 
-def idled(seconds: float | None) -> str:
+def idled(seconds: float | None) -> Ending:
     """Its client was silent for so long."""
-    return f"its client asked nothing for {seconds:g} s; see ServerOptions.idle_timeout"
+    return Ending(f"its client asked nothing for {seconds:g} s; see ServerOptions.idle_timeout", LossReason.IDLE)
 
 
-def deserted(lease: float) -> str:
+def deserted(lease: float) -> Ending:
     """Its lease is over."""
-    return f"nobody was attached for its lease of {lease:g} s"
+    return Ending(f"nobody was attached for its lease of {lease:g} s", LossReason.EXPIRED)
 
 
-def not_created(message: str) -> str:
+def not_created(message: str) -> Ending:
     """The environment, or its entrypoint, raised."""
-    return f"its environment could not be created: {message:.300}"
+    return Ending(f"its environment could not be created: {message:.300}")
 
 
-def not_opened(error: BaseException) -> str:
+def not_opened(error: BaseException) -> Ending:
     """Something else went wrong before its client had it."""
-    return f"it did not open: {error!r}"
+    return Ending(
+        f"it did not open: {error!r}", getattr(error, "reason", LossReason.UNKNOWN), getattr(error, "output", "")
+    )
 
 
-def forbidden(error: Exception) -> str:
+def forbidden(error: Exception) -> Ending:
     """A policy that has changed would not let its client open it."""
-    return f"it may no longer be open: {error}"
+    return Ending(f"it may no longer be open: {error}", LossReason.FORBIDDEN)
 
 
 def taken_over(session_id: str) -> OutOfSequence:

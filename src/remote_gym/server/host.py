@@ -43,7 +43,7 @@ from remote_gym.server.exposure import Exposure
 from remote_gym.server.forks import ForkedChild, forked
 from remote_gym.server.rendering import Renderer, drop_frame
 from remote_gym.server.returned import local_flag, unpack_reset, unpackable_step
-from remote_gym.server.users_code import of_users_code, users_code
+from remote_gym.server.users_code import log_raised, of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import frame_compressor, observation_compressor
@@ -236,6 +236,7 @@ class Host:
             if forked.thread:
                 forked.leave(error)
             detail = encode_error(error, limits=self._limits)
+            log_raised(detail, operation)
             failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
             self._words[BYTES_SENT] += len(failure)
             return (failure,)
@@ -288,6 +289,7 @@ class Host:
                 if forked.thread:
                     forked.leave(error)
                 response.step_many.error.CopyFrom(encode_error(error, limits=self._limits))
+                log_raised(response.step_many.error, "step")
                 return
             if large is not None:
                 transition.packed = large

@@ -177,6 +177,8 @@ class Launcher:
             stream = _as_python_makes(getattr(sys, name))
             for attribute in (name, f"__{name}__"):
                 setattr(sys, attribute, stream)
+        # A crash's stack goes after what it has printed, whatever becomes of `sys.stderr`.
+        faulthandler.enable(file=2, all_threads=True)
         # NumPy's global generator was seeded when the launcher imported it; all workers would draw the same numbers.
         np.random.seed()
 

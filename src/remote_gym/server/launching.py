@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from remote_gym.errors import ServerFull
+from remote_gym.errors import LossReason, ServerFull
 from remote_gym.logs import get_logger
 from remote_gym.server import variables
 from remote_gym.server.counters import anonymous_file
+from remote_gym.server.endings import Ending
 from remote_gym.server.launcher import RECORD, Command, Event, kill_group
 from remote_gym.server.leftovers import kill_marked, new_prefix
 from remote_gym.server.link import Worker, describe_exit
@@ -225,7 +226,7 @@ class LauncherProcess:
         said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
         logger.error("%s; its workers end with it", reason, details=said)
         why = f"{self._name} failed: {said.splitlines()[-1]}" if said else f"{self._name} was killed"
-        self.disconnect(f"its worker ended with the launcher: {why}")
+        self.disconnect(Ending(f"its worker ended with the launcher: {why}", LossReason.KILLED))
 
     def _kill(self) -> None:
         self.process.kill()
@@ -260,7 +261,7 @@ class LauncherProcess:
         pid = self._workers[number].pid
         if pid is not None:
             kill_group(pid)
-        self._set_exited(number, "its worker was killed, and its launcher does not answer")
+        self._set_exited(number, Ending("its worker was killed, and its launcher does not answer", LossReason.KILLED))
         self._end_if_done()
 
     def _set_exited(self, number: int, how: str) -> None:

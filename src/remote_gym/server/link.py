@@ -8,10 +8,11 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
-from remote_gym.errors import SessionLost
+from remote_gym.errors import LossReason
 from remote_gym.logs import get_logger
 from remote_gym.server.clients import DirectClients
 from remote_gym.server.counters import Counters
+from remote_gym.server.endings import Ending, lost
 from remote_gym.server.handover import ToWorker
 from remote_gym.server.hangups import Hangups
 
@@ -27,6 +28,10 @@ SETTLE = 0.5
 
 KILL_TIMEOUT = 5.0
 """Seconds to wait for word that a killed worker has ended."""
+
+
+_FAULTS = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"}
+"""Signals by which a process ends that did wrong. Others come from somebody else, or from the system."""
 
 
 async def _no_stacks() -> str:
@@ -117,7 +122,7 @@ class Worker(asyncio.BufferedProtocol):
         while True:
             if self._transport is None or self.gone.done():
                 reason = self.gone.result() if self.gone.done() else "it is not connected"
-                raise SessionLost(f"session {self._session}: {reason}")
+                raise lost(self._session, reason)
             if self._answer is None:
                 break
             if self._answered is None:
@@ -215,13 +220,13 @@ class Worker(asyncio.BufferedProtocol):
             size = int.from_bytes(self._buffer[:_HEADER_BYTES], "big")
             end = _HEADER_BYTES + size
             if size > self._message_bytes:
-                self._fail(f"its worker sent a message of {size:,} bytes; the limit is {self._message_bytes:,}")
+                self._break(f"its worker sent a message of {size:,} bytes; the limit is {self._message_bytes:,}")
             elif end > len(self._buffer):
                 self._message = bytearray(size)
                 self._message[: self._filled - _HEADER_BYTES] = self._buffer[_HEADER_BYTES : self._filled]
                 self._filled -= _HEADER_BYTES
             elif self._filled > end:
-                self._fail("its worker sent more than it was asked for")
+                self._break("its worker sent more than it was asked for")
             elif self._filled == end:
                 self._filled = 0
                 self._take(bytes(self._buffer[_HEADER_BYTES:end]))
@@ -229,7 +234,7 @@ class Worker(asyncio.BufferedProtocol):
     def _take(self, message: bytes) -> None:
         """Give a message to whoever asked for it."""
         if self._answer is None:
-            self._fail("its worker spoke without being asked")
+            self._break("its worker spoke without being asked")
             return
         answer, self._answer = self._answer, None
         if not answer.done():  # else nobody waits for it any more
@@ -246,6 +251,10 @@ class Worker(asyncio.BufferedProtocol):
             self._clients.close()
         self._settling = asyncio.ensure_future(self._settle())
 
+    def _break(self, how: str) -> None:
+        """Give up a worker that does not keep to what was agreed."""
+        self._fail(Ending(how, LossReason.CRASHED))
+
     def _fail(self, reason: str) -> None:
         self._failure = reason
         assert self._transport is not None
@@ -260,24 +269,26 @@ class Worker(asyncio.BufferedProtocol):
         if reason is None:
             with contextlib.suppress(asyncio.TimeoutError):
                 reason = await asyncio.wait_for(asyncio.shield(self.exited), SETTLE)
-        self.gone.set_result(reason or "its worker closed its connection")
+        ending = Ending.of(reason or Ending("its worker closed its connection", LossReason.CRASHED))
+        self.gone.set_result(Ending(ending, ending.reason, self.last_lines()))
         if self._answer is not None:
             answer, self._answer = self._answer, None
             if not answer.done():
-                answer.set_exception(SessionLost(f"session {self._session}: {self.gone.result()}"))
+                answer.set_exception(lost(self._session, self.gone.result()))
         self._let_next_ask()
 
 
-def describe_exit(code: int) -> str:
+def describe_exit(code: int) -> Ending:
     """Say in words how a process ended.
 
     Args:
         code: Its exit status, or minus the number of the signal that ended it.
     """
     if code >= 0:
-        return f"its worker ended with status {code}"
-    if -code == getattr(signal, "SIGXCPU", None):
-        return "its worker was ended by SIGXCPU: it had used its processor time up (ServerOptions.worker_limits, 'cpu')"
+        return Ending(f"its worker ended with status {code}", LossReason.CRASHED)
+    name = f"signal {-code}"
     with contextlib.suppress(ValueError):
-        return f"its worker was ended by {signal.Signals(-code).name}"
-    return f"its worker was ended by signal {-code}"
+        name = signal.Signals(-code).name
+    why = ": it had used its processor time up (ServerOptions.worker_limits, 'cpu')" if name == "SIGXCPU" else ""
+    reason = LossReason.CRASHED if name in _FAULTS else LossReason.KILLED
+    return Ending(f"its worker was ended by {name}{why}", reason)

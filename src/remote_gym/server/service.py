@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import math
 import socket
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import LossReason, NotPermitted, RemoteGymError, ServerFull, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.server import endings
 from remote_gym.server.arguments import check_version, launch_message, restrict
@@ -223,7 +224,7 @@ class Service:
                 policy.decide(found.session.owner, found.environment)
             except NotPermitted as error:
                 reason = endings.forbidden(error)
-                found.cut_off(SessionLost(f"session {found.session.id}: {reason}"))
+                found.cut_off(endings.lost(found.session.id, reason))
                 self._end(found, reason)
 
     async def drain(self, grace: float) -> None:
@@ -290,7 +291,7 @@ class Service:
             self._give_up(found, error)
             raise
         if launched.HasField("error"):
-            self._end(found, endings.not_created(launched.error.message))
+            self._end(found, endings.not_created(launched.error.message), details=launched.error.remote_traceback)
             await asyncio.shield(found.closing)
             return pb.OpenResponse(error=launched.error)
         first = b""
@@ -351,7 +352,13 @@ class Service:
         try:
             return await asyncio.wait_for(worker.ask(data), timeout)
         except asyncio.TimeoutError:
-            raise SessionLost(f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout") from None
+            raise SessionLost(
+                f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout",
+                reason=LossReason.HUNG,
+                output=worker.last_lines(),
+            ) from None
+        except SessionLost as error:
+            raise SessionLost(f"{error}, amid {what}", reason=error.reason, output=error.output) from None
 
     def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
@@ -393,21 +400,24 @@ class Service:
 
     def _dismiss(self, found: OpenSession, reason: str) -> None:
         """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        found.cut_grpc(SessionLost(f"session {found.session.id}: {reason}"))
+        found.cut_grpc(endings.lost(found.session.id, reason))
         self._end(found, reason)
 
-    def _end(self, found: OpenSession, reason: str, close_timeout: float | None = None) -> None:
-        """End a session now; its worker closes in the background."""
+    def _end(self, found: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
+        """End a session now; its worker closes in the background. The details are for the log."""
         if self._sessions.end(found.session, reason):
             del self._open[found.session.id]
             self.routes.forget(found.session.id)
             if found.direct:
                 self._set_polling()
-            logger.info(
+            ending = endings.Ending.of(reason)
+            logger.log(
+                logging.WARNING if details or ending.reason in endings.FAILURES else logging.INFO,
                 "session %s of %s ended: %s",
                 found.session.id,
                 holder(found.session.owner),
-                reason,
+                ending,
+                details=details or ending.output,
                 repeats=found.session.owner,
                 lines=SESSION_LINES,
                 event="session_ended",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_gym.errors import NotPermitted, ServerFull, SessionLost
-from remote_gym.server.endings import taken_over
+from remote_gym.server.endings import lost, taken_over
 
 MAX_WAITING = 256
 """Openings that may wait for a place, at most."""
@@ -159,7 +159,7 @@ class Sessions:
         if session.owner != owner:
             raise NotPermitted(f"session {session_id}: it was opened by another identity than {owner!r}")
         if isinstance(session, Ended):  # its reason can tell what its owner did, and the environment said
-            raise SessionLost(f"session {session_id}: {session.reason}")
+            raise lost(session_id, session.reason)
         return session
 
     def enter(self, session: Session) -> None:
@@ -185,7 +185,7 @@ class Sessions:
     def explain(self, session: Session, error: SessionLost) -> SessionLost:
         """Why a session's worker did not answer: it went because the session was ended, or it is the cause itself."""
         ended = self._ended.get(session.id)
-        return error if ended is None else SessionLost(f"session {session.id}: {ended.reason}")
+        return error if ended is None else lost(session.id, ended.reason)
 
     def check_epoch(self, session: Session, epoch: int) -> None:
         """Refuse what an older attachment asks.

@@ -6,7 +6,14 @@ from traceback import format_exception
 from types import TracebackType
 
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+from remote_gym.logs import get_logger
 from remote_gym.server.forks import forked
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+logger = get_logger(__name__)
+
+LINES = 3
+"""Errors of one kind of one environment that are logged in a minute; further ones are counted."""
 
 
 class UsersCode:
@@ -34,6 +41,19 @@ def of_users_code(error: RemoteGymError) -> RemoteEnvironmentError:
     """The error to raise in place of one of ours that code which is not ours has raised."""
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     return RemoteEnvironmentError(name, str(error), "".join(format_exception(error)))
+
+
+def log_raised(detail: pb.ErrorDetail, operation: str | None) -> None:
+    """Let the server's log have what an environment raised, a few times a minute: the client may not keep it."""
+    if detail.kind == pb.ErrorDetail.ENVIRONMENT:
+        logger.warning(
+            "the environment's %s raised %s",
+            operation,
+            detail.message,
+            details=detail.remote_traceback,
+            repeats=f"{operation} {detail.remote_type}",
+            lines=LINES,
+        )
 
 
 users_code = UsersCode()

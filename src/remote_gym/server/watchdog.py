@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from remote_gym.errors import LossReason
 from remote_gym.server.counters import Counters
+from remote_gym.server.endings import Ending
 
 LONGEST_INTERVAL = 1.0
 SHORTEST_INTERVAL = 0.1
@@ -111,14 +113,15 @@ class Watchdog:
         # A time of beginning names the request: no other of this worker has it.
         if waits.request.is_over((counters.operation, counters.since), timeout or 0.0, passed) and timeout is not None:
             option = _RESET if counters.operation == "reset" else _STEP
-            return f"its {counters.operation} took over {timeout:g} s ({option})"
+            return Ending(f"its {counters.operation} took over {timeout:g} s ({option})", LossReason.HUNG)
         limit = self._step_timeout
         if limit is not None and waits.stop.is_over(sight.stopped, limit, passed) and sight.stopped:
-            return f"its worker was stopped for over {limit:g} s ({_STEP})"
+            return Ending(f"its worker was stopped for over {limit:g} s ({_STEP})", LossReason.HUNG)
         if self._memory_limit is not None and sight.memory is not None and sight.memory > self._memory_limit:
-            return (
+            return Ending(
                 f"its worker held {format_bytes(sight.memory)} of memory, over the "
-                f"{format_bytes(self._memory_limit)} of ServerOptions.memory_limit"
+                f"{format_bytes(self._memory_limit)} of ServerOptions.memory_limit",
+                LossReason.OUT_OF_MEMORY,
             )
         return None
 

@@ -247,7 +247,7 @@ class Worker:
             _say_farewell(self._direct, reason)
 
     def _lost(self) -> SessionLost:
-        return SessionLost(f"session {self._launch.session}: {self._farewell}")
+        return endings.lost(self._launch.session, self._farewell)
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""

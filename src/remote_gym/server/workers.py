@@ -17,6 +17,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.logs import get_logger
 from remote_gym.server.counters import Counters, Page, new_words
+from remote_gym.server.endings import STOPPING
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import GRACE, LINGER, STACKS_SIGNAL, Command
@@ -122,7 +123,7 @@ class ProcessWorkers:
     async def stop(self) -> None:
         """End the launchers, which end the workers that are left."""
         for launcher in self._launchers:
-            launcher.disconnect("the server is stopping")
+            launcher.disconnect(STOPPING)
         self._hangups.close()
         # Not in a thread of an executor: a server may be stopped while the interpreter ends, which starts none.
         end = time.monotonic() + STOP_TIMEOUT

@@ -415,7 +415,7 @@ class CloseResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered")
+    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered", "loss_reason", "output")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[ErrorDetail.Kind]
@@ -442,19 +442,49 @@ class ErrorDetail(_message.Message):
     PROTOCOL_MISMATCH: ErrorDetail.Kind
     RESET_NEEDED: ErrorDetail.Kind
     INVALID_OBSERVATION: ErrorDetail.Kind
+    class LossReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNKNOWN: _ClassVar[ErrorDetail.LossReason]
+        CRASHED: _ClassVar[ErrorDetail.LossReason]
+        KILLED: _ClassVar[ErrorDetail.LossReason]
+        HUNG: _ClassVar[ErrorDetail.LossReason]
+        OUT_OF_MEMORY: _ClassVar[ErrorDetail.LossReason]
+        EXPIRED: _ClassVar[ErrorDetail.LossReason]
+        IDLE: _ClassVar[ErrorDetail.LossReason]
+        CLOSED: _ClassVar[ErrorDetail.LossReason]
+        DRAINED: _ClassVar[ErrorDetail.LossReason]
+        SERVER_STOPPED: _ClassVar[ErrorDetail.LossReason]
+        FORBIDDEN: _ClassVar[ErrorDetail.LossReason]
+        OPERATOR: _ClassVar[ErrorDetail.LossReason]
+    UNKNOWN: ErrorDetail.LossReason
+    CRASHED: ErrorDetail.LossReason
+    KILLED: ErrorDetail.LossReason
+    HUNG: ErrorDetail.LossReason
+    OUT_OF_MEMORY: ErrorDetail.LossReason
+    EXPIRED: ErrorDetail.LossReason
+    IDLE: ErrorDetail.LossReason
+    CLOSED: ErrorDetail.LossReason
+    DRAINED: ErrorDetail.LossReason
+    SERVER_STOPPED: ErrorDetail.LossReason
+    FORBIDDEN: ErrorDetail.LossReason
+    OPERATOR: ErrorDetail.LossReason
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_TYPE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_REASON_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     kind: ErrorDetail.Kind
     message: str
     remote_type: str
     remote_message: str
     remote_traceback: str
     answered: int
-    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ...) -> None: ...
+    loss_reason: ErrorDetail.LossReason
+    output: str
+    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ..., loss_reason: _Optional[_Union[ErrorDetail.LossReason, str]] = ..., output: _Optional[str] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable", "complex", "byte_array", "set", "frozen_set", "deque", "decimal", "fraction", "path", "date", "time", "datetime", "timedelta", "range", "masked_array", "structured_array", "named")

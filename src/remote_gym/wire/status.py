@@ -28,6 +28,8 @@ _KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
     ResetNeeded: pb.ErrorDetail.RESET_NEEDED,
 }
 _TYPES: dict[int, Callable[[str], Exception]] = {kind: error_type for error_type, kind in _KINDS.items()}
+_LOSS_REASONS = {reason: getattr(pb.ErrorDetail, reason.name) for reason in errors.LossReason}
+_REASONS_BY_NUMBER: dict[int, errors.LossReason] = {number: reason for reason, number in _LOSS_REASONS.items()}
 
 
 def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.ErrorDetail:
@@ -46,6 +48,9 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
     detail = pb.ErrorDetail(kind=kind, message=_text(_message_of(error), length))
     if isinstance(error, errors.OutOfSequence) and error.answered is not None:
         detail.answered = error.answered
+    if isinstance(error, errors.SessionLost):
+        detail.loss_reason = _LOSS_REASONS[error.reason]
+        detail.output = _text(error.output, length)
     return detail
 
 
@@ -63,6 +68,9 @@ def decode_error(detail: pb.ErrorDetail) -> Exception:
     """Read an exception, to be raised."""
     if detail.kind == pb.ErrorDetail.ENVIRONMENT:
         return errors.RemoteEnvironmentError(detail.remote_type, detail.remote_message, detail.remote_traceback)
+    if detail.kind == pb.ErrorDetail.SESSION_LOST:
+        reason = _REASONS_BY_NUMBER.get(detail.loss_reason, errors.LossReason.UNKNOWN)
+        return errors.SessionLost(detail.message, reason=reason, output=detail.output)
     error_type = _TYPES.get(detail.kind)
     if error_type is None:
         return errors.RemoteGymError(
