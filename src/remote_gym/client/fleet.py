@@ -22,6 +22,7 @@ from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.frame_parts import FrameJoiner
 
 logger = get_logger(__name__)
 
@@ -108,17 +109,21 @@ class Fleet:
         if slices:
             in_threads(slices, restart)
 
-    def render(self, timeout: float) -> list[pb.Frame]:
-        """Frames of each slice; of those that have ended, the last that were rendered.
+    def render(self, timeout: float) -> list[Any]:
+        """What each slice rendered; of those that have ended, the last that were rendered.
 
         Raises:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
         alive = [each for each in self.slices if each.frame is None or each.lost_because is None]
-        request = pb.Request(render=pb.RenderRequest())
-        for each, answer in zip(alive, self.ask([request] * len(alive), timeout, alive), strict=True):
-            each.frame = answer.render.frame
-        return [each.frame for each in self.slices if each.frame is not None]
+        joiners = {each: FrameJoiner(self._options.limits) for each in alive}
+        while alive:  # until the last parts of what some rendered have come
+            requests = [joiners[each].request() for each in alive]
+            answers = zip(alive, self.ask(requests, timeout, alive), strict=True)
+            alive = [each for each, answer in answers if joiners[each].add(answer.render)]
+        for each, joiner in joiners.items():
+            each.frame = joiner.rendered
+        return [each.frame for each in self.slices]
 
     def ask(
         self, requests: Sequence[pb.Request], timeout: float, slices: Sequence[Slice] | None = None

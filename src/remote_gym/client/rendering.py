@@ -11,7 +11,7 @@ from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectionLost, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.frames import decode_frame
+from remote_gym.wire.frame_parts import FrameJoiner
 
 FrameTiming = Literal["auto", "step", "on_demand"]
 
@@ -113,13 +113,14 @@ class Rendering:
 
     def _fetch(self, session: ClientSession | None, reader: Reader) -> Any:
         assert session is not None
-        request = pb.Request(render=pb.RenderRequest())
+        joiner = FrameJoiner(self._options.limits)
         try:
-            answer = session.ask(request, self._options.step_timeout).render.frame
+            while joiner.add(session.ask(joiner.request(), self._options.step_timeout).render):
+                pass
         except (SessionLost, ConnectionLost) as error:
             return reader.frame_again(error)
-        reader.rendered = frame = decode_frame(answer, self._options.limits)
-        return frame
+        reader.rendered = joiner.rendered
+        return joiner.rendered
 
     def __getstate__(self) -> dict[str, Any]:
         # A window belongs to a process; whether there is one is kept.

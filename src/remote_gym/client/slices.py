@@ -50,7 +50,7 @@ class Slice:
         self.is_waiting = False
         self.needs_reset = True
         self.lost_because: str | None = None
-        self.frame: pb.Frame | None = None
+        self.frame: Any = None
         self._is_reset = False  # whether `reset` has sent what was sent last
         self._is_blank = False  # whether the newest answer has no outcomes, as it is a reset's or never came
         self._blanks: dict[str, NDArray[Any]] = {}  # which then stand for them, where a step was asked for

@@ -267,10 +267,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self.render_mode is None or any(each.transition is None for each in self._slices):
             return None
         if self._streams_frames:
-            frames = [each.transition.frame for each in self._slices if each.transition is not None]
-        else:
-            frames = self._fleet.render(self._options.step_timeout)
-        return for_each(self._slices, (decode_frame(frame, self._options.limits) for frame in frames))
+            sent = (each.transition.frame for each in self._slices if each.transition is not None)
+            return for_each(self._slices, (decode_frame(frame, self._options.limits) for frame in sent))
+        return for_each(self._slices, self._fleet.render(self._options.step_timeout))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.

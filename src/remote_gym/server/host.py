@@ -223,6 +223,8 @@ class Host:
         try:
             if operation is None:
                 raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
+            if self._renderer.rest is not None and operation != "render":
+                self._renderer.rest = None
             self._words[OPERATION] = OPERATIONS[operation]
             self._operations[operation](request, response)
             if forked.thread:
@@ -363,7 +365,7 @@ class Host:
             self._renderer.add(transition)
 
     def _render(self, request: pb.Request, response: pb.Response) -> None:
-        self._renderer.write(response.render.frame)
+        self._renderer.answer(request.render, response.render)
 
     def _call(self, request: pb.Request, response: pb.Response) -> None:
         message = request.call

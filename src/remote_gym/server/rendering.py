@@ -8,14 +8,19 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from remote_gym.config import Limits
+from remote_gym.errors import EncodingError
 from remote_gym.logs import get_logger
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import FrameCompressor
+from remote_gym.wire.frame_parts import FrameParts
 from remote_gym.wire.frames import encode_frame
 
 logger = get_logger(__name__)
+
+_ENVELOPE = 1024
+"""Bytes of a response beside its frames, at most."""
 
 
 class Renderer:
@@ -33,6 +38,28 @@ class Renderer:
         self._environment = environment
         self._compressor = compressor
         self._limits = limits
+        self.rest: FrameParts | None = None
+        """What remains of a list whose first parts were sent, until a request comes for anything but the next one."""
+
+    def answer(self, request: pb.RenderRequest, response: pb.RenderResponse) -> None:
+        """Render and write the frame, or its next part.
+
+        Raises:
+            EncodingError: If it has no wire form, or that part is not the next.
+            BaseException: Whatever the environment raises.
+        """
+        rest, self.rest = self.rest, None
+        if request.part == 0:
+            rendered = self._render()
+            rest = FrameParts(rendered) if request.part_bytes and FrameParts.can_be_divided(rendered) else None
+        elif rest is None or request.part != rest.next:
+            found = "nothing remains" if rest is None else f"part {rest.next} is next"
+            raise EncodingError(f"part {request.part} of what was rendered was asked for, and {found}")
+        if rest is not None:
+            rendered = rest.take(min(request.part_bytes, self._limits.message_bytes - _ENVELOPE), self._limits)
+            if left := len(rest):
+                response.rest, self.rest = left, rest
+        encode_frame(rendered, response.frame, self._limits, self._compressor)
 
     def write(self, into: pb.Frame) -> None:
         """Render, and write the frame.

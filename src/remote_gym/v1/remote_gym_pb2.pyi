@@ -359,14 +359,20 @@ class StepManyResponse(_message.Message):
     def __init__(self, transitions: _Optional[_Iterable[_Union[Transition, _Mapping]]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class RenderRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("part_bytes", "part")
+    PART_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part_bytes: int
+    part: int
+    def __init__(self, part_bytes: _Optional[int] = ..., part: _Optional[int] = ...) -> None: ...
 
 class RenderResponse(_message.Message):
-    __slots__ = ("frame",)
+    __slots__ = ("frame", "rest")
     FRAME_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
     frame: Frame
-    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+    rest: int
+    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ..., rest: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("array", "value", "zstd", "jpeg", "tuple")
