@@ -33,12 +33,12 @@ def served(
     """Serve until the block ends, which kills what is left.
 
     Args:
-        *arguments: Of ``remote-gym serve``.
+        *arguments: Of ``remote-gym serve``; without ``--check`` nothing is created until a client asks.
         cwd: Working directory.
         prefix: A command that runs the server.
         log: Where the server's log goes.
     """
-    command = [*prefix, sys.executable, "-m", "remote_gym", "serve", *map(str, arguments)]
+    command = [*prefix, sys.executable, "-m", "remote_gym", "serve", "--no-check", *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         errors = subprocess.DEVNULL if log is None else stack.enter_context(log.open("w"))
         process = stack.enter_context(

@@ -55,6 +55,7 @@ WRONG = {
         "interpreter": ("/no/such/python", "", __file__, 3),
         "use_thread": ("no", 1, None),
         "check_actions": ("no", None),
+        "check": ("no", None, 1),
         "allow_insecure": ("no", None),
         "reflection": ("no", None),
         "direct": ("no", None),

@@ -200,6 +200,8 @@ class ServerOptions:
     """``IDENTITY`` or ``IDENTITY=ENVIRONMENT,...``: who may open what. With any, or a policy, others may nothing."""
     policy: Path | None = None
     """TOML file of rules that say more, see ``docs/security.md``. Read again when it changes."""
+    check: bool = True
+    """Create each environment once before the server listens, and refuse to start if one cannot be created."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -212,7 +214,7 @@ class ServerOptions:
         _check(check_integer, self, "output_rate", lowest=0, highest=10**9)
         self._check_doors()
         _check(check_integer, self, "direct_port", lowest=0, highest=65535)
-        flags = ("use_thread", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
+        flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
         _check(check_type, self, *flags, kind=bool, mend="True or False")
         path = "the path of a file that 'remote-gym token' made"
         _check(check_type, self, *self._given("token_file"), kind=(str, os.PathLike), mend=path)

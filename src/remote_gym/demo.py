@@ -50,7 +50,7 @@ def running_server(environment_id: str, imports: Sequence[str] = ()) -> Iterator
     """
     with tempfile.TemporaryDirectory(prefix="remote_gym-demo-") as folder:
         files = create_all(Path(folder, "certificates"), ["localhost"])
-        command = [sys.executable, "-m", "remote_gym", "serve", environment_id, "--port", "0"]
+        command = [sys.executable, "-m", "remote_gym", "serve", environment_id, "--port", "0", "--no-check"]
         command += ["--certificate", str(files.server.certificate), "--key", str(files.server.private_key)]
         command += ["--ca", str(files.ca.certificate)]
         command += [f"--import={name}" for name in imports]

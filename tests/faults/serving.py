@@ -154,7 +154,17 @@ class Server:
     def start(self) -> None:
         """Start it, and return when it listens."""
         command = [
-            *(sys.executable, "-m", "remote_gym", "serve", "--entrypoint", ENTRYPOINT.name, "--url", SERVER),
+            *(
+                sys.executable,
+                "-m",
+                "remote_gym",
+                "serve",
+                "--no-check",
+                "--entrypoint",
+                ENTRYPOINT.name,
+                "--url",
+                SERVER,
+            ),
             *("--port", self.port, "--direct-port", self.direct_port, "--lease", LEASE, "--close-timeout", 2),
             *("--certificate", self.certificates.folder / "server.pem"),
             *("--key", self.certificates.folder / "server-key.pem", "--ca", self.certificates.folder / "ca.pem"),

@@ -7,12 +7,13 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from remote_gym.address import is_unix
+from remote_gym.address import is_loopback, is_unix
 from remote_gym.cli import TLS_1_3_ONLY
 from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
 from remote_gym.cli.report import report
@@ -120,6 +121,11 @@ _WAIT = click.FloatRange(0, LONGEST)
     "--poll-us", type=click.IntRange(0, 1_000_000), default=_DEFAULTS.poll_us, help="Microseconds a worker looks awake."
 )
 @click.option("--interpreter", metavar="PYTHON", help="Runs environments that need another Python than the server.")
+@click.option(
+    "--check/--no-check",
+    default=_DEFAULTS.check,
+    help="Create each environment once before listening, and refuse what nobody could open.",
+)
 @click.option("--check-actions", is_flag=True, help="Refuse actions outside the bounds of their space.")
 @click.option("--reflection", is_flag=True, help="Answer gRPC server reflection.")
 @click.option("--client-entrypoints", type=FOLDER, help="Clients may run any entrypoint file below it.")
@@ -159,7 +165,7 @@ def serve(
         signal.signal(signal.SIGUSR1, lambda *_: asked.set())
     files = (certificate, key, ca) if certificate or key or ca else None
     default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference, is_open=bool(options["ids"]))
-    options["environments"] = dict(_parse_named(text) for text in named)
+    options["environments"] = _parse_all_named(named)
     if default_args is None and not named and options["client_entrypoints"] is None:
         raise click.UsageError(
             "Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, --environment, or --ids PATTERN."
@@ -216,6 +222,16 @@ def _default_args(
     return None
 
 
+def _parse_all_named(texts: Iterable[str]) -> dict[str, RemoteArgs]:
+    found: dict[str, RemoteArgs] = {}
+    for text in texts:
+        name, arguments = _parse_named(text)
+        if name in found:
+            raise ConfigError(f"--environment is given twice for {name!r}; use a name once")
+        found[name] = arguments
+    return found
+
+
 def _parse_named(text: str) -> tuple[str, RemoteArgs]:
     name, _, what = text.partition("=")
     if not name or not what:
@@ -246,8 +262,8 @@ def _greeting(
         lines.append(f"Open to: clients with a certificate from {ca}")
     if has_policy(server.options):
         lines.append("Of these: only whom --allow or --policy names")
-    if certificate and not hosts:
-        lines.append(f"Warning: {certificate} names no host, so no client will accept it")
+    if certificate and (warning := _certificate_warning(server.url, certificate, hosts)):
+        lines.append(f"Warning: {warning}")
     host = _reachable_name(server.url, hosts)
     arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
     if names and not served:
@@ -272,6 +288,27 @@ def _greeting(
         f"    environment = RemoteEnvironment({', '.join(arguments)})",
         "",
     ]
+
+
+def _certificate_warning(url: str, certificate: Path, hosts: tuple[str, ...]) -> str:
+    """Why clients will not accept the certificate where the server listens; empty if they will."""
+    if not hosts:
+        return f"{certificate} names no host, so no client will accept it"
+    mend = "'remote-gym certs server' makes one for another --host"
+    names = ", ".join(hosts)
+    if url in _EVERY_ADDRESS:
+        if all(map(is_loopback, hosts)):
+            return f"{certificate} names only this machine ({names}), so clients on others will not accept it; {mend}"
+    elif not is_loopback(url) and not any(_covers(host, url.strip("[]")) for host in hosts):
+        return f"{certificate} names {names} and not {url}, so clients that connect to that will not accept it; {mend}"
+    return ""
+
+
+def _covers(host: str, name: str) -> bool:
+    """Whether a certificate's host, which may begin with a wildcard, is that name."""
+    if host.startswith("*."):
+        return name.lower().partition(".")[2] == host[2:].lower()
+    return host.lower() == name.lower()
 
 
 def _hosts(certificate: Path | None) -> tuple[str, ...]:

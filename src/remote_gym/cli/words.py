@@ -16,6 +16,7 @@ _FLAGS = (
     ("port=0", "--port 0"),
     ("use_thread=True", "--thread"),
     ("direct=False", "--no-direct"),
+    ("check=False", "--no-check"),
     ("allow_insecure=True", "--allow-insecure"),
     ("entrypoint_kwargs", "--kwargs"),
     ("max_sessions", "--max-sessions"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.server.identity import IdentityRule
 from remote_gym.server.policy import (
     DEFAULT,
     EVERYTHING_TO_EVERYBODY,
@@ -116,6 +117,18 @@ class PolicySource:
         if self._path is not None:
             self._file = Reloaded([self._path], functools.partial(self._load, self._path), settle=SETTLE)
             self.policy = self._file.get()
+
+    def check_known(self, rule: IdentityRule) -> None:
+        """Refuse rules that let nobody in, since clients have no identity that any could name.
+
+        Raises:
+            ConfigError: If clients show neither certificates nor tokens, and no rule is everybody's.
+        """
+        if not rule.certificates and rule.tokens is None and self.policy.environments("") == ():
+            raise ConfigError(
+                "ServerOptions.allow and ServerOptions.policy name clients, but this server knows none: give it an "
+                "authority (server_credentials_paths) or ServerOptions.token_file, or let '*' open something"
+            )
 
     def look(self) -> Policy | None:
         """The new policy, if the file has changed, and then stayed as it is for `SETTLE`; else None.

@@ -30,8 +30,9 @@ from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.tokens import TokenFile
+from remote_gym.server.trial import try_environments
 from remote_gym.server.watching import watch
-from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
+from remote_gym.server.workers import STOP_TIMEOUT, ProcessWorkers, ThreadWorkers
 from remote_gym.tls import ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -95,12 +96,14 @@ class RemoteEnvironmentServer:
         self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
         self._thread.start()
         try:
+            if options.check:
+                self._try_environments(default_args)
             bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
         except (TimeoutError, concurrent.futures.TimeoutError) as error:
-            self._end_loop()
+            self._abandon()
             raise ConfigError(f"could not listen on {url!r} within 30 s; is its name resolved?") from error
         except BaseException:
-            self._end_loop()
+            self._abandon()
             raise
         self.port = bound
 
@@ -174,6 +177,22 @@ class RemoteEnvironmentServer:
             self._wait(time.monotonic() + self._stop_timeout(0.0))
             raise
 
+    def _try_environments(self, default_args: Mapping[str, Any] | None) -> None:
+        """See that what is offered can be created. Each wait of it has an end of its own."""
+        trial = asyncio.run_coroutine_threadsafe(
+            try_environments(self._workers.launch, default_args, self.options), self._loop
+        )
+        # In short waits, for the reason that `_wait` has them.
+        while not trial.done():
+            concurrent.futures.wait([trial], SIGNAL_INTERVAL)
+        trial.result()
+
+    def _abandon(self) -> None:
+        """Leave nothing of a server that does not start."""
+        with contextlib.suppress(Exception):  # the reason why it does not start matters more
+            self._call(self._workers.stop(), STOP_TIMEOUT + 1.0)
+        self._end_loop()
+
     def _wait(self, deadline: float) -> bool:
         """Whether it has stopped by then."""
         # In short waits: a signal that another thread receives does not end a long one of this thread.
@@ -200,6 +219,7 @@ class RemoteEnvironmentServer:
         self._service = Service(self._workers.launch, default_args, self.options)
         if has_policy(self.options):
             source = PolicySource(self.options, default_args)
+            source.check_known(self._rule)
             self._service.set_policy(source.policy)
             self._following = asyncio.ensure_future(self._follow(source))
         self._grpc = GrpcServer(self._service, self.options, self._rule)

@@ -72,8 +72,10 @@ def loopback_server(
         default_args: As for `create_remote_environment_server`, or a Gymnasium id.
         secure: Use mutual TLS, with certificates made for the occasion.
         url: Where to listen.
-        **options: Further arguments of `create_remote_environment_server`.
+        **options: Further arguments of `create_remote_environment_server`. Without ``check`` nothing is created until
+            a client asks.
     """
+    options.setdefault("check", False)
     if isinstance(default_args, str):
         default_args = {"entrypoint_kwargs": {"id": default_args}}
     with contextlib.ExitStack() as stack:

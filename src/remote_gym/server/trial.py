@@ -1,0 +1,102 @@
+"""One creation of each environment before a server listens, so that what nobody could open is found by its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from remote_gym.config import ServerOptions
+from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
+from remote_gym.logs import get_logger
+from remote_gym.server.arguments import launch_message, leaves_id_open
+from remote_gym.server.policy import DEFAULT
+from remote_gym.server.workers import Launch
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.wire.parse import parse
+from remote_gym.wire.status import decode_error
+
+logger = get_logger(__name__)
+
+REQUESTS: tuple[dict[str, Any], ...] = ({}, {"render_mode": "rgb_array"}, {"num_envs": 1})
+"""Ways in which a client may open an environment. It is good if one of them works: an entrypoint may insist on a
+render mode, or make vectors of environments only."""
+
+_ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-only)? arguments?:")
+"""What Python says of a call to which an argument is missing."""
+
+
+async def try_environments(launch: Launch, default_args: Mapping[str, Any] | None, options: ServerOptions) -> None:
+    """Create each environment that a server offers once, in a worker as a session has one, and close it again.
+
+    Args:
+        launch: Starts a worker.
+        default_args: What clients get that name no environment; None where they have to.
+        options: The server's.
+
+    Raises:
+        ConfigError: If one cannot be created, with the environment's own error. Its traceback is logged.
+    """
+    offered: dict[str, Mapping[str, Any]] = dict(options.environments)
+    if default_args is not None:
+        offered.setdefault("", default_args)
+    for name, arguments in offered.items():
+        where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
+        error = await _try(launch, name, default_args, options)
+        if error is None or (leaves_id_open(arguments) and _lacks_id(error)):
+            continue
+        if _ASKS_THE_CLIENT.search(str(error)):
+            logger.info("%s was not tried, since it needs arguments of its clients: %s", where, error)
+            continue
+        if isinstance(error, RemoteEnvironmentError):
+            logger.error("%s cannot be created", where, details=error.remote_traceback, event="environment_error")
+            text = f"it raised {error.remote_type.removeprefix('builtins.')}: {error.remote_message}"
+        else:
+            text = str(error)
+        raise ConfigError(
+            f"{where} cannot be created, so no client could open it: {text} (check=False serves it all the same)"
+        ) from error
+    if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
+        error = await _try(launch, "", {}, options)
+        if error is not None and not _lacks_id(error):
+            raise ConfigError(str(error)) from error
+
+
+async def _try(
+    launch: Launch, name: str, default_args: Mapping[str, Any] | None, options: ServerOptions
+) -> Exception | None:
+    """What the first way to open an environment raised, if no other way works."""
+    first: Exception | None = None
+    for fields in REQUESTS:
+        request = pb.OpenRequest(environment=name, **fields)
+        error = await _create(launch, launch_message(request, default_args, options), options)
+        if error is None:
+            return None
+        first = first or error
+        if isinstance(error, SessionLost) or _ASKS_THE_CLIENT.search(str(error)) or _lacks_id(error):
+            break  # another way would end alike, and a hang takes `open_timeout` each time
+    return first
+
+
+async def _create(launch: Launch, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
+    message.session = "trial"
+    worker = await launch(message.session)
+    timeout = options.close_timeout
+    try:
+        answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)
+    except asyncio.TimeoutError:
+        timeout = 0.0
+        return SessionLost(f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout")
+    except SessionLost as error:  # its worker has crashed
+        return error
+    finally:
+        # Before anything else is created: two might not have room on a device, or the same port.
+        await worker.close(timeout)
+    launched = parse(worker_pb2.Launched, answer)
+    return decode_error(launched.error) if launched.HasField("error") else None
+
+
+def _lacks_id(error: Exception) -> bool:
+    return isinstance(error, ConfigError) and "has no id" in str(error)
