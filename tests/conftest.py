@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from remote_gym.certs import create_all
+from remote_gym.logs.repeats import REPEATS
 from remote_gym.tls import reloading
 from sharing import SharedServers
 
@@ -37,6 +38,7 @@ class Certificates:
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
     """Commands, which tests run in this process, set the level of our logger."""
+    REPEATS.forget()  # what one test has logged often is not to be counted only in another
     logger = logging.getLogger("remote_gym")
     before = logger.level
     yield

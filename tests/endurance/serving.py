@@ -27,7 +27,8 @@ import json, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))  # as of a login shell
 from remote_gym import create_remote_environment_server
 credentials, options = json.loads(sys.argv[1])
-server = create_remote_environment_server({"entrypoint": "tiny.py"}, "localhost", 0, credentials, check=False, **options)
+options["check"] = False
+server = create_remote_environment_server({"entrypoint": "tiny.py"}, "localhost", 0, credentials, **options)
 print(server.port, flush=True)
 sys.stdin.read()
 server.stop().wait(120)

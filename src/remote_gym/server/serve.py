@@ -219,7 +219,8 @@ class RemoteEnvironmentServer:
         self._service = Service(self._workers.launch, default_args, self.options)
         if has_policy(self.options):
             source = PolicySource(self.options, default_args)
-            source.check_known(self._rule)
+            if self.options.check:
+                source.check_known(self._rule)
             self._service.set_policy(source.policy)
             self._following = asyncio.ensure_future(self._follow(source))
         self._grpc = GrpcServer(self._service, self.options, self._rule)
