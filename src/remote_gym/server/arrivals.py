@@ -141,7 +141,8 @@ class Arrivals:
             self._forget(descriptor).admitting.close()
 
     def _refuse(self, descriptor: int, why: object) -> None:
-        logger.warning("refused a direct connection: %s", why, repeats="")
+        # Each reason is counted by itself: an owner who debugs one of them is not to miss it among others.
+        logger.warning("refused a direct connection: %s", why, repeats=f"{why!s:.80}")
         self._forget(descriptor).admitting.close()
 
     def _forget(self, descriptor: int) -> Arrival:
