@@ -12,6 +12,7 @@ from environments import ACTION
 from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.testing import LoopbackServer
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
 
 
 def method(name: str) -> str:
@@ -19,7 +20,12 @@ def method(name: str) -> str:
 
 
 def open_request(**fields: Any) -> bytes:
-    return pb.OpenRequest(protocol_version=PROTOCOL_VERSION, **fields).SerializeToString()
+    return pb.OpenRequest(**{"protocol_version": PROTOCOL_VERSION, **fields}).SerializeToString()
+
+
+def opening(**fields: Any) -> worker_pb2.Opening:
+    """The same, as the server reads it."""
+    return worker_pb2.Opening.FromString(open_request(**fields))
 
 
 def reset(sequence: int) -> pb.Request:
@@ -30,12 +36,12 @@ def step(sequence: int, behaviour: str = "step") -> pb.Request:
     return pb.Request(sequence=sequence, step=pb.StepRequest(packed=ACTION[behaviour].to_bytes(8, "little")))
 
 
-def channel_to(server: LoopbackServer) -> grpc.Channel:
-    paths = server.client_credentials_paths
+def channel_to(server: LoopbackServer, **options: int) -> grpc.Channel:
+    paths, settings = server.client_credentials_paths, [(f"grpc.{name}", value) for name, value in options.items()]
     if paths is None:
-        return grpc.insecure_channel(server.server.address)
+        return grpc.insecure_channel(server.server.address, settings)
     ca, certificate, key = (path.read_bytes() for path in paths)
-    return grpc.secure_channel(server.server.address, grpc.ssl_channel_credentials(ca, key, certificate))
+    return grpc.secure_channel(server.server.address, grpc.ssl_channel_credentials(ca, key, certificate), settings)
 
 
 @dataclass

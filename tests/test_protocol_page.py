@@ -11,9 +11,19 @@ from google.protobuf import text_format
 from remote_gym.config import Limits
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.parts import Joining, announced
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
 BLOCK = re.compile(r"^```textproto\n# (Request|Response)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_parts_make_the_first_request_as_the_page_tells():
+    parts = re.findall(r"^```textproto\n# Part\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    messages = [text_format.Parse(text, pb.Request()).SerializeToString() for text in parts]
+    joining = Joining(announced(messages[0]))
+    for message in messages:
+        joining.add(message)
+    assert pb.Request.FromString(bytes(joining.request)) == pb.Request(sequence=1, reset=pb.ResetRequest())
 
 
 def exchanges():

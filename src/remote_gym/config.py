@@ -141,6 +141,8 @@ class ServerOptions:
     """TCP connections to the gRPC server, on each address that it listens on; None for as many as the system allows."""
     max_pending: int = 256
     """Direct connections that have not yet said for which session they come."""
+    receive_bytes: int = 512 * 2**20
+    """Bytes of requests that the gRPC server holds at once, in all; half of them one client's. Others wait."""
     max_num_envs: int = 4096
     """Environments that one session's vector environment may hold."""
     open_timeout: float = 120.0
@@ -212,6 +214,7 @@ class ServerOptions:
         _check(check_integer, self, "poll_us", lowest=0, highest=1_000_000)
         _check(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
         _check(check_integer, self, "output_rate", lowest=0, highest=10**9)
+        _check(check_integer, self, "receive_bytes", lowest=2**20, highest=2**50)
         self._check_doors()
         _check(check_integer, self, "direct_port", lowest=0, highest=65535)
         flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")

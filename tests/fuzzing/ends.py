@@ -202,7 +202,7 @@ def fuzz_launch(data: bytes) -> None:
 
     options = ServerOptions(max_num_envs=3, limits=SMALL)
     with contextlib.suppress(RemoteGymError):
-        opened = parse(pb.OpenRequest, data)
+        opened = parse(worker_pb2.Opening, data)
         launch = launch_message(opened, {"entrypoint": "entrypoint.py"}, options)
         launch.root = str(FOLDER)
         launch = parse(worker_pb2.Launch, launch.SerializeToString())
@@ -226,7 +226,7 @@ class _Served:
 
     def open(self) -> pb.Session:
         if self.session is None:
-            request = pb.OpenRequest(protocol_version=1)
+            request = worker_pb2.Opening(protocol_version=1)
             self.session = self.loop.run_until_complete(self.service.open(request, "fuzzer")).session
         return self.session
 
@@ -248,7 +248,7 @@ def fuzz_service(data: bytes) -> None:
     rest = parts[2] if len(parts) > 2 else b""
     if operation == b"open":
         with contextlib.suppress(EncodingError):
-            opened = run(end.service.open(parse(pb.OpenRequest, rest), "fuzzer"))
+            opened = run(end.service.open(parse(worker_pb2.Opening, rest), "fuzzer"))
             if opened.HasField("session"):
                 run(end.service.close_session(opened.session.id, opened.session.token, "fuzzer"))
     elif operation == b"spaces":
@@ -273,7 +273,7 @@ class _Connection:
     def open(self, _request: pb.OpenRequest, **_timeouts: float) -> pb.OpenResponse:
         return parse(pb.OpenResponse, self.receive(0.0))
 
-    def attach(self, _session: str, _token: str) -> _Connection:
+    def attach(self, _session: str, _token: str, _message_bytes: int) -> _Connection:
         return self
 
     def attach_directly(self, *_: object) -> _Connection:

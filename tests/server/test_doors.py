@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raw_client import opening
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ServerFull
-from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.server.doors import POLICY_BYTES, SETTLE, Doors, PolicySource
 from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
 from remote_gym.server.service import Service
@@ -18,7 +18,7 @@ from remote_gym.server.workers import ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 ALICE, BOB = '[allow."DNS:alice"]\n', '[allow."DNS:bob"]\n'
-REQUEST = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+REQUEST = opening()
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from environments import ACTION
+from raw_client import opening
 from remote_gym.config import Limits, ServerOptions
-from remote_gym.errors import NotPermitted, ServerFull, SessionLost
-from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
 from remote_gym.server import clients as clients_module
 from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
+from remote_gym.server.attachment import Attachment
 from remote_gym.server.handover import ToWorker
 from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.policy import Policy, Rule, Terms
@@ -29,6 +30,7 @@ from remote_gym.server.service import Service
 from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value, encode_value
 
@@ -68,7 +70,7 @@ def run(test: Callable[[], object]) -> None:
 
 
 async def open_session(service: Service, owner: str = "alice", **fields) -> pb.Session:
-    response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION, **fields), owner)
+    response = await service.open(opening(**fields), owner)
     assert not response.HasField("error"), response.error
     return response.session
 
@@ -78,19 +80,21 @@ def is_asked(service: Service) -> bool:
     return any(found.worker._answer is not None for found in service._open.values())
 
 
-def slow_to_open(seconds: float) -> pb.OpenRequest:
-    request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
-    request.entrypoint_kwargs.dict.names.append("delay")
-    request.entrypoint_kwargs.dict.values.add().number = seconds
-    return request
+async def refusal(attachment: Attachment, data: bytes) -> int:
+    """The kind of the error by which the session, rather than the environment, answers."""
+    with pytest.raises(RemoteGymError) as caught:
+        await attachment.ask(data)
+    return encode_error(caught.value).kind
+
+
+def slow_to_open(seconds: float) -> worker_pb2.Opening:
+    return opening(entrypoint_kwargs=encoded({"delay": seconds}))
 
 
 def test_the_log_names_whose_environment_could_not_be_created(caplog):
     async def test() -> None:
         async with running() as service:
-            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
-            request.entrypoint_kwargs.dict.names.append("no_such_argument")
-            request.entrypoint_kwargs.dict.values.add().number = 1.0
+            request = opening(entrypoint_kwargs=encoded({"no_such_argument": 1.0}))
             for owner in ("DNS:alice", ""):
                 assert (await service.open(request, owner)).HasField("error")
 
@@ -154,12 +158,12 @@ def test_a_first_request_that_takes_too_long_gives_the_session_up():
             first = pb.Request(sequence=1)
             first.reset.options.dict.names.append("do")
             first.reset.options.dict.values.add().text = "hang"
-            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION, first=first), "alice")
+            response = await service.open(opening(first=first), "alice")
             assert response.error.kind == KIND.SESSION_LOST
             assert "first reset" in response.error.message
             assert len(service) == 0
             while True:  # the hung worker is killed, and its place comes back
-                response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+                response = await service.open(opening(), "alice")
                 if response.HasField("session"):
                     return
                 assert response.error.kind == KIND.SERVER_FULL
@@ -184,7 +188,7 @@ def test_unary_calls_and_an_attachment_share_one_sequence():
 def test_another_version_is_refused():
     async def test() -> None:
         async with running() as service:
-            response = await service.open(pb.OpenRequest(protocol_version=2), "alice")
+            response = await service.open(opening(protocol_version=2), "alice")
             assert response.error.kind == KIND.PROTOCOL_MISMATCH
             assert len(service) == 0
 
@@ -227,7 +231,7 @@ def test_a_newer_attachment_cuts_off_the_older():
             newer = service.attach(session.id, session.token, "alice", lambda reason: cut.append(f"newer: {reason}"))
             assert [text.split()[0] for text in cut] == ["older:"]
             assert "newer connection" in cut[0]
-            assert error_kind(await older.ask(reset(1))) == KIND.OUT_OF_SEQUENCE
+            assert await refusal(older, reset(1)) == KIND.OUT_OF_SEQUENCE
             older.detach()
             assert pb.Response.FromString(await newer.ask(reset(1))).HasField("reset")
         assert "the server is stopping" in cut[1]
@@ -246,6 +250,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones(tmp_path)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(older.ask(step(2, "wait_for_release")), 0.1)
             newer = service.attach(session.id, session.token, "alice", lambda reason: None)
+            older.detach()
             log.with_suffix(".release").touch()
             assert pb.Response.FromString(await newer.ask(step(2, "wait_for_release"))).sequence == 2
             assert pb.Response.FromString(await newer.ask(step(3))).sequence == 3
@@ -267,7 +272,7 @@ def test_a_session_that_nobody_uses_expires():
             service.expire()
             assert len(service) == 0
             assert error_kind(await service.ask(session.id, session.token, "alice", reset(1))) == KIND.SESSION_LOST
-            assert error_kind(await attachment.ask(reset(1))) == KIND.SESSION_LOST
+            assert await refusal(attachment, reset(1)) == KIND.SESSION_LOST
 
     run(test)
 
@@ -294,7 +299,7 @@ def test_an_environment_that_cannot_be_created_gives_its_place_back():
                 kwargs = pb.Value()
                 kwargs.dict.names.append("log")
                 kwargs.dict.values.add().integer = 1
-                request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION, entrypoint_kwargs=kwargs)
+                request = opening(entrypoint_kwargs=kwargs)
                 response = await service.open(request, "alice")
                 assert response.error.kind == KIND.ENVIRONMENT
                 assert response.error.remote_type == "builtins.TypeError"
@@ -309,7 +314,7 @@ def test_an_environment_that_takes_too_long_to_create_is_given_up():
             kwargs = pb.Value()
             kwargs.dict.names.append("delay")
             kwargs.dict.values.add().number = 60.0
-            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION, entrypoint_kwargs=kwargs)
+            request = opening(entrypoint_kwargs=kwargs)
             response = await service.open(request, "alice")
             assert response.error.kind == KIND.SESSION_LOST
             assert "open_timeout" in response.error.message
@@ -352,7 +357,7 @@ def test_a_launch_that_fails_gives_its_place_back():
     async def test() -> None:
         async with running(launch=launch, max_sessions=1) as service:
             for _ in range(2):
-                response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+                response = await service.open(opening(), "alice")
                 assert response.error.message == "no more processes"
             assert len(service) == 0
 
@@ -450,7 +455,7 @@ def test_the_newest_connection_of_either_kind_cuts_off_the_others():
             direct = await come_directly(service, session)
             await until(lambda: cut)
             assert "a newer connection" in cut[0]
-            assert error_kind(await attachment.ask(step(2))) == KIND.OUT_OF_SEQUENCE
+            assert await refusal(attachment, step(2)) == KIND.OUT_OF_SEQUENCE
             attachment.detach()
             assert (await ask_directly(direct, step(2))).HasField("step")
             newest = service.attach(session.id, session.token, OWNER, lambda reason: None)
@@ -554,14 +559,14 @@ def test_a_session_is_closed_in_whatever_state_it_is_and_answered_when_it_is_gon
             cut: list[str] = []
             attachment = service.attach(session.id, session.token, "alice", lambda reason: cut.append(str(reason)))
             await attachment.ask(reset(1))
-            hung = asyncio.ensure_future(attachment.ask(step(2, "hang")))
+            hung = asyncio.ensure_future(refusal(attachment, step(2, "hang")))
             await until(lambda: is_asked(service))
             assert error_kind(await service.close_session(session.id, "x", "alice")) == KIND.NOT_PERMITTED
             assert not cut
             closed = await service.close_session(session.id, session.token, "alice")
             assert pb.Response.FromString(closed).HasField("close")
             assert "its client closed it" in cut[0]
-            assert error_kind(await hung) == KIND.SESSION_LOST
+            assert await hung == KIND.SESSION_LOST
             await open_session(service)  # in its place
             assert error_kind(await service.close_session(session.id, session.token, "alice")) == KIND.SESSION_LOST
 
@@ -579,7 +584,7 @@ def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch, tmp_path
             slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "wait_for_release")))
             await until(lambda: "step" in log.read_text())
             await service.close_session(session.id, session.token, "alice")
-            request = pb.OpenRequest(protocol_version=PROTOCOL_VERSION)
+            request = opening()
             assert (await service.open(request, "alice")).error.kind == KIND.SERVER_FULL
             log.with_suffix(".release").touch()
             await slow
@@ -623,7 +628,7 @@ def test_a_draining_service_opens_nothing_and_waits_for_what_is_open():
             session = await open_session(service)
             draining = asyncio.ensure_future(service.drain(20.0))
             await asyncio.sleep(0)
-            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SERVER_FULL
             assert "stopping" in response.error.message
             await service.ask(session.id, session.token, "alice", reset(1))
@@ -679,7 +684,10 @@ def test_a_drained_session_ends_at_its_next_reset_with_the_reason(way):
             draining = asyncio.ensure_future(service.drain(1000.0))
             await asyncio.sleep(0)
             assert pb.Response.FromString(await ask(step(2))).HasField("step")
-            answer = pb.Response.FromString(await ask(reset(3)))
+            try:
+                answer = pb.Response.FromString(await ask(reset(3)))
+            except SessionLost as error:  # which ends an attachment
+                answer = pb.Response(error=encode_error(error))
             assert answer.error.kind == KIND.SESSION_LOST
             assert "begins no more episodes" in answer.error.message
             await asyncio.wait_for(draining, 10.0)
@@ -725,12 +733,12 @@ def test_who_opens_while_the_service_closes_hears_that_it_stops():
             return await workers.launch(session)
 
         async with running(time.monotonic, launch=launch) as service:
-            opening = asyncio.ensure_future(service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice"))
+            opened = asyncio.ensure_future(service.open(opening(), "alice"))
             await until(lambda: len(service))
             await service.drain(0.0)
             await service.close()
-            assert opening.done()
-            assert opening.result().error.kind == KIND.SERVER_FULL
+            assert opened.done()
+            assert opened.result().error.kind == KIND.SERVER_FULL
             assert len(service) == 0
 
     run(test)
@@ -741,9 +749,7 @@ def test_a_client_may_name_the_default_environment():
         async with running() as service:
             session = await open_session(service, environment="default")
             assert list(session.environments) == ["default"]
-            response = await service.open(
-                pb.OpenRequest(protocol_version=PROTOCOL_VERSION, environment="hard"), "alice"
-            )
+            response = await service.open(opening(environment="hard"), "alice")
             assert "no environment 'hard'; it offers default" in response.error.message
 
     run(test)
@@ -771,7 +777,7 @@ def test_who_waited_long_enough_hears_how_many_still_do():
     async def test() -> None:
         async with running(time.monotonic, max_sessions=1, admit_timeout=0.3) as service:
             await open_session(service)
-            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SERVER_FULL
             assert "1 client waits" in response.error.message
             assert service.load().waiting == 0
@@ -787,7 +793,7 @@ def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
             await until(lambda: service.load().waiting == 2)
             waiting[0].cancel()
             await until(lambda: service.load().waiting == 1)
-            late = asyncio.ensure_future(service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "bob"))
+            late = asyncio.ensure_future(service.open(opening(), "bob"))
             await until(lambda: service.load().waiting == 2)
             waiting[1].cancel()
             await until(lambda: service.load().waiting == 1)
@@ -849,7 +855,7 @@ def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open
 
         async with running(launch=launch) as service:
             service.routes.listener = pb.DirectAddress(port=1)
-            response = await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SESSION_LOST
             assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
             assert not service.routes._sessions
@@ -916,7 +922,7 @@ def test_workers_are_told_the_servers_files():
     async def test() -> None:
         async with running(launch=launch) as service:
             service.tls = lambda owner: files
-            await service.open(pb.OpenRequest(protocol_version=PROTOCOL_VERSION), "alice")
+            await service.open(opening(), "alice")
         assert asked[0].tls == files
         assert (asked[0].owner, asked[0].env_id) == ("alice", 0)
 

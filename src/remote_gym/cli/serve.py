@@ -75,6 +75,13 @@ _WAIT = click.FloatRange(0, LONGEST)
     help="Direct connections that have not said for which session they come.",
 )
 @click.option(
+    "--receive-bytes",
+    metavar="SIZE",
+    default=str(_DEFAULTS.receive_bytes),
+    callback=size_or_none,
+    help="Bytes of requests held at once, such as 1GiB; half of them one client's.",
+)
+@click.option(
     "--allow",
     metavar="IDENTITY[=NAME,...]",
     multiple=True,

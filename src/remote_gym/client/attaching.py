@@ -84,7 +84,7 @@ class Attaching:
         """
         if time.monotonic() >= self._direct_from and (direct := self._attach_directly(deadline)) is not None:
             return direct
-        return self._connection.attach(self._session.id, self._session.token)
+        return self._connection.attach(self._session.id, self._session.token, self._session.message_bytes)
 
     def may_improve(self, interaction: Connection | None) -> bool:
         """Whether what is used goes over gRPC, and it is time to try once more for a direct connection."""

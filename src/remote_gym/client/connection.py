@@ -169,7 +169,7 @@ class GrpcConnection:
         while True:
             try:
                 answer = call.result(timeout=None if reached else min(PATIENCE, connect_timeout))
-                return parse(pb.OpenResponse, answered(answer, what))
+                return parse(pb.OpenResponse, answered(answer, what), self._options.limits)
             except grpc.FutureTimeoutError:
                 try:
                     reached = self._look(deadline)
@@ -199,7 +199,8 @@ class GrpcConnection:
         except grpc.RpcError as error:
             found = summarise(diagnose(*self._where, timeout=2.0))
             raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
-        answer = parse(pb.SpacesResponse, answered(data, f"looking for session {session_id} at {self.address}"))
+        what = f"looking for session {session_id} at {self.address}"
+        answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
         if answer.HasField("error"):
             raise decode_error(answer.error)
         return answer
@@ -230,8 +231,13 @@ class GrpcConnection:
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
 
-    def attach(self, session_id: str, token: str) -> Interaction:
+    def attach(self, session_id: str, token: str, message_bytes: int = 0) -> Interaction:
         """Begin an `Interact` call for a session.
+
+        Args:
+            session_id: The session's.
+            token: Its secret.
+            message_bytes: Size of the largest message that the server takes; 0 for any.
 
         Raises:
             ConnectionLost: If the channel has been closed.
@@ -241,7 +247,7 @@ class GrpcConnection:
             call = self._interact(iter(requests.get, None), metadata=self._metadata(session_id, token))
         except ValueError as error:  # as gRPC has it
             raise ConnectionLost(f"the channel to {self.address} is closed") from error
-        return Interaction(call, requests, self.address)
+        return Interaction(call, requests, self.address, message_bytes)
 
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
         """Connect to a session's worker itself.

@@ -13,15 +13,26 @@ import grpc
 
 from remote_gym.client.rpc_errors import from_rpc_error
 from remote_gym.errors import ConnectionLost, DeadlineExceeded
+from remote_gym.wire.parts import cut
 
 
 class Interaction:
-    """One `Interact` call: send, and receive the answer, again and again."""
+    """One `Interact` call: send, and receive the answer, again and again.
 
-    def __init__(self, call: Any, requests: queue.SimpleQueue[bytes | None], address: str) -> None:
+    Args:
+        call: gRPC's.
+        requests: What the call sends.
+        address: The server's, for errors.
+        message_bytes: Size of the largest message that the server takes; larger requests go in parts. 0 for any size.
+    """
+
+    def __init__(
+        self, call: Any, requests: queue.SimpleQueue[bytes | None], address: str, message_bytes: int = 0
+    ) -> None:
         self._call = call
         self._requests = requests
         self._address = address
+        self._message_bytes = message_bytes
         self._watchdog = _Watchdog(call, requests)
         self._sent = time.monotonic()
 
@@ -34,7 +45,8 @@ class Interaction:
         """
         self._sent = time.monotonic()
         self._watchdog.watch(deadline)
-        self._requests.put(data)
+        for message in cut(data, self._message_bytes):
+            self._requests.put(message)
 
     def receive(self, deadline: float) -> bytes:
         """Wait for the message that answers the one sent. After an error the interaction is of no more use.

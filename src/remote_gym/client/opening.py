@@ -151,7 +151,9 @@ def open_session(
             raise decode_error(response.error)
         return response.session
     found = connection.reach(request.session, request.token, options.connect_timeout)
-    session = pb.Session(id=request.session, token=request.token, description=found.description)
+    session = pb.Session(
+        id=request.session, token=request.token, description=found.description, message_bytes=found.message_bytes
+    )
     if found.HasField("direct"):
         session.direct.CopyFrom(found.direct)
     return session

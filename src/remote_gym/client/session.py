@@ -81,7 +81,7 @@ class ClientSession:
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
         if isinstance(request, pb.OpenRequest) and request.HasField("first"):
-            self.first, self._packed = parse_response(self._session.first)
+            self.first, self._packed = parse_response(self._session.first, options.limits)
             self._answered = 1
         # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
@@ -379,7 +379,7 @@ class ClientSession:
         interaction = self._interaction
         if interaction is None:
             raise ConnectionLost(f"session {self.id} was closed")
-        response, self._packed = parse_response(interaction.receive(self.deadline))
+        response, self._packed = parse_response(interaction.receive(self.deadline), self._options.limits)
         self._in_flight = False
         if response.sequence == self._answered + 1:
             return response

@@ -47,7 +47,7 @@ def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
     return not arguments.get("entrypoint") and (arguments.get("entrypoint_kwargs") or {}).get("id") is None
 
 
-def check_version(request: pb.OpenRequest) -> None:
+def check_version(request: worker_pb2.Opening) -> None:
     """Refuse a client that speaks another version of the protocol.
 
     Raises:
@@ -61,7 +61,7 @@ def check_version(request: pb.OpenRequest) -> None:
 
 
 def launch_message(
-    request: pb.OpenRequest, default_args: Mapping[str, Any] | None, options: ServerOptions
+    request: worker_pb2.Opening, default_args: Mapping[str, Any] | None, options: ServerOptions
 ) -> worker_pb2.Launch:
     """What to tell the worker, session and env_id aside.
 
@@ -96,8 +96,7 @@ def launch_message(
         frame_encoding=request.frame_encoding,
         observation_encoding=request.observation_encoding,
     )
-    if request.HasField("entrypoint_kwargs"):
-        launch.client_kwargs.CopyFrom(request.entrypoint_kwargs)
+    launch.client_kwargs = request.entrypoint_kwargs
     own = dict(offered.get("entrypoint_kwargs") or {})
     encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
     # What a repository holds is another's to say, and stays within.
@@ -129,7 +128,7 @@ def _choose(
     )
 
 
-def _take_client_code(request: pb.OpenRequest, launch: worker_pb2.Launch, options: ServerOptions) -> None:
+def _take_client_code(request: worker_pb2.Opening, launch: worker_pb2.Launch, options: ServerOptions) -> None:
     for name in ("repo", "reference"):
         if getattr(request, name):
             raise NotPermitted(f"a client may not set {name!r}: which code runs is the server's to say")

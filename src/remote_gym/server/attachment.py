@@ -11,7 +11,10 @@ from remote_gym.server.endings import taken_over
 from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.status import error_response
+
+MOST_ATTACHED = 4
+"""Attachments of a session that are not over, the one that stands included: each of the others may hold an answer that
+its client does not read, and with more of them the session answers nothing."""
 
 Cut = Callable[[RemoteGymError], object]
 """Ends an attachment from the server's side."""
@@ -27,6 +30,8 @@ class OpenSession:
     description: pb.Description | None = None
     direct: bool = False  # whether a client is attached to the worker itself
     cut: Cut | None = None  # ends the attachment that stands
+    attached: set[asyncio.Future[None]] = field(default_factory=set)  # of each attachment, done when it is over
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of a request that comes by itself, until its answer went
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def cut_off(self, reason: RemoteGymError) -> None:
@@ -50,19 +55,29 @@ class Attachment:
         self._found = found
         self._sessions = sessions
         self._epoch = sessions.attach(found.session)
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        found.attached.add(self._over)
 
-    async def ask(self, data: bytes) -> bytes:
-        """Answer one encoded request; failures come in the response."""
+    async def ask(self, data: bytes | memoryview) -> bytes:
+        """Answer one encoded request.
+
+        Raises:
+            SessionLost: If the session has ended.
+            OutOfSequence: If a newer attachment stands.
+        """
+        while len(self._found.attached) > MOST_ATTACHED:
+            earlier = self._found.attached - {self._over}
+            await asyncio.wait(earlier, return_when=asyncio.FIRST_COMPLETED)
         try:
             self._sessions.check_epoch(self._found.session, self._epoch)
             return await self._found.worker.ask(data)
         except SessionLost as error:
-            return error_response(self._sessions.explain(self._found.session, error))
-        except RemoteGymError as error:
-            return error_response(error)
+            raise self._sessions.explain(self._found.session, error) from None
 
     def detach(self) -> None:
-        """Let go of the session, which lives on for its lease. Call once."""
+        """Let go of the session, which lives on for its lease. Call once, when nothing more will be said."""
         if self._found.cut is self._cut:
             self._found.cut = None
+        self._over.set_result(None)
+        self._found.attached.discard(self._over)
         self._sessions.leave(self._found.session)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from remote_gym.errors import NotPermitted
+from remote_gym.logs import get_logger, host_of
 from remote_gym.server.identity import COMMON_NAME, IdentityRule
+
+logger = get_logger(__name__)
 
 PROPERTIES = (("URI", "peer_uri"), ("DNS", "peer_dns"), ("email", "peer_email"), (COMMON_NAME, "x509_common_name"))
 """Where gRPC has the names of a client's certificate. Its ``peer_identities()`` mixes them with IP addresses."""
@@ -50,6 +56,26 @@ def caller(context: Any, rule: IdentityRule) -> Caller:
         return Caller(identity, min(map(_not_after, certificates), default=math.inf))
     except ValueError as error:  # OpenSSL reads more than cryptography does
         raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+
+
+async def known_caller(context: Any, rule: IdentityRule) -> Caller:
+    """Who calls, while its certificate is good.
+
+    Raises:
+        NotPermitted: As `caller` does.
+    """
+    try:
+        client = caller(context, rule)
+    except NotPermitted as error:
+        peer = str(context.peer())
+        logger.warning(
+            "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
+        )
+        raise
+    if client.expires <= time.time():
+        # No word about the session, which goes on when the client comes with a new certificate.
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client's certificate has expired; connect anew")
+    return client
 
 
 def _names(properties: Mapping[str, Sequence[bytes]]) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from remote_gym.server.policy import (
 )
 from remote_gym.server.rates import WINDOW, Rates
 from remote_gym.tls import Reloaded
-from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
 
 SETTLE = 1.0
 """Seconds for which a policy file has to stay as it is before it holds: half of one can be a policy, too."""
@@ -44,7 +44,7 @@ class Doors:
         self.policy = NOTHING_TO_NOBODY if has_policy(options) else EVERYTHING_TO_EVERYBODY
         """Whoever has rules sets it before anybody is let in."""
 
-    def admit(self, owner: str, request: pb.OpenRequest) -> None:
+    def admit(self, owner: str, request: worker_pb2.Opening) -> None:
         """Let an identity open what it asks for. The session is counted as its own until `let_go`.
 
         Raises:
@@ -76,7 +76,7 @@ class Doors:
         if not self._held[owner]:
             del self._held[owner]
 
-    def environment(self, request: pb.OpenRequest) -> str | None:
+    def environment(self, request: worker_pb2.Opening) -> str | None:
         """The environment's name as policies have it; None for an entrypoint that the client names."""
         return None if request.entrypoint and self._options.client_entrypoints is not None else request.environment
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix
-from remote_gym.config import ServerOptions
-from remote_gym.errors import ConfigError, EncodingError, NotPermitted, RemoteGymError
-from remote_gym.logs import get_logger, host_of
+from remote_gym.config import Limits, ServerOptions
+from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
-from remote_gym.server.caller import Caller, caller
+from remote_gym.server.caller import Caller, known_caller
+from remote_gym.server.grpc_reading import Context, ReadLate, address_of, message, room
 from remote_gym.server.identity import IdentityRule
+from remote_gym.server.intake import Intake
+from remote_gym.server.interacting import MOST_UNREAD, Interacting
 from remote_gym.server.listening import address_in_use, claim_path, local_addresses, unix_path
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error, error_response
+from remote_gym.wire.parts import LARGEST_MESSAGE
+from remote_gym.wire.status import encode_error
 
-logger = get_logger(__name__)
-
-OPEN_BYTES = 4 * 2**20
-"""Size of a request to open, which is the only one that the server itself reads."""
+OPENING_LIMITS = Limits(message_bytes=LARGEST_MESSAGE, items=256)
+"""Bounds on a request to open, which is the only one that the server itself reads: what holds many values in it is left
+as it came."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
@@ -41,8 +46,6 @@ early or late, and the last call that began on it is answered for half of the li
 
 Credentials = Callable[[], grpc.ServerCredentials]
 """Makes those of one port."""
-
-Context = Any  # grpc.aio.ServicerContext, which has no types
 
 
 def server_options(options: ServerOptions) -> list[tuple[str, int]]:
@@ -59,7 +62,11 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
         *bounds,
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
-        ("grpc.max_receive_message_length", options.limits.message_bytes),
+        # One limit for all methods, and anybody may call. What is larger comes in parts.
+        ("grpc.max_receive_message_length", largest_message(options)),
+        # Of a message that nobody reads yet gRPC takes what its window holds, and an estimate of the bandwidth lets
+        # that grow to the whole message. One that is being read is let in at once, so that requests are not slower.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
         ("grpc.max_concurrent_streams", 1024),  # on one client's connection
         # A peer that vanished is noticed within 4.5 s, since its lease, which begins then, is to be over 5 s late at
@@ -72,6 +79,11 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # else it drops clients that ping as we do
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ]
+
+
+def largest_message(options: ServerOptions) -> int:
+    """Bytes of one message that the server reads over gRPC."""
+    return min(options.limits.message_bytes, LARGEST_MESSAGE)
 
 
 class GrpcServer:
@@ -87,7 +99,11 @@ class GrpcServer:
         self._service = service
         self._rule = rule
         self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
-        self._server = grpc.aio.server(options=server_options(options))
+        self._limits = options.limits
+        self._message_bytes = largest_message(options)
+        self._intake = Intake(options.receive_bytes, max(options.receive_bytes // 2, self._message_bytes))
+        self._unread: Counter[str] = Counter()
+        self._server = grpc.aio.server(options=server_options(options), interceptors=(ReadLate(self._message_bytes),))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -136,117 +152,88 @@ class GrpcServer:
         await self._server.stop(FLUSH)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
-        handlers = {
-            "Load": self._unary(
-                self._load, lambda error: pb.LoadResponse(error=encode_error(error)).SerializeToString()
-            ),
-            "Open": self._unary(
-                self._open, lambda error: pb.OpenResponse(error=encode_error(error)).SerializeToString()
-            ),
-            "Spaces": self._unary(
-                self._spaces, lambda error: pb.SpacesResponse(error=encode_error(error)).SerializeToString()
-            ),
-            "Close": self._unary(self._close, error_response),
-            "Interact": grpc.stream_stream_rpc_method_handler(self._interact),
+        # All of them are of streams, which read when they choose to; see `grpc_reading`.
+        calls = {
+            "Load": self._call(self._load, pb.LoadResponse),
+            "Open": self._call(self._open, pb.OpenResponse),
+            "Spaces": self._call(self._spaces, pb.SpacesResponse),
+            "Close": self._call(self._close, pb.Response),
+            "Interact": self._call(self._interact, pb.Response),
         }
         # Which operation it is the request tells; the worker reads it, and the server need not.
         for name in ("Reset", "Step", "Render", "Call"):
-            handlers[name] = self._unary(self._ask, error_response)
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)
+            calls[name] = self._call(self._ask, pb.Response)
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, calls)
 
-    def _unary(
-        self,
-        answer: Callable[[bytes, Context, str], Awaitable[bytes]],
-        refuse: Callable[[RemoteGymError], bytes],
+    def _call(
+        self, answer: Callable[[Context, Caller], Awaitable[None]], response_class: Callable[..., Any]
     ) -> grpc.RpcMethodHandler:
-        """A handler of calls by clients that are known; others are refused."""
+        """A handler of calls by clients that are known. Others are refused, before a byte of theirs is read."""
 
-        async def answer_known(data: bytes, context: Context) -> bytes:
+        async def answer_known(_: object, context: Context) -> None:
             try:
-                client = await self._caller(context)
-            except NotPermitted as error:
-                return refuse(error)
-            return await answer(data, context, client.identity)
+                client = await known_caller(context, self._rule)
+                await answer(context, client)
+            except RemoteGymError as error:
+                await context.write(response_class(error=encode_error(error)).SerializeToString())
 
-        return grpc.unary_unary_rpc_method_handler(answer_known)
+        return grpc.stream_stream_rpc_method_handler(answer_known)
 
-    async def _caller(self, context: Context) -> Caller:
-        """Who calls.
+    async def _load(self, context: Context, _: Caller) -> None:
+        await context.write(self._service.load().SerializeToString())
 
-        Raises:
-            NotPermitted: If that cannot be known.
-        """
-        try:
-            client = caller(context, self._rule)
-        except NotPermitted as error:
-            peer = str(context.peer())
-            logger.warning(
-                "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
-            )
-            raise
-        if client.expires <= time.time():
-            # No word about the session, which goes on when the client comes with a new certificate.
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client's certificate has expired; connect anew")
-        return client
+    async def _open(self, context: Context, client: Caller) -> None:
+        if (count := self._unread[_holder(context, client)]) >= MOST_UNREAD:
+            raise ServerFull(f"{count} calls of this client wait for it to read what they answered; end them first")
+        async with self._message(context, client) as data:
+            try:
+                request = parse(worker_pb2.Opening, data, OPENING_LIMITS)
+            except EncodingError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            response = await self._service.open(request, client.identity)
+        if response.HasField("session"):
+            response.session.message_bytes = self._message_bytes
+        await context.write(response.SerializeToString())
 
-    async def _load(self, _: bytes, context: Context, owner: str) -> bytes:
-        return self._service.load().SerializeToString()
+    async def _spaces(self, context: Context, client: Caller) -> None:
+        response = await self._service.spaces(*_session_key(context), client.identity)
+        response.message_bytes = self._message_bytes
+        # A description can be large, and its client need not read it.
+        async with room(self._intake, context, _holder(context, client), min(response.ByteSize(), self._intake.share)):
+            data = response.SerializeToString()
+            await context.write(data)
 
-    async def _open(self, data: bytes, context: Context, owner: str) -> bytes:
-        try:
-            if len(data) > OPEN_BYTES:
-                raise EncodingError(f"the request to open has {len(data):,} bytes; at most {OPEN_BYTES:,} are allowed")
-            request = parse(pb.OpenRequest, data)
-        except EncodingError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        response = await self._service.open(request, owner)
-        return response.SerializeToString()
+    async def _close(self, context: Context, client: Caller) -> None:
+        await context.write(await self._service.close_session(*_session_key(context), client.identity))
 
-    async def _spaces(self, _: bytes, context: Context, owner: str) -> bytes:
-        response = await self._service.spaces(*_session_key(context), owner)
-        return response.SerializeToString()
+    async def _ask(self, context: Context, client: Caller) -> None:
+        key = _session_key(context)
+        turn = self._service.turn(*key, client.identity)
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._message(context, client) as data:
+                await stack.enter_async_context(turn)
+                answer = await self._service.ask(*key, client.identity, data)
+            await context.write(answer)
 
-    async def _close(self, _: bytes, context: Context, owner: str) -> bytes:
-        return await self._service.close_session(*_session_key(context), owner)
+    async def _interact(self, context: Context, client: Caller) -> None:
+        interacting = Interacting(
+            context,
+            _holder(context, client),
+            intake=self._intake,
+            limits=self._limits,
+            answered_until=time.monotonic() + min(self._call_lifetime, client.expires - time.time()),
+            unread=self._unread,
+        )
+        attachment = self._service.attach(*_session_key(context), client.identity, interacting.cut)
+        await interacting.serve(attachment)
 
-    async def _ask(self, data: bytes, context: Context, owner: str) -> bytes:
-        return await self._service.ask(*_session_key(context), owner, data)
+    def _message(self, context: Context, client: Caller) -> AbstractAsyncContextManager[bytes]:
+        return message(self._intake, context, _holder(context, client), self._message_bytes)
 
-    async def _interact(self, _: object, context: Context) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        reasons: list[RemoteGymError] = []
 
-        def cut(reason: RemoteGymError) -> None:
-            reasons.append(reason)
-            task.cancel()
-
-        try:
-            client = await self._caller(context)
-            attachment = self._service.attach(*_session_key(context), client.identity, cut)
-        except RemoteGymError as error:
-            await context.write(error_response(error))
-            return
-        answered_until = time.monotonic() + min(self._call_lifetime, client.expires - time.time())
-        try:
-            while (data := await context.read()) is not grpc.aio.EOF:
-                if time.monotonic() >= answered_until:
-                    # Not answered: the client asks again in a new call, for which it shows its certificate again.
-                    logger.info(
-                        "a call of %s has reached its age; it has to make another",
-                        client.identity,
-                        repeats=client.identity,
-                        identity=client.identity,
-                    )
-                    return
-                await context.write(await attachment.ask(data))
-        except asyncio.CancelledError:
-            if not reasons:  # the client is gone
-                raise
-            # An idle client finds it when it asks next, and need not look for the reason.
-            await context.write(error_response(reasons[0]))
-        finally:
-            attachment.detach()
+def _holder(context: Context, client: Caller) -> str:
+    """Whose bytes a call's are: the client's, over whatever connections, or its address's where nobody is known."""
+    return client.identity or address_of(context)
 
 
 def _session_key(context: Context) -> tuple[str, str]:

@@ -155,7 +155,7 @@ class Host:
     def answer_in_parts(self, data: bytes | memoryview) -> tuple[bytes, ...]:
         """As `answer`, with a large observation as a part of its own, which then need not be copied."""
         try:
-            request = parse(pb.Request, data)
+            request = parse(pb.Request, data, self._limits)
         except EncodingError as error:
             return (error_response(error),)
         if request.sequence == self._sequence != 0 and self._is_again(request, data):
@@ -199,7 +199,7 @@ class Host:
         A reset by ``reset_mask``, of some, is none; nor is a step that begins an episode while others run.
         """
         try:
-            request = parse(pb.Request, data)
+            request = parse(pb.Request, data, self._limits)
         except EncodingError:
             return False
         if request.sequence != self._sequence + 1:

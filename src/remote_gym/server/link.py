@@ -111,7 +111,7 @@ class Worker(asyncio.BufferedProtocol):
         self._clients.connect(handover, Hangups() if hangups is None else hangups)
         await asyncio.get_running_loop().create_connection(lambda: self, sock=requests)
 
-    async def ask(self, data: bytes) -> bytes:
+    async def ask(self, data: bytes | memoryview) -> bytes:
         """Send one message and wait for the one that answers it.
 
         Raises:

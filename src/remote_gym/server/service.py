@@ -87,7 +87,7 @@ class Service:
             draining=self.draining,
         )
 
-    async def open(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
+    async def open(self, request: worker_pb2.Opening, owner: str) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
         self._opening += 1
         try:
@@ -131,6 +131,17 @@ class Service:
             return error_response(self._sessions.explain(found.session, error))
         finally:
             self._sessions.leave(found.session)
+
+    def turn(self, session_id: str, token: str, owner: str) -> asyncio.Lock:
+        """What a request that comes by itself holds from when it is asked until its answer has been sent.
+
+        So of the answers that a client does not read, the server keeps one for each of its sessions.
+
+        Raises:
+            SessionLost: If there is no such session.
+            NotPermitted: If it is another's.
+        """
+        return self._find(session_id, token, owner).turn
 
     async def close_session(self, session_id: str, token: str, owner: str) -> bytes:
         """End a session in whatever state it is; answered when its environment is closed."""
@@ -258,7 +269,7 @@ class Service:
         while self._closing:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
-    async def _open_session(self, request: pb.OpenRequest, owner: str) -> pb.OpenResponse:
+    async def _open_session(self, request: worker_pb2.Opening, owner: str) -> pb.OpenResponse:
         check_version(request)
         self._doors.admit(owner, request)
         try:
@@ -286,7 +297,7 @@ class Service:
             # Again: it may have changed while the client waited for a place, and the worker started.
             restrict(message, self._doors.policy.decide(owner, found.environment).terms)
             answer = await self._ask_within(worker, message.SerializeToString(), "creating the environment")
-            launched = parse(worker_pb2.Launched, answer)
+            launched = parse(worker_pb2.Launched, answer, self._options.limits)
         except BaseException as error:
             self._give_up(found, error)
             raise
@@ -297,7 +308,7 @@ class Service:
         first = b""
         if request.HasField("first"):
             try:
-                first = await self._ask_within(worker, request.first.SerializeToString(), "the first reset")
+                first = await self._ask_within(worker, request.first, "the first reset")
             except BaseException as error:
                 self._give_up(found, error)
                 raise

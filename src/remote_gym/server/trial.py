@@ -13,7 +13,6 @@ from remote_gym.logs import get_logger
 from remote_gym.server.arguments import launch_message, leaves_id_open
 from remote_gym.server.policy import DEFAULT
 from remote_gym.server.workers import Launch
-from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
@@ -70,7 +69,7 @@ async def _try(
     """What the first way to open an environment raised, if no other way works."""
     first: Exception | None = None
     for fields in REQUESTS:
-        request = pb.OpenRequest(environment=name, **fields)
+        request = worker_pb2.Opening(environment=name, **fields)
         error = await _create(launch, launch_message(request, default_args, options), options)
         if error is None:
             return None

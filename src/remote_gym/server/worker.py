@@ -128,7 +128,8 @@ def _serve(
 
 
 def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, words: memoryview | None) -> Host:
-    own, clients = _decode_kwargs(launch.entrypoint_kwargs, limits), _decode_kwargs(launch.client_kwargs, limits)
+    own = _decode_kwargs(launch.entrypoint_kwargs, limits)
+    clients = _decode_kwargs(parse(pb.Value, launch.client_kwargs, limits), limits)
     allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
     check_arguments(clients, allowed, launch.arguments_schema)
     environment, exposed = create_environment(launch, own, clients, own_process=own_process)

@@ -130,7 +130,7 @@ class OpenResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "token", "lease", "description", "direct", "first", "identity", "environments")
+    __slots__ = ("id", "token", "lease", "description", "direct", "first", "identity", "environments", "message_bytes")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class Session(_message.Message):
     FIRST_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     id: str
     token: str
     lease: float
@@ -147,7 +148,8 @@ class Session(_message.Message):
     first: bytes
     identity: str
     environments: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ..., identity: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ...) -> None: ...
+    message_bytes: int
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ..., identity: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., message_bytes: _Optional[int] = ...) -> None: ...
 
 class DirectAddress(_message.Message):
     __slots__ = ("port", "path", "routing_id", "tls")
@@ -200,14 +202,16 @@ class SpacesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SpacesResponse(_message.Message):
-    __slots__ = ("description", "error", "direct")
+    __slots__ = ("description", "error", "direct", "message_bytes")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     DIRECT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     description: Description
     error: ErrorDetail
     direct: DirectAddress
-    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ...) -> None: ...
+    message_bytes: int
+    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., message_bytes: _Optional[int] = ...) -> None: ...
 
 class Description(_message.Message):
     __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode")
@@ -263,7 +267,7 @@ class ExposedName(_message.Message):
     def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many", "frame")
+    __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many", "frame", "part")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +276,7 @@ class Request(_message.Message):
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     STEP_MANY_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reset: ResetRequest
     step: StepRequest
@@ -280,7 +285,16 @@ class Request(_message.Message):
     close: CloseRequest
     step_many: StepManyRequest
     frame: bool
-    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ..., step_many: _Optional[_Union[StepManyRequest, _Mapping]] = ..., frame: bool = ...) -> None: ...
+    part: Part
+    def __init__(self, sequence: _Optional[int] = ..., reset: _Optional[_Union[ResetRequest, _Mapping]] = ..., step: _Optional[_Union[StepRequest, _Mapping]] = ..., render: _Optional[_Union[RenderRequest, _Mapping]] = ..., call: _Optional[_Union[CallRequest, _Mapping]] = ..., close: _Optional[_Union[CloseRequest, _Mapping]] = ..., step_many: _Optional[_Union[StepManyRequest, _Mapping]] = ..., frame: bool = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("size", "data")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    data: bytes
+    def __init__(self, size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Response(_message.Message):
     __slots__ = ("sequence", "reset", "step", "render", "call", "close", "error", "step_many")

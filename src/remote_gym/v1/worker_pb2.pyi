@@ -6,6 +6,45 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Opening(_message.Message):
+    __slots__ = ("protocol_version", "versions", "environment", "entrypoint_kwargs", "entrypoint", "repo", "reference", "render_mode", "frames", "first", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    REPO_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    RENDER_MODE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    versions: _containers.ScalarMap[str, str]
+    environment: str
+    entrypoint_kwargs: bytes
+    entrypoint: str
+    repo: str
+    reference: str
+    render_mode: str
+    frames: _remote_gym_pb2.Frames
+    first: bytes
+    num_envs: int
+    autoreset_mode: _remote_gym_pb2.AutoresetMode
+    frame_encoding: _remote_gym_pb2.Encoding
+    observation_encoding: _remote_gym_pb2.Encoding
+    def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[bytes] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., first: _Optional[bytes] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ...) -> None: ...
+
 class Launch(_message.Message):
     __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "owner", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "worker_limits", "allowed_arguments", "arguments_schema", "ids", "anywhere")
     class LimitsEntry(_message.Message):
@@ -58,7 +97,7 @@ class Launch(_message.Message):
     frames: _remote_gym_pb2.Frames
     imports: _containers.RepeatedScalarFieldContainer[str]
     check_actions: bool
-    client_kwargs: _remote_gym_pb2.Value
+    client_kwargs: bytes
     limits: _containers.ScalarMap[str, int]
     token: str
     owner: str
@@ -72,7 +111,7 @@ class Launch(_message.Message):
     arguments_schema: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     anywhere: bool
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ...) -> None: ...
 
 class Names(_message.Message):
     __slots__ = ("names",)

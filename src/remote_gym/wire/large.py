@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError, Message
 
+from remote_gym.config import Limits
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.parse import parse
+from remote_gym.wire.parse import DEFAULT, parse
+from remote_gym.wire.varint import VarintError, read_varint, varint
 
 LARGE = 2**15
 """Bytes from which it is worth the trouble."""
@@ -31,25 +33,25 @@ def splice(response: pb.Response, packed: bytes) -> tuple[bytes, bytes]:
     name = response.WhichOneof("result")
     number = pb.Response.RESET_FIELD_NUMBER if name == "reset" else pb.Response.STEP_FIELD_NUMBER
     transition = response.reset if name == "reset" else response.step
-    rest = transition.SerializeToString() + _varint(_PACKED) + _varint(len(packed))
+    rest = transition.SerializeToString() + varint(_PACKED) + varint(len(packed))
     head = (
-        _varint(_SEQUENCE)
-        + _varint(response.sequence)
-        + _varint(number << 3 | _LENGTH)
-        + _varint(len(rest) + len(packed))
+        varint(_SEQUENCE)
+        + varint(response.sequence)
+        + varint(number << 3 | _LENGTH)
+        + varint(len(rest) + len(packed))
         + rest
     )
     return head, packed
 
 
-def parse_response(data: bytes | memoryview) -> tuple[pb.Response, memoryview | None]:
+def parse_response(data: bytes | memoryview, limits: Limits = DEFAULT) -> tuple[pb.Response, memoryview | None]:
     """Parse a response, without its packed observation if that is large and the message's last field.
 
     Returns:
         The response, and the observation that it lacks, which is part of `data`; or the whole of it, and None.
 
     Raises:
-        EncodingError: If the bytes are no response.
+        EncodingError: If the bytes are no response, or hold more values than the limits allow.
     """
     if len(data) < LARGE:
         response = pb.Response()
@@ -60,70 +62,49 @@ def parse_response(data: bytes | memoryview) -> tuple[pb.Response, memoryview | 
         return response, None
     view = memoryview(data)
     try:
-        return _take_apart(view)
-    except _NotSpliced:
-        return parse(pb.Response, data), None
+        return _take_apart(view, limits)
+    except (_NotSpliced, VarintError):
+        return parse(pb.Response, data, limits), None
 
 
 class _NotSpliced(Exception):
     """The message is of another form, or of none; protobuf will tell."""
 
 
-def _take_apart(view: memoryview) -> tuple[pb.Response, memoryview]:
-    tag, position = _read_varint(view, 0)
+def _take_apart(view: memoryview, limits: Limits) -> tuple[pb.Response, memoryview]:
+    tag, position = read_varint(view, 0)
     if tag != _SEQUENCE:
         raise _NotSpliced
-    sequence, position = _read_varint(view, position)
-    tag, position = _read_varint(view, position)
-    size, begin = _read_varint(view, position)
+    sequence, position = read_varint(view, position)
+    tag, position = read_varint(view, position)
+    size, begin = read_varint(view, position)
     name = _TRANSITIONS.get(tag >> 3)
     if name is None or tag & 7 != _LENGTH or begin + size != len(view) or sequence >= 2**64:
         raise _NotSpliced
     position = begin
     while True:
         end_of_rest = position
-        tag, position = _read_varint(view, position)
+        tag, position = read_varint(view, position)
         if tag == _PACKED:
-            size, position = _read_varint(view, position)
+            size, position = read_varint(view, position)
             if size < LARGE or position + size != len(view):
                 raise _NotSpliced
             response = pb.Response(sequence=sequence)
             transition: Message = getattr(response, name)
             transition.SetInParent()
-            transition.MergeFrom(parse(pb.Transition, bytes(view[begin:end_of_rest])))
+            transition.MergeFrom(parse(pb.Transition, bytes(view[begin:end_of_rest]), limits))
             return response, view[position:]
         position = _skip(view, tag & 7, position)
 
 
 def _skip(view: memoryview, wire_type: int, position: int) -> int:
     if wire_type == _VARINT:
-        return _read_varint(view, position)[1]
+        return read_varint(view, position)[1]
     if wire_type == _FIXED64:
         return position + 8
     if wire_type == _FIXED32:
         return position + 4
     if wire_type == _LENGTH:
-        size, position = _read_varint(view, position)
+        size, position = read_varint(view, position)
         return position + size
     raise _NotSpliced
-
-
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(view) and shift < 70:
-        byte = view[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise _NotSpliced
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -6,17 +6,23 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
+from remote_gym.wire.bounds import check_items
 
 M = TypeVar("M", bound=Message)
 
+DEFAULT = Limits()
 
-def parse(message_class: type[M], data: bytes | memoryview) -> M:
+
+def parse(message_class: type[M], data: bytes | memoryview, limits: Limits = DEFAULT) -> M:
     """Parse a message that a peer sent.
 
     Raises:
-        EncodingError: If the bytes are no such message.
+        EncodingError: If the bytes are no such message, or hold more values than the limits allow.
     """
+    if len(data) // 2 > limits.items:  # no value is encoded in less than two bytes, so mostly there is nothing to count
+        check_items(message_class, data, limits)
     message = message_class()
     try:
         message.ParseFromString(data)  # type: ignore[arg-type]
