@@ -36,7 +36,7 @@ EPISODES: Final = 4
 BYTES_RECEIVED: Final = 5
 BYTES_SENT: Final = 6
 BUSY: Final = 7
-_WORDS: Final = struct.Struct("=8Q")
+WORDS: Final = struct.Struct("=8Q")
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 STACKS_BYTES: Final = 64 * 1024
@@ -71,9 +71,9 @@ class Counters:
     @classmethod
     def decode(cls, page: bytes | bytearray) -> Counters:
         """What a page's bytes say; nothing has been done where there are too few."""
-        if len(page) < _WORDS.size:
+        if len(page) < WORDS.size:
             return cls()
-        operation, since, sequence, steps, episodes, received, sent, busy = _WORDS.unpack_from(page)
+        operation, since, sequence, steps, episodes, received, sent, busy = WORDS.unpack_from(page)
         return cls(
             operation=NAMES.get(operation),
             since=since,
@@ -88,7 +88,7 @@ class Counters:
 
 def new_words() -> memoryview:
     """A page that is shared with nobody outside this process, as words."""
-    return memoryview(bytearray(_WORDS.size)).cast("Q")
+    return memoryview(bytearray(WORDS.size)).cast("Q")
 
 
 def map_words(descriptor: int) -> memoryview:
@@ -97,7 +97,7 @@ def map_words(descriptor: int) -> memoryview:
     Raises:
         OSError: If it cannot be mapped.
     """
-    return memoryview(mmap.mmap(descriptor, PAGE_BYTES))[: _WORDS.size].cast("Q")
+    return memoryview(mmap.mmap(descriptor, PAGE_BYTES))[: WORDS.size].cast("Q")
 
 
 def count_ended(terminated: object, truncated: object) -> int:
@@ -126,7 +126,7 @@ class Page:
     def read(self) -> Counters:
         """What the worker has done so far; after `close`, what it had done when last looked at."""
         if self._descriptor >= 0:
-            self._last = Counters.decode(os.pread(self._descriptor, _WORDS.size, 0))
+            self._last = Counters.decode(os.pread(self._descriptor, WORDS.size, 0))
         return self._last
 
     def read_stacks(self) -> str:

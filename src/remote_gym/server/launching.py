@@ -15,8 +15,10 @@ from typing import IO, Any
 
 from remote_gym.errors import LossReason, ServerFull
 from remote_gym.logs import get_logger
+from remote_gym.protocol import package_versions
 from remote_gym.server import variables
 from remote_gym.server.counters import anonymous_file
+from remote_gym.server.dialect import CHECK, dialect
 from remote_gym.server.endings import Ending
 from remote_gym.server.launcher import RECORD, Command, Event, kill_group
 from remote_gym.server.leftovers import kill_marked, new_prefix
@@ -24,7 +26,7 @@ from remote_gym.server.link import Worker, describe_exit
 
 logger = get_logger(__name__)
 
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:] or sys.path; from remote_gym.server.launcher import main; main()"
+_BOOTSTRAP = f"{CHECK}\nfrom remote_gym.server.launcher import main\nmain()"
 
 COMPLAINTS_BYTES = 64 * 1024
 """What is read of a failed launcher's stderr, at most."""
@@ -74,8 +76,9 @@ class LauncherProcess:
             passed = stack.enter_context(socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)))
             # Not a pipe: nobody reads it, unless the launcher fails.
             complaints = stack.enter_context(os.fdopen(anonymous_file(), "rb"))
+            arguments = [str(passed.fileno()), str(self._prefix), dialect(), package_versions()["remote-gym"], *path]
             self.process = subprocess.Popen(
-                [interpreter or sys.executable, "-c", _BOOTSTRAP, str(passed.fileno()), str(self._prefix), *path],
+                [interpreter or sys.executable, "-c", _BOOTSTRAP, *arguments],
                 pass_fds=[passed.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -369,7 +369,8 @@ class Service:
                 output=worker.last_lines(),
             ) from None
         except SessionLost as error:
-            raise SessionLost(f"{error}, amid {what}", reason=error.reason, output=error.output) from None
+            where = f" in {self._options.interpreter}" if self._options.interpreter else ""
+            raise SessionLost(f"{error}, amid {what}{where}", reason=error.reason, output=error.output) from None
 
     def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
