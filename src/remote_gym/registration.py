@@ -11,7 +11,7 @@ def register() -> None:
     """Register the environment with Gymnasium; `import remote_gym` does it."""
     gym.register(
         id=ENVIRONMENT_ID,
-        entry_point="remote_gym:RemoteEnvironment",
+        entry_point="remote_gym:RemoteEnvironment",  # as `remote_gym.client.spec` knows it
         vector_entry_point="remote_gym:RemoteVectorEnv",
         # The client checks the order of calls itself, and the server's environment its own conduct.
         order_enforce=False,

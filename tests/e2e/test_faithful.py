@@ -192,7 +192,7 @@ def test_the_spec_is_the_servers_but_for_what_makes_it():
             "render_mode": "rgb_array",
             "frames": "on_demand",
         }
-        again = gym.envs.registration.EnvSpec.from_json(spec.to_json()).make()
+        again = pickle.loads(pickle.dumps(spec)).make()
         assert again.unwrapped._session.id != environment._session.id
         assert again.reset(seed=1)[0] == 0
         again.close()

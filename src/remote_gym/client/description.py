@@ -6,9 +6,8 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from gymnasium.envs.registration import EnvSpec
-
 from remote_gym.client.opening import CredentialPaths, mode_to_open
+from remote_gym.client.spec import ENTRY_POINT, RemoteSpec
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -43,7 +42,7 @@ def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str,
 
 def read_spec(
     description: pb.Description, *, client_credentials_paths: CredentialPaths | None, **arguments: Any
-) -> EnvSpec | None:
+) -> RemoteSpec | None:
     """A spec that makes the environment again, by connecting to the server; None where it has none itself.
 
     Args:
@@ -54,9 +53,9 @@ def read_spec(
     if not description.HasField("spec"):
         return None
     spec, paths = description.spec, client_credentials_paths
-    return EnvSpec(
+    return RemoteSpec(
         id=spec.id,
-        entry_point="remote_gym:RemoteEnvironment",
+        entry_point=ENTRY_POINT,
         reward_threshold=spec.reward_threshold if spec.HasField("reward_threshold") else None,
         nondeterministic=spec.nondeterministic,
         max_episode_steps=spec.max_episode_steps if spec.HasField("max_episode_steps") else None,

@@ -17,6 +17,7 @@ from remote_gym.client.reading import Reader
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.requests import assign_request, call_request, reset_request
 from remote_gym.client.session import ClientSession
+from remote_gym.client.spec import SpecAttribute
 from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import (
@@ -63,7 +64,7 @@ class RemoteEnvironment(RemoteAttributes):
     Attributes:
         observation_space, action_space: As on the server.
         metadata: As on the server; ``"human"`` is a render mode wherever ``"rgb_array"`` is.
-        spec: As on the server, except that making it connects to the server again.
+        spec: As on the server, except that making it connects to the server again; so with `gymnasium.make`, too.
         resumed: Where the environment of `resume` stands, a `Resumption`; else None.
 
     Raises:
@@ -79,6 +80,7 @@ class RemoteEnvironment(RemoteAttributes):
     # Read from the class by `gymnasium.make`, before anything is known of the server's environment.
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"]}  # noqa: RUF012
     reward_range = (-math.inf, math.inf)
+    spec = SpecAttribute()
 
     def __init__(
         self,

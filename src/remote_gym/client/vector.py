@@ -20,6 +20,7 @@ from remote_gym.client.opening import CredentialPaths, check_arguments, open_req
 from remote_gym.client.requests import assign_request, call_request
 from remote_gym.client.resuming import check_tickets
 from remote_gym.client.slices import Slice, check_numbers, mark_lost, slices_of, take_mask
+from remote_gym.client.spec import SpecAttribute
 from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
@@ -57,10 +58,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
     Attributes:
         num_envs: How many environments.
-        observation_space: Batched, as on the server.
-        action_space: Batched, as on the server.
-        single_observation_space: Of one environment.
-        single_action_space: Of one environment.
+        observation_space, action_space: Batched, as on the server.
+        single_observation_space, single_action_space: Of one environment.
         metadata: As on the server, with the member of `AutoresetMode` under ``"autoreset_mode"``.
         autoreset_mode: The same member; before Gymnasium 1.1, which has none, its value.
         resumed: Where the environments of each worker of `resume` stand, a tuple of `Resumption`; else None.
@@ -69,6 +68,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         ConfigError: If an argument cannot work, by itself or for a server, or servers differ in what they serve.
         RemoteGymError: As `RemoteEnvironment` does, naming the environments concerned.
     """
+
+    spec = SpecAttribute()
 
     def __init__(
         self,
