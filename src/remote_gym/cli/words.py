@@ -6,6 +6,7 @@ import re
 
 _FLAGS = (
     ("client_credentials_paths=None", "no --ca, --certificate and --key"),
+    ("client_credentials_paths=(ca, None, None)", "--ca"),
     ("client_credentials_paths=(ca, certificate, key)", "--ca, --certificate and --key"),
     ("client_credentials_paths[0]", "--ca"),
     ("client_credentials_paths", "--ca, --certificate and --key"),

@@ -193,12 +193,13 @@ class GrpcConnection:
         # A channel keeps the certificates that it was made with.
         if self.credentials.channel() is not self._used:
             self.renew()
-        metadata = self._metadata(session_id, token)
+        metadata, start = self._metadata(session_id, token), time.monotonic()
         try:
             data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
+            waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
             found = summarise(diagnose(*self._where, timeout=2.0))
-            raise ConnectError(f"no connection to {self.address} within {timeout:.3g} s: {found}") from error
+            raise ConnectError(f"no connection to {self.address} within {waited:.3g} s: {found}") from error
         what = f"looking for session {session_id} at {self.address}"
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
         if answer.HasField("error"):

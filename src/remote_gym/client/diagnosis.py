@@ -6,9 +6,11 @@ the steps of a connection are taken here one by one, with the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from remote_gym.address import is_unix
 from remote_gym.config import TlsFiles
@@ -44,6 +46,18 @@ class Check:
     details: str = ""
 
 
+class Shown(NamedTuple):
+    """What a server that speaks TLS shows to anybody.
+
+    Attributes:
+        certificate: Its certificate, DER.
+        requires_certificate: Whether it takes no client without one.
+    """
+
+    certificate: bytes
+    requires_certificate: bool
+
+
 def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> list[Check]:
     """Take the steps of a connection until one fails.
 
@@ -59,7 +73,34 @@ def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> 
         return checks
     with sock:
         checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files))
+    if not checks[-1].works and checks[-1].hopeless:
+        # Who is not let in looks once more at what the server shows to anybody, so as to name the right cause.
+        checks[-1] = _explain(checks[-1], look(url, port, timeout), files)
     return checks
+
+
+def look(url: str, port: int, timeout: float) -> Shown | None:
+    """What a server shows to anybody; None where it speaks no TLS, or is not reached."""
+    sock = reach(url, port, timeout, [])
+    if sock is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # only looked at: nothing is sent, and nothing that is received is believed
+    context.set_alpn_protocols(["h2"])
+    with sock, contextlib.suppress(OSError), context.wrap_socket(sock) as secure:
+        return Shown(secure.getpeercert(binary_form=True) or b"", _requires_certificate(secure))
+    return None
+
+
+def _requires_certificate(secure: ssl.SSLSocket) -> bool:
+    """Whether it objects to a client that has shown none, which it does after the client's half of the handshake."""
+    try:
+        return not secure.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def reach(url: str, port: int, timeout: float, checks: list[Check]) -> socket.socket | None:
@@ -215,9 +256,77 @@ def _refused(found: str) -> Check:
     return Check("TLS", False, found, mend, hopeless=True)
 
 
+_NOT_TRUSTED = Check(
+    "TLS",
+    False,
+    "",
+    "give the certificate authority that the server's comes from (client_credentials_paths[0])",
+    hopeless=True,
+)
+
+
+def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check:
+    """The same failure, with the cause that shows once one knows what the server shows to anybody."""
+    if shown is None:
+        return check
+    if check.step == "plaintext":
+        found = "the server does not accept plaintext: it speaks TLS"
+        if shown.requires_certificate:
+            mend = "it wants a client certificate, too: give client_credentials_paths=(ca, certificate, key)"
+        else:
+            mend = "give the authority that its certificate comes from: client_credentials_paths=(ca, None, None)"
+        return replace(check, found=found, mend=mend)
+    try:
+        if check.mend == _NOT_TRUSTED.mend:
+            return replace(check, found=f"{check.found}; {_two_authorities(shown.certificate, files)}")
+        if files is not None and files.certificate is not None and shown.requires_certificate:
+            return replace(check, found=f"{check.found}{_whose(files)}")
+    except ConfigError:  # one of the certificates cannot be read, and so adds nothing
+        pass
+    return check
+
+
+def _two_authorities(certificate: bytes, files: TlsFiles | None) -> str:
+    """Which authority the server's certificate comes from, and which one this client trusts."""
+    # Here, since without TLS there is no need to load cryptography.
+    from remote_gym.tls.facts import decode_certificate, read_certificate
+
+    theirs = decode_certificate(certificate)
+    if files is None or files.ca is None:
+        return f"it comes from {theirs.issuer}, and this client trusts the system's authorities only"
+    ours = read_certificate(files.ca)
+    return (
+        f"it comes from {_named(theirs.issuer, theirs.issuer_key)}, and this client trusts "
+        f"{_named(ours.subject, ours.key)}, in {files.ca}"
+    )
+
+
+def _whose(files: TlsFiles) -> str:
+    """Which authority the client's certificate comes from, if it is not the one that the server's comes from."""
+    from remote_gym.tls.facts import read_certificate
+
+    assert files.certificate is not None
+    ours = read_certificate(files.certificate)
+    text = f"; the client's certificate comes from {_named(ours.issuer, ours.issuer_key)}"
+    if files.ca is None:
+        return text
+    theirs = read_certificate(files.ca)  # the server's comes from there, or the client would have refused it first
+    if theirs.key and ours.issuer_key and theirs.key != ours.issuer_key:
+        return f"{text}, and the server's from another, {_named(theirs.subject, theirs.key)}"
+    return text
+
+
+def _named(name: str, key: str) -> str:
+    """An authority, by its key as well: those that were made alike are called alike."""
+    # By its `repr`: whoever answered there chose it.
+    return f"{name!r} (key {key[:8]})" if key else repr(name)
+
+
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message
     mend = "give the certificate authority that the server's comes from (client_credentials_paths[0])"
+    if "issuer" in reason or "self" in reason:
+        return replace(_NOT_TRUSTED, found=f"the server's certificate is not accepted: {reason}")
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:

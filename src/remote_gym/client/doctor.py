@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from remote_gym.address import is_loopback
-from remote_gym.client.diagnosis import Check, diagnose, reach
+from remote_gym.client.diagnosis import Check, diagnose, look
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.opening import CredentialPaths, connect
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles
@@ -32,7 +31,6 @@ from remote_gym.protocol import PROTOCOL_VERSION
 from remote_gym.tls import check_files
 
 _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
-    (ServerFull, "close a session, or raise ServerOptions.max_sessions"),
     (NotPermitted, "ask for something else, or have the server allow it"),
     (ProtocolMismatch, "install the same release of remote_gym at both ends"),
     (ConfigError, "correct the arguments, here or of the server"),
@@ -40,6 +38,16 @@ _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
     (InvalidObservation, "correct the environment: what it returns does not fit its own observation_space"),
     (SessionLost, "look into the server's log for what ended the environment"),
     (TransportError, "look into the server's log; it may be overloaded, or something in between cuts connections"),
+)
+
+
+# What is full, by a part of the error's text; the last one fits any.
+_FULL = (
+    ("stopping", "wait until the server has been started again, or use another one"),
+    ("opened more sessions than", "wait, or have the server's owner allow more openings"),
+    ("let one identity have", "close one of this client's sessions, or have the server's owner allow it more"),
+    ("worker", "look into the server's log for why it starts no worker"),
+    ("", "close a session, or raise ServerOptions.max_sessions"),
 )
 
 
@@ -141,28 +149,17 @@ def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:
     """What the server shows to anybody, and whether it asks for a certificate; nothing where it speaks no TLS."""
     from remote_gym.tls.facts import decode_certificate
 
-    sock = reach(url, port, timeout, [])
-    if sock is None:
+    shown = look(url, port, timeout)
+    if shown is None:
         return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # only looked at: nothing is sent, and nothing that is received is believed
-    context.set_alpn_protocols(["h2"])
-    with sock, contextlib.suppress(OSError), context.wrap_socket(sock) as secure:
-        facts = decode_certificate(secure.getpeercert(binary_form=True) or b"")
-        yield Check("server's certificate", True, str(facts))
-        requires = "a client certificate" if _requires_certificate(secure) else "no client certificate"
-        yield Check("server's demand", True, requires)
-
-
-def _requires_certificate(secure: ssl.SSLSocket) -> bool:
-    """Whether it objects to a client that has shown none, which it does after the client's half of the handshake."""
     try:
-        return not secure.recv(1)
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
+        facts = decode_certificate(shown.certificate)
+    except ConfigError as error:
+        yield Check("server's certificate", False, str(error), "make the server a new certificate")
+    else:
+        mend = "make the server a new certificate; 'remote-gym certs server' does" if facts.has_expired else ""
+        yield Check("server's certificate", not facts.has_expired, str(facts), mend)
+    yield Check("server's demand", True, f"{'a' if shown.requires_certificate else 'no'} client certificate")
 
 
 def _use_grpc(use: Callable[[], RemoteEnvironment]) -> Iterator[Check]:
@@ -232,7 +229,9 @@ def _timed(step: str, call: Callable[[], tuple[Any, ...]], found: str) -> Check:
 
 
 def _failure(step: str, error: RemoteGymError) -> Check:
-    if isinstance(error, ConnectError):
+    if isinstance(error, ServerFull):
+        mend = next(mend for part, mend in _FULL if part in str(error))
+    elif isinstance(error, ConnectError):
         mend = "correct the port: another server listens there, or one that is not ready"
     else:
         mend = next((mend for kind, mend in _MENDS if isinstance(error, kind)), "look into the server's log")

@@ -258,7 +258,7 @@ class RemoteEnvironment(RemoteAttributes):
             gymnasium.error.ResetNeeded: If no session is open.
         """
         if self._session is None or self._session.lost:
-            raise ResetNeeded("There is no ticket before env.reset() has opened a session")
+            raise ResetNeeded("There is no session, and so no ticket, until env.reset() opens one")
         return self._session.ticket
 
     def detach(self) -> SessionTicket:

@@ -54,6 +54,8 @@ async def try_environments(launch: Launch, default_args: Mapping[str, Any] | Non
             text = f"it raised {error.remote_type.removeprefix('builtins.')}: {error.remote_message}"
         else:
             text = str(error)
+        if "No module named 'remote_gym'" in text:
+            text = f"{options.interpreter} has no remote_gym; install the same release there as here ({text})"
         raise ConfigError(
             f"{where} cannot be created, so no client could open it: {text} (check=False serves it all the same)"
         ) from error

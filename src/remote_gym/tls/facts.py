@@ -29,16 +29,25 @@ class CertificateFacts:
         issuer: Who signed it.
         hosts: Names and addresses that it is good for; of a client, its names.
         not_after: When it expires.
+        key: Identifier of its key, in hexadecimal; empty where it does not say.
+        issuer_key: That of the key that signed it; likewise.
     """
 
     subject: str
     issuer: str
     hosts: tuple[str, ...]
     not_after: datetime
+    key: str = ""
+    issuer_key: str = ""
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its time is over."""
+        return self.not_after < datetime.now(timezone.utc)
 
     def __str__(self) -> str:
         names = ", ".join(self.hosts) or "no host"
-        verb = "expired" if self.not_after < datetime.now(timezone.utc) else "expires"
+        verb = "expired" if self.has_expired else "expires"
         return (
             f"{self.subject or 'without a subject'}, names {names}, from {self.issuer}, "
             f"{verb} on {self.not_after:%Y-%m-%d}"
@@ -77,7 +86,24 @@ def _facts(certificate: x509.Certificate) -> CertificateFacts:
         issuer=certificate.issuer.rfc4514_string(),
         hosts=_hosts(certificate),
         not_after=certificate.not_valid_after_utc,
+        key=_key(certificate),
+        issuer_key=_issuer_key(certificate),
     )
+
+
+def _key(certificate: x509.Certificate) -> str:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return ""
+
+
+def _issuer_key(certificate: x509.Certificate) -> str:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return ""
+    return (found or b"").hex()
 
 
 def _hosts(certificate: x509.Certificate) -> tuple[str, ...]:
