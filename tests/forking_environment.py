@@ -27,7 +27,7 @@ class Forking(gym.Env[Any, Any]):
         log: File to note in that exit handlers have run, and in which process.
 
     Attributes:
-        ended: Exit statuses of the children so far; minus the signal's number where one ended it.
+        ended: Exit statuses of the children so far; minus the signal's number where one ended it, None where it hung.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 1}
@@ -56,6 +56,7 @@ class Forking(gym.Env[Any, Any]):
             process.start()
             process.join(SECONDS)
             self.ended.append(process.exitcode)
+            process.kill()
             return
         child = os.fork()
         if child:

@@ -63,8 +63,8 @@ def test_in_a_thread_of_the_server_it_ends_too_and_does_not_speak(how, connectio
         for where in ("__init__", "step"):
             environment = open_at(server, where, how, tmp_path / where, connection=connection)
             assert len({*play(environment)}) == 1
-            # gRPC's threads may have it that a child of theirs is ended by a signal before it gets anywhere.
-            assert all(status == STATUS[how] or status < 0 for status in environment.ended)
+            # gRPC may have a child of its threads ended by a signal, or hang, before it gets anywhere.
+            assert all(status in (STATUS[how], None) or status < 0 for status in environment.ended)
             environment.close()
         assert server.server.session_count == 0
     assert how == "raise" or "RuntimeError" not in capfd.readouterr().err
