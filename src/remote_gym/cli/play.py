@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from remote_gym.cli.options import (
     client_tls_options,
     connection_options,
     encoding_options,
-    progress,
     remote_args,
     session_options,
     verbose_option,
@@ -24,6 +25,55 @@ from remote_gym.play import Episode, Recording, Step, load_policy, play_episodes
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+
+class Display:
+    """Shows the steps of an episode on a terminal as they come, and each episode's result as it ends.
+
+    Args:
+        episodes: How many are to be played.
+    """
+
+    INTERVAL = 0.1
+    """Seconds between two looks of the line that is overwritten: drawing it may take longer than a step."""
+
+    def __init__(self, episodes: int) -> None:
+        self._episodes = episodes
+        self._is_live = sys.stdout.isatty()
+        self._ended = self._steps = self._width = 0
+        self._total_reward = 0.0
+        self._shown_at = 0.0
+
+    def show(self, step: Step | None) -> None:
+        """Count a step; None begins an episode."""
+        if step is None:
+            self._steps, self._total_reward = 0, 0.0
+        else:
+            self._steps += 1
+            self._total_reward += float(step.reward)
+        if self._is_live and time.monotonic() - self._shown_at >= self.INTERVAL:
+            self._shown_at = time.monotonic()
+            self._draw(
+                f"Episode {self._ended + 1} of {self._episodes}: "
+                f"step {self._steps:,}, return {self._total_reward:g} so far"
+            )
+
+    def end(self, episode: Episode) -> None:
+        """Print what an episode has returned."""
+        self.clear()
+        self._ended += 1
+        click.echo(f"Episode {self._ended}: return {episode.total_reward:g} in {len(episode.step_seconds)} steps")
+        # At once, where what reads this is a file or another program, too.
+        sys.stdout.flush()
+
+    def clear(self) -> None:
+        """Take away the line that is overwritten."""
+        if self._width:
+            self._draw("")
+
+    def _draw(self, text: str) -> None:
+        click.echo(f"\r{text:<{self._width}}" + ("" if text else "\r"), nl=False)
+        self._width = len(text)
 
 
 @click.command()
@@ -57,7 +107,10 @@ def play(
         raise click.UsageError("--record takes frames of --render-mode rgb_array.")
     chosen = load_policy(policy) if policy else None
     results: list[Episode] = []
-    with contextlib.ExitStack() as stack:
+    display = Display(episodes)
+    # Ctrl-C ends the playing, or the opening, and not the report of what was played.
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        stack.callback(display.clear)
         played = stack.enter_context(
             contextlib.closing(
                 RemoteEnvironment(
@@ -74,16 +127,14 @@ def play(
         if record:
             recording = stack.enter_context(Recording(record, float(played.metadata.get("render_fps") or 30)))
 
-        def watch(_: Step | None) -> None:
+        def watch(step: Step | None) -> None:
             if recording is not None:
                 recording.add(played.render())
+            display.show(step)
 
-        episodes_played = play_episodes(played, episodes, policy=chosen, seed=seed, watch=watch)
-        # Ctrl-C ends the playing, and not the telling of what was played.
-        with contextlib.suppress(KeyboardInterrupt), progress(episodes_played, episodes, "Episodes") as bar:
-            results.extend(bar)
-    for number, episode in enumerate(results, start=1):
-        click.echo(f"Episode {number}: return {episode.total_reward:g} in {len(episode.step_seconds)} steps")
+        for episode in play_episodes(played, episodes, policy=chosen, seed=seed, watch=watch):
+            results.append(episode)
+            display.end(episode)
     if results:
         summary = summarise(results)
         click.echo(f"Mean return {summary.mean_return:g}; {summary.steps_per_second:,.0f} steps/s")
