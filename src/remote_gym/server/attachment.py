@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remote_gym.errors import OutOfSequence, RemoteGymError, SessionLost
+from remote_gym.config import ServerOptions
+from remote_gym.errors import LossReason, OutOfSequence, RemoteGymError, SessionLost
 from remote_gym.server.endings import taken_over
 from remote_gym.server.link import Worker
 from remote_gym.server.sessions import Session, Sessions
@@ -33,6 +34,25 @@ class OpenSession:
     attached: set[asyncio.Future[None]] = field(default_factory=set)  # of each attachment, done when it is over
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of a request that comes by itself, until its answer went
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def ask_within(self, data: bytes, what: str, options: ServerOptions) -> bytes:
+        """Have the worker answer what belongs to the session's opening, for which `open_timeout` bounds the time.
+
+        Raises:
+            SessionLost: If it takes longer, or the worker ends; with the last that it printed.
+        """
+        timeout = options.open_timeout
+        try:
+            return await asyncio.wait_for(self.worker.ask(data), timeout)
+        except asyncio.TimeoutError:
+            raise SessionLost(
+                f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout",
+                reason=LossReason.HUNG,
+                output=self.worker.last_lines(),
+            ) from None
+        except SessionLost as error:
+            where = f" in {options.interpreter}" if options.interpreter else ""
+            raise SessionLost(f"{error}, amid {what}{where}", reason=error.reason, output=error.output) from None
 
     def cut_off(self, reason: RemoteGymError) -> None:
         """End whatever is attached: over gRPC it is told why, and who was attached directly asks."""

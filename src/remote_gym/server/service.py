@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import math
 import socket
 import time
@@ -12,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import LossReason, NotPermitted, RemoteGymError, ServerFull, SessionLost
-from remote_gym.logs import get_logger
-from remote_gym.server import endings
+from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.server import endings, session_log
 from remote_gym.server.arguments import check_version, launch_message, restrict
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
 from remote_gym.server.doors import Doors
@@ -23,7 +21,7 @@ from remote_gym.server.link import Worker
 from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping
 from remote_gym.server.routes import Routes
-from remote_gym.server.sessions import Session, Sessions, holder
+from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -31,11 +29,6 @@ from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import core_count
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error, error_response
-
-logger = get_logger(__name__)
-
-SESSION_LINES = 100
-"""Sessions of one identity whose opening, and whose end, are told one by one in a minute; further ones are counted."""
 
 
 class Service:
@@ -94,14 +87,7 @@ class Service:
             return await self._open_session(request, owner)
         except RemoteGymError as error:
             if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
-                logger.info(
-                    "refused a session to %s: %s",
-                    holder(owner),
-                    error,
-                    repeats=owner,
-                    event="session_refused",
-                    identity=owner,
-                )
+                session_log.refused(owner, error)
             return pb.OpenResponse(error=encode_error(error))
         finally:
             self._opening -= 1
@@ -200,16 +186,7 @@ class Service:
     def expire(self) -> None:
         """Close sessions whose lease is over."""
         for session in self._sessions.expired():
-            logger.info(
-                "session %s: nobody came back within %.0f s; closing it",
-                session.id,
-                self._options.lease,
-                repeats=session.owner,
-                lines=SESSION_LINES,
-                event="lease_over",
-                session=session.id,
-                identity=session.owner,
-            )
+            session_log.deserted(session, self._options.lease)
             self._end(self._open[session.id], endings.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
@@ -217,14 +194,7 @@ class Service:
         for found in self._open.values():
             owner = found.session.owner
             if (found.direct or found.cut is not None) and is_revoked(owner):
-                logger.warning(
-                    "session %s: %s is not let in any more",
-                    found.session.id,
-                    owner,
-                    event="identity_revoked",
-                    session=found.session.id,
-                    identity=owner,
-                )
+                session_log.revoked(found.session)
                 found.cut_off(NotPermitted(f"session {found.session.id}: {owner!r} is not let in any more"))
 
     def set_policy(self, policy: Policy) -> None:
@@ -296,7 +266,7 @@ class Service:
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
             restrict(message, self._doors.policy.decide(owner, found.environment).terms)
-            answer = await self._ask_within(worker, message.SerializeToString(), "creating the environment")
+            answer = await found.ask_within(message.SerializeToString(), "creating the environment", self._options)
             launched = parse(worker_pb2.Launched, answer, self._options.limits)
         except BaseException as error:
             self._give_up(found, error)
@@ -308,7 +278,7 @@ class Service:
         first = b""
         if request.HasField("first"):
             try:
-                first = await self._ask_within(worker, request.first, "the first reset")
+                first = await found.ask_within(request.first, "the first reset", self._options)
             except BaseException as error:
                 self._give_up(found, error)
                 raise
@@ -323,16 +293,7 @@ class Service:
         worker.on_word = functools.partial(self._hear, found)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
-        logger.info(
-            "session %s opened for %s",
-            session.id,
-            holder(owner),
-            repeats=owner,
-            lines=SESSION_LINES,
-            event="session_opened",
-            session=session.id,
-            identity=owner,
-        )
+        session_log.opened(session)
         opened = pb.Session(
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
@@ -357,20 +318,6 @@ class Service:
                 raise stopping() from error
             if ended:
                 raise self._sessions.explain(found.session, error) from error
-
-    async def _ask_within(self, worker: Worker, data: bytes, what: str) -> bytes:
-        timeout = self._options.open_timeout
-        try:
-            return await asyncio.wait_for(worker.ask(data), timeout)
-        except asyncio.TimeoutError:
-            raise SessionLost(
-                f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout",
-                reason=LossReason.HUNG,
-                output=worker.last_lines(),
-            ) from None
-        except SessionLost as error:
-            where = f" in {self._options.interpreter}" if self._options.interpreter else ""
-            raise SessionLost(f"{error}, amid {what}{where}", reason=error.reason, output=error.output) from None
 
     def _hear(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
@@ -422,20 +369,7 @@ class Service:
             self.routes.forget(found.session.id)
             if found.direct:
                 self._set_polling()
-            ending = endings.Ending.of(reason)
-            logger.log(
-                logging.WARNING if details or ending.reason in endings.FAILURES else logging.INFO,
-                "session %s of %s ended: %s",
-                found.session.id,
-                holder(found.session.owner),
-                ending,
-                details=details or ending.output,
-                repeats=found.session.owner,
-                lines=SESSION_LINES,
-                event="session_ended",
-                session=found.session.id,
-                identity=found.session.owner,
-            )
+            session_log.ended(found.session, reason, details)
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
             task = asyncio.ensure_future(self._close_worker(found, timeout))
             self._closing.add(task)
