@@ -9,15 +9,16 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import EncodingError, NotPermitted, TransportError
-from remote_gym.server.identity import COMMON_NAME, IdentityRule
+from remote_gym.server.identity import IdentityRule
 from remote_gym.server.tokens import TokenFile, Tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
+from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.direct import DirectSocket, shut_down
@@ -83,17 +84,18 @@ class Admission:
         """
         try:
             sock.setblocking(False)
-            certificate = None
+            der = None
             if self._context is not None:
                 sock = secure = self._context.get().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 yield from _when_ready(secure.do_handshake)
-                certificate = secure.getpeercert()
+                der = secure.getpeercert(binary_form=True)
             size = int.from_bytes((yield from _read(sock, HEADER_BYTES)), "big")
             if size > self._attach_bytes:
                 raise EncodingError(f"an Attach of {size:,} bytes is announced; the limit is {self._attach_bytes:,}")
             data = yield from _read(sock, size)
             # The few bytes of an answer fit into the socket's empty buffer.
             try:
+                certificate = read_peer_certificate(der) if der else None
                 self._check(parse(pb.Attach, data), certificate)
             except NotPermitted as error:
                 sock.sendall(_framed(pb.Attached(error=encode_error(error))))
@@ -105,31 +107,22 @@ class Admission:
             sock.close()
             raise
 
-    def _check(self, attach: pb.Attach, certificate: Any) -> None:
+    def _check(self, attach: pb.Attach, certificate: PeerCertificate | None) -> None:
         session = self._launch.session
         # In constant time, so that a token cannot be guessed byte by byte.
         if not hmac.compare_digest(attach.token.encode(), self._launch.token.encode()):
             raise NotPermitted(f"session {session}: this is not its token")
-        identity = self._rule.identify(peer_names(certificate), attach.client_token)
+        names = () if certificate is None else certificate.names
+        identity = self._rule.identify(names, attach.client_token)
         if identity != self._launch.owner:
             raise NotPermitted(f"session {session}: it was opened by another identity than {identity!r}")
 
-    def _answered_until(self, certificate: Any) -> float:
+    def _answered_until(self, certificate: PeerCertificate | None) -> float:
         """When a connection made now is too old, or the certificate that it was made with expires."""
         seconds = self._launch.tls.certificate_lifetime or math.inf
         if certificate:
-            seconds = min(seconds, ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time())
+            seconds = min(seconds, certificate.not_after - time.time())
         return time.perf_counter() + seconds
-
-
-def peer_names(certificate: Any) -> Iterator[tuple[str, str]]:
-    """The names in what `ssl.SSLSocket.getpeercert` returns, each after its kind."""
-    if certificate:
-        yield from certificate.get("subjectAltName", ())
-        for part in certificate.get("subject", ()):
-            for name, value in part:
-                if name == "commonName":
-                    yield COMMON_NAME, value
 
 
 def _when_ready(operation: Callable[[], T]) -> Generator[int, None, T]:

@@ -106,8 +106,9 @@ class Arrivals:
             return None
         except StopIteration as end:
             direct, answered_until = end.value
-        except (OSError, RemoteGymError) as error:
-            # ConnectionError and ssl.SSLError are OSErrors. Whoever it was, the session goes on without.
+        except (OSError, ValueError, RemoteGymError) as error:
+            # ConnectionError and ssl.SSLError are OSErrors; of a certificate that it cannot read Python's ssl raises a
+            # ValueError. Whoever it was, the session goes on without.
             self._refuse(descriptor, error)
             return None
         self._forget(descriptor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,10 @@ import grpc
 
 from remote_gym.errors import NotPermitted
 from remote_gym.logs import get_logger, host_of
-from remote_gym.server.identity import COMMON_NAME, IdentityRule
+from remote_gym.server.identity import IdentityRule
+from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 
 logger = get_logger(__name__)
-
-PROPERTIES = (("URI", "peer_uri"), ("DNS", "peer_dns"), ("email", "peer_email"), (COMMON_NAME, "x509_common_name"))
-"""Where gRPC has the names of a client's certificate. Its ``peer_identities()`` mixes them with IP addresses."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,11 @@ def caller(context: Any, rule: IdentityRule) -> Caller:
         if version != b"TLSv1.3":
             raise NotPermitted(f"the connection uses {version.decode(errors='replace')}, and the server takes TLSv1.3")
     token = _bearer_token(context.invocation_metadata() or ()) if rule.tokens is not None else ""
-    identity = rule.identify(_names(properties), token)
-    certificates = properties.get("x509_pem_cert", ())
-    try:
-        return Caller(identity, min(map(_not_after, certificates), default=math.inf))
-    except ValueError as error:  # OpenSSL reads more than cryptography does
-        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+    certificates = [_read(pem) for pem in properties.get("x509_pem_cert", ())]
+    names = [name for certificate in certificates for name in certificate.names]
+    return Caller(
+        rule.identify(names, token), min((certificate.not_after for certificate in certificates), default=math.inf)
+    )
 
 
 async def known_caller(context: Any, rule: IdentityRule) -> Caller:
@@ -78,15 +76,6 @@ async def known_caller(context: Any, rule: IdentityRule) -> Caller:
     return client
 
 
-def _names(properties: Mapping[str, Sequence[bytes]]) -> Iterator[tuple[str, str]]:
-    for kind, key in PROPERTIES:
-        for value in properties.get(key, ()):
-            try:
-                yield kind, value.decode()
-            except UnicodeDecodeError:  # nobody's name
-                continue
-
-
 def _bearer_token(metadata: Any) -> str:
     for key, value in metadata:
         if key == "authorization" and isinstance(value, str):
@@ -97,8 +86,9 @@ def _bearer_token(metadata: Any) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _not_after(pem: bytes) -> float:
-    # Here, since a server without TLS need not load cryptography.
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+def _read(pem: bytes) -> PeerCertificate:
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
+    except ValueError as error:
+        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+    return read_peer_certificate(der)

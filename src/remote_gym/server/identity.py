@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from remote_gym.errors import NotPermitted
 from remote_gym.server.tokens import Tokens
+from remote_gym.tls.peer import COMMON_NAME
 
 KINDS = ("URI", "DNS", "email")
 """Kinds of a certificate's names by which its holder is known, in order of preference.
 
 IP addresses are none of them: they name a machine rather than a client.
 """
-COMMON_NAME = "CN"
-
 Names = Iterable[tuple[str, str]]
 """A certificate's names, each after its kind."""
 
@@ -78,10 +77,13 @@ class IdentityRule:
         return self.tokens().digests_of(name) if kind == "token" and self.tokens is not None else []
 
     def _by_certificate(self, names: list[tuple[str, str]]) -> str:
+        for kind, name in names:
+            if kind in KINDS:  # also one that is not chosen: no honest authority signs such
+                _check(kind, name)
         for wanted in (*KINDS, *([COMMON_NAME] if self.common_names else [])):
             for kind, name in names:
-                # What cannot be printed could look like another's name, in a log or a policy.
-                if kind == wanted and name and name.isprintable():
+                if kind == wanted and name:
+                    _check(kind, name)
                     return f"{kind}:{name}"
         mend = "make one that has, by 'remote-gym certs client client-csr.json --host NAME'"
         common_name = next((name for kind, name in names if kind == COMMON_NAME and name), None)
@@ -90,4 +92,13 @@ class IdentityRule:
         raise NotPermitted(
             f"the client's certificate has no URI, DNS or email name, and its common name {common_name!r:.200} counts "
             f"only for a server with common_names=True (--common-names); {mend}"
+        )
+
+
+def _check(kind: str, name: str) -> None:
+    # A name that ends at its NUL, or looks like another's in a log or a policy, would be taken for that one.
+    if not (name.isascii() and name.isprintable()):
+        raise NotPermitted(
+            f"the client's certificate has the {kind} name {name!a:.200}, which holds a character that is "
+            "no printable ASCII; make one without, and write domain names of other letters as xn--..."
         )
