@@ -19,6 +19,7 @@ from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES
 from remote_gym.wire.stream import MessageSocket
+from waiting import scaled
 
 SECONDS = 20.0
 ANSWER = {
@@ -57,9 +58,9 @@ def _try(channel: grpc.Channel, name: str, metadata: Any, request: bytes) -> str
     try:
         if name == "Interact":
             call = channel.stream_stream(method(name))
-            answer = next(call(iter([request]), metadata=metadata, timeout=SECONDS))
+            answer = next(call(iter([request]), metadata=metadata, timeout=scaled(SECONDS)))
         else:
-            answer = channel.unary_unary(method(name))(request, metadata=metadata, timeout=SECONDS)
+            answer = channel.unary_unary(method(name))(request, metadata=metadata, timeout=scaled(SECONDS))
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
     return tell(ANSWER[name].FromString(answer))
@@ -80,7 +81,7 @@ def attack_directly(
     Returns:
         What it led to, as for `attack_by_grpc`; ``"BROKEN: ..."`` where there was no answer.
     """
-    with socket.create_connection(("localhost", address.port), timeout=SECONDS) as sock:
+    with socket.create_connection(("localhost", address.port), timeout=scaled(SECONDS)) as sock:
         try:
             sock.sendall(PREAMBLE + address.routing_id)
             if context is not None:
@@ -154,7 +155,7 @@ class Recorder:
     def __init__(self, port: int) -> None:
         self._port = port
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self._listening.settimeout(SECONDS)
+        self._listening.settimeout(scaled(SECONDS))
         self.port = self._listening.getsockname()[1]
         self.recorded = b""
         self._ends: list[socket.socket] = []
@@ -163,8 +164,8 @@ class Recorder:
 
     def _relay(self) -> None:
         client, _ = self._listening.accept()
-        server = socket.create_connection(("localhost", self._port), timeout=SECONDS)
-        client.settimeout(SECONDS)
+        server = socket.create_connection(("localhost", self._port), timeout=scaled(SECONDS))
+        client.settimeout(scaled(SECONDS))
         self._ends = [client, server]
         back = threading.Thread(target=self._pass_on, args=(server, client, False))
         self._threads.append(back)
@@ -186,7 +187,7 @@ class Recorder:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):
-            thread.join(SECONDS)
+            thread.join(scaled(SECONDS))
         for end in (*self._ends, self._listening):
             end.close()
 
@@ -203,7 +204,7 @@ def recording(port: int) -> Iterator[Recorder]:
 
 def replay(port: int, recorded: bytes) -> None:
     """Send the same bytes to a port again, and wait until the server has closed."""
-    with socket.create_connection(("localhost", port), timeout=SECONDS) as sock:
+    with socket.create_connection(("localhost", port), timeout=scaled(SECONDS)) as sock:
         with contextlib.suppress(ConnectionError):
             sock.sendall(recorded)
             while sock.recv(2**16):
@@ -231,7 +232,7 @@ class Impostor:
             except TimeoutError:
                 continue
             with sock:
-                sock.settimeout(SECONDS)
+                sock.settimeout(scaled(SECONDS))
                 try:
                     if sock.recv(len(PREAMBLE), socket.MSG_PEEK) == PREAMBLE:
                         sock.recv(len(PREAMBLE) + ROUTING_ID_BYTES, socket.MSG_WAITALL)
@@ -246,5 +247,5 @@ class Impostor:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(SECONDS)
+        self._thread.join(scaled(SECONDS))
         self._listening.close()

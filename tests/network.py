@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from waiting import scaled
+
 
 class NoNetwork(Exception):
     """Why there can be none here."""
@@ -40,7 +42,7 @@ class Network:
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=scaled(30))
 
 
 @contextlib.contextmanager

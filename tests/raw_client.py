@@ -13,6 +13,7 @@ from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOK
 from remote_gym.testing import LoopbackServer
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from waiting import scaled
 
 
 def method(name: str) -> str:
@@ -53,7 +54,7 @@ class RawSession:
 
     @classmethod
     def open(cls, channel: grpc.Channel, **fields: Any) -> RawSession:
-        answer = channel.unary_unary(method("Open"))(open_request(**fields), timeout=30.0)
+        answer = channel.unary_unary(method("Open"))(open_request(**fields), timeout=scaled(30.0))
         response = pb.OpenResponse.FromString(answer)
         assert response.HasField("session"), response.error
         return cls(channel, response.session)
@@ -66,19 +67,19 @@ class RawSession:
         """One unary call of that name."""
         data = request.SerializeToString()
         return pb.Response.FromString(
-            self.channel.unary_unary(method(name))(data, timeout=30.0, metadata=self.metadata)
+            self.channel.unary_unary(method(name))(data, timeout=scaled(30.0), metadata=self.metadata)
         )
 
     def begin(self, name: str, request: pb.Request) -> grpc.Future:
         """A call that is not waited for."""
         data = request.SerializeToString()
-        return self.channel.unary_unary(method(name)).future(data, timeout=60.0, metadata=self.metadata)
+        return self.channel.unary_unary(method(name)).future(data, timeout=scaled(60.0), metadata=self.metadata)
 
     def spaces(self) -> pb.SpacesResponse:
-        answer = self.channel.unary_unary(method("Spaces"))(b"", timeout=30.0, metadata=self.metadata)
+        answer = self.channel.unary_unary(method("Spaces"))(b"", timeout=scaled(30.0), metadata=self.metadata)
         return pb.SpacesResponse.FromString(answer)
 
     def close(self) -> None:
         """End it, whatever state it is in."""
         with contextlib.suppress(grpc.RpcError):  # it has ended
-            self.channel.unary_unary(method("Close"))(b"", timeout=30.0, metadata=self.metadata)
+            self.channel.unary_unary(method("Close"))(b"", timeout=scaled(30.0), metadata=self.metadata)

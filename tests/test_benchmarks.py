@@ -20,6 +20,7 @@ from comparison import Comparison, interval_of_median
 from report import page, target_values
 from results import NotMeasured, Results, Spread
 from targets import TARGETS
+from waiting import scaled
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_SCRIPTS = ROOT / "benchmarks" / "peers"
@@ -119,7 +120,7 @@ def test_the_proxy_delays_counts_and_keeps_the_order(echo):
         assert proxy.stdin is not None
         try:
             assert json.loads(proxy.stdout.readline()) == {"ready": True}
-            with socket.create_connection(("127.0.0.2", port), timeout=10) as client:
+            with socket.create_connection(("127.0.0.2", port), timeout=scaled(10)) as client:
                 server, _ = echo.accept()
                 with server:
                     begin = time.perf_counter()
@@ -133,7 +134,7 @@ def test_the_proxy_delays_counts_and_keeps_the_order(echo):
                     proxy.stdin.write("\n")
                     assert json.loads(proxy.stdout.readline()) == {"bytes": [100, 0]}
             proxy.stdin.close()
-            assert proxy.wait(10) == 0
+            assert proxy.wait(scaled(10)) == 0
         finally:
             proxy.kill()
 
@@ -145,7 +146,7 @@ def test_a_peer_measures_what_it_is_asked_and_tells_why_it_cannot():
     ]
     command = [sys.executable, str(PEER_SCRIPTS / "in_process.py"), "run"]
     job = json.dumps({"certificates": "", "cases": cases})
-    done = subprocess.run([*command, job], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*command, job], capture_output=True, text=True, timeout=scaled(60), check=True)
     zero, unknown = map(json.loads, done.stdout.splitlines())
     assert zero["name"] == "zero"
     assert zero["p50_us"] <= zero["p99_us"]

@@ -24,7 +24,7 @@ from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteGymError, ServerFull, SessionLost
 from remote_gym.play import play_episodes
 from remote_gym.server.serve import create_remote_environment_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
@@ -73,7 +73,7 @@ def serving(*arguments, cwd=None, env=None):
         yield process, printed
     finally:
         process.kill()
-        process.communicate(timeout=STOP_TIMEOUT)
+        process.communicate(timeout=scaled(STOP_TIMEOUT))
 
 
 def port_of(printed):
@@ -96,7 +96,7 @@ def test_unknown_command_is_refused():
 
 def test_module_is_the_command():
     command = [sys.executable, "-m", "remote_gym", "--version"]
-    printed = subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+    printed = subprocess.run(command, check=True, timeout=scaled(60), stdout=subprocess.PIPE, text=True).stdout
     assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+\n", printed)
 
 
@@ -232,21 +232,31 @@ def test_serve_takes_every_id_that_gymnasium_takes(id_):
 
 
 def test_options_of_the_server_have_flags():
-    with serving("CartPole-v1", "--port", "0", "--lease", "0.5", "--no-direct", "--max-sessions", "1") as (_, printed):
+    with serving("CartPole-v1", "--port", "0", "--lease", "90.5", "--no-direct", "--max-sessions", "1") as (_, printed):
         assert "Direct" not in printed
         address = ("localhost", port_of(printed))
         first = RemoteEnvironment(*address)
         first.reset()
         with pytest.raises(ServerFull):
             RemoteEnvironment(*address)
-        assert first._session._session.lease == 0.5
+        assert first._session._session.lease == 90.5
         assert not first._session._session.HasField("direct")
         first.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
 def test_what_workers_may_do_has_flags_and_what_they_did_is_told():
-    limits = ("--step-timeout", "0.5", "--memory-limit", "1.5GiB", "--rlimit", "nofile=128", "--rlimit", "as=64 GiB")
+    step_timeout = f"{scaled(0.5):g}"
+    limits = (
+        "--step-timeout",
+        step_timeout,
+        "--memory-limit",
+        "1.5GiB",
+        "--rlimit",
+        "nofile=128",
+        "--rlimit",
+        "as=64 GiB",
+    )
     arguments = ("--entrypoint", "environments.py", "--port", "0", *limits)
     with serving(*arguments, cwd=Path(__file__).parent) as (process, printed):
         with contextlib.closing(RemoteEnvironment("localhost", port_of(printed))) as environment:
@@ -262,7 +272,7 @@ def test_what_workers_may_do_has_flags_and_what_they_did_is_told():
             who = rf"  {environment._session.id} of an anonymous client \(direct\)"
             assert told[1] == "Sessions: 1\n"
             assert re.fullmatch(rf"{who}: 3 steps, 0 episodes, \S+ s of work; idle for \S+ s\n", told[2])
-            with pytest.raises(SessionLost, match=r"its step took over 0\.5 s"):
+            with pytest.raises(SessionLost, match=f"its step took over {step_timeout} s"):
                 environment.step(ACTION["hang"])
 
 
@@ -314,12 +324,12 @@ def test_clients_entrypoints_alone_can_be_served(tmp_path):
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_server_and_workers(signal_number):
     with serving("CartPole-v1", "--port", "0") as (process, printed):
-        environment = gym.make("remote_gym/Remote-v0", port=port_of(printed), close_timeout=0.5)
+        environment = gym.make("remote_gym/Remote-v0", port=port_of(printed), close_timeout=scaled(0.5))
         environment.reset()
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2  # the launcher, and one worker
         process.send_signal(signal_number)
-        output, log = process.communicate(timeout=STOP_TIMEOUT)
+        output, log = process.communicate(timeout=scaled(STOP_TIMEOUT))
         assert process.returncode == 0, log
         assert output.endswith("Stopped.\n")
         assert "Traceback" not in log
@@ -334,7 +344,7 @@ def test_printed_lines_connect(server_options, certificates, tmp_path):
         assert f"Open to: clients with a certificate from {certificates.ca}" in printed
         lines = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
         script = "\n".join([*lines, "environment.reset(seed=1)", "environment.close()"])
-        subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=tmp_path)
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=scaled(60), cwd=tmp_path)
 
 
 def test_named_environments_are_told_and_served(tmp_path):
@@ -449,7 +459,7 @@ def test_interrupted_play_tells_what_was_played_and_finishes_its_recording(endin
         while "ready" not in (line := process.stderr.readline()):
             assert line
         process.send_signal(signal.SIGINT)
-        printed, log = process.communicate(timeout=STOP_TIMEOUT)
+        printed, log = process.communicate(timeout=scaled(STOP_TIMEOUT))
     finally:
         process.kill()
         process.wait()
@@ -512,7 +522,7 @@ def test_remote_tracebacks_are_shown_when_asked_for(tmp_path, monkeypatch):
 def demo(*arguments, cwd, **env):
     command = [sys.executable, "-m", "remote_gym", "demo", *arguments]
     result = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, timeout=110, stdout=subprocess.PIPE, text=True, check=False
+        command, cwd=cwd, env={**os.environ, **env}, timeout=scaled(110), stdout=subprocess.PIPE, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
     return result.stdout
@@ -554,7 +564,7 @@ def test_demo_plays_without_frames_what_does_not_render(tmp_path):
 
 def test_demo_says_what_the_server_said(tmp_path):
     command = [sys.executable, "-m", "remote_gym", "demo", "NoSuch-v3", "--episodes", "1"]
-    result = subprocess.run(command, cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tmp_path, timeout=scaled(60), capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "NoSuch" in result.stderr
     assert "Traceback" not in result.stderr

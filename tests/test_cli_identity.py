@@ -12,6 +12,7 @@ from remote_gym import NotPermitted, RemoteEnvironment
 from remote_gym.cli import main
 from remote_gym.server.tokens import read_tokens
 from test_cli import port_of, serving
+from waiting import scaled
 
 
 def run(*arguments: object, status: int = 0) -> str:
@@ -63,7 +64,7 @@ def test_the_command_refuses_tls_1_2_before_the_handshake_is_over(certificates):
         for version, works in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.maximum_version = version
-            with socket.create_connection(("localhost", port_of(printed)), timeout=20.0) as sock:
+            with socket.create_connection(("localhost", port_of(printed)), timeout=scaled(20.0)) as sock:
                 if works:
                     context.wrap_socket(sock, server_hostname="localhost").close()
                 else:

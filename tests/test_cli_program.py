@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from waiting import scaled
+
 PROGRAM = """
 import atexit, itertools, sys
 from remote_gym import cli
@@ -29,5 +31,7 @@ def test_a_program_that_ends_by_itself_is_let_end():
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this system keeps no time for a process")
 def test_a_program_that_spins_when_its_work_is_done_is_ended_by_the_system():
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(how="spins")], stdout=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(how="spins")], stdout=subprocess.DEVNULL, timeout=scaled(60)
+    )
     assert done.returncode == -signal.SIGALRM

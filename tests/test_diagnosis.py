@@ -20,6 +20,7 @@ from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import create_remote_environment_server
 from remote_gym.server.tokens import add_token
+from waiting import scaled
 
 TIMEOUT = 2.0
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
@@ -70,18 +71,22 @@ def closed_port():
 
 def examined(port, files=None, url="localhost", remote_args=None, **options):
     """The steps that work, and the check of the one that does not."""
-    *checks, last = examine(url, port, files, remote_args, timeout=TIMEOUT, **options)
+    *checks, last = examine(url, port, files, remote_args, timeout=scaled(TIMEOUT), **options)
     assert all(check.works and not check.mend for check in checks)
     assert last.works or last.mend
     return [check.step for check in checks], last
 
 
+def found_by_step(port, files):
+    return {check.step: check.found for check in examine("localhost", port, files, None, timeout=scaled(TIMEOUT))}
+
+
 def test_a_client_is_told_whom_the_server_takes_it_for_and_what_it_may_open(secure_port, plain_port, files):
-    by_step = {check.step: check.found for check in examine("localhost", secure_port, files, None, timeout=TIMEOUT)}
+    by_step = found_by_step(secure_port, files)
     assert by_step["session"].endswith(
         "; the server takes this client for 'DNS:remote-gym-client', who may open 'default'"
     )
-    by_step = {check.step: check.found for check in examine("localhost", plain_port, None, None, timeout=TIMEOUT)}
+    by_step = found_by_step(plain_port, None)
     assert by_step["session"].endswith(
         "; the server takes this client for nobody in particular, who may open 'default'"
     )
@@ -106,7 +111,7 @@ def test_healthy_server_over_tls(secure_port, files):
 
 
 def test_certificates_are_described(secure_port, files):
-    found = {check.step: check.found for check in examine("localhost", secure_port, files, None, timeout=TIMEOUT)}
+    found = found_by_step(secure_port, files)
     year = str(datetime.datetime.now().year + 1)
     for step, names in (("this client's certificate", "remote-gym-client"), ("server's certificate", "localhost")):
         assert names in found[step]
@@ -150,7 +155,7 @@ def test_client_certificate_of_another_authority(secure_port, certificates, tmp_
 
 def test_files_that_do_not_fit_may_be_just_being_replaced(secure_port, certificates):
     files = TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.server_key)
-    last = diagnose("localhost", secure_port, files, timeout=5.0)[-1]
+    last = diagnose("localhost", secure_port, files, timeout=scaled(5.0))[-1]
     assert (last.step, last.works, last.hopeless) == ("TLS", False, False)
     assert "does not belong to" in last.found
 
@@ -211,7 +216,7 @@ def test_token_that_the_server_does_not_know(token, found, certificates, tmp_pat
         assert "'remote-gym token NAME --file FILE'" in last.mend
         assert "ServerOptions.token_file" in last.mend
         set_token(monkeypatch, known)
-        by_step = {check.step: check.found for check in examine("localhost", server.port, files, None, timeout=TIMEOUT)}
+        by_step = found_by_step(server.port, files)
     assert by_step["identity"] == "the server knows this client, which sends the token in REMOTE_GYM_TOKEN"
 
 
@@ -260,7 +265,7 @@ def test_name_that_the_certificate_does_not_hold(files, tmp_path):
 def test_server_without_demand(certificates):
     paths = (certificates.server, certificates.server_key, None)
     with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
-        checks = list(examine("localhost", server.port, TlsFiles(ca=certificates.ca), None, timeout=TIMEOUT))
+        checks = list(examine("localhost", server.port, TlsFiles(ca=certificates.ca), None, timeout=scaled(TIMEOUT)))
     assert all(check.works for check in checks)
     assert "no client certificate" in [check.found for check in checks]
 
@@ -290,7 +295,7 @@ def test_web_server(secure, files):
 @pytest.mark.parametrize("secure", [False, True])
 def test_silence(secure, files):
     with silent_port() as port:
-        checks = diagnose("127.0.0.1", port, files if secure else None, timeout=0.3)
+        checks = diagnose("127.0.0.1", port, files if secure else None, timeout=scaled(0.3))
     assert [check.works for check in checks] == [True, True, False]
     assert "does not answer" in checks[-1].found
     assert not checks[-1].hopeless
@@ -384,7 +389,7 @@ def test_unix_socket(tmp_path):
 
 def test_summary_is_the_failed_step_and_its_mend(plain_port):
     port = closed_port()
-    summary = summarise(diagnose("localhost", port, None, timeout=TIMEOUT))
+    summary = summarise(diagnose("localhost", port, None, timeout=scaled(TIMEOUT)))
     assert summary.startswith("TCP:")
     assert "start the server" in summary
-    assert "each step by itself works" in summarise(diagnose("localhost", plain_port, None, timeout=TIMEOUT))
+    assert "each step by itself works" in summarise(diagnose("localhost", plain_port, None, timeout=scaled(TIMEOUT)))

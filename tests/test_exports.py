@@ -10,6 +10,7 @@ import pytest
 
 import remote_gym
 from remote_gym import errors
+from waiting import scaled
 
 # Seconds of processor time for `import remote_gym` after gymnasium and grpc.
 IMPORT_BUDGET = 0.05
@@ -25,7 +26,7 @@ PROMISED = {
 def python(code: str) -> str:
     """Standard output of a fresh interpreter that ran ``code``."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, timeout=scaled(60), stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_all_is_sorted_and_without_repetition():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import scaled
+
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 EVERYTHING = {"*"}
 BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "v1", "validation", "wire"}
@@ -143,4 +145,4 @@ def test_what_a_worker_imports_loads_no_grpc():
         f"    loaded = {GRPC} & sys.modules.keys()\n"
         "    assert not loaded, f'importing {name} has loaded {loaded}'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=scaled(60))

@@ -28,6 +28,7 @@ import pytest
 
 import install
 import task
+from waiting import scaled
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -141,7 +142,7 @@ class Story:
         elif block.file is None:
             output = self._output(block)
             with output.open("wb") as file:
-                done = subprocess.run(command, **self._options(file), timeout=BLOCK_TIMEOUT)
+                done = subprocess.run(command, **self._options(file), timeout=scaled(BLOCK_TIMEOUT))
             assert done.returncode == 0, f"{block.where}: exit status {done.returncode}\n{output.read_text()}"
 
     def stop(self) -> None:
@@ -151,7 +152,7 @@ class Story:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
-                process.wait(STOP_TIMEOUT)
+                process.wait(scaled(STOP_TIMEOUT))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -163,13 +164,13 @@ class Story:
         assert PORT in block.code, f"{block.where}: a block in the background has to name its port, {PORT}"
         self.stop()
         # The shell of a block before may have ended sooner than the server that it ran.
-        freed = poll(lambda: not self._accepts(), STOP_TIMEOUT)
+        freed = poll(lambda: not self._accepts(), scaled(STOP_TIMEOUT))
         assert freed, f"{block.where}: port {self.port}, which was to stand for {PORT}, is in use by now"
         output = self._output(block)
         with output.open("wb") as file:
             process = subprocess.Popen(command, **self._options(file), start_new_session=True)
         self.background.append((block, process))
-        poll(lambda: process.poll() is not None or self._accepts(), START_TIMEOUT)
+        poll(lambda: process.poll() is not None or self._accepts(), scaled(START_TIMEOUT))
         serves = process.poll() is None and self._accepts()
         assert serves, f"{block.where}: does not serve port {self.port}, which stands for {PORT}\n{output.read_text()}"
 

@@ -11,6 +11,7 @@ import pytest
 import bump
 import install
 import task
+from waiting import scaled
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -153,7 +154,7 @@ def test_tasks_that_require_each_other_are_refused_with_their_circle():
 
 def test_runner_works_as_a_program_from_any_folder(tmp_path):
     command = [sys.executable, ROOT / "ci" / "task.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=scaled(60))
     assert done.returncode == 0
     assert re.search(r"^test +Know whether", done.stdout, re.MULTILINE)
 

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from remote_gym.certs import create_authority, create_certificate
+from waiting import scaled
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("cfssl") and shutil.which("cfssljson")),
@@ -83,8 +84,10 @@ class Made:
 
 
 def run_cfssl(directory: Path, name: str, *arguments: str | Path) -> Made:
-    made = subprocess.run(["cfssl", "gencert", *map(str, arguments)], check=True, capture_output=True, timeout=60)
-    subprocess.run(["cfssljson", "-bare", name], input=made.stdout, cwd=directory, check=True, timeout=60)
+    made = subprocess.run(
+        ["cfssl", "gencert", *map(str, arguments)], check=True, capture_output=True, timeout=scaled(60)
+    )
+    subprocess.run(["cfssljson", "-bare", name], input=made.stdout, cwd=directory, check=True, timeout=scaled(60))
     return Made(directory / f"{name}.pem", directory / f"{name}-key.pem")
 
 

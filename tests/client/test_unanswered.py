@@ -11,6 +11,7 @@ from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectionLost
 from remote_gym.protocol import SERVICE_NAME
 from remote_gym.v1 import remote_gym_pb2 as pb
+from waiting import scaled
 
 
 def nothing(_request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -31,7 +32,7 @@ def connection() -> Iterator[GrpcConnection]:
         connection = GrpcConnection("localhost", port, None, ClientOptions())
         yield connection
         connection.close()
-        server.stop(None).wait(5.0)
+        server.stop(None).wait(scaled(5.0))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def connection() -> Iterator[GrpcConnection]:
     [
         (lambda connection: connection.ask_load(5.0)(), r"asking \S+ for its load"),
         (
-            lambda connection: connection.open(pb.OpenRequest(), connect_timeout=5.0, open_timeout=5.0),
+            lambda connection: connection.open(pb.OpenRequest(), connect_timeout=scaled(5.0), open_timeout=scaled(5.0)),
             r"opening a session",
         ),
         (lambda connection: connection.reach("session", "token", 5.0), r"looking for session session"),

@@ -8,7 +8,7 @@ import threading
 import time
 
 from remote_gym.client.interaction import _Watchdog
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 class Call:
@@ -26,10 +26,10 @@ def begin() -> tuple[_Watchdog, Call, queue.SimpleQueue]:
 
 def test_a_request_past_its_deadline_is_struck():
     watchdog, call, requests = begin()
-    watchdog.watch(time.monotonic() + 0.05)
+    watchdog.watch(time.monotonic() + scaled(0.05))
     wait_until(lambda: call.cancelled)
     assert watchdog.expired
-    assert requests.get(timeout=30.0) is None  # which ends the thread of gRPC that reads them
+    assert requests.get(timeout=scaled(30.0)) is None  # which ends the thread of gRPC that reads them
 
 
 def test_an_answered_request_is_not_struck_whatever_the_time():
@@ -55,19 +55,19 @@ def test_the_next_request_is_not_struck_for_the_last_ones_deadline(monkeypatch):
         if threading.current_thread().name != "looker":
             return clock()
         looking.set()
-        answered.wait(0.3)  # as if the thread were put to sleep here
+        answered.wait(scaled(0.3))  # as if the thread were put to sleep here
         judged.set()
         return now + 2000.0
 
     monkeypatch.setattr(time, "monotonic", slow_clock)
     looker = threading.Thread(target=watchdog.look, name="looker")
     looker.start()
-    assert looking.wait(10.0)
+    assert looking.wait(scaled(10.0))
     watchdog.rest()  # has to wait until the judgement is passed
     assert judged.is_set()
     watchdog.watch(now + 5000.0)
     answered.set()
-    looker.join(10.0)
+    looker.join(scaled(10.0))
     # Either the first was struck before it was answered, or nothing was; never the second for the first's deadline.
     assert watchdog._to_cancel == [call]
     assert not watchdog.expired
@@ -78,5 +78,5 @@ def test_a_dropped_watchdog_ends_its_thread_and_the_one_that_reads_requests():
     watchdog, call, requests = begin()
     del watchdog, call
     gc.collect()
-    assert requests.get(timeout=30.0) is None
+    assert requests.get(timeout=scaled(30.0)) is None
     wait_until(lambda: set(threading.enumerate()) <= before)

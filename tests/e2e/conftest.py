@@ -10,6 +10,7 @@ import pytest
 
 from remote_gym.testing import LoopbackServer
 from sharing import SharedServers
+from waiting import scaled
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 ENVIRONMENTS = Path(__file__).parents[1] / "environments.py"
@@ -72,7 +73,7 @@ def serve_apart() -> Iterator[Callable[..., tuple[int, Callable[[], None]]]]:
 
         def kill() -> None:
             process.kill()
-            process.wait(10.0)
+            process.wait(scaled(10.0))
 
         return int(process.stdout.readline()), kill
 
@@ -80,4 +81,4 @@ def serve_apart() -> Iterator[Callable[..., tuple[int, Callable[[], None]]]]:
     for process in started:
         process.kill()
         with process:  # closes its pipe
-            process.wait(10.0)
+            process.wait(scaled(10.0))

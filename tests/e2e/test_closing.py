@@ -19,13 +19,13 @@ import pytest
 from environments import ACTION
 from remote_gym import DeadlineExceeded, RemoteEnvironment, SessionError
 from remote_gym.testing import LoopbackServer, loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 @pytest.fixture(params=["direct", "grpc"])
 def process_server(servers, obedient, request) -> Iterator[LoopbackServer]:
     """One that is quick to kill what hangs."""
-    with servers.lend(obedient, close_timeout=0.3) as lent:
+    with servers.lend(obedient, close_timeout=scaled(0.3)) as lent:
         lent.client_arguments["connection"] = request.param
         yield lent
 
@@ -54,14 +54,14 @@ def signalled_in_a_step(log: Path, handler) -> Iterator[None]:
     try:
         yield
     finally:
-        watcher.join(60.0)
+        watcher.join(scaled(60.0))
         signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(params=["direct", "grpc"])
 def patient_environment(obedient, log, request) -> Iterator[RemoteEnvironment]:
     """Its server does not kill what hangs, so nothing but the client's own doing ends a step."""
-    with loopback_server(obedient, close_timeout=60.0) as server:
+    with loopback_server(obedient, close_timeout=scaled(60.0)) as server:
         arguments = {"connection": request.param, "close_timeout": 1.0, "remote_args": noting(log)}
         environment = server.environment(**arguments)
         _, info = environment.reset()
@@ -75,7 +75,7 @@ def test_close_in_a_signal_handler_ends_a_hung_step_within_seconds(patient_envir
     before = time.monotonic()
     with signalled_in_a_step(log, lambda *_: patient_environment.close()), pytest.raises(SessionError):
         patient_environment.step(ACTION["hang"])
-    assert time.monotonic() - before < 20.0
+    assert time.monotonic() - before < scaled(20.0)
 
 
 def test_close_in_another_thread_ends_a_hung_step_within_seconds(patient_environment, log):
@@ -87,8 +87,8 @@ def test_close_in_another_thread_ends_a_hung_step_within_seconds(patient_environ
     before = time.monotonic()
     patient_environment.close()
     for thread in threads:
-        thread.join(30.0)
-    assert time.monotonic() - before < 20.0
+        thread.join(scaled(30.0))
+    assert time.monotonic() - before < scaled(20.0)
     assert [isinstance(error, SessionError) for error in raised] == [True] * 3, raised
 
 
@@ -125,19 +125,21 @@ def test_after_an_interrupted_step_the_next_waits_for_it_and_numbers_stay_in_seq
 
 
 def test_reset_leaves_an_environment_that_hangs_for_a_new_one(process_server):
-    environment = process_server.environment(step_timeout=0.3, close_timeout=1.0)
+    environment = process_server.environment(step_timeout=scaled(0.3), close_timeout=scaled(1.0))
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["hang"])
     before = time.monotonic()
     _, new = environment.reset()
-    assert time.monotonic() - before < 20.0
+    assert time.monotonic() - before < scaled(20.0)
     assert new["pid"] != info["pid"]
     assert environment.step(ACTION["step"])[0]["count"] == 1
 
 
 def test_reset_waits_for_an_environment_that_is_merely_slow(process_server, log):
-    environment = process_server.environment(step_timeout=0.3, close_timeout=60.0, remote_args=noting(log))
+    environment = process_server.environment(
+        step_timeout=scaled(0.3), close_timeout=scaled(60.0), remote_args=noting(log)
+    )
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["wait_for_release"])
@@ -186,7 +188,7 @@ ENDS = {
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, how, connection, log):
-    with loopback_server(obedient, secure=False, close_timeout=0.5) as server:
+    with loopback_server(obedient, secure=False, close_timeout=scaled(0.5)) as server:
         script = textwrap.dedent(TRAINER).format(ENDS[how])
         command = [sys.executable, "-c", script, str(server.server.port), connection, str(log)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -196,7 +198,7 @@ def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, ho
                 if "Ctrl-C" in how:
                     wait_until(lambda: "\nstep " in log.read_text())
                     os.kill(process.pid, signal.SIGINT)
-                process.communicate(timeout=30.0)
+                process.communicate(timeout=scaled(30.0))
             finally:
                 process.kill()
         wait_until(lambda: server.server.session_count == 0)  # long before its lease is over

@@ -28,6 +28,7 @@ from remote_gym.protocol import SERVICE_NAME
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from tls.conftest import bad_certificates  # noqa: F401 - a fixture
+from waiting import scaled
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 
@@ -44,7 +45,7 @@ def connect(server: RemoteEnvironmentServer, paths, **options) -> None:
     try:
         RemoteEnvironment("localhost", server.port, client_credentials_paths=paths, **options).close()
     finally:
-        assert time.monotonic() - before < 10.5
+        assert time.monotonic() - before < scaled(10.5)
 
 
 def test_certificates_of_the_servers_authority_are_accepted(secure_server, certificates):
@@ -55,7 +56,7 @@ def test_nobody_listening():
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectError, match="nobody listens there"):
-            RemoteEnvironment("127.0.0.1", reserved.getsockname()[1], connect_timeout=1.0)
+            RemoteEnvironment("127.0.0.1", reserved.getsockname()[1], connect_timeout=scaled(1.0))
 
 
 def test_a_server_that_starts_a_little_later_is_waited_for(monkeypatch):
@@ -79,20 +80,20 @@ def test_a_server_that_starts_a_little_later_is_waited_for(monkeypatch):
 
     thread = threading.Thread(target=client)
     thread.start()
-    assert refused.wait(10.0)
+    assert refused.wait(scaled(10.0))
     with create_remote_environment_server(CARTPOLE, "127.0.0.1", port, use_thread=True):
-        thread.join(30.0)
+        thread.join(scaled(30.0))
     assert found
 
 
 def test_a_silent_server(certificates):
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectError, match="does not answer"):
-        RemoteEnvironment("127.0.0.1", silent.getsockname()[1], connect_timeout=2.0)
+        RemoteEnvironment("127.0.0.1", silent.getsockname()[1], connect_timeout=scaled(2.0))
 
 
 def test_an_unknown_host():
     with pytest.raises(ConnectError, match="name resolution"):
-        RemoteEnvironment("no-such-host.invalid", 1, connect_timeout=1.0, allow_insecure=True)
+        RemoteEnvironment("no-such-host.invalid", 1, connect_timeout=scaled(1.0), allow_insecure=True)
 
 
 def test_a_wrong_authority(secure_server, certificates, bad_certificates):  # noqa: F811
@@ -153,7 +154,7 @@ def test_another_grpc_server():
         with pytest.raises(ConnectError, match="no remote_gym server"):
             RemoteEnvironment("127.0.0.1", port)
     finally:
-        other.stop(None).wait(5.0)
+        other.stop(None).wait(scaled(5.0))
 
 
 def _pool():
@@ -267,7 +268,7 @@ def test_another_version_of_the_protocol_is_refused_with_both_named(secure_serve
     with open_channel(secure_server, certificates) as channel:
         request = pb.OpenRequest(protocol_version=99, versions={"remote-gym": "99.0"})
         response = pb.OpenResponse.FromString(
-            channel.unary_unary(f"/{SERVICE_NAME}/Open")(request.SerializeToString(), timeout=5.0)
+            channel.unary_unary(f"/{SERVICE_NAME}/Open")(request.SerializeToString(), timeout=scaled(5.0))
         )
     assert response.error.kind == pb.ErrorDetail.PROTOCOL_MISMATCH
     assert "99" in response.error.message
@@ -286,7 +287,7 @@ def test_a_client_of_another_version_is_told_so(secure_server, certificates, mon
 def test_health_is_served(secure_server, certificates):
     with open_channel(secure_server, certificates) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=5.0)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=scaled(5.0))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -300,7 +301,7 @@ def test_reflection_is_off_unless_asked_for():
             ) as server,
             grpc.insecure_channel(f"localhost:{server.port}") as channel,
         ):
-            call = channel.stream_stream(method)(iter([b":\x00"]), timeout=5.0)
+            call = channel.stream_stream(method)(iter([b":\x00"]), timeout=scaled(5.0))
             if reflection:
                 assert SERVICE_NAME.encode() in next(iter(call))
             else:

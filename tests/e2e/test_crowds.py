@@ -13,7 +13,7 @@ from raw_client import channel_to, method, open_request
 from remote_gym.protocol import TOKEN_KEY
 from remote_gym.server import grpc_server
 from remote_gym.testing import loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 def is_closed(sock: socket.socket) -> bool:
@@ -44,7 +44,7 @@ def test_connections_beyond_the_limit_are_closed_and_there_is_room_when_others_l
         wait_until(lambda: sum(map(is_closed, crowd)) == 3)
         for sock in crowd:
             sock.close()
-        server.environment(connect_timeout=30.0).reset()
+        server.environment(connect_timeout=scaled(30.0)).reset()
 
 
 def test_a_silent_handshake_ends(monkeypatch, obedient, connect):
@@ -61,9 +61,11 @@ def test_huge_headers_are_refused_and_the_server_goes_on(obedient):
     with loopback_server(obedient, use_thread=True) as server, channel_to(server) as channel:
         for size in (2**14, 2**20):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary(method("Open"))(open_request(), timeout=30.0, metadata=((TOKEN_KEY, "x" * size),))
+                channel.unary_unary(method("Open"))(
+                    open_request(), timeout=scaled(30.0), metadata=((TOKEN_KEY, "x" * size),)
+                )
         many = tuple((f"x-{number}", "y" * 64) for number in range(2000))
         with pytest.raises(grpc.RpcError):
-            channel.unary_unary(method("Open"))(open_request(), timeout=30.0, metadata=many)
+            channel.unary_unary(method("Open"))(open_request(), timeout=scaled(30.0), metadata=many)
         assert server.server.session_count == 0
         server.environment().reset()

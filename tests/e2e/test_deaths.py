@@ -15,6 +15,7 @@ from dying_environment import DEATHS, HOLDERS
 from environments import ACTION
 from remote_gym import LossReason, RemoteEnvironment, RemoteEnvironmentError, SessionLost
 from remote_gym.testing import LoopbackServer, loopback_server
+from waiting import scaled
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -26,7 +27,9 @@ PATIENCE = 30.0
 def server(request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
-        with loopback_server({"entrypoint": "dying_environment.py"}, step_timeout=1.0, close_timeout=1.0) as running:
+        with loopback_server(
+            {"entrypoint": "dying_environment.py"}, step_timeout=scaled(1.0), close_timeout=scaled(1.0)
+        ) as running:
             running.client_arguments["connection"] = request.param
             yield running
 
@@ -45,7 +48,7 @@ def held(environment: RemoteEnvironment, holder: str) -> Iterator[None]:
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_client_is_told_of_its_workers_end(server, holder, death):
-    with server.environment(step_timeout=PATIENCE) as environment, held(environment, holder):
+    with server.environment(step_timeout=scaled(PATIENCE)) as environment, held(environment, holder):
         with pytest.raises(SessionLost) as caught:
             environment.step(DEATHS.index(death))
         text, reason = {
@@ -64,7 +67,7 @@ def test_a_client_is_told_of_its_workers_end(server, holder, death):
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_an_episode_is_truncated_by_its_workers_end(server, holder):
     with (
-        server.environment(step_timeout=PATIENCE, on_session_lost="truncate") as environment,
+        server.environment(step_timeout=scaled(PATIENCE), on_session_lost="truncate") as environment,
         held(environment, holder),
     ):
         *_, truncated, info = environment.step(DEATHS.index("segfault"))

@@ -25,7 +25,7 @@ from remote_gym.server.arrivals import ADMISSION_TIMEOUT, ARRIVALS_AT_ONCE
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def address(environment) -> pb.DirectAddress:
 
 
 def raw_connection(address: pb.DirectAddress) -> socket.socket:
-    return socket.create_connection(("localhost", address.port), timeout=10.0)
+    return socket.create_connection(("localhost", address.port), timeout=scaled(10.0))
 
 
 def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None = None) -> DirectConnection:
@@ -230,7 +230,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
                 session.token,
                 context=tls.client_context(theirs),
                 limits=Limits(),
-                timeout=30.0,
+                timeout=scaled(30.0),
                 poll_us=0,
             )
         assert_untouched(environment)
@@ -240,7 +240,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
 def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_server, environment, address):
     older = environment._session._interaction
     newer = attach(process_server, address, environment._session._session.token)
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + scaled(30.0)
     told = pb.Response.FromString(
         ask(older, pb.Request(sequence=2, step=pb.StepRequest()).SerializeToString(), deadline)
     )
@@ -270,7 +270,7 @@ def test_a_client_that_hangs_up_before_it_attaches(process_server, environment, 
 
 def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_says_so_once(obedient, caplog):
     with loopback_server(obedient) as server:
-        environment = server.environment(connect_timeout=100.0)
+        environment = server.environment(connect_timeout=scaled(100.0))
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
             environment._session._attaching._address.port = reserved.getsockname()[1]
@@ -279,7 +279,7 @@ def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_say
                 environment.reset()
                 environment._session._detach()
                 environment.step(ACTION["step"])
-            assert time.monotonic() - before < 20.0
+            assert time.monotonic() - before < scaled(20.0)
     assert caplog.text.count("goes on over gRPC") == 1
 
 
@@ -304,7 +304,7 @@ def test_a_fixed_port_and_unix_sockets(obedient, tmp_path):
 
 
 def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
-    with loopback_server(obedient, lease=0.5) as server:
+    with loopback_server(obedient, lease=scaled(0.5)) as server:
         environment = server.environment(connection="direct")
         environment.reset()
         other = server.environment(connection="direct")
@@ -350,7 +350,7 @@ def test_a_client_whose_session_another_took_over_does_not_take_it_back(process_
 
 def test_a_direct_connection_that_a_client_gave_up_does_not_cut_off_the_one_that_it_has_instead(process_server):
     """What it sent before it gave up may arrive long after, and then is admitted."""
-    environment = process_server.environment(connection="grpc", step_timeout=30.0)
+    environment = process_server.environment(connection="grpc", step_timeout=scaled(30.0))
     environment.reset()
     session = environment._session._session
     environment._session._detach()

@@ -20,7 +20,7 @@ from remote_gym import DeadlineExceeded, RemoteEnvironment, ServerFull, SessionL
 from remote_gym.testing import loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
 from served import Served, served
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -47,7 +47,7 @@ def serve(log) -> Callable[..., Served]:
 
 def is_serving(port: int) -> bool:
     with grpc.insecure_channel(f"localhost:{port}") as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10.0)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=scaled(10.0))
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -73,7 +73,7 @@ def test_a_signal_lets_the_episode_end_opens_nothing_and_closes_the_environment(
         assert environment.step(ACTION["truncate"])[3]
         with pytest.raises(SessionLost, match="stopping, and begins no more episodes"):
             environment.reset()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
         wait_until(lambda: not any(map(is_alive, workers)))
         assert log.read_text().splitlines()[-2:] == [f"step {ACTION['truncate']}", "close"]
         environment.close()
@@ -87,7 +87,7 @@ def test_a_drain_does_not_wait_for_clients_without_an_episode_and_they_hear_why(
         environment.reset()
         environment.step(ACTION["truncate"])
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
         with pytest.raises(SessionLost, match="begins no more episodes"):
             environment.reset()
         environment.close()
@@ -103,7 +103,7 @@ def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve,
         assert hears_of_the_drain(server.process)
         assert environment.step(ACTION["step"])[0]["count"] == 1
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
         with pytest.raises(SessionLost, match="the server is stopping"):
             environment.step(ACTION["step"])
         assert log.read_text().endswith("close\n")
@@ -113,14 +113,14 @@ def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve,
 def test_at_the_end_of_the_drain_what_still_runs_is_closed_and_what_hangs_is_killed(serve, log):
     with serve("--drain", 1, "--close-timeout", 1) as server:
         running = RemoteEnvironment("localhost", server.port)
-        hung = RemoteEnvironment("localhost", server.port, step_timeout=0.3, close_timeout=0.1)
+        hung = RemoteEnvironment("localhost", server.port, step_timeout=scaled(0.3), close_timeout=scaled(0.1))
         running.reset()
         _, info = hung.reset()
         with pytest.raises(DeadlineExceeded):
             hung.step(ACTION["hang"])
         before = time.monotonic()
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
         assert time.monotonic() - before >= 2.0
         assert not is_alive(info["pid"])
         assert log.read_text().splitlines().count("close") == 1
@@ -146,8 +146,8 @@ def test_a_session_that_is_opening_when_the_signal_comes_is_refused(log):
         thread.start()
         wait_until(lambda: len(descendants(server.process.pid)) == 2)  # the launcher, and a worker that creates
         server.process.terminate()
-        assert server.process.wait(30) == 0
-        thread.join(30.0)
+        assert server.process.wait(scaled(30)) == 0
+        thread.join(scaled(30.0))
         assert "the server is stopping" in str(refused)
 
 
@@ -181,7 +181,7 @@ def test_a_script_of_ones_own_drains_by_stop_and_hurries_by_another(tmp_path, si
                 with pytest.raises(SessionLost, match="begins no more episodes"):
                     environment.reset()
             assert process.stdout.readline() == "stopped\n"
-            assert process.wait(30) == 0
+            assert process.wait(scaled(30)) == 0
             environment.close()
         finally:
             process.kill()
@@ -193,10 +193,10 @@ def test_stop_takes_the_shorter_of_two_graces(obedient):
         environment.reset()
         stopped = server.server.stop()
         server.server.stop(2000.0)
-        assert not stopped.wait(0.2)
+        assert not stopped.wait(scaled(0.2))
         assert environment.step(ACTION["step"])[0]["count"] == 1
         server.server.stop(0.0)
-        assert stopped.wait(30.0)
+        assert stopped.wait(scaled(30.0))
 
 
 def test_a_killed_client_leaves_the_queue(obedient):
@@ -212,7 +212,7 @@ def test_a_killed_client_leaves_the_queue(obedient):
         thread.start()
         wait_until(lambda: service.load().waiting == 1)
         first.close()
-        thread.join(30.0)
+        thread.join(scaled(30.0))
         assert not thread.is_alive()
         assert server.server.session_count == 1
 

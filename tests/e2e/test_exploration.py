@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from remote_gym.testing import loopback_server
+from waiting import scaled
 
 SCRIPTS = Path(__file__).parents[2] / "exploration"
 TIMEOUT = 60
@@ -31,13 +32,13 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
         yield line.rstrip().rpartition(":")[2]
     finally:
         process.terminate()
-        process.communicate(timeout=TIMEOUT)
+        process.communicate(timeout=scaled(TIMEOUT))
 
 
 def run(folder: Path, script: str, *arguments: str) -> str:
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     environment = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
-    done = subprocess.run(command, cwd=folder, env=environment, timeout=TIMEOUT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, timeout=scaled(TIMEOUT), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

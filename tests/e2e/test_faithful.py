@@ -15,7 +15,7 @@ import remote_gym
 from environments import ACTION
 from remote_gym import ConfigError, DeadlineExceeded, RemoteEnvironment, RemoteEnvironmentError
 from remote_gym.testing import find_difference, loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 def test_rewards_and_flags_keep_their_kind(server):
@@ -241,11 +241,11 @@ def test_a_pickled_copy_holds_no_frame(server):
 
 def test_a_client_does_not_wait_longer_than_its_open_timeout(obedient):
     slow = {**obedient, "entrypoint_kwargs": {"delay": 60.0}}
-    with loopback_server(slow, close_timeout=0.3) as server:
+    with loopback_server(slow, close_timeout=scaled(0.3)) as server:
         before = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="opening a session"):
-            server.environment(open_timeout=0.5)
-        assert time.monotonic() - before < 20.0
+            server.environment(open_timeout=scaled(0.5))
+        assert time.monotonic() - before < scaled(20.0)
         wait_until(lambda: server.server.session_count == 0)
 
 

@@ -10,7 +10,7 @@ from environments import ACTION
 from remote_gym import ConfigError, EncodingError, RemoteEnvironmentError
 from remote_gym.config import Limits
 from remote_gym.testing import loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 SMALL = Limits(message_bytes=100_000)
 
@@ -26,13 +26,13 @@ def test_an_answer_over_the_clients_limit_is_told_once_and_reset_opens_a_new_ses
 
 
 def test_closing_after_an_answer_over_the_limit_is_quick_and_frees_the_place(server):
-    environment = server.environment(limits=SMALL, close_timeout=60.0)
+    environment = server.environment(limits=SMALL, close_timeout=scaled(60.0))
     environment.reset()
     with pytest.raises(EncodingError, match=r"(?i)limit.*100,?000|100,?000.*limit"):
         environment.step(ACTION["large_info"])
     before = time.monotonic()
     environment.close()
-    assert time.monotonic() - before < 20.0
+    assert time.monotonic() - before < scaled(20.0)
     assert server.server.session_count == 0
 
 

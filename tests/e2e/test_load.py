@@ -20,7 +20,7 @@ from raw_client import RawSession, channel_to, method, open_request, step
 from remote_gym import DeadlineExceeded, ServerFull
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -54,10 +54,12 @@ async def open_all_at_once(address: str) -> Counter[str]:
 def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_workers_than_there_are(obedient):
     before = descendants(os.getpid())
     slow = {**obedient, "entrypoint_kwargs": {"delay": 60.0}}
-    with loopback_server(slow, secure=False, max_sessions=3, close_timeout=0.5) as server:
+    with loopback_server(slow, secure=False, max_sessions=3, close_timeout=scaled(0.5)) as server:
         with channel_to(server) as channel:
             for _ in range(4):
-                calls = [channel.unary_unary(method("Open")).future(open_request(), timeout=60.0) for _ in range(6)]
+                calls = [
+                    channel.unary_unary(method("Open")).future(open_request(), timeout=scaled(60.0)) for _ in range(6)
+                ]
                 # Three have a worker each, and three are refused; the launcher is one more process.
                 wait_until(lambda calls=calls: sum(call.done() for call in calls) == 3)
                 wait_until(lambda: len(descendants(os.getpid()) - before) == 4)
@@ -70,9 +72,9 @@ def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_wor
 
 def test_an_environment_that_hangs_in_a_thread_keeps_its_place_and_its_env_id(obedient, tmp_path):
     log = tmp_path / "log"
-    with loopback_server(obedient, use_thread=True, max_sessions=2, close_timeout=0.2) as server:
+    with loopback_server(obedient, use_thread=True, max_sessions=2, close_timeout=scaled(0.2)) as server:
         arguments = {"entrypoint_kwargs": {"log": str(log)}}
-        hung = server.environment(step_timeout=0.3, close_timeout=0.5, remote_args=arguments)
+        hung = server.environment(step_timeout=scaled(0.3), close_timeout=scaled(0.5), remote_args=arguments)
         assert hung.reset()[1]["env_id"] == 0
         with pytest.raises(DeadlineExceeded):
             hung.step(ACTION["wait_for_release"])
@@ -126,7 +128,7 @@ def wait_until_sent(channel: grpc.Channel) -> None:
     """The server has read what was sent before this on the same connection, as it answers what comes after."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30.0)
+    health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=scaled(30.0))
 
 
 def resident_bytes(pid: int) -> int:

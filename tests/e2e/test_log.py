@@ -17,7 +17,7 @@ from remote_gym import RemoteEnvironment, RemoteGymError
 from remote_gym.cli.token import token
 from remote_gym.wire.direct import PREAMBLE
 from served import served
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 FORGED = "\n2026-01-01 00:00:00,000 CRITICAL remote_gym: forged\x1b[2J\r"
 ENTRYPOINT = f"""
@@ -47,7 +47,7 @@ def test_what_clients_and_environments_say_cannot_pass_for_a_record(tmp_path):
             with pytest.raises(RemoteGymError):
                 RemoteEnvironment("localhost", server.port, arguments, render_mode=render_mode).close()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
     text = log.read_bytes().decode()
     assert "forged" in text
     assert not [line for line in text.split("\n") if line.startswith("2026-01-01") or not line.isprintable()]
@@ -57,7 +57,7 @@ def count_calls_without_a_token(port: int, certificates) -> None:
     credentials = grpc.ssl_channel_credentials(certificates.ca.read_bytes())
     with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
         call = channel.unary_unary(method("Load"))
-        calls = [call.future(b"", timeout=30.0) for _ in range(CALLS)]
+        calls = [call.future(b"", timeout=scaled(30.0)) for _ in range(CALLS)]
         for each in calls:
             each.result()
 
@@ -72,11 +72,11 @@ def test_strangers_do_not_fill_the_log(tmp_path, certificates, log_format):
         for _ in range(CALLS):
             with socket.create_connection(("127.0.0.1", server.direct_port), 10) as stranger:
                 stranger.sendall(PREAMBLE + os.urandom(16))
-                stranger.settimeout(10)
+                stranger.settimeout(scaled(10))
                 with contextlib.suppress(ConnectionResetError):
                     assert stranger.recv(1) == b""
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(scaled(30)) == 0
     lines = log.read_text().splitlines()
     assert len(lines) < 30
     counted = [line for line in lines if " more like it in " in line]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from remote_gym.testing import loopback_server
+from waiting import scaled
 
 PAGE = Path(__file__).parents[2] / "docs" / "long-runs.md"
 ENTRYPOINT = """
@@ -45,8 +46,8 @@ def test_an_episode_is_lost_and_the_next_one_is_not(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "entrypoint.py").write_text(ENTRYPOINT)
-    with loopback_server({"entrypoint": "entrypoint.py"}, close_timeout=0.5) as server:
-        environment = server.environment(step_timeout=5.0, close_timeout=0.5)
+    with loopback_server({"entrypoint": "entrypoint.py"}, close_timeout=scaled(0.5)) as server:
+        environment = server.environment(step_timeout=scaled(5.0), close_timeout=scaled(0.5))
         (tmp_path / "fault").write_text(fault)
         assert play_episode(environment, lambda _: 1) is None
         assert play_episode(environment, lambda _: 1) > 5

@@ -30,7 +30,7 @@ from remote_gym.config import TlsFiles
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.server.tokens import add_token
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 @dataclass
@@ -154,14 +154,14 @@ def test_a_client_whose_files_are_being_replaced_goes_on(place):
 # Age
 
 
-short_lived = pytest.mark.parametrize("options", [{"certificate_lifetime": 0.4}])
+short_lived = pytest.mark.parametrize("options", [{"certificate_lifetime": scaled(0.4)}])
 
 
 @short_lived
 def test_an_old_connection_is_made_again_and_no_step_is_lost_or_doubled(place):
     environment = place.open()
     used = []
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + scaled(30.0)
     count = 0
     while len(used) < 4 and time.monotonic() < end:
         count += 1
@@ -185,7 +185,7 @@ def test_a_step_longer_than_the_age_is_answered_and_an_idle_client_keeps_its_ses
 
 @short_lived
 def test_a_client_that_is_trusted_no_more_is_out_when_its_connection_is_old(place, tmp_path):
-    environment = place.open(connect_timeout=5.0)
+    environment = place.open(connect_timeout=scaled(5.0))
     create_all(tmp_path / "new", ["localhost"])
     # The server's own certificate stays: it is the client that is not let in.
     shutil.copy(tmp_path / "new" / "ca.pem", place.server_files / "ca.pem")
@@ -198,7 +198,7 @@ def test_a_client_that_is_trusted_no_more_is_out_when_its_connection_is_old(plac
 
 @pytest.mark.long
 def test_no_connection_outlives_its_certificate_and_a_new_one_goes_on_with_the_session(place):
-    careful, careless = place.open(), place.open(connect_timeout=1.0)
+    careful, careless = place.open(), place.open(connect_timeout=scaled(1.0))
     expires = time.time() + 10.0
     sign(place.authority, place.client_files, "client", [CLIENT_IDENTITY], end=timedelta(seconds=10.0))
     for environment in (careful, careless):
@@ -248,7 +248,7 @@ def attach(place: Place, connection: GrpcConnection, session: pb.Session, stack:
     stack.callback(direct.close)
 
     def ask(number: int) -> int:
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + scaled(20.0)
         direct.send(raw_step(number).SerializeToString(), deadline)
         return pb.Response.FromString(bytes(direct.receive(deadline))).sequence
 

@@ -10,7 +10,7 @@ from environments import ACTION
 from processes import descendants, is_alive
 from remote_gym import RemoteEnvironment, SessionLost
 from served import served
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -41,7 +41,9 @@ def test_a_server_comes_back_at_once_while_a_worker_of_the_old_one_hangs(tmp_pat
     """Whose direct connection still has the port."""
     arguments = ["--entrypoint", "environments.py"]
     with served(*arguments, "--port", 0) as first:
-        client = RemoteEnvironment("localhost", first.port, connection="direct", step_timeout=0.3, close_timeout=0.1)
+        client = RemoteEnvironment(
+            "localhost", first.port, connection="direct", step_timeout=scaled(0.3), close_timeout=scaled(0.1)
+        )
         client.reset()
         with pytest.raises(TimeoutError):
             client.step(ACTION["hang"])

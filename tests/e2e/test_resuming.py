@@ -27,7 +27,7 @@ from remote_gym import (
 from remote_gym.server.host import Host
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 # Opens an environment, steps it twice, hands its ticket out, and then does what it is told.
 CLIENT = """
@@ -143,7 +143,7 @@ def client(process_server: LoopbackServer, tmp_path: Path) -> Iterator[Any]:
     for process in started:
         process.kill()
         with process:
-            process.wait(10.0)
+            process.wait(scaled(10.0))
 
 
 def steps(log: Path) -> list[str]:
@@ -164,7 +164,7 @@ def test_a_client_killed_in_a_step_is_resumed_and_told_that_the_step_was_taken(c
 @pytest.mark.parametrize("then", ["detach", "end"])
 def test_a_client_that_ends_leaves_its_environment_only_if_it_has_detached(then, client, process_server):
     process, ticket, log = client(then)
-    assert process.wait(30.0) == 0
+    assert process.wait(scaled(30.0)) == 0
     if then == "end":
         with pytest.raises(SessionLost, match="closed it"):
             resume(process_server, ticket)

@@ -13,7 +13,7 @@ from processes import descendants, open_descriptors, thread_count
 from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -58,7 +58,7 @@ async def play(channel: grpc.aio.Channel, opened: asyncio.Semaphore, all_open: a
     state["open"] += 1
     if state["open"] == SESSIONS:
         all_open.set()
-    await asyncio.wait_for(all_open.wait(), 240)
+    await asyncio.wait_for(all_open.wait(), scaled(240))
     metadata = ((SESSION_KEY, response.session.id), (TOKEN_KEY, response.session.token))
     call = channel.stream_stream(f"/{SERVICE_NAME}/Interact")(metadata=metadata)
     sequence = 0
@@ -68,7 +68,7 @@ async def play(channel: grpc.aio.Channel, opened: asyncio.Semaphore, all_open: a
         sequence += 1
         request.sequence = sequence
         await call.write(request.SerializeToString())
-        answer = pb.Response.FromString(await asyncio.wait_for(call.read(), 60))
+        answer = pb.Response.FromString(await asyncio.wait_for(call.read(), scaled(60)))
         assert answer.sequence == sequence, answer.error
         assert not answer.HasField("error"), answer.error
         return answer

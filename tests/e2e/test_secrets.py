@@ -18,7 +18,7 @@ from raw_client import RawSession, step
 from remote_gym import RemoteEnvironment, RemoteGymError
 from remote_gym.certs import create_all
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 SHOWN = 4
 """How many characters of a token may be told."""
@@ -84,7 +84,7 @@ def serving(tmp_path, told) -> Iterator[tuple[int, tuple[Path, Path, Path], Path
             yield port, (files.ca.certificate, files.client.certificate, files.client.private_key), log
         finally:
             process.terminate()
-            process.wait(30.0)
+            process.wait(scaled(30.0))
 
 
 def raw_session(environment: RemoteEnvironment, **changed: str) -> RawSession:

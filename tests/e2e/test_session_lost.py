@@ -18,6 +18,7 @@ from environments import ACTION
 from remote_gym import ConnectionLost, DeadlineExceeded, RemoteEnvironment, SessionLost
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
+from waiting import scaled
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
@@ -65,7 +66,7 @@ def test_a_reset_that_finds_it_lost_gets_a_new_one_and_tells(environment):
 
 
 def test_a_reset_that_still_waits_for_an_answer_and_finds_it_lost_gets_a_new_one_too(process_server):
-    environment = process_server.environment(on_session_lost="truncate", step_timeout=0.1)
+    environment = process_server.environment(on_session_lost="truncate", step_timeout=scaled(0.1))
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["slow"])
@@ -145,7 +146,7 @@ def test_a_large_observation_is_returned_once_more(monkeypatch):
 def test_a_server_that_is_gone_for_good_ends_the_episode_too(killable: Any, connection: str) -> None:
     port, kill = killable
     environments = [
-        RemoteEnvironment(port=port, connect_timeout=3.0, connection=connection, on_session_lost=choice)
+        RemoteEnvironment(port=port, connect_timeout=scaled(3.0), connection=connection, on_session_lost=choice)
         for choice in ("raise", "truncate")
     ]
     for environment in environments:

@@ -29,7 +29,7 @@ from remote_gym import (
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.testing import loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 Serve = Callable[..., RemoteEnvironmentServer]
 
@@ -140,7 +140,7 @@ def test_if_nobody_answers_the_error_names_all(dead, opened):
         another.bind(("localhost", 0))
         other = f"localhost:{another.getsockname()[1]}"
         with pytest.raises(ConnectError) as raised:
-            opened(dead, other, connect_timeout=0.3)
+            opened(dead, other, connect_timeout=scaled(0.3))
     assert dead in str(raised.value)
     assert other in str(raised.value)
 
@@ -159,10 +159,10 @@ def test_an_address_that_loses_sessions_again_and_again_is_left_for_another(serv
 def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_again(serve, opened):
     first, spare = serve(), serve(max_sessions=2)
     opened(spare)
-    environment = opened(first, spare, on_session_lost="truncate", connect_timeout=2.0)
+    environment = opened(first, spare, on_session_lost="truncate", connect_timeout=scaled(2.0))
     environment.reset()
     assert environment.port == first.port
-    first.stop(0).wait(10.0)
+    first.stop(0).wait(scaled(10.0))
     assert environment.step(ACTION["step"])[3]
     environment.reset()
     assert environment.port == spare.port
@@ -228,12 +228,15 @@ def test_a_single_address_is_not_taken_for_a_list():
 def test_workers_of_a_vector_environment_move_to_where_there_is_room(serve):
     servers = serve(), serve()
     environments = RemoteVectorEnv(
-        addresses=[server.address for server in servers], num_envs=4, connect_timeout=2.0, on_session_lost="truncate"
+        addresses=[server.address for server in servers],
+        num_envs=4,
+        connect_timeout=scaled(2.0),
+        on_session_lost="truncate",
     )
     with contextlib.closing(environments):
         environments.reset()
         assert counts(*servers) == [1, 1]
-        servers[0].stop(0).wait(10.0)
+        servers[0].stop(0).wait(scaled(10.0))
         actions = np.full(4, ACTION["step"])
         *_, truncated, infos = environments.step(actions)
         assert truncated.tolist() == [True, True, False, False]

@@ -13,6 +13,7 @@ from remote_gym.config import Limits
 from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value
+from waiting import scaled
 
 KIND = pb.ErrorDetail
 
@@ -84,7 +85,7 @@ def test_without_the_sessions_token_nothing_is_answered(session, name):
         data = step(2).SerializeToString()
         # Both kinds of response hold their error in the same field.
         response = pb.SpacesResponse if name == "Spaces" else pb.Response
-        answer = response.FromString(call(data, metadata=metadata, timeout=10.0))
+        answer = response.FromString(call(data, metadata=metadata, timeout=scaled(10.0)))
         assert answer.error.kind == kind
     assert session.ask("Step", step(2)).HasField("step")
 
@@ -111,6 +112,6 @@ def test_a_stolen_token_is_of_no_use_to_another_certificate_of_the_same_authorit
                 assert "'DNS:mallory'" in answer.error.message
             assert stolen.spaces().error.kind == KIND.NOT_PERMITTED
             interact = other.stream_stream(method("Interact"))
-            call = interact(iter([step(2).SerializeToString()]), metadata=session.metadata, timeout=10.0)
+            call = interact(iter([step(2).SerializeToString()]), metadata=session.metadata, timeout=scaled(10.0))
             assert pb.Response.FromString(next(call)).error.kind == KIND.NOT_PERMITTED
             assert session.ask("Step", step(2)).HasField("step")

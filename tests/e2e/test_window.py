@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from environments import ACTION
+from waiting import scaled
 
 pygame = pytest.importorskip("pygame")
 
@@ -70,7 +71,7 @@ def test_a_machine_without_a_screen_is_told_at_construction(server):
         env=bare,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
     )
     assert "needs a screen, and this machine has none" in found.stdout
     assert "SDL_VIDEODRIVER=dummy" in found.stdout

@@ -15,7 +15,7 @@ from environments import ACTION
 from processes import descendants, is_alive
 from remote_gym import DeadlineExceeded, RemoteEnvironment, SessionLost
 from remote_gym.testing import loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -96,15 +96,15 @@ def test_without_logging_configured_what_a_worker_prints_reaches_stderr(serve):
     session = environment._session.id
     environment.close()
     process.terminate()
-    lines = process.communicate(timeout=20.0)[1].decode().splitlines()
+    lines = process.communicate(timeout=scaled(20.0))[1].decode().splitlines()
     assert f"[{session}] printed by the environment" in lines
     assert f"[{session}] and to stderr" in lines
 
 
 def test_an_environment_that_prints_without_end_slows_no_other_and_its_lines_are_tagged(obedient, caplog):
     caplog.set_level(logging.INFO, logger="remote_gym")
-    with loopback_server(obedient, close_timeout=0.3) as server:
-        babbling = server.environment(step_timeout=0.3, connection="grpc")
+    with loopback_server(obedient, close_timeout=scaled(0.3)) as server:
+        babbling = server.environment(step_timeout=scaled(0.3), connection="grpc")
         other = server.environment(connection="grpc")
         babbling.reset()
         other.reset()
@@ -116,7 +116,7 @@ def test_an_environment_that_prints_without_end_slows_no_other_and_its_lines_are
             other.step(ACTION["step"])
             took.append(time.monotonic() - before)
         # A few may be slow because the machine was; a server that does nothing but read lines delays all of them.
-        assert sorted(took)[-5] < 0.5
+        assert sorted(took)[-5] < scaled(0.5)
         # Nothing of a control character remains, and a line is a line.
         line = rf"[{babbling._session.id}] \x1b[31mbabble\x07"
         found = [record.getMessage() for record in caplog.records if "babble" in record.getMessage()]
@@ -125,8 +125,8 @@ def test_an_environment_that_prints_without_end_slows_no_other_and_its_lines_are
 
 
 def test_a_worker_that_left_its_process_group_and_hangs_is_killed_with_its_session(obedient):
-    with loopback_server(obedient, close_timeout=0.3) as server:
-        environment = server.environment(step_timeout=0.3)
+    with loopback_server(obedient, close_timeout=scaled(0.3)) as server:
+        environment = server.environment(step_timeout=scaled(0.3))
         _, info = environment.reset()
         with pytest.raises(DeadlineExceeded):
             environment.step(ACTION["leave_group_and_hang"])
@@ -137,7 +137,9 @@ def test_a_worker_that_left_its_process_group_and_hangs_is_killed_with_its_sessi
 
 def test_a_worker_that_left_its_process_group_and_hangs_ends_with_its_server(serve):
     process, port = serve()
-    environment = RemoteEnvironment("localhost", port, step_timeout=0.3, close_timeout=0.5, connect_timeout=5.0)
+    environment = RemoteEnvironment(
+        "localhost", port, step_timeout=scaled(0.3), close_timeout=scaled(0.5), connect_timeout=scaled(5.0)
+    )
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["leave_group_and_hang"])

@@ -18,6 +18,7 @@ from processes import open_descriptors
 from remote_gym.server.handover import RECORD, ToServer, receive_descriptors, tell
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
+from waiting import scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors cannot be sent")
 
@@ -62,7 +63,7 @@ async def attached(ends: Ends, worker: Worker) -> None:
 
 
 def run(test) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))
 
 
 def test_a_client_loses_its_connection_with_its_worker(ends):

@@ -18,6 +18,7 @@ from remote_gym.server import counters as counters_module
 from remote_gym.server.counters import STEPS, Counters, Page, count_ended, map_words
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
+from waiting import scaled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="worker processes need fork")
 
@@ -42,7 +43,7 @@ def page(request, monkeypatch) -> Iterator[Page]:
 def test_what_another_process_stores_is_read(page):
     assert page.read() == Counters()
     command = [sys.executable, "-c", OTHER, str(page.fileno())]
-    subprocess.run(command, pass_fds=[page.fileno()], check=True, timeout=60)
+    subprocess.run(command, pass_fds=[page.fileno()], check=True, timeout=scaled(60))
     assert page.read() == Counters(operation="reset", since=2**63, steps=5, busy_seconds=1.5)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from remote_gym.server.descriptors import make_room
+from waiting import scaled
 
 CODE = """
 import resource, sys
@@ -29,7 +30,7 @@ pytest.importorskip("resource", reason="there are no such limits")
 def opens_thirty(max_sessions: int) -> list[str]:
     """What a program prints that holds thirty sessions, which is more than its soft limit of 150 files allows."""
     command = [sys.executable, "-c", CODE, str(max_sessions)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(100))
     return [*done.stdout.split(), done.stderr]
 
 

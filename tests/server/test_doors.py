@@ -16,6 +16,7 @@ from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
 from remote_gym.server.service import Service
 from remote_gym.server.workers import ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
+from waiting import scaled
 
 ALICE, BOB = '[allow."DNS:alice"]\n', '[allow."DNS:bob"]\n'
 REQUEST = opening()
@@ -176,4 +177,4 @@ def test_a_right_that_is_withdrawn_while_a_session_opens_is_not_given(monkeypatc
         await service.close()
         assert not service._doors._held
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))

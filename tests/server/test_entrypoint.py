@@ -17,6 +17,7 @@ from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.server import entrypoint_modules
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.v1 import worker_pb2
+from waiting import scaled
 
 EXPLORATION = Path(__file__).resolve().parents[2] / "exploration"
 ENVIRONMENT = """
@@ -341,13 +342,13 @@ def test_threads_never_get_half_a_module(root, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(create, root, "slow_entry.py")
-        assert gate.started.wait(30)
+        assert gate.started.wait(scaled(30))
         others = [pool.submit(create, root, "slow_entry.py") for _ in range(3)]
         try:
-            assert not wait(others, timeout=0.2).done
+            assert not wait(others, timeout=scaled(0.2)).done
         finally:
             gate.go_on.set()
-        environments = [answer.result(timeout=30) for answer in (first, *others)]
+        environments = [answer.result(timeout=scaled(30)) for answer in (first, *others)]
     assert len({type(environment) for environment in environments}) == 1
     assert gate.LOADS == [1]
 
@@ -374,11 +375,11 @@ def test_while_one_entrypoint_loads_another_can(root, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(create, root, "waiting_entry.py")
         try:
-            assert gate.started.wait(30)
-            assert pool.submit(create, root, "quick_entry.py").result(timeout=30).arguments == {}
+            assert gate.started.wait(scaled(30))
+            assert pool.submit(create, root, "quick_entry.py").result(timeout=scaled(30)).arguments == {}
         finally:
             gate.go_on.set()
-        waiting.result(timeout=30)
+        waiting.result(timeout=scaled(30))
 
 
 # --------------------------------------------------------------------------------------------------------------

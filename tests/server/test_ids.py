@@ -16,6 +16,7 @@ from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.ids import check_client_id, noting
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import worker_pb2
+from waiting import scaled
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_ids_that_nobody_could_choose_are_refused():
 
 def test_the_command_refuses_ids_beside_an_id():
     command = [sys.executable, "-m", "remote_gym", "serve", "CartPole-v1", "--ids", "Acrobot-v1", "--port", "0"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60))
     assert ended.returncode == 1
     assert "the server's --ids is ('Acrobot-v1',), but no environment leaves its id to clients" in ended.stderr
 

@@ -15,6 +15,7 @@ from remote_gym.errors import SessionLost
 from remote_gym.server.handover import ToServer, tell
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
+from waiting import scaled
 
 LIMIT = 2**20
 
@@ -55,7 +56,7 @@ def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_rea
             end.close()
 
     caplog.set_level(logging.WARNING, logger="remote_gym")
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))
     (record,) = caplog.records
     first, *lines = record.getMessage().split("\n")
     assert first == "session name: it hung; killing it; where it is:"
@@ -73,7 +74,7 @@ def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
         for end in theirs:
             end.close()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -104,4 +105,4 @@ def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
         for end in theirs:
             end.close()
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))

@@ -12,6 +12,7 @@ import pytest
 
 from remote_gym.errors import SessionLost
 from remote_gym.server.link import _BUFFER_BYTES, Worker
+from waiting import scaled
 
 LIMIT = 2**20
 HELD = _BUFFER_BYTES - 4
@@ -44,7 +45,7 @@ def framed(message: bytes) -> bytes:
 
 
 def run(test):
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))
 
 
 @pytest.mark.parametrize("size", [0, 1, HELD - 1, HELD, HELD + 1, 5 * HELD, LIMIT])

@@ -28,6 +28,7 @@ from remote_gym.server.output import (
     WORKERS,
     Outputs,
 )
+from waiting import scaled
 
 RATE = 1_000
 
@@ -69,7 +70,7 @@ def log() -> Iterator[Log]:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), scaled(60)))
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from processes import descendants, is_alive
 from remote_gym.errors import ConfigError
 from remote_gym.server.repository import checkout, default_cache
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 
 @dataclass
@@ -293,8 +293,8 @@ def test_a_server_that_never_answers_is_given_up(cache):
     with socket.create_server(("127.0.0.1", 0)) as server:
         before = time.monotonic()
         with pytest.raises(ConfigError, match="ran out of time"):
-            checkout(f"git://127.0.0.1:{server.getsockname()[1]}/x", None, cache, timeout=0.3)
-        assert time.monotonic() - before < 20
+            checkout(f"git://127.0.0.1:{server.getsockname()[1]}/x", None, cache, timeout=scaled(0.3))
+        assert time.monotonic() - before < scaled(20)
 
 
 def test_a_held_lock_is_waited_for_until_the_deadline(repository, cache):
@@ -303,11 +303,11 @@ def test_a_held_lock_is_waited_for_until_the_deadline(repository, cache):
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match=r"kept .* locked"):
-            checkout(str(repository.path), "main", cache, timeout=0.5)
+            checkout(str(repository.path), "main", cache, timeout=scaled(2.0))
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(checkout, str(repository.path), "main", cache)
             fcntl.flock(lock, fcntl.LOCK_UN)
-            assert version(waiting.result(timeout=30)) == "second"
+            assert version(waiting.result(timeout=scaled(30))) == "second"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -320,7 +320,7 @@ def test_git_does_not_outlive_who_waits_for_it(cache):
             f"checkout({url!r}, None, Path({str(cache)!r}))"
         )
         with subprocess.Popen([sys.executable, "-c", code]) as waiting:
-            silent.settimeout(30.0)
+            silent.settimeout(scaled(30.0))
             connection, _ = silent.accept()
             started = descendants(waiting.pid)
             assert len(started) > 1
@@ -349,7 +349,7 @@ def test_a_checkout_that_is_there_is_had_without_the_lock(repository, cache, ref
     folder = checkout(str(repository.path), "main", cache)
     with (folder.parent / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert checkout(str(repository.path), reference, cache, timeout=5) == folder
+        assert checkout(str(repository.path), reference, cache, timeout=scaled(5)) == folder
 
 
 def _checkout_version(repo: str, cache: Path) -> str:
@@ -371,8 +371,8 @@ def test_processes_and_threads_that_ask_at_once_all_get_the_whole_checkout(repos
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
-        results.extend(answer.get(timeout=60) for answer in pending)
+            thread.join(timeout=scaled(60))
+        results.extend(answer.get(timeout=scaled(60)) for answer in pending)
     assert results == ["whole"] * 6
     assert len([entry for entry in cache.glob("*/*") if entry.is_dir()]) == 1
 

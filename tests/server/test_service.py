@@ -33,6 +33,7 @@ from remote_gym.v1 import worker_pb2
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value, encode_value
+from waiting import scaled
 
 KIND = pb.ErrorDetail
 LIMIT = 2**20
@@ -66,7 +67,7 @@ async def running(
 
 
 def run(test: Callable[[], object]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))
 
 
 async def open_session(service: Service, owner: str = "alice", **fields) -> pb.Session:
@@ -154,7 +155,9 @@ def test_a_first_request_is_answered_with_the_opening():
 
 def test_a_first_request_that_takes_too_long_gives_the_session_up():
     async def test() -> None:
-        async with running(processes=True, open_timeout=5.0, close_timeout=0.2, max_sessions=1) as service:
+        async with running(
+            processes=True, open_timeout=scaled(5.0), close_timeout=scaled(0.2), max_sessions=1
+        ) as service:
             first = pb.Request(sequence=1)
             first.reset.options.dict.names.append("do")
             first.reset.options.dict.values.add().text = "hang"
@@ -248,7 +251,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones(tmp_path)
             older = service.attach(session.id, session.token, "alice", lambda reason: None)
             await older.ask(reset(1))
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(older.ask(step(2, "wait_for_release")), 0.1)
+                await asyncio.wait_for(older.ask(step(2, "wait_for_release")), scaled(0.1))
             newer = service.attach(session.id, session.token, "alice", lambda reason: None)
             older.detach()
             log.with_suffix(".release").touch()
@@ -310,7 +313,7 @@ def test_an_environment_that_cannot_be_created_gives_its_place_back():
 
 def test_an_environment_that_takes_too_long_to_create_is_given_up():
     async def test() -> None:
-        async with running(processes=True, open_timeout=0.5, close_timeout=0.2) as service:
+        async with running(processes=True, open_timeout=scaled(0.5), close_timeout=scaled(0.2)) as service:
             kwargs = pb.Value()
             kwargs.dict.names.append("delay")
             kwargs.dict.values.add().number = 60.0
@@ -392,7 +395,7 @@ async def come_directly(service: Service, session: pb.Session, token: str | None
     ours, theirs = socket.socketpair()
     with theirs:
         assert service.hand_over(service.routes.address(session.id).routing_id, theirs)
-    ours.settimeout(10.0)
+    ours.settimeout(scaled(10.0))
     direct = MessageSocket(ours, Limits())
     direct.send(pb.Attach(token=token or session.token).SerializeToString())
     answer = await asyncio.to_thread(direct.receive)
@@ -554,7 +557,7 @@ def test_workers_are_told_for_how_long_to_poll_when_that_changes(monkeypatch):
 
 def test_a_session_is_closed_in_whatever_state_it_is_and_answered_when_it_is_gone():
     async def test() -> None:
-        async with running(processes=True, close_timeout=0.2, max_sessions=1) as service:
+        async with running(processes=True, close_timeout=scaled(0.2), max_sessions=1) as service:
             session = await open_session(service)
             cut: list[str] = []
             attachment = service.attach(session.id, session.token, "alice", lambda reason: cut.append(str(reason)))
@@ -578,7 +581,7 @@ def test_a_thread_that_hangs_keeps_its_place_until_it_ends(monkeypatch, tmp_path
     monkeypatch.setattr(link_module, "KILL_TIMEOUT", 0.1)
 
     async def test() -> None:
-        async with running(close_timeout=0.1, max_sessions=1) as service:
+        async with running(close_timeout=scaled(0.1), max_sessions=1) as service:
             session = await open_session(service, entrypoint_kwargs=encoded({"log": str(log)}))
             await service.ask(session.id, session.token, "alice", reset(1))
             slow = asyncio.ensure_future(service.ask(session.id, session.token, "alice", step(2, "wait_for_release")))
@@ -634,7 +637,7 @@ def test_a_draining_service_opens_nothing_and_waits_for_what_is_open():
             await service.ask(session.id, session.token, "alice", reset(1))
             assert not draining.done()
             await service.close_session(session.id, session.token, "alice")
-            await asyncio.wait_for(draining, 5.0)
+            await asyncio.wait_for(draining, scaled(5.0))
 
     run(test)
 
@@ -661,7 +664,7 @@ def test_a_drain_can_be_hurried():
             await asyncio.sleep(0)
             service.end_drain(2000.0)
             service.end_drain(0.0)
-            await asyncio.wait_for(draining, 10.0)
+            await asyncio.wait_for(draining, scaled(10.0))
 
     run(test)
 
@@ -690,7 +693,7 @@ def test_a_drained_session_ends_at_its_next_reset_with_the_reason(way):
                 answer = pb.Response(error=encode_error(error))
             assert answer.error.kind == KIND.SESSION_LOST
             assert "begins no more episodes" in answer.error.message
-            await asyncio.wait_for(draining, 10.0)
+            await asyncio.wait_for(draining, scaled(10.0))
             assert [type(reason) for reason in reasons] == ([SessionLost] if way == "attached" else [])
 
     run(test)
@@ -715,10 +718,10 @@ def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
             draining = asyncio.ensure_future(service.drain(1000.0))
             await asyncio.sleep(0)
             release.set()
-            response = await asyncio.wait_for(opening, 10.0)
+            response = await asyncio.wait_for(opening, scaled(10.0))
             assert response.error.kind == KIND.SERVER_FULL
             assert "stopping" in response.error.message
-            await asyncio.wait_for(draining, 10.0)
+            await asyncio.wait_for(draining, scaled(10.0))
             assert len(service) == 0
 
     run(test)
@@ -757,7 +760,7 @@ def test_a_client_may_name_the_default_environment():
 
 def test_who_waits_for_a_place_gets_the_next_and_in_turn():
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=20.0) as service:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=scaled(20.0)) as service:
             first = await open_session(service)
             second = asyncio.ensure_future(open_session(service))
             await until(lambda: service.load().waiting == 1)
@@ -775,7 +778,7 @@ def test_who_waits_for_a_place_gets_the_next_and_in_turn():
 
 def test_who_waited_long_enough_hears_how_many_still_do():
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=0.3) as service:
+        async with running(time.monotonic, max_sessions=1, admit_timeout=scaled(0.3)) as service:
             await open_session(service)
             response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SERVER_FULL
@@ -798,7 +801,7 @@ def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
             waiting[1].cancel()
             await until(lambda: service.load().waiting == 1)
             await service.drain(0.0)
-            response = await asyncio.wait_for(late, 10.0)
+            response = await asyncio.wait_for(late, scaled(10.0))
             assert "stopping" in response.error.message
             assert service.load().waiting == 0
 
@@ -817,7 +820,7 @@ def test_whoever_waits_for_a_place_opens_on_the_terms_that_hold_when_it_gets_one
             await until(lambda: service.load().waiting == 1)
             service.set_policy(policy())
             await service.close_session(first.id, first.token, "alice")
-            response = await asyncio.wait_for(late, 10.0)
+            response = await asyncio.wait_for(late, scaled(10.0))
             assert response.error.kind == KIND.NOT_PERMITTED
             assert "'delay'; it may set: none" in response.error.message
 
@@ -830,7 +833,7 @@ def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
             opening = asyncio.ensure_future(service.open(slow_to_open(1.0), "alice"))
             await until(lambda: is_asked(service))
             service.set_policy(Policy({}))
-            response = await asyncio.wait_for(opening, 10.0)
+            response = await asyncio.wait_for(opening, scaled(10.0))
             assert response.error.kind == KIND.SESSION_LOST
             assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
 
@@ -866,18 +869,19 @@ def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open
 @pytest.mark.parametrize("processes", [False, True])
 def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its_lease(processes):
     async def test() -> None:
-        limits = {"idle_timeout": 0.4, "lease": 1000.0}
+        idle = scaled(0.4)
+        limits = {"idle_timeout": idle, "lease": 1000.0}
         async with running_directly(time.monotonic, processes=processes, **limits) as service:
             attached, left, other = [await open_session(service, OWNER) for _ in range(3)]
             reasons: list[Exception] = []
             service.attach(attached.id, attached.token, OWNER, reasons.append)
             direct = await come_directly(service, other)
             await until(lambda: len(service) == 1)
-            assert "asked nothing for 0.4 s" in str(reasons[0])
+            assert f"asked nothing for {idle:g} s" in str(reasons[0])
             told = pb.Response.FromString(await asyncio.to_thread(direct.receive))
-            assert "asked nothing for 0.4 s" in told.error.message
+            assert f"asked nothing for {idle:g} s" in told.error.message
             for session in (attached, other):
-                with pytest.raises(SessionLost, match=r"asked nothing for 0\.4 s"):
+                with pytest.raises(SessionLost, match=r"asked nothing for"):
                     service.attach(session.id, session.token, OWNER, reasons.append)
             answer = await service.ask(left.id, left.token, OWNER, reset(1))
             assert pb.Response.FromString(answer).HasField("reset")
@@ -889,7 +893,9 @@ def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="only Linux tells of an end without what comes before it")
 def test_a_lease_begins_though_the_worker_hangs_and_does_not_see_that_its_direct_client_is_gone():
     async def test() -> None:
-        async with running_directly(time.monotonic, processes=True, lease=0.3, close_timeout=0.2) as service:
+        async with running_directly(
+            time.monotonic, processes=True, lease=scaled(0.3), close_timeout=scaled(0.2)
+        ) as service:
             session = await open_session(service, OWNER)
             direct = await come_directly(service, session)
             await ask_directly(direct, reset(1))

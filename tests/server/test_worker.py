@@ -19,6 +19,7 @@ from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.stream import MessageSocket
+from waiting import scaled
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Server:
     def bring_silent(self, number: int = 0) -> MessageSocket:
         """A direct connection that has not said anything."""
         ours, theirs = socket.socketpair()
-        ours.settimeout(10.0)
+        ours.settimeout(scaled(10.0))
         with theirs:
             tell(self.handover, ToWorker.CONNECTION, number, descriptor=theirs.fileno())
         return MessageSocket(ours, Limits())
@@ -70,7 +71,7 @@ def attach(direct: MessageSocket, token: str = "t") -> pb.Attached:
 def server() -> Iterator[Server]:
     (requests, theirs), (handover, other) = socket.socketpair(), socket.socketpair()
     for sock in (requests, handover):
-        sock.settimeout(10.0)
+        sock.settimeout(scaled(10.0))
     thread = threading.Thread(target=worker.run, args=(theirs, other), kwargs={"own_process": False})
     thread.start()
     running = Server(MessageSocket(requests, Limits()), handover, thread)
@@ -83,7 +84,7 @@ def server() -> Iterator[Server]:
     yield running
     running.requests.close()
     handover.close()
-    thread.join(10.0)
+    thread.join(scaled(10.0))
     assert not thread.is_alive()
 
 
@@ -198,7 +199,7 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up_and_is_closed_out_in_time(s
         try:
             assert server.ask(RESET).HasField("reset")
             if timeout < 1.0:
-                assert over.wait(20.0)
+                assert over.wait(scaled(20.0))
         finally:
             over.set()
             thread.join()

@@ -16,6 +16,7 @@ from remote_gym.server import workers as workers_module
 from remote_gym.server.launcher import Command
 from remote_gym.server.link import Worker
 from remote_gym.server.workers import ProcessWorkers
+from waiting import scaled
 
 LIMIT = 2**20
 
@@ -35,7 +36,7 @@ def test_what_a_busy_launcher_cannot_take_yet_waits_and_nothing_is_lost(launches
             await asyncio.sleep(0.05)
             assert not any(launch.done() for launch in waiting)
             os.kill(process.pid, signal.SIGCONT)
-            launched = await asyncio.wait_for(asyncio.gather(*waiting), 30.0)
+            launched = await asyncio.wait_for(asyncio.gather(*waiting), scaled(30.0))
             assert workers._launcher.process is process
             assert not workers._launcher._outgoing
             for worker in launched:
@@ -44,7 +45,7 @@ def test_what_a_busy_launcher_cannot_take_yet_waits_and_nothing_is_lost(launches
         finally:
             await workers.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))
 
 
 def test_a_launcher_that_dies_takes_its_workers_along_and_another_is_started():
@@ -53,14 +54,14 @@ def test_a_launcher_that_dies_takes_its_workers_along_and_another_is_started():
         try:
             first = await workers.launch("first")
             workers._launcher.process.kill()
-            assert "the launcher" in await asyncio.wait_for(first.gone, 10.0)
+            assert "the launcher" in await asyncio.wait_for(first.gone, scaled(10.0))
             second = await workers.launch("second")
             await second.close(5.0)
             assert second.exited.result() == "its worker ended with status 0"
         finally:
             await workers.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -78,7 +79,7 @@ def test_a_launcher_that_does_not_answer_is_replaced_and_its_workers_go_on(monke
             stopped = workers._launcher.process
             os.kill(stopped.pid, signal.SIGSTOP)
             waiting = [workers.launch(f"{number}") for number in range(12)]  # some of them until others have failed
-            answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30.0)
+            answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), scaled(30.0))
             refused = [answer for answer in answers if isinstance(answer, Exception)]
             assert len(refused) == workers_module.LAUNCHES_AT_ONCE
             assert {type(error) for error in refused} == {ServerFull}
@@ -98,7 +99,7 @@ def test_a_launcher_that_does_not_answer_is_replaced_and_its_workers_go_on(monke
         finally:
             await workers.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))
 
 
 @pytest.mark.parametrize("noticed_by", ["a launch", "the kill itself"])
@@ -116,7 +117,7 @@ def test_a_worker_whose_launcher_does_not_answer_is_killed_without_it(monkeypatc
                 with pytest.raises(ServerFull):
                     await workers.launch("none")
             await worker.close(0.1)
-            await asyncio.wait_for(worker.exited, 10.0)
+            await asyncio.wait_for(worker.exited, scaled(10.0))
             assert "its launcher does not answer" in worker.exited.result()
             await until(lambda: not is_alive(worker.pid))
             assert not other.gone.done()
@@ -126,7 +127,7 @@ def test_a_worker_whose_launcher_does_not_answer_is_killed_without_it(monkeypatc
         finally:
             await workers.stop()
 
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))
 
 
 def test_a_launcher_that_is_stopped_does_not_keep_the_server_from_ending(monkeypatch):
@@ -141,4 +142,4 @@ def test_a_launcher_that_is_stopped_does_not_keep_the_server_from_ending(monkeyp
         assert worker.exited.result() == "the server is stopping"
         await worker.gone
 
-    asyncio.run(asyncio.wait_for(test(), 60.0))
+    asyncio.run(asyncio.wait_for(test(), scaled(60.0)))

@@ -26,6 +26,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
 from remote_gym.wire.direct import SLEEPS, DirectSocket
 from remote_gym.wire.waking import Wakefulness
+from waiting import scaled
 
 CARTPOLE = "CartPole-v1"
 
@@ -61,7 +62,7 @@ def test_what_a_server_lacks_is_not_applicable():
 
 def test_a_lease_that_is_short_is_waited_for(monkeypatch):
     monkeypatch.setattr(checks_of_sessions, "PATIENCE", 3.0)
-    with loopback_server(CARTPOLE, lease=0.2) as server:
+    with loopback_server(CARTPOLE, lease=scaled(0.2)) as server:
         assert verdicts(examine(server, checks=["lease-ends"])) == {"lease-ends": Verdict.PASSED}
 
 
@@ -69,7 +70,7 @@ def test_unknown_check_is_refused_and_a_server_that_is_not_there_is_told_of():
     with pytest.raises(ConfigError, match="no check 'fences'; there is open, "):
         examine_server("localhost", 1, checks=["fences"])
     with pytest.raises(ConnectError):
-        examine_server("localhost", 1, connect_timeout=0.5)
+        examine_server("localhost", 1, connect_timeout=scaled(0.5))
 
 
 # Servers with one fault each -------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ def fails(check: str, **options: Any) -> None:
     other = "open" if check != "open" else "reset-first"
     with loopback_server(CARTPOLE, use_thread=True, secure=False, **options) as server:
         local = lambda: gym.make(CARTPOLE)  # noqa: E731
-        outcomes = examine(server, checks=[check, other], local=local, steps=30, connect_timeout=2.0)
+        outcomes = examine(server, checks=[check, other], local=local, steps=30, connect_timeout=scaled(2.0))
     assert verdicts(outcomes) == {other: Verdict.PASSED, check: Verdict.FAILED}, outcomes
 
 

@@ -20,6 +20,7 @@ import pytest
 from remote_gym import tls
 from remote_gym.certs import CLIENT_IDENTITY
 from remote_gym.config import TlsFiles
+from waiting import scaled
 
 SSL = Path(__file__).parents[2] / "ssl"
 SECONDS = 10
@@ -48,7 +49,7 @@ def run_readme(folder: Path, start: str) -> Path:
     commands = re.sub(r" --?host(name)? [a-z.]+", "", block)
     ours = f'remote-gym() {{ {shlex.quote(sys.executable)} -m remote_gym "$@"; }}'
     script = f"set -eo pipefail\n{ours}\n{commands}"
-    subprocess.run(["bash", "-c", script], cwd=folder / "ssl", check=True, capture_output=True, timeout=60)
+    subprocess.run(["bash", "-c", script], cwd=folder / "ssl", check=True, capture_output=True, timeout=scaled(60))
     return folder / "ssl"
 
 
@@ -89,14 +90,14 @@ def grpc_server(credentials: grpc.ServerCredentials, address: str = "127.0.0.1")
     try:
         yield port
     finally:
-        server.stop(None).wait(SECONDS)
+        server.stop(None).wait(scaled(SECONDS))
 
 
 def who(port: int, credentials: grpc.ChannelCredentials, address: str = "127.0.0.1", name: str | None = None) -> bytes:
     host = f"[{address}]" if ":" in address else address
     options = [("grpc.ssl_target_name_override", name)] if name else []
     with grpc.secure_channel(f"{host}:{port}", credentials, options) as channel:
-        return channel.unary_unary("/it/Who")(b"", timeout=SECONDS)
+        return channel.unary_unary("/it/Who")(b"", timeout=scaled(SECONDS))
 
 
 def assert_refused(port: int, credentials: grpc.ChannelCredentials, name: str | None = None) -> None:
@@ -185,24 +186,24 @@ def exchange(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "localh
 
     def echo() -> list[str]:
         connection, _ = listener.accept()
-        connection.settimeout(SECONDS)
+        connection.settimeout(scaled(SECONDS))
         with connection, server.wrap_socket(connection, server_side=True) as secure:
             secure.sendall(secure.recv(100))
             certificate = secure.getpeercert() or {}
             return [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        listener.settimeout(SECONDS)
+        listener.settimeout(scaled(SECONDS))
         served = pool.submit(echo)
         with (
-            socket.create_connection(listener.getsockname(), timeout=SECONDS) as connection,
+            socket.create_connection(listener.getsockname(), timeout=scaled(SECONDS)) as connection,
             client.wrap_socket(connection, server_hostname=name) as secure,
         ):
             secure.sendall(b"ping")
             if secure.recv(100) != b"ping":
                 raise ConnectionResetError("closed without an answer")
             version = secure.version()
-        return version, served.result(SECONDS)
+        return version, served.result(scaled(SECONDS))
 
 
 def raw_context(role: str, ca: Path, certificate: Path, private_key: Path) -> ssl.SSLContext:

@@ -34,7 +34,7 @@ from remote_gym.errors import ConnectError
 from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.v1 import remote_gym_pb2 as pb
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 KINDS = ("grpc", "direct")
 ENVIRONMENTS = Path(__file__).parents[1]
@@ -224,7 +224,7 @@ def test_a_certificate_that_is_not_the_owners_is_of_no_use(target, strangers, st
 def test_its_user_is_told_why(target, strangers, stranger):
     assert re.search(
         REFUSALS[stranger].told,
-        summarise(diagnose("localhost", target.server.port, strangers[stranger], timeout=SECONDS)),
+        summarise(diagnose("localhost", target.server.port, strangers[stranger], timeout=scaled(SECONDS))),
     )
 
 
@@ -295,7 +295,7 @@ def call_by_hand(target: Target, own: TlsFiles, name: str, version: ssl.TLSVersi
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(["h2"])
     metadata = {SESSION_KEY: session.id, TOKEN_KEY: session.token}
-    with socket.create_connection(("localhost", target.server.port), timeout=SECONDS) as sock:
+    with socket.create_connection(("localhost", target.server.port), timeout=scaled(SECONDS)) as sock:
         with context.wrap_socket(sock, server_hostname="localhost") as secure:
             answer = call_over(secure, method(name), metadata, target.request("grpc"))
     return tell(ANSWER[name].FromString(answer))
@@ -340,7 +340,7 @@ def test_plaintext_is_of_no_use(target, kind, caplog):
             assert re.match("UNAVAILABLE" if kind == "grpc" else "BROKEN", answer)
         if kind == "direct":
             wait_until(lambda: "refused a direct connection: [SSL" in caplog.text)
-    assert "it likely wants TLS" in summarise(diagnose("localhost", target.server.port, None, timeout=SECONDS))
+    assert "it likely wants TLS" in summarise(diagnose("localhost", target.server.port, None, timeout=scaled(SECONDS)))
     target.count(f"{kind} by plaintext", len(answers))
 
 
@@ -377,7 +377,9 @@ def test_an_impostor_gets_neither_session_nor_token(
 def connect_directly(port: int, session: pb.Session, own: TlsFiles) -> None:
     address = pb.DirectAddress(port=port, routing_id=session.direct.routing_id, tls=True)
     limits, context = Limits(), tls.client_context(own)
-    DirectConnection("localhost", address, session.token, context=context, limits=limits, timeout=SECONDS, poll_us=0)
+    DirectConnection(
+        "localhost", address, session.token, context=context, limits=limits, timeout=scaled(SECONDS), poll_us=0
+    )
 
 
 def connect_by_grpc(port: int, session: pb.Session, own: TlsFiles) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from remote_gym.errors import ConfigError
 from remote_gym.tls import Reloaded
+from waiting import scaled
 
 
 class Loader:
@@ -104,14 +105,14 @@ def test_threads_that_come_at_once_load_it_once(path):
     reloaded, start, found = Reloaded([path], load), threading.Barrier(8), []
 
     def get() -> None:
-        start.wait(10.0)
+        start.wait(scaled(10.0))
         found.append(reloaded.get())
 
     threads = [threading.Thread(target=get) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10.0)
+        thread.join(scaled(10.0))
     assert load.loads == 1
     assert len(found) == 8
 

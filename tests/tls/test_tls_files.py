@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from remote_gym import tls
 from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
+from waiting import scaled
 
 
 @pytest.fixture
@@ -267,4 +268,4 @@ def test_each_way_to_use_the_files_checks_them_first(certificates):
 
 def test_importing_tls_loads_neither_cryptography_nor_grpc():
     code = "import sys, remote_gym.tls; assert not {'cryptography', 'grpc'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=scaled(60))

@@ -15,13 +15,14 @@ from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.direct import DirectSocket
 from remote_gym.wire.waking import Wakefulness
+from waiting import scaled
 
 LIMITS = Limits(message_bytes=2**22)
 SIZES = [0, 1, 100, 2**14 - 4, 2**14, 2**14 + 1, 2**16 - 4, 2**16 - 3, 2**16, 300_000, 2**22]
 
 
 def soon() -> float:
-    return time.monotonic() + 10.0
+    return time.monotonic() + scaled(10.0)
 
 
 @pytest.fixture(params=["unix", "tcp", "tls"])
@@ -97,7 +98,7 @@ def test_a_message_that_was_read_ahead_is_told_of(pair):
 def test_nothing_comes_in_time(pair):
     asking, _ = pair
     with pytest.raises(DeadlineExceeded):
-        asking.receive(time.monotonic() + 0.05, Wakefulness(0.01))
+        asking.receive(time.monotonic() + scaled(0.05), Wakefulness(0.01))
 
 
 def test_a_reader_that_does_not_read(pair):
@@ -108,7 +109,7 @@ def test_a_reader_that_does_not_read(pair):
 
 def send_again_and_again(asking: DirectSocket) -> None:
     for _ in range(100):
-        asking.send(bytes(2**20), time.monotonic() + 0.2)
+        asking.send(bytes(2**20), time.monotonic() + scaled(0.2))
 
 
 def test_a_message_over_the_limit_is_not_sent(pair):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 from remote_gym.wire.stream import MessageSocket
+from waiting import scaled
 
 LIMITS = Limits(message_bytes=2**24)
 
@@ -23,8 +24,8 @@ LIMITS = Limits(message_bytes=2**24)
 def ends() -> Iterator[tuple[MessageSocket, socket.socket]]:
     """One end as messages, the other raw; neither waits for longer than 10 s."""
     one, other = socket.socketpair()
-    one.settimeout(10)
-    other.settimeout(10)
+    one.settimeout(scaled(10))
+    other.settimeout(scaled(10))
     with one, other:
         yield MessageSocket(one, LIMITS), other
 
@@ -176,7 +177,7 @@ def test_a_deadline_is_for_the_whole_message(ends: tuple[MessageSocket, socket.s
     try:
         with pytest.raises(DeadlineExceeded):
             receiver.receive(begin + 0.2)
-        assert time.monotonic() - begin < 20.0
+        assert time.monotonic() - begin < scaled(20.0)
     finally:
         over.set()
         thread.join()
