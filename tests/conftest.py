@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from remote_gym.certs import create_all
 from remote_gym.logs.repeats import REPEATS
 from remote_gym.tls import reloading
 from sharing import SharedServers
+from waiting import scaled
 
 # A shell without job control starts what runs in its background with Ctrl-C ignored, which all processes inherit that
 # the tests start, and some of them are to be interrupted.
@@ -33,6 +34,16 @@ class Certificates:
     server_key: Path
     client: Path
     client_key: Path
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Give each test longer on a slow machine, before pytest-timeout looks how long it may take."""
+    if item.config.pluginmanager.hasplugin("timeout"):
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout")
+        item.add_marker(pytest.mark.timeout(scaled(float(seconds))), append=False)
+    return (yield)
 
 
 @pytest.fixture(autouse=True)
