@@ -18,10 +18,10 @@ def connection(request):
 
 
 @pytest.mark.parametrize(("id_", "module"), [("CartPole-v1", "pygame"), ("ALE/Pong-v5", "ale_py")])
-def test_zstd_plays_in_lockstep_with_a_local_environment(id_, module, connection):
+def test_zstd_plays_in_lockstep_with_a_local_environment(servers, id_, module, connection):
     pytest.importorskip("zstandard")
     pytest.importorskip(module)
-    with loopback_server(id_, imports=(module,)) as server:
+    with servers.lend({"entrypoint_kwargs": {"id": id_}}, imports=(module,)) as server:
         remote = server.environment(render_mode="rgb_array", connection=connection, **LOSSLESS)
         local = gym.make(id_, render_mode="rgb_array")
         try:
@@ -30,10 +30,10 @@ def test_zstd_plays_in_lockstep_with_a_local_environment(id_, module, connection
             local.close()
 
 
-def test_frames_on_demand_and_many_steps_at_once_are_compressed_too(connection):
+def test_frames_on_demand_and_many_steps_at_once_are_compressed_too(servers, connection):
     pytest.importorskip("zstandard")
     pytest.importorskip("ale_py")
-    with loopback_server("ALE/Pong-v5", imports=("ale_py",)) as server:
+    with servers.lend({"entrypoint_kwargs": {"id": "ALE/Pong-v5"}}, imports=("ale_py",)) as server:
         arguments = {"render_mode": "rgb_array", "connection": connection, "frames": "on_demand"}
         plain, compressed = server.environment(**arguments), server.environment(**arguments, **LOSSLESS)
         assert find_difference(plain.reset(seed=5), compressed.reset(seed=5)) is None
@@ -42,10 +42,10 @@ def test_frames_on_demand_and_many_steps_at_once_are_compressed_too(connection):
         assert find_difference(plain.render(), compressed.render()) is None
 
 
-def test_a_vector_environments_observations_are_compressed_too(connection):
+def test_a_vector_environments_observations_are_compressed_too(servers, connection):
     pytest.importorskip("zstandard")
     pytest.importorskip("ale_py")
-    with loopback_server("ALE/Pong-v5", imports=("ale_py",)) as server:
+    with servers.lend({"entrypoint_kwargs": {"id": "ALE/Pong-v5"}}, imports=("ale_py",)) as server:
         plain = server.vector_environment(3, workers=2, connection=connection)
         compressed = server.vector_environment(3, workers=2, connection=connection, observation_encoding="zstd")
         assert find_difference(plain.reset(seed=5), compressed.reset(seed=5)) is None
@@ -55,10 +55,10 @@ def test_a_vector_environments_observations_are_compressed_too(connection):
 
 
 @pytest.mark.parametrize("frames", ["step", "on_demand"])
-def test_a_vector_environments_frames_are_compressed_too(frames):
+def test_a_vector_environments_frames_are_compressed_too(servers, frames):
     pytest.importorskip("zstandard")
     pytest.importorskip("pygame")
-    with loopback_server("CartPole-v1") as server:
+    with servers.lend({"entrypoint_kwargs": {"id": "CartPole-v1"}}) as server:
         arguments = {"workers": 2, "render_mode": "rgb_array", "frames": frames}
         plain = server.vector_environment(3, **arguments)
         compressed = server.vector_environment(3, **arguments, frame_encoding="zstd")
@@ -67,10 +67,10 @@ def test_a_vector_environments_frames_are_compressed_too(frames):
         assert find_difference(plain.render(), compressed.render()) is None
 
 
-def test_jpeg_frames_look_like_the_environments(connection):
+def test_jpeg_frames_look_like_the_environments(servers, connection):
     pytest.importorskip("PIL")
     pytest.importorskip("pygame")
-    with loopback_server("CartPole-v1") as server:
+    with servers.lend({"entrypoint_kwargs": {"id": "CartPole-v1"}}) as server:
         arguments = {"render_mode": "rgb_array", "connection": connection}
         plain = server.environment(**arguments)
         lossy = server.environment(**arguments, frame_encoding="jpeg")

@@ -40,9 +40,9 @@ def serve() -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(max_sessions: int = 10, port: int = 0, **options: Any) -> RemoteEnvironmentServer:
-            server = create_remote_environment_server(
-                {"entrypoint": "environments.py"}, "localhost", port, max_sessions=max_sessions, **options
-            )
+            # In threads, which are there at once, unless one is to die: what is tested is where a client goes.
+            options = {"max_sessions": max_sessions, "use_thread": True, **options}
+            server = create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", port, **options)
             return stack.enter_context(server)
 
         yield start
@@ -146,7 +146,7 @@ def test_if_nobody_answers_the_error_names_all(dead, opened):
 
 
 def test_an_address_that_loses_sessions_again_and_again_is_left_for_another(serve, opened):
-    bad, good = serve(max_sessions=1000), serve(max_sessions=10)
+    bad, good = serve(max_sessions=1000, use_thread=False), serve(use_thread=False)
     opened(good)
     environment = opened(bad, good)
     for port in (bad.port, bad.port, good.port):
@@ -157,7 +157,7 @@ def test_an_address_that_loses_sessions_again_and_again_is_left_for_another(serv
 
 
 def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_again(serve, opened):
-    first, spare = serve(), serve(max_sessions=2)
+    first, spare = serve(use_thread=False), serve(max_sessions=2, use_thread=False)
     opened(spare)
     environment = opened(first, spare, on_session_lost="truncate", connect_timeout=scaled(2.0))
     environment.reset()
@@ -167,7 +167,7 @@ def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_
     environment.reset()
     assert environment.port == spare.port
     assert environment.step(ACTION["exit"])[3]
-    back = serve(port=first.port)
+    back = serve(port=first.port, use_thread=False)
     spare._service.draining = True
     environment.reset()
     assert environment.port == back.port
