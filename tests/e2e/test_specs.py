@@ -111,7 +111,10 @@ def test_a_vector_environments_spec_writes_no_more(arguments):
     environments.close()
 
 
+@pytest.mark.filterwarnings("ignore")  # of what else a data set should have, and of its temporary files
 def test_data_sets_of_minari_name_neither_server_nor_keys(arguments, tmp_path, monkeypatch):
+    for needed in ("jax", "h5py"):  # to create data sets
+        pytest.importorskip(needed, reason="Minari and what it needs are in no lock")
     minari = pytest.importorskip("minari", reason="Minari is in no lock")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     collector = minari.DataCollector(gym.make(ID, **arguments))

@@ -507,7 +507,7 @@ def test_a_gymnasium_id_makes_its_environment(root):
     assert kwargs["id"] == "MountainCarContinuous-v0"
     assert (environment.unwrapped.goal_velocity, environment.spec.max_episode_steps) == (0.5, 7)
     assert environment.render_mode is None
-    assert exposed == ()
+    assert exposed == ("np_random",)
 
 
 @pytest.mark.parametrize(("kwargs", "expected"), [({}, "rgb_array"), ({"render_mode": None}, None)])

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
 
 from remote_gym.errors import RemoteEnvironmentError
+from remote_gym.wire.generators import generator_state, set_generator_state
+
+RANDOM = "np_random"
 
 
 class RemoteAttributes(gym.Env[Any, Any]):
@@ -21,6 +27,43 @@ class RemoteAttributes(gym.Env[Any, Any]):
 
     _exposed: dict[str, bool]
     """Names that the entrypoint exposes, and whether each is a method; absent until that is known."""
+
+    _lent: tuple[np.random.Generator, dict[str, Any] | None] | None = None
+    """The generator that was read since the last request, and its state then; None if none was."""
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The environment's random generator, where it is exposed; else one of the client's own.
+
+        It is a copy. What it has drawn by the next request the environment's has drawn, too; so read it anew each time,
+        as Gymnasium's wrappers do.
+        """
+        if self._lent is None:
+            try:
+                if self.__dict__.get("_exposed", {}).get(RANDOM) is None:
+                    return super().np_random
+                state = self.call(RANDOM)
+            except ResetNeeded:  # without a session there is no other
+                return super().np_random
+            generator = set_generator_state(None, state)
+            self._lent = generator, dict(generator.bit_generator.state)
+        return self._lent[0]
+
+    @np_random.setter
+    def np_random(self, generator: np.random.Generator) -> None:
+        if self.__dict__.get("_exposed", {}).get(RANDOM) is None:
+            self._np_random, self._np_random_seed = generator, -1
+        else:
+            self._lent = generator, None
+
+    def _return_generator(self) -> None:
+        """Have the environment's random generator go on from where the one that was read is."""
+        assert self._lent is not None
+        (generator, before), self._lent = self._lent, None
+        state = generator_state(generator)
+        # As texts, since the states of some kinds hold arrays.
+        if before is None or repr(state) != repr(before):
+            self._assign(RANDOM, state)
 
     @abstractmethod
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -47,9 +90,15 @@ class RemoteAttributes(gym.Env[Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         """Read what the entrypoint exposes like an attribute of this environment."""
-        is_callable = self.__dict__.get("_exposed", {}).get(name)
+        exposed = self.__dict__.get("_exposed", {})
+        is_callable = exposed.get(name)
         if is_callable is None:
-            raise AttributeError(f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it")
+            if any(each.startswith(f"{name}.") for each in exposed):
+                return Part(self, name)
+            raise AttributeError(
+                f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it; list it in EXPOSED, or "
+                "wrap the environment at the server"
+            )
         if is_callable:
             return functools.partial(self.call, name)
         try:
@@ -62,7 +111,7 @@ class RemoteAttributes(gym.Env[Any, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what the entrypoint exposes at the environment, which would never see a value that is set here."""
         is_callable = self.__dict__.get("_exposed", {}).get(name)
-        if is_callable is None:
+        if is_callable is None or name == RANDOM:
             if not self._is_own(name):
                 raise AttributeError(
                     f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it: the environment "
@@ -83,6 +132,38 @@ class RemoteAttributes(gym.Env[Any, Any]):
         if name.startswith("_") or "_exposed" not in self.__dict__ or name in self.__dict__ or hasattr(cls, name):
             return True
         return not cls.__module__.startswith("remote_gym.")  # a user's subclass, which keeps what it likes
+
+
+class Part:
+    """A part of a remote environment, some of whose methods and attributes are exposed by names with a dot.
+
+    Args:
+        environment: What has it.
+        name: Of the part, such as ``"ale"``.
+    """
+
+    def __init__(self, environment: RemoteAttributes, name: str) -> None:
+        self._environment = environment
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        """Read, or get ready to call, what is exposed."""
+        if name.startswith("__"):  # which copying and pickling look for
+            raise AttributeError(name)
+        found = getattr(self._environment, f"{self._name}.{name}")
+        return functools.partial(_call_and_fill, found) if callable(found) and name in _FILLING else found
+
+
+_FILLING = frozenset({"getScreenGrayscale", "getScreenRGB"})
+"""Methods of Atari's `ale` that write what they return into an array, if they are given one."""
+
+
+def _call_and_fill(method: Callable[[], Any], into: NDArray[Any] | None = None) -> Any:
+    found = method()
+    if into is None:
+        return found
+    into[...] = np.reshape(found, into.shape)
+    return None
 
 
 def _as_local(error: RemoteEnvironmentError) -> Exception:

@@ -10,7 +10,7 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
 from remote_gym.client.addresses import Addresses, to_places
-from remote_gym.client.attributes import RemoteAttributes
+from remote_gym.client.attributes import RANDOM, RemoteAttributes
 from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
@@ -145,6 +145,8 @@ class RemoteEnvironment(RemoteAttributes):
             self._leave_what_hangs()
             if self._session is not None and not self._session.lost:
                 self._session.improve()
+                if self._lent is not None:
+                    self._return_generator()
                 response = self._session.ask(request, self._options.reset_timeout)
         except (SessionLost, ConnectionLost) as error:
             assert self._reader is not None
@@ -185,6 +187,8 @@ class RemoteEnvironment(RemoteAttributes):
         if self._rendering.wanted:
             self._rendering.ask(request)
         try:
+            if self._lent is not None:
+                self._return_generator()
             response = self._session.ask(request, self._options.step_timeout)
         except (SessionLost, ConnectionLost) as error:
             return self._reader.truncation(error)
@@ -217,6 +221,8 @@ class RemoteEnvironment(RemoteAttributes):
         if self._rendering.wanted:
             self._rendering.ask(request, len(request.step_many.steps))
         try:
+            if self._lent is not None:
+                self._return_generator()
             answer = self._session.ask(request, self._options.step_timeout).step_many
         except (SessionLost, ConnectionLost) as error:
             return [self._reader.truncation(error)]
@@ -238,6 +244,8 @@ class RemoteEnvironment(RemoteAttributes):
         """
         if self._session is None:
             raise ResetNeeded(f"Cannot call {name!r} before env.reset() has opened a session")
+        if self._lent is not None:
+            self._return_generator()
         request = call_request(name, args, kwargs, self._options.limits)
         answer = self._session.ask(request, self._options.step_timeout)
         if self._exposed.get(name) is not False:  # a method may change what is to be seen
@@ -263,6 +271,8 @@ class RemoteEnvironment(RemoteAttributes):
 
     def detach(self) -> SessionTicket:
         """Close the connection, and leave the environment for its lease to whoever resumes it. Raises as `ticket`."""
+        if self._lent is not None:
+            self._return_generator()
         ticket = self.ticket
         assert self._session is not None
         self._session.let_go()
@@ -272,14 +282,14 @@ class RemoteEnvironment(RemoteAttributes):
     def close(self) -> None:
         """Close the environment on the server, the session and the window. A second call does nothing."""
         session, self._session = self._session, None
-        self._was_reset = False
+        self._was_reset, self._lent = False, None
         if session is not None:
             session.close()
         self._rendering.close()
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
-        state = {**self.__dict__, "_session": None, "_was_reset": False, "_reader": None}
+        state = {**self.__dict__, "_session": None, "_was_reset": False, "_reader": None, "_lent": None}
         del state["_action_layout"]  # made of functions
         return state
 
@@ -308,7 +318,7 @@ class RemoteEnvironment(RemoteAttributes):
                 self._addresses.lost(self._session.place)
             self._session.close()
             self._session = None
-        self._was_reset = False
+        self._was_reset, self._lent = False, None
         self._reader = None
         mode, streams = mode_to_open(self.render_mode), self._rendering.streams
         request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=streams)
@@ -360,7 +370,7 @@ class RemoteEnvironment(RemoteAttributes):
         self.metadata = read_metadata(description, limits)
         place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
         self.spec = read_spec(description, **place, **self._made_with)
-        self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))})
+        self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))} - {RANDOM})
         if self._rendering.window is not None:
             self._rendering.window.fps = self.metadata.get("render_fps")
 

@@ -20,6 +20,7 @@ import gymnasium as gym
 
 from remote_gym.errors import ConfigError
 from remote_gym.server.entrypoint_modules import load, search
+from remote_gym.server.exposure import exposed_by_id
 from remote_gym.server.ids import check_client_id, noting, parse_id
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import batch, check_vector_environment
@@ -36,7 +37,7 @@ class Created(NamedTuple):
 
     environment: gym.Env[Any, Any] | gym.vector.VectorEnv
     exposed: tuple[str, ...] = ()
-    """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``."""
+    """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``, or what an id comes with."""
 
 
 def create_environment(
@@ -81,7 +82,8 @@ def create_environment(
     if file is None:
         if "id" in client_kwargs:
             check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"), launch.ids, launch.imports)
-        return Created(_each(launch, lambda _: _make(launch, dict(kwargs))))
+        made = _each(launch, lambda _: _make(launch, dict(kwargs)))
+        return Created(made, exposed_by_id(made))
     with users_code:
         module = load(root, file, own_process=own_process)
     exposed = _exposed(module, file)
@@ -207,7 +209,7 @@ def _exposed(module: ModuleType, file: Path) -> tuple[str, ...]:
     if not isinstance(names, (tuple, list)):
         raise ConfigError(f"{file}: EXPOSED is {names!r}; use a tuple of names, such as ('action_masks',)")
     for name in names:
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"{file}: EXPOSED holds {name!r}; use names of methods and attributes")
     return tuple(dict.fromkeys(names))
 

@@ -10,8 +10,14 @@ import gymnasium as gym
 
 from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.generators import generator_state, set_generator_state
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
+
+RANDOM = "np_random"
+"""Exposed under this name is the state of the environment's random generator."""
+
+ATARI = ("get_action_meanings", "_frameskip", "ale.lives", "ale.getScreenGrayscale", "ale.getScreenRGB")
 
 logger = get_logger(__name__)
 
@@ -64,7 +70,9 @@ class Exposure:
         if self._is_callable[name]:
             raise AttributeError(f"{name!r} is a method; only attributes can be set")
         for environment, value in zip(self._environments, values, strict=True):
-            setattr(_layer_with(environment, name), name, value)
+            holder, _, last = name.rpartition(".")
+            layer = _find(environment, holder) if holder else _layer_with(environment, last)
+            setattr(layer, last, set_generator_state(layer.np_random, value) if name == RANDOM else value)
 
     def _check(self, name: str) -> None:
         if name not in self._is_callable:
@@ -79,7 +87,20 @@ def _layers(environment: Any) -> list[Any]:
     return layers
 
 
+def exposed_by_id(environment: gym.Env[Any, Any] | gym.vector.VectorEnv) -> tuple[str, ...]:
+    """What clients may use of an environment that is served by its id, and so has no entrypoint to say it.
+
+    That is what wrappers at the client read: the random generator, which a client determines by its seed anyway, and,
+    of Atari's environments, what AtariPreprocessing and stable-baselines3's AtariWrapper do.
+    """
+    if not isinstance(environment, gym.Env):
+        return ()
+    return (RANDOM, *(ATARI if hasattr(environment.unwrapped, "ale") else ()))
+
+
 def _layer_with(environment: Any, name: str) -> Any:
+    if name == RANDOM:
+        return environment.unwrapped
     for layer in _layers(environment):
         if _has(layer, name):
             return layer
@@ -87,7 +108,11 @@ def _layer_with(environment: Any, name: str) -> Any:
 
 
 def _find(environment: Any, name: str) -> Any:
-    return getattr(_layer_with(environment, name), name)
+    first, *rest = name.split(".")
+    found = getattr(_layer_with(environment, first), first)
+    for part in rest:
+        found = getattr(found, part)
+    return generator_state(found) if name == RANDOM else found
 
 
 def _has(layer: object, name: str) -> bool:
@@ -99,6 +124,11 @@ def _has(layer: object, name: str) -> bool:
 
 def _is_callable(environment: Any, name: str) -> bool | None:
     """Whether the attribute of that name is a method; None if there is no such attribute."""
+    if "." in name:
+        try:
+            return callable(_find(environment, name))
+        except AttributeError:
+            return None
     for layer in _layers(environment):
         if _has(layer, name):
             static = inspect.getattr_static(layer, name)
