@@ -14,7 +14,7 @@ from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_mode
 from remote_gym.wire.batches import Part, compile_batch, join_spaces
-from remote_gym.wire.infos import join_infos
+from remote_gym.wire.infos import join_infos, renumber
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.values import decode_value
 
@@ -55,6 +55,7 @@ class Joiner:
             raise EncodingError(f"the environments' metadata is {metadata!r}, not a dict")
         self.metadata = metadata
         self.autoreset = first.autoreset_mode
+        self._numbers_environments = first.numbers_environments
         if (mode := autoreset_mode(self.autoreset)) is not None:
             self.metadata["autoreset_mode"] = mode
         self._compile()
@@ -99,4 +100,7 @@ class Joiner:
             EncodingError: If one is no dict.
         """
         infos = [each.info(self._limits) if each in having else {} for each in slices]
+        if self._numbers_environments:
+            for each, info in zip(slices, infos, strict=True):
+                renumber(info, each.start)
         return join_infos([each.size for each in slices], infos)

@@ -93,9 +93,9 @@ def create_environment(
         kwargs["num_envs"] = launch.num_envs
         arguments = _arguments(vector_function, file, kwargs, injected, VECTOR_NAME)
         with users_code:
-            vector_environment = vector_function(**arguments)
-        check_vector_environment(vector_environment, launch.num_envs, launch.autoreset_mode, f"{file}: {VECTOR_NAME}")
-        return Created(vector_environment, exposed)
+            returned = vector_function(**arguments)
+        where = f"{file}: {VECTOR_NAME}"
+        return Created(check_vector_environment(returned, launch.num_envs, launch.autoreset_mode, where), exposed)
 
     function = _creator(module, file)
 

@@ -41,6 +41,7 @@ from remote_gym.server.counters import (
 )
 from remote_gym.server.exposure import Exposure
 from remote_gym.server.forks import ForkedChild, forked
+from remote_gym.server.pools import Pool
 from remote_gym.server.rendering import Renderer, drop_frame
 from remote_gym.server.returned import local_flag, unpack_reset, unpackable_step
 from remote_gym.server.users_code import log_raised, of_users_code, users_code
@@ -144,6 +145,7 @@ class Host:
             )
             description.single_action_space.CopyFrom(encode_space(environment.single_action_space, self._limits))
             description.autoreset_mode = mode_of(environment)
+            description.numbers_environments = isinstance(environment, Pool) and environment.numbers_environments
         elif environment.spec is not None:
             encode_spec(environment.spec, description.spec)
         return description

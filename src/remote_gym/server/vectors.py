@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
 from remote_gym.server.forks import ForkedChild
+from remote_gym.server.pools import with_batched_spaces
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.foreign import local
 from remote_gym.wire.infos import Infos, add_info
+from remote_gym.wire.unencodable import type_name
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
 _IS_0 = gym.__version__.startswith("0.")
@@ -165,14 +167,20 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
         raise
 
 
-def check_vector_environment(environment: object, num_envs: int, mode: pb.AutoresetMode, where: str) -> None:
-    """Refuse what an entrypoint's own ``create_vector_environment`` returned, if it is not what was asked for.
+def check_vector_environment(
+    environment: object, num_envs: int, mode: pb.AutoresetMode, where: str
+) -> gym.vector.VectorEnv:
+    """What an entrypoint's own ``create_vector_environment`` returned, with batched spaces if it has none.
 
     Raises:
-        ConfigError: Saying what it is, and what it should be.
+        ConfigError: If it is not what was asked for, saying what it is, and what it should be.
     """
+    environment = with_batched_spaces(environment, where)
     if not isinstance(environment, gym.vector.VectorEnv):
-        raise ConfigError(f"{where} returned {type(environment).__name__}; return a gymnasium.vector.VectorEnv")
+        raise ConfigError(
+            f"{where} returned a {type_name(environment)}; return a gymnasium.vector.VectorEnv, a pool of "
+            "envpool.make_gymnasium, or an environment of supersuit's with base_class='gymnasium'"
+        )
     if environment.num_envs != num_envs:
         raise ConfigError(f"{where} returned {environment.num_envs} environments; {num_envs} were asked for")
     if mode not in (pb.AUTORESET_UNSPECIFIED, found := mode_of(environment)):
@@ -180,6 +188,7 @@ def check_vector_environment(environment: object, num_envs: int, mode: pb.Autore
             f"{where} returned an environment of autoreset_mode {autoreset_mode(found)!r} and the client asked for "
             f"{autoreset_mode(mode)!r}; let it take `autoreset_mode`, or ask for none"
         )
+    return environment
 
 
 def mode_of(environment: gym.vector.VectorEnv) -> pb.AutoresetMode:

@@ -214,7 +214,7 @@ class SpacesResponse(_message.Message):
     def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., message_bytes: _Optional[int] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode")
+    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode", "numbers_environments")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +233,7 @@ class Description(_message.Message):
     SINGLE_OBSERVATION_SPACE_FIELD_NUMBER: _ClassVar[int]
     SINGLE_ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
     AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     observation_space: Space
     action_space: Space
     metadata: Value
@@ -244,7 +245,8 @@ class Description(_message.Message):
     single_observation_space: Space
     single_action_space: Space
     autoreset_mode: AutoresetMode
-    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., num_envs: _Optional[int] = ..., single_observation_space: _Optional[_Union[Space, _Mapping]] = ..., single_action_space: _Optional[_Union[Space, _Mapping]] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ...) -> None: ...
+    numbers_environments: bool
+    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., num_envs: _Optional[int] = ..., single_observation_space: _Optional[_Union[Space, _Mapping]] = ..., single_action_space: _Optional[_Union[Space, _Mapping]] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ..., numbers_environments: bool = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("id", "reward_threshold", "nondeterministic", "max_episode_steps")

@@ -81,6 +81,15 @@ def join_infos(sizes: Sequence[int], infos: Sequence[Infos]) -> Infos:
     return _join(parts, stops[-1])
 
 
+def renumber(info: Infos, start: int) -> None:
+    """Let ``env_id`` in an info of a slice, and in dicts within it, count from the slice's first environment."""
+    for key, value in info.items():
+        if isinstance(value, dict):
+            renumber(value, start)
+        elif key == "env_id" and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            info[key] = value + value.dtype.type(start)
+
+
 def _join(parts: list[_Part], total: int) -> Infos:
     joined: Infos = {}
     for info_rows, info in parts:
