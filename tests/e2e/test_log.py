@@ -99,3 +99,13 @@ def test_a_json_log_names_session_and_identity(tmp_path, certificates):
     records = [json.loads(line) for line in log.read_text().splitlines()]
     found = [(record["event"], record["session"], record["identity"]) for record in records if "event" in record]
     assert found == [(event, session, "DNS:remote-gym-client") for event in ("session_opened", "session_ended")]
+
+
+def test_verbose_shows_why_a_handshake_was_refused(tmp_path, certificates, monkeypatch):
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    log = tmp_path / "log"
+    files = ("--certificate", certificates.server, "--key", certificates.server_key, "--ca", certificates.ca)
+    with served("CartPole-v1", "--port", "0", *files, "--verbose", log=log) as server:
+        with pytest.raises(RemoteGymError):
+            RemoteEnvironment("localhost", server.port, {}, (certificates.ca, None, None))
+        wait_until(lambda: "PEER_DID_NOT_RETURN_A_CERTIFICATE" in log.read_text())

@@ -31,6 +31,14 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "serve" and {"-v", "--verbose"} & set(args):
+            # Only gRPC's own log says why it refuses a handshake. Not by default: nobody counts those lines.
+            os.environ.setdefault("GRPC_VERBOSITY", "INFO")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None

@@ -14,6 +14,7 @@ import grpc
 
 from remote_gym.errors import NotPermitted
 from remote_gym.logs import get_logger, host_of
+from remote_gym.server.expiry import near_from
 from remote_gym.server.identity import IdentityRule
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 
@@ -27,10 +28,12 @@ class Caller:
     Attributes:
         identity: Empty where the server asks for none.
         expires: When its certificate is over, in seconds since the epoch; infinity without one.
+        near_from: From when that is near.
     """
 
     identity: str
     expires: float
+    near_from: float = math.inf
 
 
 def caller(context: Any, rule: IdentityRule) -> Caller:
@@ -52,7 +55,9 @@ def caller(context: Any, rule: IdentityRule) -> Caller:
     certificates = [_read(pem) for pem in properties.get("x509_pem_cert", ())]
     names = [name for certificate in certificates for name in certificate.names]
     return Caller(
-        rule.identify(names, token), min((certificate.not_after for certificate in certificates), default=math.inf)
+        rule.identify(names, token),
+        min((each.not_after for each in certificates), default=math.inf),
+        min((near_from(each.not_before, each.not_after) for each in certificates), default=math.inf),
     )
 
 
@@ -71,6 +76,13 @@ async def known_caller(context: Any, rule: IdentityRule) -> Caller:
         )
         raise
     if client.expires <= time.time():
+        logger.warning(
+            "refused a call of %s: its certificate has expired",
+            client.identity,
+            repeats=client.identity,
+            event="call_refused",
+            identity=client.identity,
+        )
         # No word about the session, which goes on when the client comes with a new certificate.
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the client's certificate has expired; connect anew")
     return client

@@ -18,6 +18,7 @@ from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
 from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.caller import Caller, known_caller
+from remote_gym.server.expiry import warn_of_clients
 from remote_gym.server.grpc_reading import Context, ReadLate, address_of, message, room
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.intake import Intake
@@ -190,6 +191,8 @@ class GrpcServer:
                 request = parse(worker_pb2.Opening, data, OPENING_LIMITS)
             except EncodingError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            if time.time() >= client.near_from:
+                warn_of_clients(client.identity, client.expires)
             response = await self._service.open(request, client.identity)
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes

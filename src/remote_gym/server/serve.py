@@ -25,6 +25,7 @@ from remote_gym.server.arguments import check_arguments, leaves_id_open
 from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.doors import PolicySource, has_policy
+from remote_gym.server.expiry import OwnCertificates
 from remote_gym.server.grpc_server import GrpcServer
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
@@ -237,6 +238,7 @@ class RemoteEnvironmentServer:
             )
             if files is not None:
                 self._service.tls = functools.partial(_worker_tls, files, self.options, self._rule)
+        self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
         return bound
@@ -251,6 +253,7 @@ class RemoteEnvironmentServer:
                 self._rule.look()
                 self._service.expire()
                 self._service.cut_off(self._rule.is_revoked)
+                self._own_certificates.look()
                 flush()
             except Exception:  # a fault of ours must not be the last look
                 logger.exception("could not look after the sessions")

@@ -28,6 +28,7 @@ class CertificateFacts:
         subject: Whose it is, such as ``"CN=remote-gym server"``.
         issuer: Who signed it.
         hosts: Names and addresses that it is good for; of a client, its names.
+        not_before: When it begins to be valid.
         not_after: When it expires.
         key: Identifier of its key, in hexadecimal; empty where it does not say.
         issuer_key: That of the key that signed it; likewise.
@@ -36,6 +37,7 @@ class CertificateFacts:
     subject: str
     issuer: str
     hosts: tuple[str, ...]
+    not_before: datetime
     not_after: datetime
     key: str = ""
     issuer_key: str = ""
@@ -85,6 +87,7 @@ def _facts(certificate: x509.Certificate) -> CertificateFacts:
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
         hosts=_hosts(certificate),
+        not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         key=_key(certificate),
         issuer_key=_issuer_key(certificate),

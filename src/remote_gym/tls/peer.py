@@ -38,10 +38,12 @@ class PeerCertificate:
     Attributes:
         names: Each after its kind, ``"URI"``, ``"DNS"``, ``"email"`` or ``"CN"``, in the order of the certificate. A
             byte that is no ASCII is a character that is none: no two different names read alike.
-        not_after: When it expires, in seconds since the epoch.
+        not_before: When it begins to be valid, in seconds since the epoch.
+        not_after: When it expires, likewise.
     """
 
     names: tuple[tuple[str, str], ...]
+    not_before: float
     not_after: float
 
 
@@ -59,7 +61,8 @@ def read_peer_certificate(der: bytes) -> PeerCertificate:
         _serial, _algorithm, _issuer, (_, validity), (_, subject), _key, *rest = fields
         extensions = next((content for tag, content in rest if tag == _EXTENSIONS), None)
         names = () if extensions is None else tuple(_alternative_names(extensions))
-        return PeerCertificate((*names, *_common_names(subject)), _moment(_elements(validity)[1]))
+        not_before, not_after = map(_moment, _elements(validity))
+        return PeerCertificate((*names, *_common_names(subject)), not_before, not_after)
     except (_DamagedError, IndexError, ValueError) as error:
         raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
 
