@@ -214,7 +214,7 @@ class ServerOptions:
         _check(check_integer, self, "poll_us", lowest=0, highest=1_000_000)
         _check(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
         _check(check_integer, self, "output_rate", lowest=0, highest=10**9)
-        _check(check_integer, self, "receive_bytes", lowest=2**20, highest=2**50)
+        _check(check_integer, self, "receive_bytes", lowest=2**25, highest=2**50)
         self._check_doors()
         _check(check_integer, self, "direct_port", lowest=0, highest=65535)
         flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")

@@ -265,7 +265,7 @@ def test_a_request_over_the_message_limit_travels_in_parts(small_server):
 @pytest.mark.parametrize(
     ("messages", "status"),
     [
-        ([pb.Request(part=pb.Part(size=17 * MIB, data=b"x"))], grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ([pb.Request(part=pb.Part(size=25 * MIB, data=b"x"))], grpc.StatusCode.RESOURCE_EXHAUSTED),
         ([pb.Request(part=pb.Part(size=2**63, data=b"x"))], grpc.StatusCode.RESOURCE_EXHAUSTED),
         ([pb.Request(part=pb.Part(data=b"x"))], grpc.StatusCode.INVALID_ARGUMENT),
         ([pb.Request(part=pb.Part(size=2, data=b"x")), step(1)], grpc.StatusCode.INVALID_ARGUMENT),
@@ -292,13 +292,13 @@ def test_announced_parts_that_do_not_come_make_way_for_others(monkeypatch, small
     """Two calls of one client hold all that it may; its third waits, and is answered once one of them has gone."""
     with channel_to(small_server) as channel:
         sessions = [RawSession.open(channel) for _ in range(3)]
-        part = pb.Request(part=pb.Part(size=8 * MIB, data=bytes(MIB))).SerializeToString()
+        part = pb.Request(part=pb.Part(size=10 * MIB, data=bytes(MIB))).SerializeToString()
         held = [interact(channel, session) for session in sessions[:2]]
         for requests, _ in held:
             requests.put(part)
         requests, call = interact(channel, sessions[2])
         intake = small_server.server._grpc._intake if hasattr(small_server.server, "_grpc") else None
-        assert intake is None or intake.held <= 16 * MIB
+        assert intake is None or intake.held <= 24 * MIB
         data = padded(pb.Request(sequence=1, call=pb.CallRequest(name="no_such")), 6 * MIB)
         time.sleep(0.2)
         for message in cut(data, LARGEST_MESSAGE):

@@ -17,18 +17,22 @@ from gymnasium.vector.utils import batch_space
 
 from remote_gym.certs.cfssl import read_profile, read_request
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, InvalidAction
+from remote_gym.errors import ConfigError, EncodingError, InvalidAction, NotPermitted
 from remote_gym.tls.facts import decode_certificate, read_certificate
+from remote_gym.tls.peer import read_peer_certificate
 from remote_gym.tls.pem import check_authority, check_pair
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
 from remote_gym.wire import large
 from remote_gym.wire.batches import Part, compile_batch
+from remote_gym.wire.bounds import check_items
 from remote_gym.wire.compression import decompress_jpeg, decompress_zstd
 from remote_gym.wire.elements import decode_action, decode_observation, encode_observation
 from remote_gym.wire.frames import decode_frame, encode_frame
 from remote_gym.wire.infos import add_info, join_infos
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
+from remote_gym.wire.parts import Joining, announced, cut, is_part
 from remote_gym.wire.spaces import decode_space, encode_space
 from remote_gym.wire.status import decode_error, encode_error
 from remote_gym.wire.values import decode_array, decode_value, encode_value
@@ -122,6 +126,42 @@ def fuzz_error(data: bytes) -> None:
         error = decode_error(parse(pb.ErrorDetail, data))
         str(error)
         encode_error(error, limits=SMALL)
+
+
+def fuzz_bounds(data: bytes) -> None:
+    """Count what a message holds, however few values are allowed; the first byte chooses the kind of message."""
+    kinds = (pb.Value, pb.Space, pb.Request, pb.Response, pb.OpenResponse, worker_pb2.Opening)
+    for items in (1, 100, 10_000):
+        with contextlib.suppress(EncodingError):
+            check_items(kinds[data[0] % len(kinds)] if data else pb.Value, data[1:], Limits(items=items))
+
+
+def fuzz_parts(data: bytes) -> None:
+    """Join a request that comes in messages, each after two bytes of length: only what was announced comes out."""
+    messages = []
+    while data:
+        size = int.from_bytes(data[:2], "big")
+        messages.append(data[2 : 2 + size])
+        data = data[2 + size :]
+    with contextlib.suppress(EncodingError):
+        if not messages or not is_part(messages[0]) or announced(messages[0]) > SMALL.message_bytes:
+            return
+        joining = Joining(announced(messages[0]))
+        for message in messages:
+            joining.add(message)
+            if joining.request is not None:
+                assert len(joining.request) == announced(messages[0])
+                again = [bytes(part) for part in cut(bytes(joining.request), 40)]
+                assert is_part(again[0]) or again == [bytes(joining.request)]
+                return
+
+
+def fuzz_peer(data: bytes) -> None:
+    """Read whose a client's certificate is."""
+    with contextlib.suppress(NotPermitted):
+        for kind, name in read_peer_certificate(data).names:
+            assert kind in ("URI", "DNS", "email", "CN")
+            assert isinstance(name, str)
 
 
 def fuzz_large(data: bytes) -> None:

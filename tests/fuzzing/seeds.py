@@ -32,6 +32,7 @@ from remote_gym.wire.elements import encode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.large import splice
 from remote_gym.wire.named import Member, Record, mark_tuple, marked
+from remote_gym.wire.parts import cut
 from remote_gym.wire.spaces import encode_space
 from remote_gym.wire.status import encode_error
 from remote_gym.wire.values import encode_value
@@ -88,6 +89,12 @@ def decoders() -> Iterator[tuple[str, str, bytes]]:
         if compressor is not None and (compressed := compressor.compress_image(image, image.tobytes())):
             # Two bytes tell the size of what is to come out, or height and width.
             yield "compressed", name, (b"\x30\x00" if name == "zstd" else b"\x40\x40") + compressed
+    kwargs = pb.OpenRequest(protocol_version=1, versions={"a": "b"}, entrypoint_kwargs=value({"a": [1, 2]}))
+    yield "bounds", "value", b"\x00" + value([1, {"a": (2, 3)}]).SerializeToString()
+    yield "bounds", "space", b"\x01" + encode_space(SPACES["dict-nested"], LIMITS).SerializeToString()
+    yield "bounds", "opening", b"\x05" + kwargs.SerializeToString()
+    yield "parts", "three", joined(*cut(bytes(range(100)), 80))
+    yield "parts", "small", joined(*cut(bytes(range(60)), 50))
     yield "error", "ours", encode_error(ValueError("wrong")).SerializeToString()
     transition = pb.Transition(reward_float=1.0, terminated_bool=False, info=value({"a": 1}))
     for name in ("reset", "step"):
@@ -120,6 +127,7 @@ def files() -> Iterator[tuple[str, str, bytes]]:
     no_key = b"-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"
     yield "pem", "pair", certificate_pem(certificate) + no_key
     yield "der", "certificate", certificate.public_bytes(Encoding.DER)
+    yield "peer", "certificate", certificate.public_bytes(Encoding.DER)
 
 
 def ends() -> Iterator[tuple[str, str, bytes]]:

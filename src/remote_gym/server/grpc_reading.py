@@ -59,14 +59,16 @@ async def room(intake: Intake, context: Context, holder: str, size: int) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def message(intake: Intake, context: Context, holder: str, message_bytes: int) -> AsyncIterator[bytes]:
-    """Read a call's only message, and have room for it until it has been used. As `room`."""
-    async with room(intake, context, holder, message_bytes) as claim:
+async def message(
+    intake: Intake, context: Context, holder: str, message_bytes: int, copies: int = 1
+) -> AsyncIterator[bytes]:
+    """Read a call's only message, and have room for it, and for copies of it, until it has been used. As `room`."""
+    async with room(intake, context, holder, copies * message_bytes) as claim:
         claim.limit(READ_TIMEOUT)
         data = await context.read()
         if data is grpc.aio.EOF:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
-        claim.arrived(len(data))
+        claim.arrived(copies * len(data))
         yield data
 
 
