@@ -18,6 +18,7 @@ import pytest
 from environments import ACTION, GROWTH
 from processes import is_alive
 from remote_gym import RemoteEnvironment, RemoteEnvironmentError, ServerFull, SessionLost
+from remote_gym.logs.escaping import PREFIX
 from remote_gym.testing import LoopbackServer, loopback_server
 from waiting import scaled, wait_until
 
@@ -80,7 +81,7 @@ def test_workers_that_hang_are_ended_their_clients_told_why_and_no_other_notices
             wait_until(lambda pid=lost.pid: not is_alive(pid))
             (told,) = [text for text in texts(log) if f"{lost.session}: its step {STEP_REASON}; killing it" in text]
             assert re.search(HANGING[behaviour], told)
-            assert all(line.startswith(f"[{lost.session}] ") for line in told.splitlines()[1:])
+            assert all(line.startswith(PREFIX) for line in told.splitlines()[1:])
         _, again = hanging["hang"].reset()
         assert again["pid"] != futures["hang"].result().pid
         assert other.reset()[1]["pid"] == others["pid"]
@@ -136,7 +137,7 @@ def test_a_worker_that_grows_is_ended_with_what_it_started(obedient, log, tmp_pa
         assert len(children) == (behaviour == "grow_in_child")
         wait_until(lambda: not any(map(is_alive, children)))
         assert other.reset()[1]["pid"] == others["pid"]
-        assert "killing it; where it is:\n[" in log.text
+        assert f"killing it; where it is:\n{PREFIX}" in log.text
 
 
 def grow(environment: RemoteEnvironment, behaviour: str, pid: int) -> None:

@@ -307,3 +307,21 @@ def test_characters_are_escaped_as_python_does():
     for first in range(0, sys.maxunicode, 1024):
         text = "".join(map(chr, range(first, min(first + 1024, sys.maxunicode))))
         assert printable(text) == "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def test_a_turn_that_comes_after_the_end_ends_it_without_a_fuss(log):
+    async def test() -> None:
+        errors: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        outputs = Outputs(10**6)
+        reader, writer = os.pipe()
+        output = outputs.follow("name", reader)
+        os.write(writer, b"the last word")  # no whole line, so there is nothing to write before its end is seen
+        output.close()
+        os.close(writer)
+        await until(lambda: output not in outputs._followed)
+        await asyncio.sleep(2 * TURN)
+        assert errors == []
+        assert log.lines == ["[name] the last word"]
+
+    run(test)
