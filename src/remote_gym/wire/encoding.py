@@ -7,6 +7,7 @@ function per type does it, found by the value's exact type: this runs for every 
 from __future__ import annotations
 
 import datetime
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
@@ -302,7 +303,13 @@ def _encode_unencodable(value: Unencodable, into: pb.Value, _budget: Budget) -> 
 def _encode_other(value: Any, into: pb.Value, budget: Budget) -> None:
     # The type is asked, not the value: what isinstance() looks at may be overridden, and a dead proxy's raises.
     cls = type(value)
-    if issubclass(cls, np.generic):
+    # Whoever has a masked array has loaded numpy.ma. Nobody else need: it takes 5 MiB of each worker.
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and cls is ma.MaskedArray:
+        _encode_masked(value, into, budget)
+    elif ma is not None and value is ma.masked:
+        _encode_masked_constant(value, into, budget)
+    elif issubclass(cls, np.generic):
         if not issubclass(cls, np.void):
             raise NoWireForm(
                 f"a NumPy scalar of type {type_name(value)} has no wire form; use one of NumPy's own types"
@@ -376,8 +383,6 @@ _ENCODERS: dict[type, Callable[[Any, pb.Value, Budget], None]] = {
     datetime.date: times.encode_date,
     datetime.time: times.encode_time,
     datetime.timedelta: times.encode_timedelta,
-    np.ma.MaskedArray: _encode_masked,
-    type(np.ma.masked): _encode_masked_constant,
     **standard.ENCODERS,
     **dict.fromkeys((OrderedDict, Counter, MappingProxyType), _encode_mapping),
     **dict.fromkeys(SCALAR_TYPES, _encode_scalar),

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.lib import recfunctions
 from numpy.typing import NDArray
 
 from remote_gym.config import Limits
@@ -23,6 +22,8 @@ def without_gaps(array: NDArray[Any]) -> NDArray[Any]:
     spans = _spans([(offset, field.itemsize) for _, field, offset in _fields(dtype)])
     if spans is not None and dtype.itemsize <= _PADDING * spans:
         return array
+    from numpy.lib import recfunctions  # here, since it loads numpy.ma, which takes 5 MiB of a process
+
     packed: NDArray[Any] = recfunctions.repack_fields(array)
     return packed
 
