@@ -261,6 +261,24 @@ def test_what_a_worker_printed_before_its_end_is_written_though_others_hold_the_
     run(test)
 
 
+@pytest.mark.parametrize("text", [b"", b"no line yet"])
+def test_one_that_is_closed_while_others_hold_the_pipe_is_done_with_all_the_same(log, text):
+    async def test() -> None:
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        outputs = Outputs(10**6)
+        reader, writer = os.pipe()
+        output = outputs.follow("name", reader)
+        os.write(writer, text)
+        output.close()
+        await until(lambda: not outputs._followed or bool(failures))
+        os.close(writer)
+        assert failures == []
+        assert log.lines == ([f"[name] {text.decode()}"] if text else [])
+
+    run(test)
+
+
 def test_the_last_lines_are_whole_printable_and_few(log):
     async def test() -> None:
         outputs = Outputs(RATE)

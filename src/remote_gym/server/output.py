@@ -195,6 +195,8 @@ class Output:
         self._outputs.forget(self)
 
     def _hang_up(self) -> None:
+        if self._descriptor < 0:  # closed before its last turn
+            return
         if self._is_listening:
             self._is_listening = False
             self._loop.remove_reader(self._descriptor)
