@@ -112,7 +112,7 @@ class Connection:
         self.reached += 1
         return pb.SpacesResponse(direct=pb.DirectAddress(port=1, routing_id=b"%d" % self.reached))
 
-    def attach(self, session_id: str, token: str) -> Interaction:
+    def attach(self, session_id: str, token: str, _message_bytes: int = 0) -> Interaction:
         self.events.append("attach")
         self.interactions.append(Interaction(self))
         return self.interactions[-1]
