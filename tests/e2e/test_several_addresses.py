@@ -101,10 +101,10 @@ def test_one_that_takes_connections_and_never_answers_is_passed_over(serve, open
 def test_a_full_server_is_passed_over_even_where_it_does_not_tell(serve, opened, monkeypatch):
     load = GrpcServer._load
 
-    async def load_of_old(self: GrpcServer, data: bytes, context: Any, owner: str) -> bytes:
+    async def load_of_old(self: GrpcServer, context: Any, client: Any) -> None:
         if self._service._options.max_sessions == 1:  # a release that knows no such call
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        return await load(self, data, context, owner)
+        await load(self, context, client)
 
     monkeypatch.setattr(GrpcServer, "_load", load_of_old)
     full, other = serve(max_sessions=1), serve(max_sessions=4)

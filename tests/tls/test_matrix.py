@@ -340,7 +340,7 @@ def test_plaintext_is_of_no_use(target, kind, caplog):
             assert re.match("UNAVAILABLE" if kind == "grpc" else "BROKEN", answer)
         if kind == "direct":
             wait_until(lambda: "refused a direct connection: [SSL" in caplog.text)
-    assert "it likely wants TLS" in summarise(diagnose("localhost", target.server.port, None, timeout=scaled(SECONDS)))
+    assert "it speaks TLS" in summarise(diagnose("localhost", target.server.port, None, timeout=scaled(SECONDS)))
     target.count(f"{kind} by plaintext", len(answers))
 
 
