@@ -43,6 +43,7 @@ WRONG = {
         "max_opens_per_second": (0, -1.0, math.inf, math.nan, 1e-9, 1e9, "5", True),
         "max_connections": tuple(value for value in NO_COUNTS if value is not None),
         "max_pending": NO_COUNTS,
+        "receive_bytes": (0, 1024, 1.5, "1GiB", None, True),
         "allow": ("DNS:alice", (1,), None, {"DNS:alice"}),
         "policy": ("/no/such/file", ".", 3),
         "direct_port": NO_PORTS,
