@@ -261,8 +261,9 @@ def test_what_a_worker_printed_before_its_end_is_written_though_others_hold_the_
     run(test)
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["others hold the pipe", "nobody does"])
 @pytest.mark.parametrize("text", [b"", b"no line yet"])
-def test_one_that_is_closed_while_others_hold_the_pipe_is_done_with_all_the_same(log, text):
+def test_one_that_is_closed_writes_its_last_words_and_fails_in_no_later_turn(log, text, held):
     async def test() -> None:
         failures: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
@@ -271,8 +272,12 @@ def test_one_that_is_closed_while_others_hold_the_pipe_is_done_with_all_the_same
         output = outputs.follow("name", reader)
         os.write(writer, text)
         output.close()
-        await until(lambda: not outputs._followed or bool(failures))
-        os.close(writer)
+        if not held:
+            os.close(writer)
+        await until(lambda: output not in outputs._followed or bool(failures))
+        await asyncio.sleep(2 * TURN)
+        if held:
+            os.close(writer)
         assert failures == []
         assert log.lines == ([f"[name] {text.decode()}"] if text else [])
 
@@ -325,21 +330,3 @@ def test_characters_are_escaped_as_python_does():
     for first in range(0, sys.maxunicode, 1024):
         text = "".join(map(chr, range(first, min(first + 1024, sys.maxunicode))))
         assert printable(text) == "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
-
-
-def test_a_turn_that_comes_after_the_end_ends_it_without_a_fuss(log):
-    async def test() -> None:
-        errors: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-        outputs = Outputs(10**6)
-        reader, writer = os.pipe()
-        output = outputs.follow("name", reader)
-        os.write(writer, b"the last word")  # no whole line, so there is nothing to write before its end is seen
-        output.close()
-        os.close(writer)
-        await until(lambda: output not in outputs._followed)
-        await asyncio.sleep(2 * TURN)
-        assert errors == []
-        assert log.lines == ["[name] the last word"]
-
-    run(test)

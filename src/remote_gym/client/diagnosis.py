@@ -318,7 +318,7 @@ def _whose(files: TlsFiles) -> str:
 
 def _named(name: str, key: str) -> str:
     """An authority, by its key as well: those that were made alike are called alike."""
-    # By its `repr`: whoever answered there chose it.
+    # By its `repr`: the other end chose it.
     return f"{name!r} (key {key[:8]})" if key else repr(name)
 
 

@@ -23,7 +23,7 @@ class Rendering:
     """Decides whether frames come with observations or are fetched, and shows them in a window.
 
     With ``"auto"`` an episode begins without frames. The first that is asked for is fetched, and from then on they come
-    along, so that whoever renders each step waits for one answer a step and not for two.
+    along, so that rendering each step costs one round trip a step and not two.
 
     Args:
         render_mode: The client's.

@@ -77,7 +77,7 @@ class DirectClients:
         return True
 
     def close(self) -> None:
-        """End the client's connection, whoever else holds it, and let go of the socket. A second call does nothing.
+        """End the connection even if other processes hold it, and close the socket. A second call does nothing.
 
         For a worker that has ended: what it sent to its client still arrives.
         """

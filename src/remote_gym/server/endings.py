@@ -29,13 +29,13 @@ class Ending(str):
 
 
 def lost(session_id: str, why: str) -> SessionLost:
-    """Make the error for whoever uses a session that ended."""
+    """Make the error for the client of a session that ended."""
     ending = Ending.of(why)
     return SessionLost(f"session {session_id}: {ending}", reason=ending.reason, output=ending.output)
 
 
 FAILURES = {LossReason.CRASHED, LossReason.KILLED, LossReason.HUNG, LossReason.OUT_OF_MEMORY}
-"""What an environment does, rather than its client or whoever runs the server."""
+"""Reasons that lie with the environment rather than with its client or the operator."""
 
 STOPPING = Ending("the server is stopping", LossReason.SERVER_STOPPED)
 DRAINED = Ending("the server is stopping, and begins no more episodes", LossReason.DRAINED)

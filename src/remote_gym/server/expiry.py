@@ -52,7 +52,7 @@ class OwnCertificates:
         for what, path in self._paths:
             try:
                 facts = read_certificate(path)
-            except ConfigError:  # it is being replaced; whoever loads it says what is wrong
+            except ConfigError:  # it is being replaced; loading it reports what is wrong
                 continue
             end = facts.not_after.timestamp()
             if now >= near_from(facts.not_before.timestamp(), end):

@@ -177,7 +177,7 @@ class Output:
             self._loop.add_reader(self._descriptor, self.go_on)
 
     def close(self) -> None:
-        """Take what there is, whoever else may print more; it is written in the turns that follow."""
+        """Take what there is, even if other processes still print; it is written in the turns that follow."""
         if self._descriptor >= 0:
             self._read_all()
             was_listening = self._is_listening
