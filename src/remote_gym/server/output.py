@@ -161,7 +161,7 @@ class Output:
     def go_on(self) -> None:
         """Take part of what there is, and come back for the rest."""
         count = self._read() if not self._has_line() else None
-        if count == 0 and self._descriptor >= 0:  # else it was closed while it waited for its turn
+        if count == 0:
             self._hang_up()
         self._write_some()
         # More than is written is read in turns, too, however little of it there was at once.
@@ -195,7 +195,7 @@ class Output:
         self._outputs.forget(self)
 
     def _hang_up(self) -> None:
-        if self._descriptor < 0:  # closed before its last turn
+        if self._descriptor < 0:  # it was closed while it waited for its turn
             return
         if self._is_listening:
             self._is_listening = False
