@@ -142,4 +142,4 @@ def test_no_token_and_no_key_is_told_by_a_busy_session_that_fails_in_every_way(s
     # All of that has been told of, at both ends.
     assert "ended by SIGKILL" in "".join(told.texts)
     assert "this is not its token" in "".join(told.texts)
-    assert "remote_gym.server.service: session" in told.texts[-1]
+    assert "remote_gym.server.session_log: session" in told.texts[-1]
