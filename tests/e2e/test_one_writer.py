@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import random
 import threading
@@ -13,8 +14,9 @@ import pytest
 
 from environments import ACTION
 from raw_client import RawSession, channel_to, method, open_request, reset, step
+from remote_gym import SessionLost
 from remote_gym.server.attachment import MOST_ATTACHED
-from remote_gym.server.interacting import MOST_UNREAD
+from remote_gym.server.interacting import MOST_UNREAD, Interacting
 from remote_gym.testing import LoopbackServer, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import wait_until
@@ -220,3 +222,21 @@ def test_a_call_that_asks_again_and_again_is_told_whenever_it_is_ended(channels,
         if newer is not None:
             newer.receive()
             newer.close()
+
+
+@pytest.mark.parametrize("end", ["exit", "close"])
+def test_nothing_of_an_interaction_is_left_to_the_garbage_collector(servers, obedient, end):
+    """With what is left gRPC's call would stay, and in older releases the client's socket with it."""
+    gc.collect()
+    gc.disable()
+    try:
+        with servers.lend(obedient, use_thread=False) as server:
+            environment = server.environment(connection="grpc")
+            environment.reset()
+            if end == "exit":
+                with pytest.raises(SessionLost):
+                    environment.step(ACTION["exit"])
+            environment.close()
+            wait_until(lambda: not any(isinstance(each, Interacting) for each in gc.get_objects()))
+    finally:
+        gc.enable()

@@ -57,16 +57,18 @@ class Interacting:
         self._limits = limits
         self._answered_until = answered_until
         self._task = asyncio.current_task()
-        self._reason: RemoteGymError | None = None
+        # Encoded at once: an error holds the frames that it passed, and so, by way of this object, itself. What gRPC
+        # keeps of the call, with its client's socket, would stay until the garbage collector comes by.
+        self._last: bytes | None = None
         self._writing = False
         self._unread = unread
         self._counted = False
 
     def cut(self, reason: RemoteGymError) -> None:
         """End the call, and say why."""
-        if self._reason is not None:
+        if self._last is not None:
             return
-        self._reason = reason
+        self._last = error_response(reason)
         if self._writing:
             self._counted = True
             self._unread[self._holder] += 1
@@ -80,13 +82,13 @@ class Interacting:
             try:
                 await self._answer(attachment)
             except asyncio.CancelledError:
-                if self._writing or self._reason is None:  # the client is gone
+                if self._writing or self._last is None:  # the client is gone
                     raise
             except RemoteGymError as error:
-                self._reason = self._reason or error
-            if self._reason is not None:
+                self._last = self._last or error_response(error)
+            if self._last is not None:
                 # An idle client finds it when it asks next, and need not look for the reason.
-                await self._write(error_response(self._reason))
+                await self._write(self._last)
         finally:
             if self._counted:
                 self._unread[self._holder] -= 1
@@ -94,7 +96,7 @@ class Interacting:
             attachment.detach()
 
     async def _answer(self, attachment: Attachment) -> None:
-        while self._reason is None:
+        while self._last is None:
             data = await self._context.read()
             if data is grpc.aio.EOF:
                 return
