@@ -90,6 +90,7 @@ class ForeignVector(VectorEnv):
 
     def __init__(self, library: str, num_envs: int) -> None:
         self._make = maker(library)
+        self.closed = False  # Gymnasium before 1.0 sets it in its own constructor, which asks for other arguments
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = ACTION, ACTION
         self.observation_space = self.action_space = batch_space(ACTION, num_envs)
