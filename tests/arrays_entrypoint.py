@@ -90,13 +90,15 @@ class ForeignVector(VectorEnv):
 
     def __init__(self, library: str, num_envs: int) -> None:
         self._make = maker(library)
-        self.closed = False  # Gymnasium before 1.0 sets it in its own constructor, which asks for other arguments
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = ACTION, ACTION
         self.observation_space = self.action_space = batch_space(ACTION, num_envs)
 
     def _all(self, value: Any, dtype: str) -> Any:
         return self._make([value] * self.num_envs, dtype)
+
+    def close(self, **_: Any) -> None:
+        """Nothing: Gymnasium's own before 1.0 wants what its constructor sets, which takes other arguments."""
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         return self._all([0.0, 1.0], "float32"), {"lives": self._all(3, "int32")}
