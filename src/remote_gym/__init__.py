@@ -94,7 +94,7 @@ _register()
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        protocol = importlib.import_module("remote_gym.protocol")
+        protocol = importlib.import_module("remote_gym.protocol.constants")
         return protocol.package_versions()["remote-gym"]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

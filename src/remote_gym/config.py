@@ -302,7 +302,11 @@ class ClientOptions:
     """How a client behaves. Times are in seconds."""
 
     connect_timeout: float = 10.0
-    """How long reaching and authenticating the server may take."""
+    """How long reaching and authenticating the server may take, at one attempt."""
+    reconnect_timeout: float | None = None
+    """How long to try for a broken connection before the session is given up. None: as long as the server keeps it."""
+    recover_timeout: float = 0.0
+    """How long a reset tries to open a session in place of a lost one. Needs ``on_session_lost="truncate"``."""
     open_timeout: float = 150.0
     """How long opening a session, which creates the environment, may take."""
     reset_timeout: float = 300.0
@@ -340,3 +344,11 @@ class ClientOptions:
             raise ConfigError("ClientOptions.token is not what 'remote-gym token' printed; use that")
         _check(check_type, self, "limits", kind=Limits, mend="Limits(...)")
         _check(check_seconds, self, "connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")
+        _check(check_seconds, self, "recover_timeout", or_zero=True)
+        if self.reconnect_timeout is not None:
+            _check(check_seconds, self, "reconnect_timeout", or_zero=True)
+        if self.recover_timeout and self.on_session_lost != "truncate":
+            raise ConfigError(
+                f"ClientOptions.recover_timeout is {self.recover_timeout!r}, but with on_session_lost='raise' a reset "
+                "does not replace what was lost by itself; use on_session_lost='truncate', or leave it out"
+            )

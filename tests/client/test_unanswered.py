@@ -9,7 +9,7 @@ import pytest
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectionLost
-from remote_gym.protocol import SERVICE_NAME
+from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled
 

@@ -24,7 +24,7 @@ from remote_gym import (
     create_remote_environment_server,
 )
 from remote_gym.client.diagnosis import Check, diagnose
-from remote_gym.protocol import SERVICE_NAME
+from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from tls.conftest import bad_certificates  # noqa: F401 - a fixture

@@ -11,7 +11,7 @@ import pytest
 
 from processes import descendants, open_descriptors, thread_count
 from remote_gym import ServerFull
-from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.testing import LoopbackServer, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled, wait_until

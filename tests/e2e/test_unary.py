@@ -10,7 +10,7 @@ from raw_client import RawSession, channel_to, method, reset, step
 from remote_gym import create_remote_environment_server
 from remote_gym.certs import create_certificate
 from remote_gym.config import Limits
-from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value
 from waiting import scaled

@@ -17,7 +17,7 @@ import grpc
 
 from endurance.serving import MIB, Served, descriptors, memory, percentiles, private, serving, slope, threads, wait_for
 from remote_gym import RemoteEnvironment
-from remote_gym.protocol import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import PROTOCOL_VERSION, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 GROWTH = 5 * MIB

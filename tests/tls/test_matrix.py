@@ -31,7 +31,7 @@ from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConnectError
-from remote_gym.protocol import SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled, wait_until

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TypeAlias
 
 from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.direct import DirectConnection
-from remote_gym.client.interaction import Interaction
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, NotPermitted, TransportError
 from remote_gym.logs import get_logger
+from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import ROUTING_ID_LIFETIME
 
 logger = get_logger(__name__)
-
-Connection: TypeAlias = Interaction | DirectConnection
-"""Over which requests of a session go."""
 
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
@@ -40,9 +35,13 @@ class Attaching:
         connection: To its server.
         session: As the server opened it.
         options: The client's.
+        untold: Gets what is to be logged once a request has been answered, and not if the session has ended instead.
     """
 
-    def __init__(self, connection: GrpcConnection, session: pb.Session, options: ClientOptions) -> None:
+    def __init__(
+        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, untold: list[str]
+    ) -> None:
+        self._untold = untold
         self._connection = connection
         self._session = session
         self._options = options
@@ -69,7 +68,7 @@ class Attaching:
         if found.HasField("direct"):
             self._learn(found.direct)
 
-    def attach(self, deadline: float) -> Connection:
+    def attach(self, deadline: float) -> Stream:
         """Connect.
 
         Args:
@@ -86,11 +85,11 @@ class Attaching:
             return direct
         return self._connection.attach(self._session.id, self._session.token, self._session.message_bytes)
 
-    def may_improve(self, interaction: Connection | None) -> bool:
+    def may_improve(self, stream: Stream | None) -> bool:
         """Whether what is used goes over gRPC, and it is time to try once more for a direct connection."""
-        return isinstance(interaction, Interaction) and time.monotonic() >= self._direct_from
+        return stream is not None and not stream.is_direct and time.monotonic() >= self._direct_from
 
-    def _attach_directly(self, deadline: float) -> DirectConnection | None:
+    def _attach_directly(self, deadline: float) -> Stream | None:
         address = self._take_address(deadline)
         insists = self._options.connection == "direct"
         limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
@@ -102,8 +101,10 @@ class Attaching:
         except (TransportError, NotPermitted) as error:
             if insists:
                 raise
-            log = logger.warning if self._pause == FIRST_PAUSE else logger.debug
-            log("session %s goes on over gRPC, which is slower: %s", self._session.id, error)
+            if self._pause == FIRST_PAUSE:
+                self._untold.append(f"goes on over gRPC, which is slower: {error}")
+            else:
+                logger.debug("session %s goes on over gRPC: %s", self._session.id, error)
             self._direct_from = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return None

@@ -17,7 +17,7 @@ from remote_gym.client.interaction import Interaction
 from remote_gym.client.rpc_errors import answered, from_rpc_error
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost
-from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
@@ -198,7 +198,7 @@ class GrpcConnection:
             data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
-            found = summarise(diagnose(*self._where, timeout=2.0))
+            found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
             raise ConnectError(f"no connection to {self.address} within {waited:.3g} s: {found}") from error
         what = f"looking for session {session_id} at {self.address}"
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)

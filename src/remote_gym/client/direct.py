@@ -9,6 +9,7 @@ import time
 from remote_gym.address import is_loopback, is_unix
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
+from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
@@ -17,7 +18,7 @@ from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.waking import Wakefulness
 
 
-class DirectConnection:
+class DirectConnection(Stream):
     """Attached to a session: send, and receive the answer, again and again.
 
     Args:
@@ -34,6 +35,8 @@ class DirectConnection:
         ConnectError: If it cannot be reached, or one end does not accept the other.
         NotPermitted: If the worker does not accept token or identity.
     """
+
+    is_direct = True
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from remote_gym.errors import (
     SessionLost,
     TransportError,
 )
-from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.protocol.constants import PROTOCOL_VERSION
 from remote_gym.tls import check_files
 
 _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (

@@ -13,10 +13,11 @@ import grpc
 
 from remote_gym.client.rpc_errors import from_rpc_error
 from remote_gym.errors import ConnectionLost, DeadlineExceeded
+from remote_gym.protocol.stream import Stream
 from remote_gym.wire.parts import cut
 
 
-class Interaction:
+class Interaction(Stream):
     """One `Interact` call: send, and receive the answer, again and again.
 
     Args:

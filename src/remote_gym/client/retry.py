@@ -13,6 +13,12 @@ from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded
 # all draw alike.
 _draw = random.SystemRandom().random
 
+FIRST_REACH = 0.5
+"""Seconds that the first attempt has."""
+
+NOTICED_LATER = 10.0
+"""Seconds by which a server may notice a broken connection later than its client: by its keepalives, at most."""
+
 
 class Retry:
     """The attempts to get one request answered, since its connection broke.
@@ -21,7 +27,11 @@ class Retry:
       server's, and half of a second is a long time for a step.
     - Each further attempt waits: up to ``first_pause``, and ``multiplier`` times as long each time, up to
       ``longest_pause``. With jitter it waits for a random part of that time.
-    - Where the server is not reached within ``connect_timeout`` of the newest break, the session is given up.
+    - Where the server is not reached within ``reconnect_timeout`` of the newest break, the session is given up. Unless
+      set, that is as long as the server may keep the session: its lease, which begins when it notices the break, and
+      that may be `NOTICED_LATER` than the client does.
+    - One attempt waits for ``connect_timeout`` at most, since certificates may change meanwhile, and the very first for
+      `FIRST_REACH`, so that a log tells soon that the network is away.
     - Where it is reached, and what was made breaks again before it has answered, that is counted: after ``attempts`` in
       a row the session is given up, as the request or its answer may be what breaks it. A connection that stood for
       ``steady_after`` seconds is not counted, and count and pauses begin anew.
@@ -31,6 +41,8 @@ class Retry:
         policy: The client's.
         broken: How the connection broke.
         connect_timeout: Seconds.
+        reconnect_timeout: Seconds; None for as long as the server keeps the session.
+        lease: The session's, in seconds.
         deadline: Of the request, on `clock`.
         clock: Monotonic seconds.
         draw: Gives numbers from 0 up to 1.
@@ -42,6 +54,8 @@ class Retry:
         broken: ConnectError | ConnectionLost,
         *,
         connect_timeout: float,
+        reconnect_timeout: float | None,
+        lease: float,
         deadline: float,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = _draw,
@@ -49,6 +63,8 @@ class Retry:
         self._policy = policy
         self._broken = broken
         self._connect_timeout = connect_timeout
+        self._reconnect_timeout = lease + NOTICED_LATER if reconnect_timeout is None else reconnect_timeout
+        self._is_first = True
         self._deadline = deadline
         self._clock = clock
         self._draw = draw
@@ -59,7 +75,8 @@ class Retry:
 
     def reach_timeout(self) -> float:
         """Seconds that the attempt which begins now has to reach the server."""
-        return max(0.001, self._give_up_at - self._clock())
+        longest, self._is_first = FIRST_REACH if self._is_first else self._connect_timeout, False
+        return max(0.001, min(longest, self._connect_timeout, self._give_up_at - self._clock()))
 
     def made(self) -> None:
         """The attempt has made a connection."""
@@ -80,7 +97,10 @@ class Retry:
             self._break(error, now)
         pause = self._longest * (self._draw() if self._policy.jitter else 1.0)
         if isinstance(error, ConnectError) and self._give_up_at < min(self._deadline, now + pause):
-            raise ConnectionLost(f"{self._broken}; it could not be made again: {error}") from error
+            raise ConnectionLost(
+                f"{self._broken}; it could not be made again within {self._reconnect_timeout:.3g} s "
+                f"(ClientOptions.reconnect_timeout): {error}"
+            ) from error
         if now + pause >= self._deadline:
             raise DeadlineExceeded(f"{self._broken}; it was not made again before the deadline") from self._broken
         self._longest = min(self._longest * self._policy.multiplier, self._policy.longest_pause)
@@ -103,4 +123,4 @@ class Retry:
             ) from error
 
     def _time_to_give_up(self) -> float:
-        return min(self._deadline, self._clock() + self._connect_timeout)
+        return min(self._deadline, self._clock() + self._reconnect_timeout)

@@ -1,35 +1,31 @@
-"""The client's side of a session: numbered requests, each answered once."""
+"""The client's side of a session: it carries what an `Exchange` asks over whichever connection stands."""
 
 from __future__ import annotations
 
 import atexit
 import functools
 import os
-import threading
 import time
 import weakref
 
 from remote_gym.address import Place
-from remote_gym.client.attaching import Attaching, Connection
+from remote_gym.client.attaching import Attaching
 from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.direct import DirectConnection
-from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.retry import Retry
 from remote_gym.client.ticket import SessionTicket
+from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
     ConnectionLost,
     DeadlineExceeded,
-    EncodingError,
-    OutOfSequence,
-    ProtocolMismatch,
     RemoteGymError,
     SessionError,
-    SessionLost,
 )
 from remote_gym.logs import get_logger
+from remote_gym.protocol.exchange import Exchange, Verdict
+from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
@@ -39,6 +35,9 @@ logger = get_logger(__name__)
 
 class ClientSession:
     """An open session, and the connection that it uses alone.
+
+    Whatever raises in the midst of a request, a signal's handler or Ctrl-C included, leaves a session that can be used:
+    the next request first waits for the answer to the one that was interrupted.
 
     Args:
         connection: Closed with the session.
@@ -56,20 +55,14 @@ class ClientSession:
         self._connection = connection
         self._options = options
         self._process = os.getpid()
-        # Requests are numbered and answered one by one, so threads that share an environment take turns.
-        self._turn = threading.Lock()
-        self._answered = 0
-        self._unanswered: bytes | None = None
-        self._interaction: Connection | None = None
+        self._turn = Turn()
+        self._stream: Stream | None = None
+        self._carrier: Stream | None = None  # the stream that the pending request was sent on
+        self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         self._closed = False
-        self._to_be_closed = True  # whether the server still has it, as far as one knows
-        self.lost = False
-        self._why = ""
         self.deadline = 0.0
         """When the last request has to be answered, on `time.monotonic`."""
         self._packed: memoryview | None = None
-        self._in_flight = False  # whether the connection that stands has the request
-        self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         try:
             self._session = open_session(connection, request, options)
             if options.connection == "direct" and not self._session.HasField("direct"):
@@ -77,13 +70,15 @@ class ClientSession:
         except BaseException:
             connection.close()
             raise
-        self._attaching = Attaching(connection, self._session, options)
+        self._untold: list[str] = []
+        self._attaching = Attaching(connection, self._session, options, self._untold)
+        self._exchange = Exchange(self._session.id, options.limits)
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
         if isinstance(request, pb.OpenRequest) and request.HasField("first"):
             self.first, self._packed = parse_response(self._session.first, options.limits)
-            self._answered = 1
-        # A script that ends without closing, by Ctrl-C say, shall not keep the server's place for a lease.
+            self._exchange.answered = 1
+        # A script that ends without closing, by Ctrl-C say, must not keep the server's place for a lease.
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
 
@@ -111,7 +106,8 @@ class ClientSession:
     def ticket(self) -> SessionTicket:
         """What another process needs to go on from here."""
         url, port = self.place
-        return SessionTicket(url=url, port=port, session=self.id, token=self._session.token, answered=self._answered)
+        answered = self._exchange.answered
+        return SessionTicket(url=url, port=port, session=self.id, token=self._session.token, answered=answered)
 
     @property
     def description(self) -> pb.Description:
@@ -119,30 +115,41 @@ class ClientSession:
         return self._session.description
 
     @property
+    def lost(self) -> bool:
+        """Whether it has ended, or is of no more use."""
+        return self._exchange.is_over
+
+    @property
     def is_behind(self) -> bool:
-        """Whether the last request has not been answered: its deadline passed, or Ctrl-C interrupted it."""
-        return self._unanswered is not None
+        """Whether the last request has not been answered: its deadline passed, or something interrupted it."""
+        return self._exchange.pending is not None
 
     def attach(self) -> None:
         """Connect to the worker now, rather than with the first request, which does what this could not."""
         deadline = time.monotonic() + self._options.connect_timeout
-        self._take_turn(deadline)
+        claim = Claim()
         try:
-            if self._interaction is None:
-                self._interaction = self._attaching.attach(deadline)
+            self._take_turn(claim, deadline)
+            if self._stream is None:
+                self._stream = self._attaching.attach(deadline)
         except (ConnectError, ConnectionLost) as error:
             logger.debug("session %s: not attached yet: %s", self.id, error)
+        except BaseException as error:
+            if not isinstance(error, RemoteGymError):
+                self._connection.renew()
+            raise
         finally:
-            self._turn.release()
+            claim.over = True
 
     def improve(self) -> None:
         """Let the next request try for a direct connection, if that failed some time ago: worth it between episodes."""
-        if self._turn.acquire(False):  # else another thread is using it, and it is no time for that
-            try:
-                if not self.is_behind and self._attaching.may_improve(self._interaction):
-                    self._detach()
-            finally:
-                self._turn.release()
+        claim = Claim()
+        try:
+            # Else another thread is using it, and it is no time for that.
+            if self._turn.take(claim, 0.0) and not self.is_behind and self._attaching.may_improve(self._stream):
+                self._detach()
+        finally:
+            claim.over = True
 
     def ask(self, request: pb.Request, timeout: float) -> pb.Response:
         """Number a request, send it, and return what answers it.
@@ -155,18 +162,19 @@ class ClientSession:
 
         Raises:
             SessionLost: If the session has ended.
-            ConnectionLost: If the connection broke and could not be made again within ``connect_timeout``. The session
-                is given up.
+            ConnectionLost: If the connection broke and could not be made again within ``reconnect_timeout``. The
+                session is given up.
             DeadlineExceeded: If no answer came in time. The next request waits for it first.
             RemoteGymError: As the answer says.
         """
         deadline = time.monotonic() + timeout
-        self._take_turn(deadline)
+        claim = Claim()
         try:
+            self._take_turn(claim, deadline)
             self._begin(request, deadline)
             response = self._finish()
         finally:
-            self._turn.release()
+            claim.over = True
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
@@ -185,11 +193,12 @@ class ClientSession:
             DeadlineExceeded: If an earlier request, whose answer was missed, is still not answered.
         """
         deadline = time.monotonic() + timeout
-        self._take_turn(deadline)
+        claim = Claim()
         try:
+            self._take_turn(claim, deadline)
             self._begin(request, deadline)
         finally:
-            self._turn.release()
+            claim.over = True
 
     def receive(self) -> pb.Response:
         """The second half of `ask`: wait for what answers the request that was sent.
@@ -197,11 +206,12 @@ class ClientSession:
         Raises:
             RemoteGymError: As `ask` does.
         """
-        self._take_turn(self.deadline)
+        claim = Claim()
         try:
+            self._take_turn(claim, self.deadline)
             response = self._finish()
         finally:
-            self._turn.release()
+            claim.over = True
         if response.HasField("error"):
             raise decode_error(response.error)
         return response
@@ -212,9 +222,9 @@ class ClientSession:
         return packed
 
     def fileno(self) -> int | None:
-        """Descriptor of a direct connection on which an answer is still to come; None where one cannot wait for it."""
-        used = self._interaction if self._in_flight else None
-        return used.fileno() if isinstance(used, DirectConnection) else None
+        """Descriptor on which an answer is still to come; None where one cannot wait for it."""
+        stream = self._stream
+        return None if stream is None or self._carrier is not stream else stream.fileno()
 
     def catch_up(self, timeout: float) -> None:
         """Wait for the answer that was missed, and drop it.
@@ -224,13 +234,14 @@ class ClientSession:
             RemoteGymError: As for `ask`.
         """
         deadline = time.monotonic() + timeout
-        self._take_turn(deadline)
+        claim = Claim()
         try:
+            self._take_turn(claim, deadline)
             self.deadline = deadline
-            if self._unanswered is not None:
+            if self.is_behind:
                 self._finish()
         finally:
-            self._turn.release()
+            claim.over = True
 
     def take_over(self, timeout: float) -> pb.Response | None:
         """Cut off the process that opened the session, and have the answer to what it asked last once more.
@@ -243,28 +254,22 @@ class ClientSession:
             RemoteGymError: As for `ask`; but not what the answer says.
         """
         deadline = time.monotonic() + timeout
-        self._take_turn(deadline)
+        claim = Claim()
         try:
-            self._answered = -1  # the number 0 is always refused, with what was answered last
-            self._begin(pb.Request(), deadline)
-            refusal = decode_error(self._finish().error)
-            if not isinstance(refusal, OutOfSequence):
-                raise refusal
-            if refusal.answered is None:
-                told = f"the server does not tell where session {self.id} stands ({dict(self.description.versions)})"
-                raise ProtocolMismatch(f"{told}; install the same release at both ends")
-            if refusal.answered == 0:
+            self._take_turn(claim, deadline)
+            self.deadline = deadline
+            exchange = self._exchange
+            exchange.probe()
+            refusal = self._finish()
+            if exchange.replay(refusal, dict(self.description.versions)) is None:
                 return None
-            # What is asked does not matter: by its number it gets the answer that is there.
-            self._answered = refusal.answered - 1
-            self._begin(pb.Request(), deadline)
             return self._finish()
         finally:
-            self._turn.release()
+            claim.over = True
 
     def let_go(self) -> None:
         """End the connection and not the session, which lives on for its lease. What is asked here then is lost."""
-        self._to_be_closed = False
+        self._exchange.end(is_open=False)
         self.close()
 
     def close(self) -> None:
@@ -276,122 +281,131 @@ class ClientSession:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
-        self.lost = True
+        to_be_closed = self._exchange.is_open
+        self._exchange.end(" (it was closed)", is_open=False)
         self._detach()
         try:
-            if self._to_be_closed:
+            if to_be_closed:
                 self._connection.close_session(self._session.id, self._session.token, self._options.close_timeout)
         except RemoteGymError as error:
             logger.warning("session %s: closing: %s", self.id, error)
         finally:
             self._connection.close()
 
-    def _take_turn(self, deadline: float) -> None:
-        """Lock the session, while it can be used. The caller releases the turn."""
+    def _take_turn(self, claim: Claim, deadline: float) -> None:
+        """Begin to use the session, while it can be used. The caller ends the claim."""
         if self._process != os.getpid():
             raise SessionError(
                 f"this environment was opened by process {self._process} and this is process {os.getpid()}, a fork of "
                 "it; a connection cannot be shared, so create the environment after the fork, or pickle it"
             )
-        # At once, mostly: to wait costs three times as much, even where there is nothing to wait for.
-        if not self._turn.acquire(False) and not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._turn.take(claim, deadline):
+            if self._turn.is_mine():
+                raise SessionError(
+                    f"session {self.id} is in the midst of a request, which this one has interrupted, as a signal's "
+                    "handler does; ask once that has returned"
+                )
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
-        if self.lost:
-            self._turn.release()
-            raise SessionLost(f"session {self.id} has ended{self._why}; reset opens a new one")
+        if self._exchange.is_over:
+            raise self._exchange.lost()
 
     def _begin(self, request: pb.Request, deadline: float) -> None:
         self.deadline = deadline
-        if self._unanswered is not None:
+        if self._exchange.pending is not None:
             self._finish()  # numbers leave no gaps
-        request.sequence = self._answered + 1
-        data = request.SerializeToString()
-        limit = self._options.limits.message_bytes
-        if len(data) > limit:
-            raise EncodingError(f"the request has {len(data):,} bytes; Limits.message_bytes allows {limit:,}")
-        self._unanswered = data
+        data = self._exchange.begin(request)
         try:
-            self._send_once(data)
-        except (ConnectError, ConnectionLost) as error:
-            self._broken = error
-        except BaseException as error:
-            self._give_up(error)
-            raise
+            self._send(data)
+        except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
+            self._broken = self._fail(error)
 
     def _finish(self) -> pb.Response:
-        """Get the answer to what is unanswered, however often it has to be asked for."""
-        assert self._unanswered is not None
-        try:
-            response = self._finish_until(self._unanswered, self.deadline)
-        except BaseException as error:
-            self._give_up(error)
-            raise
-        self._answered += 1
-        self._unanswered = None
-        return response
-
-    def _give_up(self, error: BaseException) -> None:
-        """Decide what a failure leaves to be used."""
-        # After a deadline or Ctrl-C the answer is still to come, and is the next request's to wait for. What could not
-        # be read, or was refused as a whole, would be again.
-        if isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
-            self.lost, self._why = True, f" ({error})"
-            if not self._closed:  # else that is what ended it
-                self._to_be_closed = isinstance(error, EncodingError) or not isinstance(error, RemoteGymError)
-        was_grpc = isinstance(self._interaction, Interaction)
-        self._detach()
-        if was_grpc and not isinstance(error, Exception):
-            self._connection.renew()
-
-    def _finish_until(self, data: bytes, deadline: float) -> pb.Response:
-        try:
-            broken, self._broken = self._broken, None
-            if broken is not None:
-                raise broken
-            if not self._in_flight:
-                self._send_once(data)
-            return self._receive_once()
-        except (ConnectError, ConnectionLost) as error:
-            lost = error
-        options = self._options
-        retry = Retry(options.retry, lost, connect_timeout=options.connect_timeout, deadline=deadline)
-        while not self.lost:
-            logger.warning("session %s: %s; trying to resume", self.id, lost, repeats=self.id, lines=1)
-            self._detach()
+        """Get the answer to what is pending, however often it has to be asked for."""
+        lost, self._broken = self._broken, None
+        if lost is None:
+            try:
+                return self._receive()
+            except BaseException as error:  # noqa: BLE001 - as above
+                lost = self._fail(error)
+        retry = Retry(
+            self._options.retry,
+            lost,
+            connect_timeout=self._options.connect_timeout,
+            reconnect_timeout=self._options.reconnect_timeout,
+            lease=self._session.lease,
+            deadline=self.deadline,
+        )
+        while True:
+            self._untold.append(f"{lost}; trying to resume")
             try:
                 self._attaching.reach(retry.reach_timeout())
                 retry.made()
-                self._send_once(data)
-                return self._receive_once()
-            except (ConnectError, ConnectionLost) as error:
-                lost = error
+                return self._receive()
+            except BaseException as error:  # noqa: BLE001 - as above
+                lost = self._fail(error)
+            if isinstance(lost, ConnectError):
+                self._tell()
+            self._pause(retry, lost)
+
+    def _pause(self, retry: Retry, lost: ConnectError | ConnectionLost) -> None:
+        try:
             time.sleep(retry.pause_after(lost))
-        raise SessionLost(f"session {self.id} was closed")
+        except ConnectionLost as error:  # to give the session up: there is nobody to be told to close it
+            self._exchange.end(f" ({error})", is_open=False)
+            raise
 
-    def _send_once(self, data: bytes) -> None:
-        interaction = self._interaction
-        if interaction is None:
-            interaction = self._interaction = self._attaching.attach(self.deadline)
-        interaction.send(data, self.deadline)
-        self._in_flight = True
+    def _send(self, data: bytes) -> Stream:
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = self._attaching.attach(self.deadline)
+            if self._closed:  # by another thread, which has not seen this one
+                raise ConnectionLost(f"session {self.id} was closed")
+        self._carrier = stream
+        stream.send(data, self.deadline)
+        return stream
 
-    def _receive_once(self) -> pb.Response:
-        interaction = self._interaction
-        if interaction is None:
-            raise ConnectionLost(f"session {self.id} was closed")
-        response, self._packed = parse_response(interaction.receive(self.deadline), self._options.limits)
-        self._in_flight = False
-        if response.sequence == self._answered + 1:
-            return response
-        if response.sequence == 0 and response.HasField("error"):  # it concerns the session as a whole
-            raise decode_error(response.error)
-        raise EncodingError(f"response {response.sequence} came to request {self._answered + 1}")
+    def _receive(self) -> pb.Response:
+        stream = self._stream
+        if stream is None or self._carrier is not stream:
+            assert self._exchange.pending is not None
+            stream = self._send(self._exchange.pending)
+        response, self._packed = self._exchange.receive(stream.receive(self.deadline))
+        if self._untold:
+            self._tell()
+        return response
+
+    def _fail(self, error: BaseException) -> ConnectError | ConnectionLost:
+        """Give up the stream, and decide what a failure means; return it if the request is to be asked again.
+
+        Raises:
+            BaseException: The failure, if it is not.
+        """
+        # First of all, in one line without a call: a second Ctrl-C must find no stream that is out of step.
+        stream, self._stream = self._stream, None
+        was_over, verdict = self._exchange.is_over, self._exchange.fail(error)
+        if stream is not None:
+            stream.close()
+        if isinstance(error, ConnectError | ConnectionLost):
+            if not was_over:
+                return error
+            raise self._exchange.lost() from error  # another thread has closed it
+        if verdict is Verdict.END:
+            self._untold.clear()  # what is raised says it
+        elif not isinstance(error, RemoteGymError) and (stream is None or not stream.is_direct):
+            # It may have struck within gRPC, which then can be left with a lock that nobody releases.
+            self._connection.renew()
+        raise error
 
     def _detach(self) -> None:
-        self._in_flight = False
-        interaction, self._interaction = self._interaction, None
-        if interaction is not None:
-            interaction.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _tell(self) -> None:
+        """Log what was held back as long as it could have been the end of the session, which an error tells."""
+        for text in self._untold:
+            logger.warning("session %s: %s", self.id, text, repeats=self.id, lines=1)
+        self._untold.clear()
 
 
 def _close_at_exit(reference: weakref.ref[ClientSession]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor
 
-from remote_gym.protocol import PROTOCOL_VERSION
+from remote_gym.protocol.constants import PROTOCOL_VERSION
 from remote_gym.server import counters, handover, launcher
 from remote_gym.v1 import remote_gym_pb2, worker_pb2
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from remote_gym.protocol import SERVICE_NAME
+from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.server.intake import Claim, Intake, NoRoomError
 from remote_gym.wire.parts import LARGEST_MESSAGE
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
-from remote_gym.protocol import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.caller import Caller, known_caller
 from remote_gym.server.expiry import warn_of_clients
 from remote_gym.server.grpc_reading import Context, ReadLate, address_of, message, room

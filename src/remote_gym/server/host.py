@@ -23,7 +23,7 @@ from remote_gym.errors import (
     OutOfSequence,
     RemoteGymError,
 )
-from remote_gym.protocol import package_versions
+from remote_gym.protocol.constants import package_versions
 from remote_gym.server.about import encode_metadata, encode_spec
 from remote_gym.server.counters import (
     BUSY,

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from remote_gym.errors import LossReason, ServerFull
 from remote_gym.logs import get_logger
-from remote_gym.protocol import package_versions
+from remote_gym.protocol.constants import package_versions
 from remote_gym.server import variables
 from remote_gym.server.counters import anonymous_file
 from remote_gym.server.dialect import CHECK, dialect

@@ -1,0 +1,52 @@
+"""The seam between a session and the connections that carry its messages."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Stream(ABC):
+    """One way to carry a session's requests and their answers: send, and receive the answer, again and again.
+
+    It is attached to its session when it exists. It is used for one request at a time, but any thread may close it.
+    After any error, one that came from elsewhere included, it is out of step, and all that is left is to close it.
+
+    Attributes:
+        is_direct: Whether it leads to the worker itself, the faster way.
+    """
+
+    is_direct = False
+
+    @abstractmethod
+    def send(self, data: bytes, deadline: float) -> None:
+        """Send one message.
+
+        Args:
+            data: The message.
+            deadline: On `time.monotonic`, for the answer to come.
+
+        Raises:
+            DeadlineExceeded: If the other end does not read it in time.
+            ConnectionLost: If the connection ended.
+        """
+
+    @abstractmethod
+    def receive(self, deadline: float) -> bytes | memoryview:
+        """Wait for the message that answers the one sent.
+
+        Args:
+            deadline: As when it was sent.
+
+        Raises:
+            DeadlineExceeded: If it did not come in time.
+            ConnectionLost: If the connection ended.
+            EncodingError: If it is over the limit.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Detach; the session lives on for its lease. Waits for nothing. Who is receiving gets `ConnectionLost`."""
+
+    def fileno(self) -> int | None:
+        """Descriptor that becomes readable when an answer arrives; None where there is none."""
+        return None
