@@ -11,7 +11,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 
 def break_connection(session: ClientSession) -> None:
     """End the connection that the session uses, behind its back."""
-    interaction = session._interaction
+    interaction = session._carrier.stream
     assert interaction is not None
     if isinstance(interaction, DirectConnection):
         # Not SSLSocket's own, which would go on to read what has arrived as if it were not encrypted.

@@ -69,6 +69,8 @@ WRONG = {
         **dict.fromkeys(
             ("connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout"), NO_SECONDS
         ),
+        "reconnect_timeout": (-1, "5", True, float("nan")),
+        "recover_timeout": (-1, "5", None, True, float("nan"), 5.0),
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "connection": ("fast", None, 1, ""),
         "frame_encoding": ("png", None, 1, "", ["raw"]),

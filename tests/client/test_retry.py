@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from remote_gym.client.connection import channel_options
-from remote_gym.client.retry import Retry
+from remote_gym.client.retry import FIRST_REACH, NOTICED_LATER, Retry
 from remote_gym.config import Limits, RetryPolicy
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded
 
@@ -35,6 +35,8 @@ def begin(
     clock: Clock,
     *,
     connect_timeout: float = 10.0,
+    reconnect_timeout: float | None = 900.0,
+    lease: float = 60.0,
     timeout: float = 1000.0,
     draw: Callable[[], float] = lambda: 1.0,
     **policy,
@@ -43,6 +45,8 @@ def begin(
         RetryPolicy(**policy),
         BROKE,
         connect_timeout=connect_timeout,
+        reconnect_timeout=reconnect_timeout,
+        lease=lease,
         deadline=clock.now + timeout,
         clock=clock,
         draw=draw,
@@ -65,19 +69,35 @@ def test_without_jitter_nothing_is_drawn(clock):
     assert retry.pause_after(UNREACHABLE) == 1.0
 
 
-def test_a_server_that_is_not_reached_within_the_connect_timeout_ends_it(clock):
-    retry = begin(clock, connect_timeout=3.0)
-    assert retry.reach_timeout() == 3.0
+def test_a_server_that_is_not_reached_within_the_reconnect_timeout_ends_it_and_the_error_names_the_option(clock):
+    retry = begin(clock, reconnect_timeout=3.0)
     clock.now += 2.0
-    assert retry.reach_timeout() == 1.0
     retry.pause_after(UNREACHABLE)
     clock.now += 2.0
-    with pytest.raises(ConnectionLost, match="the line broke; it could not be made again: nobody there"):
+    with pytest.raises(ConnectionLost, match=r"within 3 s \(ClientOptions.reconnect_timeout\): nobody there"):
         retry.pause_after(UNREACHABLE)
 
 
-def test_a_connection_that_was_made_gives_the_next_one_the_whole_connect_timeout(clock):
-    retry = begin(clock, connect_timeout=3.0)
+def test_unless_set_it_is_tried_for_as_long_as_the_server_keeps_the_session(clock):
+    retry = begin(clock, reconnect_timeout=None, lease=60.0)
+    clock.now += 60.0 + NOTICED_LATER - 1.0
+    retry.pause_after(UNREACHABLE)
+    clock.now += 1.1
+    with pytest.raises(ConnectionLost, match=r"within 70 s"):
+        retry.pause_after(UNREACHABLE)
+
+
+def test_no_attempt_outlasts_the_connect_timeout_or_the_reconnect_timeout(clock):
+    retry = begin(clock, connect_timeout=4.0, reconnect_timeout=10.0)
+    assert retry.reach_timeout() == FIRST_REACH
+    assert retry.reach_timeout() == 4.0
+    clock.now += 7.0
+    assert retry.reach_timeout() == 3.0
+
+
+def test_a_connection_that_was_made_gives_the_next_one_the_whole_reconnect_timeout(clock):
+    retry = begin(clock, connect_timeout=10.0, reconnect_timeout=3.0)
+    retry.reach_timeout()
     clock.now += 2.9
     retry.made()
     clock.now += 2.0
@@ -113,7 +133,7 @@ def test_attempts_that_made_none_do_not_count_as_breaks(clock):
 
 def test_the_deadline_of_the_request_comes_first_and_does_not_give_the_session_up(clock):
     retry = begin(clock, timeout=2.0, connect_timeout=50.0, longest_pause=5.0, first_pause=1.0)
-    assert retry.reach_timeout() == 2.0
+    assert (retry.reach_timeout(), retry.reach_timeout()) == (FIRST_REACH, 2.0)
     retry.pause_after(UNREACHABLE)
     clock.now += 1.0
     for error in (UNREACHABLE, BROKE):

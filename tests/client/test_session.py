@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_gym.client import attaching
-from remote_gym.client import session as session_module
+from remote_gym.client import attaching, carrier
 from remote_gym.client.retry import Retry
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
@@ -27,6 +26,7 @@ from remote_gym.errors import (
     ServerFull,
     SessionLost,
 )
+from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.status import encode_error
 
@@ -61,7 +61,7 @@ def late(request: pb.Request) -> pb.Response:
 BREAK = failing(ConnectionLost("the line broke"))
 
 
-class Interaction:
+class Interaction(Stream):
     """What the connection attached: hands each request to the next answer of the script."""
 
     def __init__(self, connection: Connection) -> None:
@@ -122,7 +122,12 @@ class Connection:
         self.routing_ids.append(address.routing_id)
         if self.direct:
             raise self.direct.pop(0)
-        return Interaction(self)
+        stream = Interaction(self)
+        stream.is_direct = True
+        return stream
+
+    def renew(self) -> None:
+        self.events.append("renew")
 
     def close_session(self, session_id: str, token: str, timeout: float) -> None:
         self.events.append("close session")
@@ -177,9 +182,11 @@ def test_a_step_goes_on_under_its_number_however_often_the_connection_breaks(bre
 def test_a_connection_that_cannot_be_made_again_gives_the_session_up():
     connection = Connection(stepped, BREAK)
     connection.reaching = [ConnectError("nobody there")] * 1000
-    session = begin(connection, connect_timeout=0.1)
+    session = begin(connection, reconnect_timeout=0.1)
     ask(session)
-    with pytest.raises(ConnectionLost, match=r"the line broke; it could not be made again: nobody there"):
+    with pytest.raises(
+        ConnectionLost, match=r"the line broke; it could not be made again within 0.1 s .*: nobody there"
+    ):
         ask(session)
     assert session.lost
     with pytest.raises(SessionLost, match="reset opens"):
@@ -188,11 +195,11 @@ def test_a_connection_that_cannot_be_made_again_gives_the_session_up():
     assert "close session" not in connection.events  # nobody there
 
 
-def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again(monkeypatch):
+def test_each_resumed_connection_has_the_whole_reconnect_timeout_to_be_made_again(monkeypatch):
     clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
-    monkeypatch.setattr(session_module, "time", clock)
+    monkeypatch.setattr(carrier, "time", clock)
     monkeypatch.setattr(attaching, "time", clock)
-    monkeypatch.setattr(session_module, "Retry", functools.partial(Retry, clock=clock.monotonic))
+    monkeypatch.setattr(carrier, "Retry", functools.partial(Retry, clock=clock.monotonic))
 
     def slow_break(request: pb.Request) -> pb.Response:
         clock.now += 2.0
@@ -200,7 +207,7 @@ def test_each_resumed_connection_has_the_whole_connect_timeout_to_be_made_again(
 
     connection = Connection(BREAK, slow_break, slow_break, stepped)
     connection.reaching = [None, None, ConnectError("not yet"), None]
-    session = begin(connection, connect_timeout=3.0)
+    session = begin(connection, reconnect_timeout=3.0)
     ask(session, timeout=100.0)  # which takes longer than the timeout in all
     assert connection.asked == [1] * 4
 
@@ -375,7 +382,7 @@ def test_each_direct_connection_is_made_by_a_routing_id_of_its_own():
     session = begin(connection)
     for _ in range(2):
         ask(session)
-    session._detach()
+    session._carrier.detach()
     ask(session)
     assert connection.routing_ids == [b"0", b"1", b"2"]
     assert connection.events == ["attach directly", "reach", "attach directly", "reach", "attach directly"]
@@ -396,7 +403,7 @@ def test_a_server_that_does_not_tell_where_to_connect_to_is_asked_until_it_does(
     connection = Connection(stepped, stepped, opened=OFFERED)
     session = begin(connection)
     ask(session)
-    session._detach()
+    session._carrier.detach()
     connection.reaching = [ConnectError("not now")]
     ask(session)
     assert connection.routing_ids == [b"0", b"1"]
@@ -407,7 +414,7 @@ def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
     offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
     connection = Connection(opened=offered)
     connection.direct = [ConnectError("a firewall")] * 1000
-    session = begin(connection, connection="direct", connect_timeout=0.05)
+    session = begin(connection, connection="direct", reconnect_timeout=0.05)
     with pytest.raises(ConnectionLost, match="a firewall"):
         ask(session)
     assert "attach" not in connection.events
@@ -416,7 +423,6 @@ def test_a_direct_connection_that_is_insisted_on_is_not_replaced():
 def test_a_direct_connection_that_failed_is_tried_again_between_episodes_and_ever_more_rarely(monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
     monkeypatch.setattr(attaching, "time", clock)
-    monkeypatch.setattr(attaching, "Interaction", Interaction)
     offered = pb.OpenResponse(session=pb.Session(id="s", token="t", direct=pb.DirectAddress(port=1)))
     connection = Connection(*[stepped] * 8, opened=offered)
     connection.direct = [ConnectError("a firewall"), ConnectError("a firewall")]

@@ -55,10 +55,10 @@ def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None
 
 def assert_untouched(environment: RemoteEnvironment) -> None:
     """The session goes on where it was, over the connection that it had."""
-    interaction = environment._session._interaction
+    interaction = environment._session._carrier.stream
     count = environment.step(ACTION["step"])[0]["count"]
     assert environment.step(ACTION["step"])[0]["count"] == count + 1
-    assert environment._session._interaction is interaction
+    assert environment._session._carrier.stream is interaction
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_it_is_what_an_environment_uses_by_default(process_server):
     process_server.client_arguments.clear()
     environment = process_server.environment()
     environment.reset()
-    assert isinstance(environment._session._interaction, DirectConnection)
+    assert isinstance(environment._session._carrier.stream, DirectConnection)
 
 
 @pytest.mark.usefixtures("patience")
@@ -82,9 +82,9 @@ def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(pr
     session = environment._session
     for count in range(1, 9):
         assert environment.step(ACTION["step"])[0]["count"] == count
-        assert isinstance(session._interaction, Interaction if count % 2 == 0 else DirectConnection)
-        session._attaching._direct_from *= -1
-        session._detach()
+        assert isinstance(session._carrier.stream, Interaction if count % 2 == 0 else DirectConnection)
+        session._carrier._attaching._direct_from *= -1
+        session._carrier.detach()
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(40), PREAMBLE + bytes(16)])
@@ -103,9 +103,9 @@ def test_silent_strangers_do_not_keep_clients_out(process_server, environment, a
     try:
         wait_until(lambda: len(pending) == most)
         # A client comes all the same, in the place of the first of them.
-        environment._session._detach()
+        environment._session._carrier.detach()
         environment.step(ACTION["step"])
-        assert isinstance(environment._session._interaction, DirectConnection)
+        assert isinstance(environment._session._carrier.stream, DirectConnection)
         assert strangers[0].recv(1) == b""
         wait_until(lambda: len(pending) == most - 1)
         # And they are dropped in time.
@@ -151,7 +151,7 @@ def shake_hands_and_read(context: ssl.SSLContext, sock: socket.socket) -> None:
 def test_a_routing_id_that_was_read_on_the_wire_is_of_no_use(process_server, environment, address):
     """The owner has come by it: whoever comes by it after that does not so much as reach the worker."""
     attach(process_server, address, environment._session._session.token).close()
-    environment._session._detach()
+    environment._session._carrier.detach()
     assert environment.step(ACTION["step"])[0]["count"] == 1
     with raw_connection(address) as stranger:
         stranger.sendall(PREAMBLE + address.routing_id)
@@ -180,18 +180,18 @@ def test_whose_routing_id_another_has_used_up_goes_on_over_grpc_and_directly_lat
     environment = process_server.environment(connection="auto")
     environment.reset()
     session = environment._session
-    session._detach()
-    session._attaching.reach(10.0)
-    address = session._attaching._address
+    session._carrier.detach()
+    session._carrier._attaching.reach(10.0)
+    address = session._carrier._attaching._address
     with raw_connection(address) as thief, caplog.at_level(logging.WARNING, logger="remote_gym.client"):
         thief.sendall(PREAMBLE + address.routing_id)
         wait_until(lambda: address.routing_id not in process_server.server._service.routes._sessions)
         assert environment.step(ACTION["step"])[0]["count"] == 1
-        assert isinstance(session._interaction, Interaction)
-        session._attaching._direct_from = time.monotonic()
+        assert isinstance(session._carrier.stream, Interaction)
+        session._carrier._attaching._direct_from = time.monotonic()
         session.improve()
         assert environment.step(ACTION["step"])[0]["count"] == 2
-        assert isinstance(session._interaction, DirectConnection)
+        assert isinstance(session._carrier.stream, DirectConnection)
     assert caplog.text.count("goes on over gRPC") == 1
 
 
@@ -238,7 +238,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
 
 
 def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_server, environment, address):
-    older = environment._session._interaction
+    older = environment._session._carrier.stream
     newer = attach(process_server, address, environment._session._session.token)
     deadline = time.monotonic() + scaled(30.0)
     told = pb.Response.FromString(
@@ -256,7 +256,7 @@ def ask(connection: DirectConnection, data: bytes, deadline: float) -> bytes | m
 
 
 def test_rubbish_from_an_attached_client_ends_its_connection_and_not_the_session(process_server, environment):
-    direct = environment._session._interaction
+    direct = environment._session._carrier.stream
     direct._socket._socket.setblocking(True)
     direct._socket._socket.sendall(b"\xff\xff\xff\xff")
     assert environment.step(ACTION["step"])[0]["count"] == 1
@@ -273,11 +273,11 @@ def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_say
         environment = server.environment(connect_timeout=scaled(100.0))
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
-            environment._session._attaching._address.port = reserved.getsockname()[1]
+            environment._session._carrier._attaching._address.port = reserved.getsockname()[1]
             before = time.monotonic()
             with caplog.at_level(logging.WARNING, logger="remote_gym"):
                 environment.reset()
-                environment._session._detach()
+                environment._session._carrier.detach()
                 environment.step(ACTION["step"])
             assert time.monotonic() - before < scaled(20.0)
     assert caplog.text.count("goes on over gRPC") == 1
@@ -309,10 +309,10 @@ def test_the_lease_runs_when_a_direct_client_vanishes(obedient):
         environment.reset()
         other = server.environment(connection="direct")
         other.reset()
-        other._session._detach()
+        other._session._carrier.detach()
         wait_until(lambda: server.server.session_count == 1)  # its lease is over; that of who is attached does not run
         environment.step(ACTION["step"])
-        environment._session._detach()
+        environment._session._carrier.detach()
         wait_until(lambda: server.server.session_count == 0)
 
 
@@ -353,7 +353,7 @@ def test_a_direct_connection_that_a_client_gave_up_does_not_cut_off_the_one_that
     environment = process_server.environment(connection="grpc", step_timeout=scaled(30.0))
     environment.reset()
     session = environment._session._session
-    environment._session._detach()
+    environment._session._carrier.detach()
     ca, certificate, key = process_server.client_credentials_paths
     files = TlsFiles(ca=ca, certificate=certificate, private_key=key)
     attachments = process_server.server._service._sessions._open[session.id]

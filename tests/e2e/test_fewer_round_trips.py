@@ -88,7 +88,7 @@ def test_a_session_that_is_opened_by_a_reset_brings_its_first_answer_along(serve
     environment.close()
     observation, info = copied.reset(seed=5, options={"a": 1})
     assert info["options"] == {"a": 1}
-    assert copied._session._interaction is None  # nothing but the opening was asked
+    assert copied._session._carrier.stream is None  # nothing but the opening was asked
     assert copied.step(0)[0]["count"] == 1
     copied.close()
     again = server.environment()

@@ -181,7 +181,7 @@ def test_a_session_that_nobody_comes_back_to_ends_with_its_lease(obedient):
     with loopback_server(obedient, lease=scaled(0.5)) as server:
         environment = server.environment()
         _, info = environment.reset()
-        environment._session._detach()  # as if the client had vanished
+        environment._session._carrier.detach()  # as if the client had vanished
         wait_until(lambda: server.server.session_count == 0)
         wait_until(lambda: not is_alive(info["pid"]))
         with pytest.raises(SessionLost, match=r"lease of \S+ s"):

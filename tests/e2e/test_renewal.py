@@ -98,7 +98,7 @@ def step(environment: RemoteEnvironment) -> int:
 
 def connect_anew(environment: RemoteEnvironment) -> None:
     """Let the next step make a new connection, as after the network has failed."""
-    environment._session._detach()
+    environment._session._carrier.detach()
     environment._session._connection.renew()
 
 
@@ -166,8 +166,8 @@ def test_an_old_connection_is_made_again_and_no_step_is_lost_or_doubled(place):
     while len(used) < 4 and time.monotonic() < end:
         count += 1
         assert step(environment) == count
-        if environment._session._interaction not in used:
-            used.append(environment._session._interaction)
+        if environment._session._carrier.stream not in used:
+            used.append(environment._session._carrier.stream)
     assert len(used) == 4
     assert place.steps == count
 
@@ -314,7 +314,7 @@ def test_a_token_file_may_be_rewritten_in_place_while_it_is_used(tokens, place, 
             assert step(environment) == count
             if count % 10 == 0:
                 place.open(client_credentials_paths=paths, token=mine).close()
-        assert isinstance(environment._session._interaction, DirectConnection) == (place.kind == "direct")
+        assert isinstance(environment._session._carrier.stream, DirectConnection) == (place.kind == "direct")
     finally:
         over.set()
         rewriting.join()

@@ -125,7 +125,7 @@ def test_no_token_and_no_key_is_told_by_a_busy_session_that_fails_in_every_way(s
             told.texts += [str(stranger.ask("Step", step(99))), str(stranger.spaces())]
         told.texts.append(str(raw_session(environment).ask("Step", step(99))))
         # The connection breaks, and another takes the session over.
-        environment._session._detach()
+        environment._session._carrier.detach()
         environment.step(ACTION["step"])
         # The worker dies; then a session ends by its client, and what it asks after that.
         lost = stack.enter_context(contextlib.closing(opened()))

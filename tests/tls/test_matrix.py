@@ -121,13 +121,13 @@ def own(certificates) -> TlsFiles:
 def untouched(target, kind) -> Iterator[None]:
     """Nothing of either session changes while the test runs, and the owner goes on."""
     before = target.log.read_text()
-    connections = {name: owner._session._interaction for name, owner in target.owners.items()}
+    connections = {name: owner._session._carrier.stream for name, owner in target.owners.items()}
     numbers = {name: owner._session._answered for name, owner in target.owners.items()}
     yield
     assert target.log.read_text() == before  # no step, no reset, no close
     for name, owner in target.owners.items():
         owner.step(ACTION["step"])
-        assert owner._session._interaction is connections[name]
+        assert owner._session._carrier.stream is connections[name]
         assert owner._session._answered == numbers[name] + 1
     assert target.log.read_text().count("step") == before.count("step") + len(target.owners)
 
@@ -269,19 +269,19 @@ def test_a_recorded_connection_is_of_no_use(target, certificates, own, kind):
             if kind == "direct":
                 address = fresh_address(owner._session)
                 address.port = recorder.port
-                owner._session._attaching._learn(address)
-                owner._session._detach()
+                owner._session._carrier._attaching._learn(address)
+                owner._session._carrier.detach()
             else:
                 credentials = raw_credentials(own)
                 [answer] = attack_by_grpc(recorder.port, credentials, session.id, session.token, request, ["Step"])
                 assert answer.startswith("GOT")
             owner.step(np.int64(ACTION["step"]))  # over gRPC the same request, which has run
-            before, connection = target.log.read_text(), owner._session._interaction
+            before, connection = target.log.read_text(), owner._session._carrier.stream
             assert recorder.recorded
             replay(port, recorder.recorded)
             assert target.log.read_text() == before
             owner.step(ACTION["step"])
-            assert owner._session._interaction is connection
+            assert owner._session._carrier.stream is connection
             assert target.log.read_text() == before + "step 0\n"
     target.count(f"{kind} by replay", 1)
 

@@ -35,13 +35,13 @@ class Attaching:
         connection: To its server.
         session: As the server opened it.
         options: The client's.
-        untold: Gets what is to be logged once a request has been answered, and not if the session has ended instead.
+        unlogged: Gets what is to be logged once a request has been answered, and not if the session has ended instead.
     """
 
     def __init__(
-        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, untold: list[str]
+        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, unlogged: list[str]
     ) -> None:
-        self._untold = untold
+        self._unlogged = unlogged
         self._connection = connection
         self._session = session
         self._options = options
@@ -102,7 +102,7 @@ class Attaching:
             if insists:
                 raise
             if self._pause == FIRST_PAUSE:
-                self._untold.append(f"goes on over gRPC, which is slower: {error}")
+                self._unlogged.append(f"goes on over gRPC, which is slower: {error}")
             else:
                 logger.debug("session %s goes on over gRPC: %s", self._session.id, error)
             self._direct_from = time.monotonic() + self._pause

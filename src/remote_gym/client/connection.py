@@ -10,6 +10,7 @@ from collections.abc import Callable
 import grpc
 
 from remote_gym.address import Place, grpc_address
+from remote_gym.client import forking
 from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
@@ -73,7 +74,9 @@ class GrpcConnection:
         if credentials is None or credentials.token != token:
             credentials = Credentials(files, token)
         self.credentials = credentials
+        self._closed = False
         self._make_channel()
+        forking.add_channel(self)
 
     @property
     def place(self) -> Place:
@@ -293,8 +296,18 @@ class GrpcConnection:
             raise from_rpc_error(error, f"{method} at {self.address}") from error
         return answered(answer, f"{method} at {self.address}")
 
+    def before_fork(self) -> None:
+        """Close the channel, which no fork may see; see `remote_gym.client.forking`."""
+        self._channel.close()
+
+    def after_fork(self) -> None:
+        """Make another channel."""
+        if not self._closed:
+            self._make_channel()
+
     def close(self) -> None:
         """End every call and close the channel."""
+        self._closed = True
         self._channel.close()
 
     def _metadata(self, session_id: str, token: str) -> tuple[tuple[str, str], ...]:

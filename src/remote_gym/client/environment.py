@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,26 +16,19 @@ from remote_gym.client.attributes import RANDOM, RemoteAttributes
 from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
+from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.requests import assign_request, call_request, reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.spec import SpecAttribute
 from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    SessionLost,
-)
-from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import encode_action
 from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.spaces import decode_space
 from remote_gym.wire.status import decode_error
 from remote_gym.wire.values import decode_value
-
-logger = get_logger(__name__)
 
 
 class RemoteEnvironment(RemoteAttributes):
@@ -141,14 +136,16 @@ class RemoteEnvironment(RemoteAttributes):
         request = reset_request(seed, options, self._options.limits)
         self._rendering.begin_episode()
         response, of_a_loss = None, {}
+        session = self._session
+        if session is not None and session.is_behind and not session.lost:
+            leave_what_hangs(session, self._options, f"session {session.id}")
         try:
-            self._leave_what_hangs()
-            if self._session is not None and not self._session.lost:
-                self._session.improve()
+            if session is not None and not session.lost:
+                session.improve()
                 if self._lent is not None:
                     self._return_generator()
-                response = self._session.ask(request, self._options.reset_timeout)
-        except (SessionLost, ConnectionLost) as error:
+                response = session.ask(request, self._options.reset_timeout)
+        except LOSSES as error:
             assert self._reader is not None
             of_a_loss = self._reader.loss(error)
         if response is None:
@@ -190,7 +187,7 @@ class RemoteEnvironment(RemoteAttributes):
             if self._lent is not None:
                 self._return_generator()
             response = self._session.ask(request, self._options.step_timeout)
-        except (SessionLost, ConnectionLost) as error:
+        except LOSSES as error:
             return self._reader.truncation(error)
         return self._reader.step(response.step, self._session.take_packed())
 
@@ -224,7 +221,7 @@ class RemoteEnvironment(RemoteAttributes):
             if self._lent is not None:
                 self._return_generator()
             answer = self._session.ask(request, self._options.step_timeout).step_many
-        except (SessionLost, ConnectionLost) as error:
+        except LOSSES as error:
             return [self._reader.truncation(error)]
         return self._reader.steps(answer, len(request.step_many.steps))
 
@@ -287,6 +284,10 @@ class RemoteEnvironment(RemoteAttributes):
             session.close()
         self._rendering.close()
 
+    def __copy__(self) -> RemoteEnvironment:
+        # A shallow copy would share window, arguments and space objects; two environments share nothing.
+        return copy.deepcopy(self)
+
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
         state = {**self.__dict__, "_session": None, "_was_reset": False, "_reader": None, "_lent": None}
@@ -301,23 +302,13 @@ class RemoteEnvironment(RemoteAttributes):
         """
         return self._rendering.latest(self._session, self._reader) if self._was_reset else None
 
-    def _leave_what_hangs(self) -> None:
-        """Give up an environment that owes an answer and still does not give it."""
-        if self._session is None or self._session.lost or not self._session.is_behind:
-            return
-        try:
-            self._session.catch_up(self._options.close_timeout)
-        except DeadlineExceeded as error:
-            logger.warning("session %s does not answer, and reset leaves it for a new one: %s", self._session.id, error)
-            self._session.close()
-
     def _open(self, first: pb.Request | None = None) -> pb.Response | None:
         """Open a session, and return what answers its first request, if there is one."""
-        if self._session is not None:
-            if self._session.lost:
-                self._addresses.lost(self._session.place)
-            self._session.close()
-            self._session = None
+        replaced, self._session = self._session, None
+        if replaced is not None:
+            if replaced.lost:
+                self._addresses.lost(replaced.place)
+            replaced.close()
         self._was_reset, self._lent = False, None
         self._reader = None
         mode, streams = mode_to_open(self.render_mode), self._rendering.streams
@@ -325,7 +316,9 @@ class RemoteEnvironment(RemoteAttributes):
         if first is not None:
             first.sequence = 1
             request.first.CopyFrom(first)
-        self._session = self._addresses.open(request)
+        open_once = functools.partial(self._addresses.open, request)
+        # Only a reset waits for a server that is away: whoever calls the constructor sees at once that nobody is there.
+        self._session = open_once() if first is None else open_again(open_once, self._options)
         try:
             self._adopt(self._session)
         except BaseException:

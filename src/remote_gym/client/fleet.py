@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
 from remote_gym.client.opening import CredentialPaths
+from remote_gym.client.recovery import leave_what_hangs, open_again
 from remote_gym.client.requests import reset_request
 from remote_gym.client.resuming import resume_all
 from remote_gym.client.session import ClientSession
@@ -19,7 +20,7 @@ from remote_gym.client.slices import Slice
 from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, DeadlineExceeded, EncodingError, ProtocolMismatch, RemoteGymError
+from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frame_parts import FrameJoiner
@@ -92,7 +93,8 @@ class Fleet:
             RemoteGymError: As `ClientSession` does, naming the environments concerned.
         """
         slices = list(slices)
-        in_threads([each for each in slices if each.is_behind], self._leave_what_hangs)
+        behind = [each for each in slices if each.is_behind]
+        in_threads(behind, lambda each: leave_what_hangs(each.session, self._options, each))
         raise_failures(in_threads([each for each in slices if each.is_lost], self._replace))
 
     def restart(self, slices: Sequence[Slice], timeout: float) -> None:
@@ -184,15 +186,6 @@ class Fleet:
             raise ConfigError(f"the environments have the autoreset mode {names[0]}, and {names[1]} was asked for")
         return first
 
-    def _leave_what_hangs(self, each: Slice) -> None:
-        try:
-            each.session.catch_up(self._options.close_timeout)
-        except DeadlineExceeded as error:
-            logger.warning("%s do not answer, and reset leaves them for new ones: %s", each, error)
-            each.session.close()
-        except RemoteGymError as error:  # a deadline was missed before, which told that these may be left
-            logger.warning("%s were lost, and reset opens new ones: %s", each, error)
-
     def _replace(self, each: Slice) -> None:
         if (place := each.place) is not None:
             self._addresses.lost(place)
@@ -203,7 +196,10 @@ class Fleet:
         request = pb.OpenRequest()
         request.CopyFrom(self._request)
         request.num_envs = num_envs
-        session = self._addresses.open_at(place, request) if self._first is None else self._addresses.open(request)
+        if self._first is None:
+            session = self._addresses.open_at(place, request)
+        else:
+            session = open_again(lambda: self._addresses.open(request), self._options)
         url, port = session.place
         found = session.description
         try:

@@ -152,7 +152,11 @@ def open_session(
         return response.session
     found = connection.reach(request.session, request.token, options.connect_timeout)
     session = pb.Session(
-        id=request.session, token=request.token, description=found.description, message_bytes=found.message_bytes
+        id=request.session,
+        token=request.token,
+        lease=found.lease,
+        message_bytes=found.message_bytes,
+        description=found.description,
     )
     if found.HasField("direct"):
         session.direct.CopyFrom(found.direct)

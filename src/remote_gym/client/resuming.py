@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from remote_gym.client.description import check_resumed
@@ -14,8 +14,11 @@ from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import in_threads, raise_failures
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.status import decode_error
+
+logger = get_logger(__name__)
 
 
 def check_tickets(resume: Iterable[SessionTicket] | None, workers: int | None) -> tuple[SessionTicket, ...] | None:
@@ -88,7 +91,22 @@ def resume_all(
         for each in found:
             each.session.let_go()
         raise
+    _warn_if_apart(slices, found)
     return tuple(found[each] for each in slices)
+
+
+def _warn_if_apart(slices: Sequence[Slice], found: Mapping[Slice, Resumption]) -> None:
+    """Report workers that have executed requests which others have not: their trainer died between sending the two."""
+    ahead = max(each.executed for each in found.values())
+    behind = [each for each in slices if found[each].executed < ahead]
+    if behind:
+        counts = "; ".join(f"{each}: {found[each].executed}" for each in slices)
+        logger.warning(
+            "the workers stand at different steps. Requests that each has executed since its ticket was taken: %s. "
+            "`send` steps to %s, and `recv` them, before a `step` of all, to have them level",
+            counts,
+            ", ".join(map(str, behind)),
+        )
 
 
 def _returned(each: Slice, answer: pb.Response | None, limits: Limits) -> Any:

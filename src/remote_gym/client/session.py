@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
+import logging
 import os
 import time
-import weakref
 
 from remote_gym.address import Place
-from remote_gym.client.attaching import Attaching
+from remote_gym.client import dropped, forking
+from remote_gym.client.carrier import Carrier
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.opening import open_session
-from remote_gym.client.retry import Retry
 from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
-    ConnectionLost,
     DeadlineExceeded,
     RemoteGymError,
     SessionError,
 )
 from remote_gym.logs import get_logger
-from remote_gym.protocol.exchange import Exchange, Verdict
-from remote_gym.protocol.stream import Stream
+from remote_gym.protocol.exchange import Exchange
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.large import parse_response
 from remote_gym.wire.status import decode_error
@@ -56,13 +53,7 @@ class ClientSession:
         self._options = options
         self._process = os.getpid()
         self._turn = Turn()
-        self._stream: Stream | None = None
-        self._carrier: Stream | None = None  # the stream that the pending request was sent on
-        self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         self._closed = False
-        self.deadline = 0.0
-        """When the last request has to be answered, on `time.monotonic`."""
-        self._packed: memoryview | None = None
         try:
             self._session = open_session(connection, request, options)
             if options.connection == "direct" and not self._session.HasField("direct"):
@@ -70,17 +61,21 @@ class ClientSession:
         except BaseException:
             connection.close()
             raise
-        self._untold: list[str] = []
-        self._attaching = Attaching(connection, self._session, options, self._untold)
         self._exchange = Exchange(self._session.id, options.limits)
+        self._carrier = Carrier(connection, self._session, options, self._exchange)
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
+        # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
+        close = functools.partial(_close_dropped, connection, self._session.id, self._session.token, self._exchange)
+        self._forget = dropped.see_to(self, close, options.close_timeout)
+        forking.add_session(self)
         if isinstance(request, pb.OpenRequest) and request.HasField("first"):
-            self.first, self._packed = parse_response(self._session.first, options.limits)
+            try:
+                self.first, self._carrier.packed = parse_response(self._session.first, options.limits)
+            except BaseException:
+                self.close()
+                raise
             self._exchange.answered = 1
-        # A script that ends without closing, by Ctrl-C say, must not keep the server's place for a lease.
-        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
-        atexit.register(self._at_exit)
 
     @property
     def id(self) -> str:
@@ -124,20 +119,18 @@ class ClientSession:
         """Whether the last request has not been answered: its deadline passed, or something interrupted it."""
         return self._exchange.pending is not None
 
+    @property
+    def deadline(self) -> float:
+        """When the last request has to be answered, on `time.monotonic`."""
+        return self._carrier.deadline
+
     def attach(self) -> None:
         """Connect to the worker now, rather than with the first request, which does what this could not."""
         deadline = time.monotonic() + self._options.connect_timeout
         claim = Claim()
         try:
             self._take_turn(claim, deadline)
-            if self._stream is None:
-                self._stream = self._attaching.attach(deadline)
-        except (ConnectError, ConnectionLost) as error:
-            logger.debug("session %s: not attached yet: %s", self.id, error)
-        except BaseException as error:
-            if not isinstance(error, RemoteGymError):
-                self._connection.renew()
-            raise
+            self._carrier.attach(deadline)
         finally:
             claim.over = True
 
@@ -146,8 +139,8 @@ class ClientSession:
         claim = Claim()
         try:
             # Else another thread is using it, and it is no time for that.
-            if self._turn.take(claim, 0.0) and not self.is_behind and self._attaching.may_improve(self._stream):
-                self._detach()
+            if self._turn.take(claim, 0.0):
+                self._carrier.improve()
         finally:
             claim.over = True
 
@@ -171,8 +164,8 @@ class ClientSession:
         claim = Claim()
         try:
             self._take_turn(claim, deadline)
-            self._begin(request, deadline)
-            response = self._finish()
+            self._carrier.begin(request, deadline)
+            response = self._carrier.finish()
         finally:
             claim.over = True
         if response.HasField("error"):
@@ -196,7 +189,7 @@ class ClientSession:
         claim = Claim()
         try:
             self._take_turn(claim, deadline)
-            self._begin(request, deadline)
+            self._carrier.begin(request, deadline)
         finally:
             claim.over = True
 
@@ -208,8 +201,8 @@ class ClientSession:
         """
         claim = Claim()
         try:
-            self._take_turn(claim, self.deadline)
-            response = self._finish()
+            self._take_turn(claim, self._carrier.deadline)
+            response = self._carrier.finish()
         finally:
             claim.over = True
         if response.HasField("error"):
@@ -218,13 +211,12 @@ class ClientSession:
 
     def take_packed(self) -> memoryview | None:
         """The large observation that the newest response lacks, if it does; once."""
-        packed, self._packed = self._packed, None
+        packed, self._carrier.packed = self._carrier.packed, None
         return packed
 
     def fileno(self) -> int | None:
         """Descriptor on which an answer is still to come; None where one cannot wait for it."""
-        stream = self._stream
-        return None if stream is None or self._carrier is not stream else stream.fileno()
+        return self._carrier.fileno()
 
     def catch_up(self, timeout: float) -> None:
         """Wait for the answer that was missed, and drop it.
@@ -237,9 +229,9 @@ class ClientSession:
         claim = Claim()
         try:
             self._take_turn(claim, deadline)
-            self.deadline = deadline
+            self._carrier.deadline = deadline
             if self.is_behind:
-                self._finish()
+                self._carrier.finish()
         finally:
             claim.over = True
 
@@ -250,20 +242,20 @@ class ClientSession:
             The answer, an error's included; None if nothing was ever asked.
 
         Raises:
-            ProtocolMismatch: If the server's release cannot tell.
+            OutOfSequence: If yet another process has taken the session over.
             RemoteGymError: As for `ask`; but not what the answer says.
         """
         deadline = time.monotonic() + timeout
         claim = Claim()
         try:
             self._take_turn(claim, deadline)
-            self.deadline = deadline
+            self._carrier.deadline = deadline
             exchange = self._exchange
             exchange.probe()
-            refusal = self._finish()
-            if exchange.replay(refusal, dict(self.description.versions)) is None:
+            refusal = self._carrier.finish()
+            if exchange.replay(refusal) is None:
                 return None
-            return self._finish()
+            return self._carrier.finish()
         finally:
             claim.over = True
 
@@ -277,18 +269,34 @@ class ClientSession:
 
         Waits for no request in progress, which may be another thread's, or the one that a signal interrupted: it ends.
         """
+        self._close(self._options.close_timeout, logging.WARNING)
+
+    def close_at_exit(self, timeout: float) -> None:
+        """Close it within so many seconds. Says nothing if that fails: the server may have gone before the script."""
+        self._close(min(timeout, self._options.close_timeout), logging.DEBUG)
+
+    def before_fork(self) -> None:
+        """Leave a stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
+        stream = self._carrier.stream
+        if stream is not None and not stream.is_direct:
+            self._carrier.detach()
+
+    def after_fork(self) -> None:
+        """Nothing: the next request attaches."""
+
+    def _close(self, timeout: float, level: int) -> None:
         if self._closed or self._process != os.getpid():
             return
         self._closed = True
-        atexit.unregister(self._at_exit)
+        self._forget()
         to_be_closed = self._exchange.is_open
         self._exchange.end(" (it was closed)", is_open=False)
-        self._detach()
+        self._carrier.detach()
         try:
             if to_be_closed:
-                self._connection.close_session(self._session.id, self._session.token, self._options.close_timeout)
+                self._connection.close_session(self.id, self._session.token, timeout)
         except RemoteGymError as error:
-            logger.warning("session %s: closing: %s", self.id, error)
+            logger.log(level, "session %s: closing: %s", self.id, error)
         finally:
             self._connection.close()
 
@@ -309,106 +317,11 @@ class ClientSession:
         if self._exchange.is_over:
             raise self._exchange.lost()
 
-    def _begin(self, request: pb.Request, deadline: float) -> None:
-        self.deadline = deadline
-        if self._exchange.pending is not None:
-            self._finish()  # numbers leave no gaps
-        data = self._exchange.begin(request)
-        try:
-            self._send(data)
-        except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
-            self._broken = self._fail(error)
 
-    def _finish(self) -> pb.Response:
-        """Get the answer to what is pending, however often it has to be asked for."""
-        lost, self._broken = self._broken, None
-        if lost is None:
-            try:
-                return self._receive()
-            except BaseException as error:  # noqa: BLE001 - as above
-                lost = self._fail(error)
-        retry = Retry(
-            self._options.retry,
-            lost,
-            connect_timeout=self._options.connect_timeout,
-            reconnect_timeout=self._options.reconnect_timeout,
-            lease=self._session.lease,
-            deadline=self.deadline,
-        )
-        while True:
-            self._untold.append(f"{lost}; trying to resume")
-            try:
-                self._attaching.reach(retry.reach_timeout())
-                retry.made()
-                return self._receive()
-            except BaseException as error:  # noqa: BLE001 - as above
-                lost = self._fail(error)
-            if isinstance(lost, ConnectError):
-                self._tell()
-            self._pause(retry, lost)
-
-    def _pause(self, retry: Retry, lost: ConnectError | ConnectionLost) -> None:
-        try:
-            time.sleep(retry.pause_after(lost))
-        except ConnectionLost as error:  # to give the session up: there is nobody to be told to close it
-            self._exchange.end(f" ({error})", is_open=False)
-            raise
-
-    def _send(self, data: bytes) -> Stream:
-        stream = self._stream
-        if stream is None:
-            stream = self._stream = self._attaching.attach(self.deadline)
-            if self._closed:  # by another thread, which has not seen this one
-                raise ConnectionLost(f"session {self.id} was closed")
-        self._carrier = stream
-        stream.send(data, self.deadline)
-        return stream
-
-    def _receive(self) -> pb.Response:
-        stream = self._stream
-        if stream is None or self._carrier is not stream:
-            assert self._exchange.pending is not None
-            stream = self._send(self._exchange.pending)
-        response, self._packed = self._exchange.receive(stream.receive(self.deadline))
-        if self._untold:
-            self._tell()
-        return response
-
-    def _fail(self, error: BaseException) -> ConnectError | ConnectionLost:
-        """Give up the stream, and decide what a failure means; return it if the request is to be asked again.
-
-        Raises:
-            BaseException: The failure, if it is not.
-        """
-        # First of all, in one line without a call: a second Ctrl-C must find no stream that is out of step.
-        stream, self._stream = self._stream, None
-        was_over, verdict = self._exchange.is_over, self._exchange.fail(error)
-        if stream is not None:
-            stream.close()
-        if isinstance(error, ConnectError | ConnectionLost):
-            if not was_over:
-                return error
-            raise self._exchange.lost() from error  # another thread has closed it
-        if verdict is Verdict.END:
-            self._untold.clear()  # what is raised says it
-        elif not isinstance(error, RemoteGymError) and (stream is None or not stream.is_direct):
-            # It may have struck within gRPC, which then can be left with a lock that nobody releases.
-            self._connection.renew()
-        raise error
-
-    def _detach(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-
-    def _tell(self) -> None:
-        """Log what was held back as long as it could have been the end of the session, which an error tells."""
-        for text in self._untold:
-            logger.warning("session %s: %s", self.id, text, repeats=self.id, lines=1)
-        self._untold.clear()
-
-
-def _close_at_exit(reference: weakref.ref[ClientSession]) -> None:
-    session = reference()
-    if session is not None:
-        session.close()
+def _close_dropped(connection: GrpcConnection, session: str, token: str, exchange: Exchange, timeout: float) -> None:
+    """Close a session whose `ClientSession` is no more."""
+    try:
+        if exchange.is_open:
+            connection.close_session(session, token, timeout)
+    finally:
+        connection.close()

@@ -10,10 +10,11 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from remote_gym.address import Place
+from remote_gym.client.recovery import LOSSES
 from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, ConnectionLost, EncodingError, RemoteGymError, SessionLost
+from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_integer
 from remote_gym.wire.arrays import view_row
@@ -164,7 +165,7 @@ class Slice:
         Returns:
             Whether it is. If not, there is nothing to end: they were not reset, or the error is another.
         """
-        if not isinstance(error, (SessionLost, ConnectionLost)):
+        if not isinstance(error, LOSSES):
             return False
         if (self.needs_reset or self.transition is None) and not self._is_reset:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -334,7 +335,11 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._fleet.close()
 
     def __del__(self) -> None:
-        """Nothing, where Gymnasium before 1.0 would close: sessions that are left end with their lease."""
+        """Nothing, where Gymnasium before 1.0 would close: `remote_gym.client.dropped` sees to the sessions."""
+
+    def __copy__(self) -> RemoteVectorEnv:
+        # A shallow copy would share sessions.
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # As its slices do: what was under way, or resumed, a session of this process has.
@@ -356,9 +361,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
             )
 
-    # ----------------------------------------------------------------------------------------------------------
-    # Requests
-
     def _send_actions(self, chosen: Sequence[Slice], actions: Any, count: int) -> None:
         ended = [each for each in chosen if self._resets_itself and each.lost_because is not None]
         if unready := [str(each) for each in chosen if each.needs_reset and each not in ended]:
@@ -372,9 +374,6 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 each.send(request, self._options.step_timeout)
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
-
-    # ----------------------------------------------------------------------------------------------------------
-    # Answers
 
     def _collect(self, chosen: Sequence[Slice], at_least: int | None = None) -> None:
         """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gymnasium.error import ResetNeeded
 
 from remote_gym.client.slices import Slice
-from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
+from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import SLEEPS
 from remote_gym.wire.waking import Wakefulness, look
@@ -115,6 +115,8 @@ def raise_failures(failures: Sequence[Failure]) -> None:
     raised: Exception
     if isinstance(error, RemoteEnvironmentError):
         raised = RemoteEnvironmentError(error.remote_type, text, error.remote_traceback)
+    elif isinstance(error, SessionLost):
+        raised = type(error)(text, reason=error.reason, output=error.output)
     else:
         raised = type(error)(text)
     if isinstance(raised, RemoteGymError):

@@ -12,7 +12,6 @@ from remote_gym.errors import (
     DeadlineExceeded,
     EncodingError,
     OutOfSequence,
-    ProtocolMismatch,
     RemoteGymError,
     SessionLost,
 )
@@ -60,6 +59,7 @@ class Exchange:
         self._session = session
         self._limits = limits
         self._why = ""
+        self._loss: SessionLost | None = None
         self.answered = answered
         self.pending: bytes | None = None
         self.is_over = False
@@ -125,6 +125,8 @@ class Exchange:
         if isinstance(error, DeadlineExceeded) or not isinstance(error, RemoteGymError):
             return Verdict.KEEP
         self.end(f" ({error})", is_open=isinstance(error, EncodingError))
+        if isinstance(error, SessionLost):
+            self._loss = error
         return Verdict.END
 
     def end(self, why: str = "", *, is_open: bool) -> None:
@@ -139,7 +141,10 @@ class Exchange:
 
     def lost(self) -> SessionLost:
         """The error for what is asked of a session that is over."""
-        return SessionLost(f"session {self._session} has ended{self._why}; reset opens a new one")
+        text = f"session {self._session} has ended{self._why}; reset opens a new one"
+        if self._loss is None:
+            return SessionLost(text)
+        return SessionLost(text, reason=self._loss.reason, output=self._loss.output)
 
     # ----------------------------------------------------------------------------------------------------------
     # Going on with what another process has begun
@@ -150,26 +155,24 @@ class Exchange:
         self.pending = None
         return self.begin(pb.Request())
 
-    def replay(self, refusal: pb.Response, versions: object) -> bytes | None:
+    def replay(self, refusal: pb.Response) -> bytes | None:
         """Ask for the newest answer once more, now that it is known where the session stands.
 
         Args:
             refusal: What answered the probe.
-            versions: The server's, for an error.
 
         Returns:
             What to send; None if nothing was ever asked.
 
         Raises:
-            ProtocolMismatch: If the server does not tell where it stands.
-            RemoteGymError: As it says otherwise.
+            OutOfSequence: If another process has taken the session over meanwhile.
+            RemoteGymError: As the refusal says otherwise.
         """
         error = decode_error(refusal.error)
-        if not isinstance(error, OutOfSequence):
+        # Both are refused under the number 0: the probe, and whoever comes second in a race for the same ticket.
+        if not isinstance(error, OutOfSequence) or error.answered is None:
+            self.fail(error)
             raise error
-        if error.answered is None:
-            told = f"the server does not tell where session {self._session} stands ({versions})"
-            raise ProtocolMismatch(f"{told}; install the same release at both ends")
         self.answered = error.answered
         if error.answered == 0:
             return None

@@ -100,7 +100,9 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(description=found.description, direct=self.routes.address(session_id))
+            return pb.SpacesResponse(
+                description=found.description, direct=self.routes.address(session_id), lease=self._options.lease
+            )
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 

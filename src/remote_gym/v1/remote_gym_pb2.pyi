@@ -202,16 +202,18 @@ class SpacesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class SpacesResponse(_message.Message):
-    __slots__ = ("description", "error", "direct", "message_bytes")
+    __slots__ = ("description", "error", "direct", "message_bytes", "lease")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     DIRECT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
     description: Description
     error: ErrorDetail
     direct: DirectAddress
     message_bytes: int
-    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., message_bytes: _Optional[int] = ...) -> None: ...
+    lease: float
+    def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., message_bytes: _Optional[int] = ..., lease: _Optional[float] = ...) -> None: ...
 
 class Description(_message.Message):
     __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode", "numbers_environments")

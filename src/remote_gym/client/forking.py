@@ -1,0 +1,61 @@
+"""What a process closes of gRPC before it forks.
+
+gRPC's threads do not survive a fork, and its state does not survive without them: a child of a process with open
+channels aborts in gRPC as soon as it opens one of its own (seen four times of four with two environments, in
+``ev_epoll1_linux.cc``). A process whose channels are all closed forks children that can use gRPC. So channels are
+closed before each fork, and made again in the parent. No session notices: what is idle attaches anew with its next
+request, and what is under way asks again under its number.
+
+`subprocess` does not call these functions, as it runs no Python code in its child.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Forkable(Protocol):
+    """Something that uses gRPC."""
+
+    def before_fork(self) -> None:
+        """Close what uses gRPC. Waits for nothing."""
+
+    def after_fork(self) -> None:
+        """Have it again, in the parent."""
+
+
+# Streams before the channels that carry them: an order, which a set has not.
+_sessions: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_channels: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def add_session(session: Forkable) -> None:
+    """Close the streams of a session before forks, as long as it exists."""
+    _sessions.add(session)
+
+
+def add_channel(channel: Forkable) -> None:
+    """Close a channel before forks, as long as it exists."""
+    _channels.add(channel)
+
+
+def _before() -> None:
+    for each in (*_sessions, *_channels):
+        each.before_fork()
+
+
+def _in_parent() -> None:
+    for each in (*_channels, *_sessions):
+        each.after_fork()
+
+
+def _in_child() -> None:
+    # They are the parent's. A child that closed one would end a session that is not its own.
+    _sessions.clear()
+    _channels.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

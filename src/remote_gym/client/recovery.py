@@ -1,0 +1,81 @@
+"""What becomes of a lost or hung session: the same for one environment and for many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from remote_gym.client.session import ClientSession
+from remote_gym.config import ClientOptions
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError, ServerFull, SessionLost
+from remote_gym.logs import get_logger
+
+logger = get_logger(__name__)
+
+LOSSES = (SessionLost, ConnectionLost)
+"""What a request raises whose session is gone. With ``on_session_lost="truncate"`` it ends the episode instead."""
+
+UNAVAILABLE = (ConnectError, ConnectionLost, ServerFull)
+"""What opening raises that another attempt may not: servers restart, and get room."""
+
+Opened = TypeVar("Opened")
+
+
+def open_again(
+    open_session: Callable[[], Opened],
+    options: ClientOptions,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Opened:
+    """Open a session in place of a lost one, trying again for ``recover_timeout``.
+
+    Pauses grow as those of `remote_gym.config.RetryPolicy` do, without a random part: an attempt at a server that is
+    away takes far longer than they do.
+
+    Args:
+        open_session: One attempt.
+        options: The client's.
+        clock: Monotonic seconds.
+        sleep: Waits.
+
+    Raises:
+        RemoteGymError: What the last attempt raised, which names the option if it set the end.
+    """
+    give_up_at = clock() + options.recover_timeout
+    pause = options.retry.first_pause
+    while True:
+        try:
+            return open_session()
+        except UNAVAILABLE as error:
+            if not options.recover_timeout:
+                raise
+            if clock() + pause >= give_up_at:
+                text = f"{error}; tried for {options.recover_timeout:.3g} s (ClientOptions.recover_timeout)"
+                raise type(error)(text) from error
+            logger.info("no session in place of the lost one yet: %s", error)
+        sleep(pause)
+        pause = min(max(pause, 0.001) * options.retry.multiplier, options.retry.longest_pause)
+
+
+def leave_what_hangs(session: ClientSession, options: ClientOptions, name: object) -> None:
+    """Wait ``close_timeout`` for the answer that a session owes, and close the session if it does not come.
+
+    Whatever else goes wrong ends the session, too, and is not raised: the request has failed already, by a deadline or
+    an interrupt, and its caller knows. A reset opens a new session then.
+
+    Args:
+        session: One that is behind.
+        options: The client's.
+        name: Of what it holds, for the log.
+    """
+    try:
+        session.catch_up(options.close_timeout)
+    except DeadlineExceeded as error:
+        logger.warning("%s: no answer, and reset opens a new session in place of this one: %s", name, error)
+    except RemoteGymError as error:
+        logger.warning("%s: lost, and reset opens a new session: %s", name, error)
+    else:
+        return
+    session.close()
