@@ -49,7 +49,13 @@ class Place:
         """A new environment, reset."""
         folder = folder or self.client_files
         paths = (folder / "ca.pem", folder / "client.pem", folder / "client-key.pem")
-        arguments = {"client_credentials_paths": paths, "connection": self.kind, "connect_timeout": 5.0, **arguments}
+        arguments = {
+            "client_credentials_paths": paths,
+            "connection": self.kind,
+            "connect_timeout": 5.0,
+            "reconnect_timeout": 5.0,
+            **arguments,
+        }
         environment = RemoteEnvironment("localhost", self.server.port, **arguments)
         self.environments.append(environment)
         environment.reset()
@@ -185,7 +191,7 @@ def test_a_step_longer_than_the_age_is_answered_and_an_idle_client_keeps_its_ses
 
 @short_lived
 def test_a_client_that_is_trusted_no_more_is_out_when_its_connection_is_old(place, tmp_path):
-    environment = place.open(connect_timeout=scaled(5.0))
+    environment = place.open(connect_timeout=scaled(5.0), reconnect_timeout=scaled(5.0))
     create_all(tmp_path / "new", ["localhost"])
     # The server's own certificate stays: it is the client that is not let in.
     shutil.copy(tmp_path / "new" / "ca.pem", place.server_files / "ca.pem")
@@ -198,7 +204,7 @@ def test_a_client_that_is_trusted_no_more_is_out_when_its_connection_is_old(plac
 
 @pytest.mark.long
 def test_no_connection_outlives_its_certificate_and_a_new_one_goes_on_with_the_session(place):
-    careful, careless = place.open(), place.open(connect_timeout=scaled(1.0))
+    careful, careless = place.open(), place.open(connect_timeout=scaled(1.0), reconnect_timeout=scaled(1.0))
     expires = time.time() + 10.0
     sign(place.authority, place.client_files, "client", [CLIENT_IDENTITY], end=timedelta(seconds=10.0))
     for environment in (careful, careless):

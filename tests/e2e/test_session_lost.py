@@ -146,7 +146,13 @@ def test_a_large_observation_is_returned_once_more(monkeypatch):
 def test_a_server_that_is_gone_for_good_ends_the_episode_too(killable: Any, connection: str) -> None:
     port, kill = killable
     environments = [
-        RemoteEnvironment(port=port, connect_timeout=scaled(3.0), connection=connection, on_session_lost=choice)
+        RemoteEnvironment(
+            port=port,
+            connect_timeout=scaled(3.0),
+            reconnect_timeout=scaled(3.0),
+            connection=connection,
+            on_session_lost=choice,
+        )
         for choice in ("raise", "truncate")
     ]
     for environment in environments:

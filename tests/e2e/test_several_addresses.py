@@ -159,7 +159,9 @@ def test_an_address_that_loses_sessions_again_and_again_is_left_for_another(serv
 def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_again(serve, opened):
     first, spare = serve(use_thread=False), serve(max_sessions=2, use_thread=False)
     opened(spare)
-    environment = opened(first, spare, on_session_lost="truncate", connect_timeout=scaled(2.0))
+    environment = opened(
+        first, spare, on_session_lost="truncate", connect_timeout=scaled(2.0), reconnect_timeout=scaled(2.0)
+    )
     environment.reset()
     assert environment.port == first.port
     first.stop(0).wait(scaled(10.0))
@@ -231,6 +233,7 @@ def test_workers_of_a_vector_environment_move_to_where_there_is_room(serve):
         addresses=[server.address for server in servers],
         num_envs=4,
         connect_timeout=scaled(2.0),
+        reconnect_timeout=scaled(2.0),
         on_session_lost="truncate",
     )
     with contextlib.closing(environments):

@@ -189,7 +189,9 @@ def test_a_server_that_was_restarted_is_picked_up_again(monkeypatch):
     arguments = {"entrypoint": "vector_entrypoint.py"}
     with loopback_server(arguments, secure=False) as first:
         port = first.server.port
-        remote = RemoteVectorEnv(port=port, num_envs=4, workers=2, connect_timeout=scaled(2.0))
+        remote = RemoteVectorEnv(
+            port=port, num_envs=4, workers=2, connect_timeout=scaled(2.0), reconnect_timeout=scaled(2.0)
+        )
         remote.reset()
     with pytest.raises(Exception, match=r"environments 0 to 1: .*; environments 2 to 3: ") as raised:
         remote.step(acting(4))

@@ -138,7 +138,12 @@ def test_a_worker_that_left_its_process_group_and_hangs_is_killed_with_its_sessi
 def test_a_worker_that_left_its_process_group_and_hangs_ends_with_its_server(serve):
     process, port = serve()
     environment = RemoteEnvironment(
-        "localhost", port, step_timeout=scaled(0.3), close_timeout=scaled(0.5), connect_timeout=scaled(5.0)
+        "localhost",
+        port,
+        step_timeout=scaled(0.3),
+        close_timeout=scaled(0.5),
+        connect_timeout=scaled(5.0),
+        reconnect_timeout=scaled(5.0),
     )
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):

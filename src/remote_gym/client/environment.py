@@ -137,9 +137,9 @@ class RemoteEnvironment(RemoteAttributes):
         self._rendering.begin_episode()
         response, of_a_loss = None, {}
         session = self._session
-        if session is not None and session.is_behind and not session.lost:
-            leave_what_hangs(session, self._options, f"session {session.id}")
         try:
+            if session is not None and session.is_behind and not session.lost:
+                leave_what_hangs(session, self._options, f"session {session.id}")
             if session is not None and not session.lost:
                 session.improve()
                 if self._lent is not None:

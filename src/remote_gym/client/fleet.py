@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
 from remote_gym.client.opening import CredentialPaths
-from remote_gym.client.recovery import leave_what_hangs, open_again
+from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.requests import reset_request
 from remote_gym.client.resuming import resume_all
 from remote_gym.client.session import ClientSession
@@ -85,8 +85,11 @@ class Fleet:
             self.abandon()
             raise
 
-    def reopen(self, slices: Iterable[Slice]) -> None:
+    def reopen(self, slices: Iterable[Slice]) -> dict[Slice, str]:
         """Open a new session for those that have lost theirs, or owe an answer and still do not give it.
+
+        Returns:
+            With ``on_session_lost="truncate"``, why sessions were lost that were found so only now.
 
         Raises:
             ConfigError: If its environments are of another kind.
@@ -94,8 +97,12 @@ class Fleet:
         """
         slices = list(slices)
         behind = [each for each in slices if each.is_behind]
-        in_threads(behind, lambda each: leave_what_hangs(each.session, self._options, each))
+        failures = in_threads(behind, lambda each: leave_what_hangs(each.session, self._options, each))
+        truncates = self._options.on_session_lost == "truncate"
+        ended = {each: str(error) for each, error in failures if truncates and isinstance(error, LOSSES)}
+        raise_failures([(each, error) for each, error in failures if each not in ended])
         raise_failures(in_threads([each for each in slices if each.is_lost], self._replace))
+        return ended
 
     def restart(self, slices: Sequence[Slice], timeout: float) -> None:
         """Open new sessions for slices, and send each a reset. What goes wrong is raised when it is received."""

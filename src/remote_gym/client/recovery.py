@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, ServerFull, SessionLost
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
@@ -62,20 +62,17 @@ def open_again(
 def leave_what_hangs(session: ClientSession, options: ClientOptions, name: object) -> None:
     """Wait ``close_timeout`` for the answer that a session owes, and close the session if it does not come.
 
-    Whatever else goes wrong ends the session, too, and is not raised: the request has failed already, by a deadline or
-    an interrupt, and its caller knows. A reset opens a new session then.
-
     Args:
         session: One that is behind.
         options: The client's.
         name: Of what it holds, for the log.
+
+    Raises:
+        RemoteGymError: If the session has ended meanwhile, or the answer cannot be read. Its caller knows of the
+            deadline that was missed, and not of that: no environment is replaced in secret.
     """
     try:
         session.catch_up(options.close_timeout)
     except DeadlineExceeded as error:
         logger.warning("%s: no answer, and reset opens a new session in place of this one: %s", name, error)
-    except RemoteGymError as error:
-        logger.warning("%s: lost, and reset opens a new session: %s", name, error)
-    else:
-        return
-    session.close()
+        session.close()

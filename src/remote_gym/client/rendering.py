@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from remote_gym.client.opening import mode_to_open
 from remote_gym.client.reading import Reader
+from remote_gym.client.recovery import LOSSES
 from remote_gym.client.session import ClientSession
 from remote_gym.client.window import Window
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, ConnectionLost, SessionLost
+from remote_gym.errors import ConfigError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frame_parts import FrameJoiner
 
@@ -117,7 +118,7 @@ class Rendering:
         try:
             while joiner.add(session.ask(joiner.request(), self._options.step_timeout).render):
                 pass
-        except (SessionLost, ConnectionLost) as error:
+        except LOSSES as error:
             return reader.frame_again(error)
         reader.rendered = joiner.rendered
         return joiner.rendered

@@ -158,7 +158,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
         lost, reasons = chosen, dict[Slice, str]()
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
-            self._fleet.reopen(lost)
+            reasons |= self._fleet.reopen(lost)
             for each in lost:
                 each.reset(seed, mask, options, self._options.limits, self._options.reset_timeout)
             self._collect(lost)
