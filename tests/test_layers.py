@@ -17,7 +17,7 @@ BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "v1", "va
 MAY_IMPORT: dict[str, set[str]] = {
     "v1": set(),
     "errors": set(),
-    "protocol": {"v1", "errors", "wire"},
+    "protocol": {"v1", "errors", "config", "wire"},
     "address": {"errors"},
     "validation": {"errors"},
     "logs": set(),

@@ -74,7 +74,7 @@ def test_a_server_script_without_a_guard_works_and_runs_once(script):
 
 def test_a_killed_server_takes_its_workers_along_and_its_clients_are_told(script):
     port = read_port(script)
-    busy, hung = RemoteEnvironment("localhost", port), RemoteEnvironment("localhost", port)
+    busy, hung = (RemoteEnvironment("localhost", port, reconnect_timeout=scaled(10.0)) for _ in range(2))
     busy.reset()
     hung.reset()
     thread = threading.Thread(target=step_until_lost, args=(hung,))

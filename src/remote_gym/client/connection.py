@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -74,7 +76,9 @@ class GrpcConnection:
         if credentials is None or credentials.token != token:
             credentials = Credentials(files, token)
         self.credentials = credentials
-        self._closed = False
+        self._closed = self._suspended = False
+        self._calls: set[object] = set()  # those of one answer that are waited for
+        self._stream: weakref.ref[Interaction] | None = None
         self._make_channel()
         forking.add_channel(self)
 
@@ -120,6 +124,8 @@ class GrpcConnection:
             TransportError: By what is returned, if the server could not be reached in time.
         """
         call = self._load.future(b"", timeout=timeout, metadata=self.credentials.metadata)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         what = f"asking {self.address} for its load"
 
         def answer() -> pb.LoadResponse | None:
@@ -145,7 +151,8 @@ class GrpcConnection:
         """
         what = f"asking whether {self.address} knows this client"
         try:
-            answer = self._load(b"", timeout=timeout, metadata=self.credentials.metadata)
+            with self._in_use():
+                answer = self._load(b"", timeout=timeout, metadata=self.credentials.metadata)
             response = parse(pb.LoadResponse, answered(answer, what))
         except grpc.RpcError as error:
             raise from_rpc_error(error, what) from error
@@ -166,6 +173,8 @@ class GrpcConnection:
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
         data, metadata = request.SerializeToString(), self.credentials.metadata
         call = self._open.future(data, timeout=open_timeout, metadata=metadata, wait_for_ready=True)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         deadline = time.monotonic() + connect_timeout
         what = f"opening a session at {self.address}"
         reached = False
@@ -198,7 +207,8 @@ class GrpcConnection:
             self.renew()
         metadata, start = self._metadata(session_id, token), time.monotonic()
         try:
-            data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
+            with self._in_use():
+                data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
             found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
@@ -231,7 +241,8 @@ class GrpcConnection:
             DeadlineExceeded: If it does not answer within `timeout` seconds.
         """
         try:
-            self._close(b"", timeout=timeout, metadata=self._metadata(session_id, token))
+            with self._in_use():
+                self._close(b"", timeout=timeout, metadata=self._metadata(session_id, token))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
 
@@ -251,7 +262,9 @@ class GrpcConnection:
             call = self._interact(iter(requests.get, None), metadata=self._metadata(session_id, token))
         except ValueError as error:  # as gRPC has it
             raise ConnectionLost(f"the channel to {self.address} is closed") from error
-        return Interaction(call, requests, self.address, message_bytes)
+        stream = Interaction(call, requests, self.address, message_bytes)
+        self._stream = weakref.ref(stream)
+        return stream
 
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
         """Connect to a session's worker itself.
@@ -291,18 +304,32 @@ class GrpcConnection:
         """
         call = self._channel.unary_unary(_method(method))
         try:
-            answer = call(data, timeout=timeout, metadata=self._metadata(session_id, token))
+            with self._in_use():
+                answer = call(data, timeout=timeout, metadata=self._metadata(session_id, token))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"{method} at {self.address}") from error
         return answered(answer, f"{method} at {self.address}")
 
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Wait for the answer to a call."""
+        call = object()
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
+
     def before_fork(self) -> None:
-        """Close the channel, which no fork may see; see `remote_gym.client.forking`."""
-        self._channel.close()
+        """Close the channel, which no fork may see, unless it is in use; see `remote_gym.client.forking`."""
+        stream = None if self._stream is None else self._stream()
+        self._suspended = not self._calls and (stream is None or stream.closed)
+        if self._suspended:
+            self._channel.close()
 
     def after_fork(self) -> None:
         """Make another channel."""
-        if not self._closed:
+        if self._suspended and not self._closed:
             self._make_channel()
 
     def close(self) -> None:

@@ -3,8 +3,10 @@
 gRPC's threads do not survive a fork, and its state does not survive without them: a child of a process with open
 channels aborts in gRPC as soon as it opens one of its own (seen four times of four with two environments, in
 ``ev_epoll1_linux.cc``). A process whose channels are all closed forks children that can use gRPC. So channels are
-closed before each fork, and made again in the parent. No session notices: what is idle attaches anew with its next
-request, and what is under way asks again under its number.
+closed before each fork, and made again in the parent. No session notices: it attaches anew with its next request.
+
+A channel over which another thread waits for an answer stays open: to open a session twice would be worse. A child of
+such a moment has the old trouble.
 
 `subprocess` does not call these functions, as it runs no Python code in its child.
 """

@@ -36,6 +36,7 @@ class Interaction(Stream):
         self._message_bytes = message_bytes
         self._watchdog = _Watchdog(call, requests)
         self._sent = time.monotonic()
+        self.closed = False
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send one message.
@@ -80,6 +81,7 @@ class Interaction(Stream):
 
     def close(self) -> None:
         """Detach. The session lives on for its lease. Returns at once: the call is cancelled by a thread of its own."""
+        self.closed = True
         self._watchdog.stop()
         self._requests.put(None)
 

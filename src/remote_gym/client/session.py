@@ -66,7 +66,7 @@ class ClientSession:
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
         # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
-        close = functools.partial(_close_dropped, connection, self._session.id, self._session.token, self._exchange)
+        close = functools.partial(_close_dropped, connection, self._session, self._exchange, self._carrier)
         self._forget = dropped.see_to(self, close, options.close_timeout)
         forking.add_session(self)
         if isinstance(request, pb.OpenRequest) and request.HasField("first"):
@@ -276,9 +276,9 @@ class ClientSession:
         self._close(min(timeout, self._options.close_timeout), logging.DEBUG)
 
     def before_fork(self) -> None:
-        """Leave a stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
+        """Leave an idle stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
         stream = self._carrier.stream
-        if stream is not None and not stream.is_direct:
+        if stream is not None and not stream.is_direct and not self.is_behind:
             self._carrier.detach()
 
     def after_fork(self) -> None:
@@ -318,10 +318,13 @@ class ClientSession:
             raise self._exchange.lost()
 
 
-def _close_dropped(connection: GrpcConnection, session: str, token: str, exchange: Exchange, timeout: float) -> None:
+def _close_dropped(
+    connection: GrpcConnection, session: pb.Session, exchange: Exchange, carrier: Carrier, timeout: float
+) -> None:
     """Close a session whose `ClientSession` is no more."""
+    carrier.detach()
     try:
         if exchange.is_open:
-            connection.close_session(session, token, timeout)
+            connection.close_session(session.id, session.token, timeout)
     finally:
         connection.close()

@@ -234,6 +234,10 @@ class Slice:
             raise EncodingError(f"{self}: the info is {found!r}, not a dict")
         return found
 
+    def drop(self) -> None:
+        """Have no session any more, without waiting for anything: slices and their fleet refer to each other."""
+        self._session = None
+
     def close(self) -> None:
         """Close the environments and the session, if there is one."""
         session, self._session = self._session, None

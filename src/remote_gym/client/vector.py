@@ -335,7 +335,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._fleet.close()
 
     def __del__(self) -> None:
-        """Nothing, where Gymnasium before 1.0 would close: `remote_gym.client.dropped` sees to the sessions."""
+        """Drop the sessions, which `remote_gym.client.dropped` closes; Gymnasium before 1.0 would wait for that."""
+        for each in getattr(self, "_slices", ()):
+            each.drop()
 
     def __copy__(self) -> RemoteVectorEnv:
         # A shallow copy would share sessions.
@@ -355,9 +357,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self.autoreset_mode = joiner.metadata.get("autoreset_mode")
         self._resets_itself = joiner.autoreset == pb.NEXT_STEP
         if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
-            mode = joiner.metadata.get("autoreset_mode")
             raise ConfigError(
-                f"on_session_lost is 'truncate', and these environments have the autoreset mode {mode!r}, in which the "
+                f"on_session_lost is 'truncate', and these environments have the autoreset mode {self.autoreset_mode!r}, in which the "
                 "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
             )
 

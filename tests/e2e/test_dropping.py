@@ -1,0 +1,107 @@
+"""Environments that nobody closes: dropped, copied, or left when a script ends."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from environments import ACTION
+from remote_gym import RemoteEnvironment, RemoteVectorEnv
+from remote_gym.testing import LoopbackServer
+from served import served
+from waiting import scaled, wait_until
+
+
+def open_one(server: LoopbackServer) -> RemoteEnvironment:
+    return RemoteEnvironment(**server._arguments({}))  # the server's own would keep a reference
+
+
+def is_empty(server: LoopbackServer) -> bool:
+    return not server.server.sessions()
+
+
+def test_a_dropped_environment_gives_its_place_back_at_once(process_server):
+    environment = open_one(process_server)
+    environment.reset()
+    environment.step(ACTION["step"])
+    assert not is_empty(process_server)
+    del environment
+    wait_until(lambda: is_empty(process_server))  # its lease is a minute
+
+
+def test_a_dropped_vector_environment_gives_its_places_back_at_once(process_server):
+    environment = RemoteVectorEnv(**process_server._arguments({}), num_envs=4, workers=2)
+    environment.reset()
+    assert len(process_server.server.sessions()) == 2
+    del environment
+    wait_until(lambda: is_empty(process_server))
+
+
+def test_one_that_is_dropped_in_a_cycle_is_closed_with_it(process_server):
+    environment = open_one(process_server)
+    environment.metadata["me"] = environment
+    del environment
+    gc.collect()
+    wait_until(lambda: is_empty(process_server))
+
+
+@pytest.mark.parametrize("kind", ["single", "vector"])
+def test_a_copy_has_an_environment_of_its_own(process_server, kind):
+    if kind == "single":
+        environment = process_server.environment()
+        taken = lambda env, action: env.step(action)[0]["count"]  # noqa: E731
+    else:
+        environment = RemoteVectorEnv(**process_server._arguments({}), num_envs=1)
+        taken = lambda env, action: env.step([action])[0]["count"][0]  # noqa: E731
+    environment.reset()
+    assert taken(environment, ACTION["step"]) == 1
+    copied = copy.copy(environment)
+    copied.reset()
+    assert [taken(copied, ACTION["step"]) for _ in range(3)] == [1, 2, 3]
+    assert taken(environment, ACTION["step"]) == 2
+    copied.close()
+    assert taken(environment, ACTION["step"]) == 3
+    environment.close()
+
+
+SCRIPT = """
+import os, signal, sys
+from remote_gym import RemoteEnvironment, RemoteVectorEnv
+arguments = {arguments!r}
+kept = [RemoteEnvironment(**arguments), RemoteVectorEnv(**arguments, num_envs=2, workers=2)]
+kept[0].reset()
+dropped = RemoteEnvironment(**arguments)
+del dropped
+server = {server}
+if server:
+    os.kill(server, signal.SIGKILL)
+"""
+
+
+def run(server: int | None, **arguments: object) -> subprocess.CompletedProcess[str]:
+    code = textwrap.dedent(SCRIPT).format(arguments=arguments, server=server)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=scaled(60.0), check=False
+    )
+
+
+def arguments_of(server: LoopbackServer) -> dict[str, object]:
+    paths = server.client_credentials_paths
+    return server._arguments({"client_credentials_paths": paths and tuple(map(str, paths))})
+
+
+def test_a_script_that_ends_leaves_nothing_open_and_says_nothing(process_server):
+    finished = run(None, **arguments_of(process_server))
+    assert (finished.returncode, finished.stderr) == (0, "")
+    wait_until(lambda: is_empty(process_server))
+
+
+def test_a_script_that_outlives_its_server_ends_quietly():
+    with served("CartPole-v1", "--port", 0) as server:
+        finished = run(server.process.pid, url="localhost", port=server.port)
+        assert (finished.returncode, finished.stderr) == (0, "")
