@@ -18,15 +18,12 @@ from remote_gym import (
     ConfigError,
     NotPermitted,
     OutOfSequence,
-    ProtocolMismatch,
     RemoteEnvironment,
     RemoteEnvironmentError,
     SessionLost,
     SessionTicket,
 )
-from remote_gym.server.host import Host
-from remote_gym.testing import LoopbackServer, find_difference, loopback_server
-from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.testing import LoopbackServer, find_difference
 from waiting import scaled, wait_until
 
 # Opens an environment, steps it twice, hands its ticket out, and then does what it is told.
@@ -200,18 +197,3 @@ def test_a_ticket_of_a_vector_environment_is_refused(process_server):
     with pytest.raises(ConfigError, match="worker with 2 environments"):
         resume(process_server, environments._slices[0].session.ticket)
     environments.reset()
-
-
-def test_a_server_that_cannot_tell_where_its_session_stands_is_named(monkeypatch, obedient):
-    answer = Host.answer_in_parts
-
-    def without_number(self: Host, data: bytes) -> tuple[bytes, ...]:
-        response = pb.Response.FromString(b"".join(answer(self, data)))
-        response.error.ClearField("answered")
-        return (response.SerializeToString(),)
-
-    monkeypatch.setattr(Host, "answer_in_parts", without_number)
-    with loopback_server(obedient, use_thread=True) as server:
-        environment = server.environment()
-        with pytest.raises(ProtocolMismatch, match=r"install the same release"):
-            resume(server, environment.ticket)

@@ -88,7 +88,8 @@ class Carrier:
             self.finish()  # numbers leave no gaps
         data = self._exchange.begin(request)
         try:
-            self._send(data)
+            stream = self._sent_on = self.stream or self._attach()
+            stream.send(data, deadline)
         except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
             self._broken = self._fail(error)
 
@@ -101,12 +102,32 @@ class Carrier:
             DeadlineExceeded: If it did not come in time.
         """
         lost, self._broken = self._broken, None
-        if lost is None:
+        retry: Retry | None = None
+        while True:
+            if lost is not None:
+                retry = retry or self._begin_retry(lost)
+                self._unlogged.append(f"{lost}; trying to resume")
             try:
-                return self._receive()
+                if retry is not None:
+                    self._attaching.reach(retry.reach_timeout())
+                    retry.made()
+                stream = self.stream
+                if stream is None or self._sent_on is not stream:
+                    stream = self._send_pending()
+                response, self.packed = self._exchange.receive(stream.receive(self.deadline))
+                self._sent_on = None
+                if self._unlogged:
+                    self._log()
+                return response
             except BaseException as error:  # noqa: BLE001 - as above
                 lost = self._fail(error)
-        retry = Retry(
+            if retry is not None:
+                if isinstance(lost, ConnectError):
+                    self._log()
+                self._pause(retry, lost)
+
+    def _begin_retry(self, lost: ConnectError | ConnectionLost) -> Retry:
+        return Retry(
             self._options.retry,
             lost,
             connect_timeout=self._options.connect_timeout,
@@ -114,17 +135,6 @@ class Carrier:
             lease=self._session.lease,
             deadline=self.deadline,
         )
-        while True:
-            self._unlogged.append(f"{lost}; trying to resume")
-            try:
-                self._attaching.reach(retry.reach_timeout())
-                retry.made()
-                return self._receive()
-            except BaseException as error:  # noqa: BLE001 - as above
-                lost = self._fail(error)
-            if isinstance(lost, ConnectError):
-                self._log()
-            self._pause(retry, lost)
 
     def _pause(self, retry: Retry, lost: ConnectError | ConnectionLost) -> None:
         try:
@@ -133,25 +143,17 @@ class Carrier:
             self._exchange.end(f" ({error})", is_open=False)
             raise
 
-    def _send(self, data: bytes) -> Stream:
-        stream = self.stream
-        if stream is None:
-            stream = self.stream = self._attaching.attach(self.deadline)
-            if self._exchange.is_over:  # closed by another thread, which has not seen this stream
-                raise ConnectionLost(f"session {self._session.id} was closed")
-        self._sent_on = stream
-        stream.send(data, self.deadline)
+    def _attach(self) -> Stream:
+        stream = self.stream = self._attaching.attach(self.deadline)
+        if self._exchange.is_over:  # closed by another thread, which has not seen this stream
+            raise ConnectionLost(f"session {self._session.id} was closed")
         return stream
 
-    def _receive(self) -> pb.Response:
-        stream = self.stream
-        if stream is None or self._sent_on is not stream:
-            assert self._exchange.pending is not None
-            stream = self._send(self._exchange.pending)
-        response, self.packed = self._exchange.receive(stream.receive(self.deadline))
-        if self._unlogged:
-            self._log()
-        return response
+    def _send_pending(self) -> Stream:
+        assert self._exchange.pending is not None
+        stream = self._sent_on = self.stream or self._attach()
+        stream.send(self._exchange.pending, self.deadline)
+        return stream
 
     def _fail(self, error: BaseException) -> ConnectError | ConnectionLost:
         """Give up the stream, and decide what a failure means; return it if the request is to be asked again.

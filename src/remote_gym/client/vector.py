@@ -358,8 +358,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._resets_itself = joiner.autoreset == pb.NEXT_STEP
         if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
             raise ConfigError(
-                f"on_session_lost is 'truncate', and these environments have the autoreset mode {self.autoreset_mode!r}, in which the "
-                "step that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
+                f"on_session_lost is 'truncate', and in their autoreset mode {self.autoreset_mode!r} the step "
+                "that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
             )
 
     def _send_actions(self, chosen: Sequence[Slice], actions: Any, count: int) -> None:
