@@ -60,7 +60,7 @@ class Target:
 
     def request(self, kind: str) -> bytes:
         """What the owner would ask next."""
-        return step(self.owners[kind]._session._answered + 1).SerializeToString()
+        return step(self.owners[kind]._session._exchange.answered + 1).SerializeToString()
 
     def address(self, kind: str) -> pb.DirectAddress:
         """One that nobody has come by yet, as whoever is faster than the owner would have it."""
@@ -122,13 +122,13 @@ def untouched(target, kind) -> Iterator[None]:
     """Nothing of either session changes while the test runs, and the owner goes on."""
     before = target.log.read_text()
     connections = {name: owner._session._carrier.stream for name, owner in target.owners.items()}
-    numbers = {name: owner._session._answered for name, owner in target.owners.items()}
+    numbers = {name: owner._session._exchange.answered for name, owner in target.owners.items()}
     yield
     assert target.log.read_text() == before  # no step, no reset, no close
     for name, owner in target.owners.items():
         owner.step(ACTION["step"])
         assert owner._session._carrier.stream is connections[name]
-        assert owner._session._answered == numbers[name] + 1
+        assert owner._session._exchange.answered == numbers[name] + 1
     assert target.log.read_text().count("step") == before.count("step") + len(target.owners)
 
 
