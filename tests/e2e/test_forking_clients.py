@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -68,3 +69,35 @@ def test_a_fork_amid_a_session_costs_it_no_step(process_server):
         counts.append(environment.step(ACTION["step"])[0]["count"])
     assert counts == [1, 2, 3, 4]
     environment.close()
+
+
+SHUTTING_DOWN = """
+import os, sys
+import grpc
+from remote_gym import RemoteEnvironment
+for _ in range(80):
+    # Its end begins when it is closed, and goes on in the background.
+    RemoteEnvironment(**{arguments!r}).close()
+    child = os.fork()
+    if child == 0:
+        channel = grpc.insecure_channel("localhost:1")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gRPC's trouble with forks is Linux's")
+def test_a_fork_while_grpc_ends_in_the_background_leaves_its_child_no_lock():
+    """Where gRPC's threads are not waited for, one of the children waits for a lock that only they could release."""
+    with served("CartPole-v1", "--port", 0) as server:
+        code = SHUTTING_DOWN.format(arguments={"port": server.port})
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
+            try:
+                output, errors = process.communicate(timeout=scaled(60.0))
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # the child that waits, too
+    assert output == "done\n", errors
