@@ -17,7 +17,7 @@ from processes import descendants, is_alive
 from remote_gym import RemoteEnvironment, SessionLost
 from remote_gym.server import leftovers
 from remote_gym.testing import LoopbackServer, loopback_server
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only process groups are ended")
 
@@ -33,7 +33,7 @@ server.wait_for_termination()
 
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
-    with loopback_server({"entrypoint": "leaving_environment.py"}, close_timeout=2.0, lease=1.0) as running:
+    with loopback_server({"entrypoint": "leaving_environment.py"}, close_timeout=2.0, lease=scaled(1.0)) as running:
         yield running
 
 

@@ -59,7 +59,8 @@ def add_channel(channel: Forkable) -> None:
 def _before() -> None:
     for each in (*_sessions, *_channels):
         each.before_fork()
-    _wait_for_grpcs_threads()
+    if _channels:  # else gRPC is somebody else's, and nothing was closed that could end
+        _wait_for_grpcs_threads()
 
 
 def _wait_for_grpcs_threads() -> None:
