@@ -191,12 +191,19 @@ def serve(
                         asked.clear()
                         click.echo(report(server.sessions()))
             except KeyboardInterrupt:
-                if options["drain"]:
-                    click.echo(
-                        f"Stopping: episodes of {server.session_count} sessions have {options['drain']:g} s to end; "
-                        "once more stops at once."
-                    )
-                raise  # out of the block, whose end stops the server
+                # Begun before it is announced, so that one more signal, however soon, ends the drain.
+                server.stop()
+                try:
+                    if options["drain"]:
+                        count, seconds = server.session_count, options["drain"]
+                        click.echo(
+                            f"Stopping: episodes of {count} sessions have {seconds:g} s to end; again stops at once."
+                        )
+                    server.wait_for_termination()
+                except KeyboardInterrupt:
+                    server.stop()
+                    raise
+                raise
     except KeyboardInterrupt:
         click.echo("Stopped.")
 
