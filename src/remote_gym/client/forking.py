@@ -44,6 +44,7 @@ class Forkable(Protocol):
 # Streams before the channels that carry them: an order, which a set has not.
 _sessions: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _channels: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_may_be_ending = False  # gRPC, since there was a channel at the last fork, or has been one since
 
 
 def add_session(session: Forkable) -> None:
@@ -53,14 +54,18 @@ def add_session(session: Forkable) -> None:
 
 def add_channel(channel: Forkable) -> None:
     """Close a channel before forks, as long as it exists."""
+    global _may_be_ending
     _channels.add(channel)
+    _may_be_ending = True
 
 
 def _before() -> None:
+    global _may_be_ending
     for each in (*_sessions, *_channels):
         each.before_fork()
-    if _channels:  # else gRPC is somebody else's, and nothing was closed that could end
+    if _may_be_ending:  # else gRPC is somebody else's
         _wait_for_grpcs_threads()
+        _may_be_ending = bool(_channels)
 
 
 def _wait_for_grpcs_threads() -> None:
