@@ -229,3 +229,28 @@ def test_it_is_for_single_environments():
 
     with pytest.raises(ConfigError, match="frames is 'auto'; use 'step' or 'on_demand'"):
         RemoteVectorEnv(port=1, num_envs=2, frames="auto")
+
+
+FAILING = ENTRYPOINT.replace(
+    "        self.clock += 1\n",
+    "        self.clock += 1\n        if action == 1:\n            raise ValueError(self.clock)\n",
+)
+
+
+@pytest.mark.parametrize("frames", ["auto", "on_demand"])
+def test_what_a_step_that_failed_has_changed_is_seen(tmp_path, monkeypatch, frames):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "painter.py").write_text(FAILING)
+    with loopback_server({"entrypoint": "painter.py"}) as running:
+        environment = running.environment(render_mode="rgb_array", frames=frames)
+        environment.reset()
+        environment.step(0)
+        seen = [environment.render()[0, 0, 0]]
+        with pytest.raises(RemoteEnvironmentError):
+            environment.step(1)
+        seen.append(environment.render()[0, 0, 0])
+        with pytest.raises(RemoteEnvironmentError):
+            environment.step_many([0, 1])
+        seen.append(environment.render()[0, 0, 0])
+        environment.close()
+    assert seen == [1, 2, 4]

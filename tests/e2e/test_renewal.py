@@ -28,7 +28,7 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.direct import DirectConnection
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import RemoteEnvironmentServer
-from remote_gym.server.tokens import add_token
+from remote_gym.server.tokens import SETTLE, add_token
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled, wait_until
 
@@ -307,10 +307,11 @@ def test_a_token_file_may_be_rewritten_in_place_while_it_is_used(tokens, place, 
 
     def rewrite() -> None:
         while not over.is_set():
-            for content in ("", whole[: len(whole) // 2], whole.splitlines(keepends=True)[0], whole):
+            for content in ("", whole[: len(whole) // 2], whole.splitlines(keepends=True)[0]):
                 tokens.write_text(content)
                 over.wait(0.02)
-        tokens.write_text(whole)
+            tokens.write_text(whole)
+            over.wait(SETTLE / 2)  # so that whoever looks twice as often sees it whole
 
     rewriting = threading.Thread(target=rewrite)
     rewriting.start()

@@ -96,6 +96,26 @@ def test_who_looks_rarely_believes_a_files_own_time_and_who_looks_often_does_not
     assert frequent.get().name_of(alices) == "alice"
 
 
+def test_two_rare_looks_amid_changes_take_nothing_away_that_was_there_in_between(path, alices, clock):
+    rare = TokenFile(path, read_tokens(path))
+    whole = path.read_text()
+    path.write_text("")
+    assert rare.get().name_of(alices) == "alice"
+    path.write_text(whole)
+    clock.now += 3600.0
+    path.write_text("half a li")
+    assert rare.get().name_of(alices) == "alice"
+    path.write_text("")
+    assert rare.get().name_of(alices) == "alice"
+
+
+def test_a_rare_look_is_not_put_off_by_a_file_of_the_future(path, alices, clock):
+    rare = TokenFile(path, read_tokens(path))
+    path.write_text("")
+    os.utime(path, (time.time() + 3600.0,) * 2)
+    assert rare.get().name_of(alices) is None
+
+
 def test_a_file_that_never_was_one_is_an_error_unless_something_is_known(path, alices):
     before = read_tokens(path)
     path.write_text("rubbish")

@@ -134,7 +134,7 @@ class RemoteEnvironment(RemoteAttributes):
         """
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.limits)
-        self._rendering.begin_episode()
+        self._rendering.begin_episode(self._reader)
         response, of_a_loss = None, {}
         session = self._session
         try:
@@ -182,7 +182,7 @@ class RemoteEnvironment(RemoteAttributes):
         request = pb.Request()
         encode_action(self._action_layout, action, request.step, self._options.limits)
         if self._rendering.wanted:
-            self._rendering.ask(request)
+            self._rendering.ask(request, self._reader)
         try:
             if self._lent is not None:
                 self._return_generator()
@@ -216,7 +216,7 @@ class RemoteEnvironment(RemoteAttributes):
         for action in actions:
             encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
         if self._rendering.wanted:
-            self._rendering.ask(request, len(request.step_many.steps))
+            self._rendering.ask(request, self._reader, len(request.step_many.steps))
         try:
             if self._lent is not None:
                 self._return_generator()
@@ -244,16 +244,17 @@ class RemoteEnvironment(RemoteAttributes):
         if self._lent is not None:
             self._return_generator()
         request = call_request(name, args, kwargs, self._options.limits)
-        answer = self._session.ask(request, self._options.step_timeout)
-        if self._exposed.get(name) is not False:  # a method may change what is to be seen
+        if self._exposed.get(name) is not False:  # a method may change what is to be seen, also where it raises
             self._rendering.outdate(self._reader)
+        answer = self._session.ask(request, self._options.step_timeout)
         return decode_value(answer.call.value, self._options.limits)
 
     def _assign(self, name: str, value: Any) -> None:
         if self._session is None:
             raise ResetNeeded(f"Cannot set {name!r} before env.reset() has opened a session")
-        self._session.ask(assign_request(name, value, self._options.limits), self._options.step_timeout)
+        request = assign_request(name, value, self._options.limits)
         self._rendering.outdate(self._reader)
+        self._session.ask(request, self._options.step_timeout)
 
     @property
     def ticket(self) -> SessionTicket:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from remote_gym.client.resuming import resume_all
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
 from remote_gym.client.ticket import Resumption, SessionTicket
-from remote_gym.client.waiting import in_threads, raise_failures, receive
+from remote_gym.client.waiting import Failure, in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
@@ -79,7 +80,7 @@ class Fleet:
             self.resumed = resume_all(self.slices, resume, credentials=credentials, render_mode=mode, options=options)
         try:
             if resume is None:
-                raise_failures(in_threads(self.slices, Slice.open))
+                raise_failures(self._in_threads(self.slices, Slice.open))
             self._first = self._what_all_are()
         except BaseException:
             self.abandon()
@@ -101,22 +102,23 @@ class Fleet:
         truncates = self._options.on_session_lost == "truncate"
         ended = {each: str(error) for each, error in failures if truncates and isinstance(error, LOSSES)}
         raise_failures([(each, error) for each, error in failures if each not in ended])
-        raise_failures(in_threads([each for each in slices if each.is_lost], self._replace))
+        raise_failures(self._in_threads([each for each in slices if each.is_lost], self._replace))
         return ended
 
     def restart(self, slices: Sequence[Slice], timeout: float) -> None:
         """Open new sessions for slices, and send each a reset. What goes wrong is raised when it is received."""
 
-        def restart(each: Slice) -> None:
+        def restart(each: Slice, given_up: threading.Event) -> None:
             try:
-                self._replace(each)
+                self._replace(each, given_up)
             except RemoteGymError as error:
                 each.fail(error)
             else:
-                each.send(reset_request(None, None, self._options.limits), timeout)
+                if not given_up.is_set():
+                    each.send(reset_request(None, None, self._options.limits), timeout)
 
         if slices:
-            in_threads(slices, restart)
+            self._in_threads(slices, restart)
 
     def render(self, timeout: float) -> list[Any]:
         """What each slice rendered; of those that have ended, the last that were rendered.
@@ -193,12 +195,18 @@ class Fleet:
             raise ConfigError(f"the environments have the autoreset mode {names[0]}, and {names[1]} was asked for")
         return first
 
-    def _replace(self, each: Slice) -> None:
+    @staticmethod
+    def _in_threads(slices: Sequence[Slice], do: Callable[[Slice, threading.Event], None]) -> list[Failure]:
+        """Do for all at once what may take as long as ``recover_timeout``, and which Ctrl-C ends at once."""
+        given_up = threading.Event()
+        return in_threads(slices, lambda each: do(each, given_up), given_up)
+
+    def _replace(self, each: Slice, given_up: threading.Event) -> None:
         if (place := each.place) is not None:
             self._addresses.lost(place)
-        each.open()
+        each.open(given_up)
 
-    def _open(self, place: Place, num_envs: int) -> ClientSession:
+    def _open(self, place: Place, num_envs: int, given_up: threading.Event) -> ClientSession:
         """Open a session: the first one of a slice at its own place, later ones wherever there is room."""
         request = pb.OpenRequest()
         request.CopyFrom(self._request)
@@ -206,7 +214,9 @@ class Fleet:
         if self._first is None:
             session = self._addresses.open_at(place, request)
         else:
-            session = open_again(lambda: self._addresses.open(request), self._options)
+            session = open_again(
+                lambda: self._addresses.open(request), self._options, sleep=given_up.wait, given_up=given_up.is_set
+            )
         url, port = session.place
         found = session.description
         try:

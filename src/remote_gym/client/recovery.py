@@ -27,7 +27,8 @@ def open_again(
     options: ClientOptions,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], object] = time.sleep,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Opened:
     """Open a session in place of a lost one, trying again for ``recover_timeout``.
 
@@ -39,6 +40,7 @@ def open_again(
         options: The client's.
         clock: Monotonic seconds.
         sleep: Waits.
+        given_up: Whether nobody waits for the session any more.
 
     Raises:
         RemoteGymError: What the last attempt raised, which names the option if it set the end.
@@ -49,7 +51,7 @@ def open_again(
         try:
             return open_session()
         except UNAVAILABLE as error:
-            if not options.recover_timeout:
+            if not options.recover_timeout or given_up():
                 raise
             if clock() + pause >= give_up_at:
                 text = f"{error}; tried for {options.recover_timeout:.3g} s (ClientOptions.recover_timeout)"

@@ -64,12 +64,14 @@ class Rendering:
                 "render_mode=None"
             )
 
-    def begin_episode(self) -> None:
+    def begin_episode(self, reader: Reader | None) -> None:
         """Stop asking for frames until somebody looks at one."""
         self.wanted = False
+        self.outdate(reader)
 
-    def ask(self, request: pb.Request, steps: int = 1) -> None:
+    def ask(self, request: pb.Request, reader: Reader, steps: int = 1) -> None:
         """Have a request bring a frame along, unless too many came in vain. Needed only where one is `wanted`."""
+        reader.frame = None  # where the request fails, the environment may look otherwise even so
         if self._unasked >= PATIENCE:
             self.wanted = False
         else:
@@ -91,7 +93,7 @@ class Rendering:
         return self._newest(session, reader) if self._is_auto else reader.frame
 
     def outdate(self, reader: Reader | None) -> None:
-        """Have the frame fetched again where `render` is called next: the environment may look otherwise by now."""
+        """Have the frame fetched where `render` is called next: the environment may soon look otherwise."""
         if self._is_auto and reader is not None:
             reader.frame = None
 

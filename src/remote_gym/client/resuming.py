@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -72,12 +73,17 @@ def resume_all(
     ticket_of = dict(zip(slices, tickets, strict=True))
     found: dict[Slice, Resumption] = {}
 
+    given_up = threading.Event()
+
     def resume(each: Slice) -> None:
         ticket = ticket_of[each]
         session = ClientSession(connect(ticket.url, ticket.port, credentials, options), ticket, options)
         try:
             check_resumed(session.description, render_mode, each.size)
             answer = session.take_over(options.step_timeout)
+            if given_up.is_set():
+                session.let_go()
+                return
             each.resume(session, answer)
             returned = _returned(each, answer, options.limits)
             found[each] = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
@@ -86,7 +92,7 @@ def resume_all(
             raise
 
     try:
-        raise_failures(in_threads(slices, resume))
+        raise_failures(in_threads(slices, resume, given_up))
     except BaseException:
         for each in found:
             each.session.let_go()

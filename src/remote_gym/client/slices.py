@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from remote_gym.wire.values import decode_value
 
 _OUTCOMES = {"reward_value": np.float64, "terminated_value": np.bool_, "truncated_value": np.bool_}
 
+OpenSession = Callable[[int, threading.Event], ClientSession]
+
 
 class Slice:
     """Environments `start` to `stop`, less one, of a vector environment, and the session of the worker that holds them.
@@ -30,7 +33,7 @@ class Slice:
     Args:
         start: Index of the first.
         stop: Index after the last.
-        open_session: Opens a session of that many environments.
+        open_session: Opens a session of that many environments; gives up early once the event is set.
 
     Attributes:
         transition: The newest that came; None before the first reset.
@@ -41,7 +44,7 @@ class Slice:
         frame: What was rendered last.
     """
 
-    def __init__(self, start: int, stop: int, open_session: Callable[[int], ClientSession]) -> None:
+    def __init__(self, start: int, stop: int, open_session: OpenSession) -> None:
         self.start = start
         self.stop = stop
         self.size = stop - start
@@ -58,10 +61,11 @@ class Slice:
         self._open_session = open_session
         self._session: ClientSession | None = None
         self._error: Exception | None = None
+        self._lock = threading.RLock()  # held where `_session` is set; a signal's function may close amid that
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # A session belongs to one process: the copy has what a slice begins with, and opens its own.
-        return vars(Slice(self.start, self.stop, self._open_session))
+        return Slice, (self.start, self.stop, self._open_session)
 
     @property
     def session(self) -> ClientSession:
@@ -87,17 +91,26 @@ class Slice:
     def __str__(self) -> str:
         return f"environment {self.start}" if self.size == 1 else f"environments {self.start} to {self.stop - 1}"
 
-    def open(self) -> None:
+    def open(self, given_up: threading.Event) -> None:
         """Open a session, in place of one that may have been.
+
+        Args:
+            given_up: Set by another thread once nobody waits for this any more. What is opened even so is closed.
 
         Raises:
             RemoteGymError: As `ClientSession` does.
         """
         self.close()
-        self._session = self._open_session(self.size)
+        session = self._open_session(self.size, given_up)
+        with self._lock:
+            if not given_up.is_set():
+                self._session = session
+                self.needs_reset = True
+        if given_up.is_set():
+            session.close()
+            return
         # Here, where others do so at the same time: requests are sent one after another.
-        self._session.attach()
-        self.needs_reset = True
+        session.attach()
 
     def resume(self, session: ClientSession, answer: pb.Response | None) -> None:
         """Go on with a session that another process has opened.
@@ -240,7 +253,8 @@ class Slice:
 
     def close(self) -> None:
         """Close the environments and the session, if there is one."""
-        session, self._session = self._session, None
+        with self._lock:  # of a thread that opens one, though nobody waits for it
+            session, self._session = self._session, None
         self.is_waiting = False
         if session is not None:
             session.close()

@@ -199,7 +199,13 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             ResetNeeded: As `step` does.
         """
         self._check_idle("step_async")
-        self._send_actions(self._slices, actions, self.num_envs)
+        try:
+            self._send_actions(self._slices, actions, self.num_envs)
+        except BaseException:
+            if any(each.is_waiting for each in self._slices):  # and others are not, which would be a step behind
+                for each in self._slices:
+                    each.is_waiting, each.needs_reset = False, True
+            raise
         self._pending = "step"
 
     def step_wait(self) -> Step:
@@ -236,8 +242,11 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             raise AlreadyPendingCallError(
                 "Calling `send` for environments that are stepping; `recv` them first.", "send"
             )
-        self._send_actions(chosen, actions, len(ids))
-        self._pending = "send"
+        try:
+            self._send_actions(chosen, actions, len(ids))
+        finally:  # those that Ctrl-C came too early for can be sent theirs, once the others' answers are received
+            if self._arrived or any(each.is_waiting for each in self._slices):
+                self._pending = "send"
 
     def recv(self, min_envs: int = 1) -> Step:
         """Wait until at least `min_envs` of the environments that were sent actions have stepped.

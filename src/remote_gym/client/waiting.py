@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import select
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from gymnasium.error import ResetNeeded
 
@@ -16,8 +18,13 @@ from remote_gym.wire.direct import SLEEPS
 from remote_gym.wire.waking import Wakefulness, look
 
 MOST_THREADS = 32
+THREAD_NAME = "remote_gym-each-worker"
+
+SIGNAL_INTERVAL = 0.2
+"""Seconds within which Ctrl-C is noticed, whichever thread receives it."""
 
 Failure = tuple[Slice, Exception]
+Done = tuple[Slice, BaseException | None]
 
 
 def receive(
@@ -78,26 +85,72 @@ def as_they_come(slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS) -> 
     yield from others
 
 
-def in_threads(slices: Sequence[Slice], do: Callable[[Slice], None]) -> list[Failure]:
+def in_threads(
+    slices: Sequence[Slice], do: Callable[[Slice], None], given_up: threading.Event | None = None
+) -> list[Failure]:
     """Do for all at once what takes a round trip or more each.
+
+    Args:
+        slices: Each of which `do` gets.
+        do: Called in threads, if there is more than one slice.
+        given_up: Set where Ctrl-C or the like ends the waiting: `do` has to look at it, and to leave nothing behind.
+            None for what is soon over: the threads are then waited for even so.
 
     Returns:
         Those that raised an error of ours, with the error.
     """
-
-    def attempt(each: Slice) -> Exception | None:
-        try:
-            do(each)
-        except RemoteGymError as error:
-            return error
-        return None
-
     if len(slices) < 2:
-        errors = [attempt(each) for each in slices]
+        found = [_attempt(do, each) for each in slices]
     else:
-        with ThreadPoolExecutor(min(len(slices), MOST_THREADS)) as threads:
-            errors = list(threads.map(attempt, slices))
-    return [(each, error) for each, error in zip(slices, errors, strict=True) if error is not None]
+        tasks: queue.SimpleQueue[Slice] = queue.SimpleQueue()
+        results: queue.SimpleQueue[Done] = queue.SimpleQueue()
+        for each in slices:
+            tasks.put(each)
+
+        def work() -> None:
+            while not (given_up is not None and given_up.is_set()):
+                try:
+                    each = tasks.get_nowait()
+                except queue.Empty:
+                    return
+                results.put(_attempt(do, each))
+
+        # Not those of concurrent.futures, whose threads hold up the end of the interpreter.
+        threads = [
+            threading.Thread(target=work, name=THREAD_NAME, daemon=True) for _ in range(min(len(slices), MOST_THREADS))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            found = [_next(results) for _ in slices]
+        except BaseException:
+            if given_up is not None:
+                given_up.set()
+            else:
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
+            raise
+    error_of = dict(found)
+    for error in error_of.values():
+        if error is not None and not isinstance(error, RemoteGymError):
+            raise error
+    return [(each, error) for each in slices if isinstance(error := error_of[each], RemoteGymError)]
+
+
+def _next(results: queue.SimpleQueue[Done]) -> Done:
+    # In short waits: a signal that another thread receives does not end a long one of this thread.
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=SIGNAL_INTERVAL)
+
+
+def _attempt(do: Callable[[Slice], None], each: Slice) -> Done:
+    try:
+        do(each)
+    except BaseException as error:  # noqa: BLE001 - what is not ours is raised by the thread that waits
+        return each, error
+    return each, None
 
 
 def raise_failures(failures: Sequence[Failure]) -> None:

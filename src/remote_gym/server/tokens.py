@@ -66,8 +66,9 @@ class TokenFile:
 
     Args:
         path: The file.
-        before: For who looks rarely, what was known of it lately. Of a file whose own time is further back than
-            `SETTLE`, what is gone counts no more at the first look, as there may be no second one for long.
+        before: For a reader that looks rarely, what was known of it lately. What is gone counts no more as soon as the
+            file's own time is further back than `SETTLE`, and not before: between two looks, each amid a change, the
+            file may have been whole for hours. (Who looks often ends what a file that never rests allows no more.)
     """
 
     def __init__(self, path: Path, before: Tokens | None = None) -> None:
@@ -90,16 +91,16 @@ class TokenFile:
                 known, there = {**dict.fromkeys(self._newest.entries, now), **self._gone}, set(newest.entries)
                 self._gone = {entry: since for entry, since in known.items() if entry not in there}
                 self._newest = newest
-            if self._gone:
-                is_old = self._looks_rarely and self._is_old()
-                self._gone = {
-                    entry: since for entry, since in self._gone.items() if now - since < SETTLE and not is_old
-                }
+            if self._gone and self._looks_rarely:
+                self._gone = {} if self._is_old() else self._gone
+            elif self._gone:
+                self._gone = {entry: since for entry, since in self._gone.items() if now - since < SETTLE}
             return Tokens([*newest.entries, *self._gone]) if self._gone else newest
 
     def _is_old(self) -> bool:
         try:
-            return time.time() - self._path.stat().st_mtime >= SETTLE
+            # Or of a clock that goes ahead of ours, by which nothing would ever be old.
+            return abs(time.time() - self._path.stat().st_mtime) >= SETTLE
         except OSError:
             return False
 
