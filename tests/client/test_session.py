@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_gym.client import attaching, carrier
+from remote_gym.client import attaching, carrier, dropped
+from remote_gym.client.recovery import leave_what_hangs
 from remote_gym.client.retry import Retry
 from remote_gym.client.session import ClientSession
+from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (
     ConnectError,
@@ -434,3 +436,123 @@ def test_a_direct_connection_that_failed_is_tried_again_between_episodes_and_eve
         ask(session)
         tried.append("attach directly" in connection.events)
     assert tried == [True, False, True, False, True]
+
+
+def test_a_broken_connection_that_is_being_made_again_is_not_used_once_the_session_was_closed():
+    connection = Connection(BREAK)
+    session = begin(connection)
+
+    def closing(request: pb.Request) -> pb.Response:
+        session.close()
+        raise ConnectionLost("the line broke")
+
+    connection.answers = [closing]
+    with pytest.raises(SessionLost, match="was closed"):
+        ask(session)
+    assert "reach" not in connection.events
+
+
+def test_an_answer_is_not_lost_by_a_log_that_fails(monkeypatch):
+    connection = Connection(stepped, BREAK, stepped, stepped)
+    session = begin(connection)
+    ask(session)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(carrier.logger, "warning", fail)
+    with pytest.raises(OSError, match="no space"):
+        ask(session)
+    assert not session.is_behind
+    monkeypatch.undo()
+    ask(session)
+    assert connection.asked == [1, 2, 2, 3]
+
+
+def raised_in_grpc(cause: BaseException) -> RuntimeError:
+    """What gRPC makes of an exception that strikes while it waits for a lock."""
+    try:
+        try:
+            raise cause
+        finally:
+            exec("lock.release()", {"__name__": "threading", "lock": threading.RLock()})
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize("struck", [KeyboardInterrupt(), ValueError("too slow")], ids=["ctrl-c", "exception"])
+def test_what_strikes_within_grpc_is_raised_and_not_what_it_makes_of_that(struck):
+    connection = Connection(stepped, failing(raised_in_grpc(struck)), stepped, stepped)
+    session = begin(connection)
+    ask(session)
+    with pytest.raises(type(struck)) as raised:
+        ask(session)
+    assert raised.value is struck
+    assert "renew" in connection.events
+    ask(session)
+    assert connection.asked == [1, 2, 2, 3]
+
+
+def test_an_exception_with_a_context_of_its_own_is_raised_as_it_is():
+    try:
+        try:
+            raise KeyError("x")
+        finally:
+            int("y")
+    except ValueError as found:
+        error = found
+    session = begin(Connection(failing(error)))
+    with pytest.raises(ValueError, match="invalid literal"):
+        ask(session)
+
+
+def test_what_was_opened_and_cannot_be_looked_after_is_closed(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(dropped, "see_to", fail)
+    connection = Connection()
+    with pytest.raises(RuntimeError, match="start new thread"):
+        begin(connection)
+    assert connection.events == ["renew", "close session", "close"]
+
+
+def test_what_another_process_has_opened_and_cannot_be_looked_after_is_left_open(monkeypatch):
+    monkeypatch.setattr(dropped, "see_to", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    connection = Connection()
+    ticket = SessionTicket(url="nowhere", port=1, session="s", token="t", answered=0)
+    with pytest.raises(KeyboardInterrupt):
+        ClientSession(connection, ticket, ClientOptions())
+    assert connection.events == ["reach", "renew", "close"]
+
+
+def test_a_close_that_was_interrupted_is_tried_again_by_the_next():
+    connection = Connection(stepped)
+    session = begin(connection)
+    ask(session)
+    close_session = connection.close_session
+
+    def interrupted(*_: object) -> None:
+        connection.close_session = close_session
+        raise KeyboardInterrupt
+
+    connection.close_session = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        session.close()
+    assert connection.events == ["attach", "renew"]
+    session.close()
+    session.close()
+    assert connection.events == ["attach", "renew", "close session", "close"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("a bug")])
+def test_what_would_strike_each_reset_is_raised_once_and_the_session_closed(error):
+    connection = Connection(*[failing(error)] * 9)
+    session = begin(connection)
+    with pytest.raises(type(error)):
+        ask(session)
+    assert session.is_behind
+    with pytest.raises(type(error)):
+        leave_what_hangs(session, ClientOptions(), "it")
+    assert session.lost
+    assert connection.events[-2:] == ["close session", "close"]

@@ -7,11 +7,14 @@ import gc
 import subprocess
 import sys
 import textwrap
+import weakref
+from typing import Any
 
 import pytest
+from gymnasium.error import ResetNeeded
 
 from environments import ACTION
-from remote_gym import RemoteEnvironment, RemoteVectorEnv
+from remote_gym import RemoteEnvironment, RemoteVectorEnv, SessionLost
 from remote_gym.testing import LoopbackServer
 from served import served
 from waiting import scaled, wait_until
@@ -48,6 +51,33 @@ def test_one_that_is_dropped_in_a_cycle_is_closed_with_it(process_server):
     del environment
     gc.collect()
     wait_until(lambda: is_empty(process_server))
+
+
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+@pytest.mark.parametrize("kind", ["single", "vector"])
+def test_one_that_is_dropped_after_its_session_was_lost_is_freed(process_server, kind, connection):
+    def lose() -> list[weakref.ref[object]]:
+        arguments = process_server._arguments({"connection": connection})
+        environment: Any
+        if kind == "single":
+            environment, action = RemoteEnvironment(**arguments), ACTION["exit"]
+        else:
+            environment, action = RemoteVectorEnv(**arguments, num_envs=2, workers=2), [ACTION["exit"]] * 2
+        environment.reset()
+        with pytest.raises(SessionLost):
+            environment.step(action)
+        with pytest.raises((SessionLost, ResetNeeded)):
+            environment.step(action)
+        sessions = [environment._session] if kind == "single" else [each.session for each in environment._slices]
+        return [weakref.ref(environment), *map(weakref.ref, sessions)]
+
+    references = lose()
+
+    def are_freed() -> bool:
+        gc.collect()
+        return all(reference() is None for reference in references)
+
+    wait_until(are_freed)
 
 
 @pytest.mark.parametrize("kind", ["single", "vector"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from environments import ACTION
+from remote_gym import RemoteVectorEnv
 from waiting import scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs SIGALRM")
@@ -57,4 +59,23 @@ def test_a_reset_after_an_interrupt_takes_no_longer_than_the_step_that_it_waits_
     assert not done.is_set()
     watch.cancel()
     assert after["pid"] == info["pid"]  # the same environment, which owed one answer
+    environment.close()
+
+
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+def test_a_reset_after_an_interrupt_waits_no_longer_than_its_own_time(process_server, connection):
+    """And not until the deadline of the step, whose answer it waits for."""
+    environment = RemoteVectorEnv(
+        **process_server._arguments({"connection": connection}),
+        num_envs=2,
+        workers=2,
+        step_timeout=scaled(60.0),
+        close_timeout=0.5,
+    )
+    environment.reset()
+    with pytest.raises(KeyboardInterrupt), alarm(KeyboardInterrupt(), 0.2):
+        environment.step([ACTION["hang"]] * 2)
+    start = time.monotonic()
+    environment.reset()
+    assert time.monotonic() - start < scaled(30.0)
     environment.close()

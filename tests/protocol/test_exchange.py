@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -96,7 +99,7 @@ def test_what_would_be_the_same_again_ends_the_session_and_says_whether_the_serv
 def test_the_kind_and_the_output_of_a_loss_are_kept_for_whoever_asks_later(exchange):
     exchange.begin(step())
     exchange.fail(SessionLost("gone", reason=LossReason.CRASHED, output="last lines"))
-    error = exchange.lost()
+    error = exchange.ended_error()
     assert (error.reason, error.output) == (LossReason.CRASHED, "last lines")
 
 
@@ -104,7 +107,40 @@ def test_the_first_end_is_the_one_that_counts(exchange):
     exchange.end(" (it was closed)", is_open=False)
     exchange.fail(EncodingError("unreadable"))
     assert not exchange.is_open
-    assert "it was closed" in str(exchange.lost())
+    assert "it was closed" in str(exchange.ended_error())
+
+
+def test_what_ended_unreadable_and_is_let_go_need_not_be_closed(exchange):
+    """As by a resume that was refused: the session may be resumed otherwise."""
+    exchange.fail(EncodingError("unreadable"))
+    assert exchange.is_open
+    exchange.end(" (it was let go)", is_open=False)
+    assert not exchange.is_open
+    assert "unreadable" in str(exchange.ended_error())
+
+
+def test_a_connection_that_broke_since_the_session_was_closed_is_not_made_again(exchange):
+    exchange.begin(step())
+    exchange.end(" (it was closed)", is_open=False)
+    assert exchange.fail(ConnectionLost("the line broke")) is Verdict.OVER
+
+
+def test_an_ended_exchange_holds_nothing_of_whoever_asked(exchange):
+    class Caller:
+        pass
+
+    def ask() -> weakref.ref[Caller]:
+        caller = Caller()
+        try:
+            raise SessionLost("gone")
+        except SessionLost as error:
+            exchange.fail(error)
+        return weakref.ref(caller)
+
+    caller = ask()
+    gc.collect()
+    assert caller() is None
+    assert exchange.ended_error() is not exchange.ended_error()
 
 
 def test_an_error_of_the_request_answers_it_and_one_of_the_session_is_raised(exchange):

@@ -7,6 +7,7 @@ import time
 from remote_gym.client.attaching import Attaching
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.retry import Retry
+from remote_gym.client.rpc_errors import what_struck
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError
 from remote_gym.logs import get_logger
@@ -15,6 +16,12 @@ from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = get_logger(__name__)
+
+
+class Line:
+    """Which stream of a session stands; None if none does. It holds nothing of who uses it, so it may outlive that."""
+
+    stream: Stream | None = None
 
 
 class Carrier:
@@ -27,55 +34,67 @@ class Carrier:
         session: As the server opened it.
         options: The client's.
         exchange: What numbers requests, and judges what becomes of them.
+        line: Gets the stream that stands.
 
     Attributes:
         deadline: When the last request has to be answered, on `time.monotonic`.
         packed: The large observation that the newest response lacks, if it does.
-        stream: The stream that stands; None if there is none.
     """
 
     def __init__(
-        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, exchange: Exchange
+        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, exchange: Exchange, line: Line
     ) -> None:
         self._connection = connection
         self._session = session
         self._options = options
         self._exchange = exchange
+        self._line = line
         self._unlogged: list[str] = []
         self._attaching = Attaching(connection, session, options, self._unlogged)
         self._sent_on: Stream | None = None  # the stream that the pending request was sent on
         self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
-        self.stream: Stream | None = None
+        # Whether the stream is in use, or was when something struck. It is set before and reset after all that could
+        # put the stream out of step, since whoever catches one exception may be struck by another on its first line.
+        self._midway = False
         self.deadline = 0.0
         self.packed: memoryview | None = None
 
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that stands; None if there is none."""
+        return self._line.stream
+
     def attach(self, deadline: float) -> None:
         """Connect now, rather than with the first request, which does what this could not."""
+        if self._line.stream is not None:
+            return
+        self._midway = True
         try:
-            if self.stream is None:
-                self.stream = self._attaching.attach(deadline)
+            self._attach(deadline)
         except (ConnectError, ConnectionLost) as error:
             logger.debug("session %s: not attached yet: %s", self._session.id, error)
-        except BaseException as error:
-            if not isinstance(error, RemoteGymError):
-                self._connection.renew()
-            raise
+            self._give_up(renew=False)
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            struck = what_struck(error)
+            self._give_up(renew=not isinstance(struck, RemoteGymError))
+            raise struck from struck.__cause__
+        self._midway = False
 
     def improve(self) -> None:
         """Let the next request try for a direct connection, if that failed some time ago."""
-        if self._exchange.pending is None and self._attaching.may_improve(self.stream):
+        if self._exchange.pending is None and self._attaching.may_improve(self._line.stream):
             self.detach()
 
     def detach(self) -> None:
         """Close the stream that stands."""
-        stream, self.stream = self.stream, None
+        stream, self._line.stream = self._line.stream, None
         if stream is not None:
             stream.close()
 
     def fileno(self) -> int | None:
         """Descriptor on which an answer is still to come; None where one cannot wait for it."""
-        stream = self.stream
-        return None if stream is None or self._sent_on is not stream else stream.fileno()
+        stream = self._line.stream
+        return None if stream is None or self._midway or self._sent_on is not stream else stream.fileno()
 
     def begin(self, request: pb.Request, deadline: float) -> None:
         """Number a request and send it, once an earlier one is answered.
@@ -84,12 +103,16 @@ class Carrier:
             RemoteGymError: As `finish` does, but not if the connection breaks.
         """
         self.deadline = deadline
+        if self._midway:
+            self._give_up(renew=True)
         if self._exchange.pending is not None:
             self.finish()  # numbers leave no gaps
         data = self._exchange.begin(request)
         try:
-            stream = self._sent_on = self.stream or self._attach()
+            self._midway = True
+            stream = self._sent_on = self._line.stream or self._attach(deadline)
             stream.send(data, deadline)
+            self._midway = False
         except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
             self._broken = self._fail(error)
 
@@ -101,81 +124,100 @@ class Carrier:
             ConnectionLost: If the connection broke, and the session is given up.
             DeadlineExceeded: If it did not come in time.
         """
-        lost, self._broken = self._broken, None
+        if self._midway:
+            self._give_up(renew=True)
+        broken, self._broken = self._broken, None
         retry: Retry | None = None
         while True:
-            if lost is not None:
-                retry = retry or self._begin_retry(lost)
-                self._unlogged.append(f"{lost}; trying to resume")
+            if broken is not None:
+                retry = retry or self._begin_retry(broken)
+                self._unlogged.append(f"{broken}; trying to resume")
             try:
+                self._midway = True
                 if retry is not None:
-                    self._attaching.reach(retry.reach_timeout())
-                    retry.made()
-                stream = self.stream
+                    self._reach(retry)
+                stream = self._line.stream
                 if stream is None or self._sent_on is not stream:
                     stream = self._send_pending()
                 response, self.packed = self._exchange.receive(stream.receive(self.deadline))
                 self._sent_on = None
-                if self._unlogged:
-                    self._log()
-                return response
+                self._midway = False
+                break
             except BaseException as error:  # noqa: BLE001 - as above
-                lost = self._fail(error)
+                broken = self._fail(error)
             if retry is not None:
-                if isinstance(lost, ConnectError):
+                if isinstance(broken, ConnectError):
                     self._log()
-                self._pause(retry, lost)
+                self._pause(retry, broken)
+        if self._unlogged:
+            self._log()
+        return response
 
-    def _begin_retry(self, lost: ConnectError | ConnectionLost) -> Retry:
+    def _begin_retry(self, broken: ConnectError | ConnectionLost) -> Retry:
         return Retry(
             self._options.retry,
-            lost,
+            broken,
             connect_timeout=self._options.connect_timeout,
             reconnect_timeout=self._options.reconnect_timeout,
             lease=self._session.lease,
             deadline=self.deadline,
         )
 
-    def _pause(self, retry: Retry, lost: ConnectError | ConnectionLost) -> None:
+    def _reach(self, retry: Retry) -> None:
+        if self._exchange.is_over:  # closed meanwhile, and with it what could be reached by
+            raise self._exchange.ended_error()
+        self._attaching.reach(retry.reach_timeout())
+        retry.made()
+
+    def _pause(self, retry: Retry, broken: ConnectError | ConnectionLost) -> None:
         try:
-            time.sleep(retry.pause_after(lost))
+            time.sleep(retry.pause_after(broken))
         except ConnectionLost as error:  # to give the session up: there is nobody to be told to close it
             self._exchange.end(f" ({error})", is_open=False)
             raise
 
-    def _attach(self) -> Stream:
-        stream = self.stream = self._attaching.attach(self.deadline)
+    def _attach(self, deadline: float) -> Stream:
+        stream = self._line.stream = self._attaching.attach(deadline)
         if self._exchange.is_over:  # closed by another thread, which has not seen this stream
             raise ConnectionLost(f"session {self._session.id} was closed")
         return stream
 
     def _send_pending(self) -> Stream:
         assert self._exchange.pending is not None
-        stream = self._sent_on = self.stream or self._attach()
+        stream = self._sent_on = self._line.stream or self._attach(self.deadline)
         stream.send(self._exchange.pending, self.deadline)
         return stream
 
     def _fail(self, error: BaseException) -> ConnectError | ConnectionLost:
-        """Give up the stream, and decide what a failure means; return it if the request is to be asked again.
+        """Give up the stream, and do as the exchange decides; return the failure if the request is to be asked again.
 
         Raises:
             BaseException: The failure, if it is not.
         """
-        # First of all, in one line without a call: a second Ctrl-C must find no stream that is out of step.
-        stream, self.stream = self.stream, None
-        was_over, verdict = self._exchange.is_over, self._exchange.fail(error)
-        if stream is not None:
-            stream.close()
-        if isinstance(error, ConnectError | ConnectionLost):
-            if not was_over:
-                return error
-            raise self._exchange.lost() from error  # another thread has closed it
+        error = what_struck(error)
+        verdict = self._exchange.fail(error)
+        self._give_up(renew=not isinstance(error, RemoteGymError))
+        if verdict is Verdict.ASK_AGAIN:
+            assert isinstance(error, ConnectError | ConnectionLost)
+            return error
+        if verdict is Verdict.OVER:
+            raise self._exchange.ended_error() from error
         if verdict is Verdict.END:
             self._unlogged.clear()  # what is raised says it
-        elif not isinstance(error, RemoteGymError) and (stream is None or not stream.is_direct):
-            # It may have struck within gRPC, which then can be left with a lock that nobody releases.
+        raise error from error.__cause__  # rather than from what `error` was hidden by
+
+    def _give_up(self, *, renew: bool) -> None:
+        """Close a stream that is out of step, as any is that something happened to.
+
+        Args:
+            renew: Whether that may have struck within gRPC, which then can be left with a lock that nobody releases.
+        """
+        stream, self._line.stream = self._line.stream, None
+        if stream is not None:
+            stream.close()
+        if renew and (stream is None or not stream.is_direct) and not self._exchange.is_over:
             self._connection.renew()
-        raise error
+        self._midway = False
 
     def _log(self) -> None:
         """Log what was held back as long as it could have been the end of the session, which an error reports."""

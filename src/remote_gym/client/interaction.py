@@ -43,10 +43,9 @@ class Interaction(Stream):
 
         Args:
             data: The message.
-            deadline: On `time.monotonic`, for the answer to come.
+            deadline: Without meaning: it goes into a queue.
         """
         self._sent = time.monotonic()
-        self._watchdog.watch(deadline)
         for message in cut(data, self._message_bytes):
             self._requests.put(message)
 
@@ -54,7 +53,7 @@ class Interaction(Stream):
         """Wait for the message that answers the one sent. After an error the interaction is of no more use.
 
         Args:
-            deadline: As when it was sent.
+            deadline: On `time.monotonic`.
 
         Raises:
             DeadlineExceeded: If it did not come in time.
@@ -62,6 +61,7 @@ class Interaction(Stream):
             EncodingError: If the answer is over the limit.
         """
         try:
+            self._watchdog.watch(deadline)
             answer: bytes = next(self._call)
         except StopIteration:
             raise ConnectionLost(f"{self._address} ended the call") from None
@@ -70,11 +70,6 @@ class Interaction(Stream):
                 waited = deadline - self._sent
                 raise DeadlineExceeded(f"no answer from {self._address} within {waited:.3g} s") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
-        except RuntimeError as error:
-            # Ctrl-C while gRPC waits for a lock: it then releases what it has not got, and this error hides the other.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
         finally:
             self._watchdog.rest()
         return answer

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, ServerFull, SessionLost
+from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError, ServerFull, SessionLost
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
@@ -72,9 +72,16 @@ def leave_what_hangs(session: ClientSession, options: ClientOptions, name: objec
     Raises:
         RemoteGymError: If the session has ended meanwhile, or the answer cannot be read. Its caller knows of the
             deadline that was missed, and not of that: no environment is replaced in secret.
+        Exception: What else struck: once, as the session is closed then. It could come again with each attempt.
     """
     try:
         session.catch_up(options.close_timeout)
     except DeadlineExceeded as error:
         logger.warning("%s: no answer, and reset opens a new session in place of this one: %s", name, error)
         session.close()
+    except RemoteGymError:
+        raise
+    except Exception as error:
+        logger.warning("%s: the next reset opens a new session in place of this one, by: %r", name, error)
+        session.close()
+        raise

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import grpc
 
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, EncodingError, TransportError
+from remote_gym.errors import (
+    ConnectError,
+    ConnectionLost,
+    DeadlineExceeded,
+    EncodingError,
+    RemoteGymError,
+    TransportError,
+)
 
 
 def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:
@@ -33,3 +40,20 @@ def answered(answer: bytes | None, what: str) -> bytes:
     if answer is None:
         raise ConnectionLost(f"{what}: the call ended without an answer")
     return answer
+
+
+def what_struck(error: BaseException) -> BaseException:
+    """The exception itself, or the one that it hides.
+
+    What strikes amid gRPC's code, such as Ctrl-C or a time limit, can have it clean up what is not there: release a
+    lock that it has not got yet, say. The error of that then takes the other's place.
+    """
+    while (hidden := error.__context__) is not None and not isinstance(error, RemoteGymError | grpc.RpcError):
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+        if where.partition(".")[0] not in ("grpc", "threading"):  # such as the signal's handler
+            break
+        error = hidden
+    return error

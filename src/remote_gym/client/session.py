@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -9,9 +10,10 @@ import time
 
 from remote_gym.address import Place
 from remote_gym.client import dropped, forking
-from remote_gym.client.carrier import Carrier
+from remote_gym.client.carrier import Carrier, Line
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.opening import open_session
+from remote_gym.client.rpc_errors import what_struck
 from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
@@ -54,28 +56,27 @@ class ClientSession:
         self._process = os.getpid()
         self._turn = Turn()
         self._closed = False
-        try:
-            self._session = open_session(connection, request, options)
-            if options.connection == "direct" and not self._session.HasField("direct"):
-                raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
-        except BaseException:
-            connection.close()
-            raise
-        self._exchange = Exchange(self._session.id, options.limits)
-        self._carrier = Carrier(connection, self._session, options, self._exchange)
         self.first: pb.Response | None = None
         """What answers the request that the opening brought along, if it did."""
-        # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
-        close = functools.partial(_close_dropped, connection, self._session, self._exchange, self._carrier)
-        self._forget = dropped.see_to(self, close, options.close_timeout)
-        forking.add_session(self)
-        if isinstance(request, pb.OpenRequest) and request.HasField("first"):
-            try:
-                self.first, self._carrier.packed = parse_response(self._session.first, options.limits)
-            except BaseException:
-                self.close()
-                raise
-            self._exchange.answered = 1
+        opened: pb.Session | None = None
+        try:
+            self._session = opened = open_session(connection, request, options)
+            if options.connection == "direct" and not opened.HasField("direct"):
+                raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
+            self._exchange = Exchange(opened.id, options.limits)
+            line = Line()
+            self._carrier = Carrier(connection, opened, options, self._exchange, line)
+            # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
+            close = functools.partial(_close_dropped, connection, opened.id, opened.token, self._exchange, line)
+            self._forget = dropped.see_to(self, close, options.close_timeout)
+            forking.add_session(self)
+            if isinstance(request, pb.OpenRequest) and request.HasField("first"):
+                self.first, self._carrier.packed = parse_response(opened.first, options.limits)
+                self._exchange.answered = 1
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            struck = what_struck(error)
+            self._abandon(struck, opened if isinstance(request, pb.OpenRequest) else None)
+            raise struck from struck.__cause__
 
     @property
     def id(self) -> str:
@@ -287,16 +288,40 @@ class ClientSession:
     def _close(self, timeout: float, level: int) -> None:
         if self._closed or self._process != os.getpid():
             return
-        self._closed = True
-        self._forget()
-        to_be_closed = self._exchange.is_open
-        self._exchange.end(" (it was closed)", is_open=False)
-        self._carrier.detach()
+        exchange = self._exchange
         try:
-            if to_be_closed:
-                self._connection.close_session(self.id, self._session.token, timeout)
-        except RemoteGymError as error:
-            logger.log(level, "session %s: closing: %s", self.id, error)
+            self._closed = True
+            exchange.end(" (it was closed)", is_open=exchange.is_open)
+            self._carrier.detach()
+            if exchange.is_open:
+                try:
+                    self._connection.close_session(self.id, self._session.token, timeout)
+                except RemoteGymError as error:
+                    logger.log(level, "session %s: closing: %s", self.id, error)
+                exchange.end(is_open=False)
+            self._forget()
+            self._connection.close()
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self._connection.renew()  # it may have struck within gRPC, and left a lock that nobody releases
+            self._closed = False  # for another `close`, or the one at exit
+            struck = what_struck(error)
+            raise struck from struck.__cause__
+
+    def _abandon(self, error: BaseException, opened: pb.Session | None) -> None:
+        """Leave nothing behind of what could not be made.
+
+        Args:
+            error: Why.
+            opened: What the server has opened for this, and nobody would close; None if there is nothing.
+        """
+        if not isinstance(error, RemoteGymError):
+            with contextlib.suppress(RuntimeError):  # where no thread can be started, as little as `error` may say
+                self._connection.renew()
+        try:
+            if opened is not None:
+                self._connection.close_session(opened.id, opened.token, self._options.close_timeout)
+        except RemoteGymError as failure:
+            logger.debug("session %s: closing what could not be used: %s", opened and opened.id, failure)
         finally:
             self._connection.close()
 
@@ -315,16 +340,18 @@ class ClientSession:
                 )
             raise DeadlineExceeded(f"session {self.id} is busy with another thread's request")
         if self._exchange.is_over:
-            raise self._exchange.lost()
+            raise self._exchange.ended_error()
 
 
 def _close_dropped(
-    connection: GrpcConnection, session: pb.Session, exchange: Exchange, carrier: Carrier, timeout: float
+    connection: GrpcConnection, session: str, token: str, exchange: Exchange, line: Line, timeout: float
 ) -> None:
-    """Close a session whose `ClientSession` is no more."""
-    carrier.detach()
+    """Close a session whose `ClientSession` is no more. None of the arguments may lead to it, or it could not be."""
+    stream, line.stream = line.stream, None
+    if stream is not None:
+        stream.close()
     try:
         if exchange.is_open:
-            connection.close_session(session.id, session.token, timeout)
+            connection.close_session(session, token, timeout)
     finally:
         connection.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.01
-"""Seconds between two looks at whether the turn is free. Nobody is woken, so that giving it back is no call."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.002
+"""Seconds between two looks at whose turn it is. Nobody is woken, so that giving it back is no call."""
 
 
 class Claim:
@@ -17,11 +18,11 @@ class Claim:
 
 
 class Turn:
-    """A lock that an exception out of nowhere cannot leave locked.
+    """A lock that is had in the order in which it was asked for, and that no exception can leave locked.
 
     A signal's handler may raise between any two instructions: after `threading.Lock.acquire`, say, and before the
-    ``try`` whose ``finally`` would release it. Here the turn is free as soon as its claim is over, which the caller
-    brings about by one assignment, and not by a call::
+    ``try`` whose ``finally`` would release it. Here the turn is the next one's as soon as its claim is over, which the
+    caller brings about by one assignment, and not by a call::
 
         claim = Claim()
         try:
@@ -29,33 +30,47 @@ class Turn:
             ...
         finally:
             claim.over = True
+
+    The order matters: who looks now and then whether it is free would never find it so beside a trainer that steps
+    again at once. And there is no lock within, which a signal's handler would wait for if it interrupted its holder:
+    each use of the queue is one operation of `list`, which no thread and no handler sees half done.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder = Claim()
-        self._holder.over = True
+        # The first that is not over has the turn. It is never empty: who removes one stands in it, too.
+        self._queue = [Claim()]
+        self._queue[0].over = True
 
     def take(self, claim: Claim, deadline: float) -> bool:
-        """Wait for the turn; False if it does not come in time.
+        """Wait for the turn.
 
         Args:
             claim: A new one.
             deadline: On `time.monotonic`.
+
+        Returns:
+            Whether it came: not in time, or never where it `is_mine` already. The claim is over then.
         """
+        claim.thread = threading.get_ident()
+        if (len(self._queue) > 1 or not self._queue[0].over) and self.is_mine():
+            claim.over = True
+            return False
+        self._queue.append(claim)
         pause = _FIRST_PAUSE
-        while True:
-            with self._lock:
-                if self._holder.over:
-                    claim.thread = threading.get_ident()
-                    self._holder = claim
-                    return True
+        while (first := self._queue[0]) is not claim:
+            if first.over:
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    self._queue.remove(first)
+                continue
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or self.is_mine():
+            if remaining <= 0:
+                claim.over = True
                 return False
             time.sleep(min(remaining, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
+        return True
 
     def is_mine(self) -> bool:
-        """Whether this very thread has the turn: a signal's handler that interrupted a request asks for another."""
-        return not self._holder.over and self._holder.thread == threading.get_ident()
+        """Whether this very thread has the turn, or waits for it: a signal's handler that interrupted it asks."""
+        thread = threading.get_ident()
+        return any(claim.thread == thread and not claim.over for claim in self._queue[:])

@@ -11,6 +11,7 @@ from remote_gym.errors import (
     ConnectionLost,
     DeadlineExceeded,
     EncodingError,
+    LossReason,
     OutOfSequence,
     RemoteGymError,
     SessionLost,
@@ -31,7 +32,9 @@ class Verdict(enum.Enum):
     KEEP = enum.auto()
     """The request stays unanswered, and the session can be used: the next request waits for that answer first."""
     END = enum.auto()
-    """The session has ended, or is of no more use."""
+    """The session has ended, or is of no more use; the failure says why."""
+    OVER = enum.auto()
+    """It had ended before, by another thread or a signal's handler, and the connection with it: say that instead."""
 
 
 class Exchange:
@@ -58,8 +61,9 @@ class Exchange:
     def __init__(self, session: str, limits: Limits, answered: int = 0) -> None:
         self._session = session
         self._limits = limits
-        self._why = ""
-        self._loss: SessionLost | None = None
+        # Not the error that ended it: by its traceback it holds whoever asked, who could never be freed then.
+        self._why = self._output = ""
+        self._reason = LossReason.UNKNOWN
         self.answered = answered
         self.pending: bytes | None = None
         self.is_over = False
@@ -79,7 +83,7 @@ class Exchange:
             EncodingError: If the request is over the limit. It has used up no number.
         """
         if self.is_over:
-            raise self.lost()
+            raise self.ended_error()
         assert self.pending is None, "numbers leave no gaps"
         request.sequence = self.answered + 1
         data = request.SerializeToString()
@@ -112,7 +116,7 @@ class Exchange:
     def fail(self, error: BaseException) -> Verdict:
         """Decide what a failure means: of sending, of receiving, or of what came from elsewhere in the midst of it.
 
-        - A connection that broke is no answer: the request is asked again.
+        - A connection that broke is no answer: the request is asked again, unless it broke because the session ended.
         - A deadline that passed is none either. The answer may still come, and is the next request's to wait for.
         - An exception that is not ours came from elsewhere: Ctrl-C, a signal's handler, a time limit. It says nothing
           about the session, which stands as after a deadline.
@@ -121,30 +125,29 @@ class Exchange:
           server.
         """
         if isinstance(error, ConnectError | ConnectionLost):
-            return Verdict.ASK_AGAIN
+            return Verdict.OVER if self.is_over else Verdict.ASK_AGAIN
         if isinstance(error, DeadlineExceeded) or not isinstance(error, RemoteGymError):
             return Verdict.KEEP
         self.end(f" ({error})", is_open=isinstance(error, EncodingError))
         if isinstance(error, SessionLost):
-            self._loss = error
+            self._reason, self._output = error.reason, error.output
         return Verdict.END
 
     def end(self, why: str = "", *, is_open: bool) -> None:
         """Nothing more can be asked.
 
         Args:
-            why: Goes on where an error says that the session has ended.
-            is_open: Whether the server should still be told to close it.
+            why: Goes on where an error says that the session has ended. The first reason is the one that counts.
+            is_open: Whether the server should still be told to close it. What need not be closed stays so.
         """
-        if not self.is_over:  # else the first reason is the one
-            self.is_over, self._why, self.is_open = True, why, self.is_open and is_open
+        self.is_open = self.is_open and is_open
+        if not self.is_over:
+            self.is_over, self._why = True, why
 
-    def lost(self) -> SessionLost:
-        """The error for what is asked of a session that is over."""
+    def ended_error(self) -> SessionLost:
+        """A new error for what is asked of a session that is over."""
         text = f"session {self._session} has ended{self._why}; reset opens a new one"
-        if self._loss is None:
-            return SessionLost(text)
-        return SessionLost(text, reason=self._loss.reason, output=self._loss.output)
+        return SessionLost(text, reason=self._reason, output=self._output)
 
     # ----------------------------------------------------------------------------------------------------------
     # Going on with what another process has begun

@@ -23,7 +23,7 @@ class Stream(ABC):
 
         Args:
             data: The message.
-            deadline: On `time.monotonic`, for the answer to come.
+            deadline: On `time.monotonic`, for the message to be taken.
 
         Raises:
             DeadlineExceeded: If the other end does not read it in time.
@@ -35,7 +35,7 @@ class Stream(ABC):
         """Wait for the message that answers the one sent.
 
         Args:
-            deadline: As when it was sent.
+            deadline: On `time.monotonic`. It may be another than when the message was sent.
 
         Raises:
             DeadlineExceeded: If it did not come in time.
