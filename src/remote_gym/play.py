@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -199,6 +200,31 @@ class MessageSizes:
         return request.ByteSize() + response.ByteSize()
 
 
+def check_recordable(path: Path) -> None:
+    """See, before anything is played, that a file can be written.
+
+    Raises:
+        ConfigError: If the file's kind is none that is recorded, or the system does not let it be written there.
+    """
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4")
+    try:
+        existed = path.is_symlink() or path.exists()
+        # Tried rather than asked of the system, which says yes to its administrator, whatever holds the folder.
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise ConfigError(f"cannot record to {str(path)!r}: there is no folder {str(path.parent)!r}") from None
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot record to {str(path)!r}: {error.strerror or error}; choose another file")
+
+
 class Recording:
     """Writes frames to a ``.gif`` or ``.mp4`` file; a context manager, after which the file is complete.
 
@@ -209,17 +235,14 @@ class Recording:
         fps: Frames a second.
 
     Raises:
-        ConfigError: If the file's kind is another, imageio is not installed, or the folder does not exist.
+        ConfigError: As `check_recordable`, or if imageio is not installed.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self._is_empty = True
         self._is_gif = path.suffix.lower() == ".gif"
-        if path.suffix.lower() not in (".gif", ".mp4"):
-            raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4")
-        if not path.parent.is_dir():
-            raise ConfigError(f"cannot record to {str(path)!r}: there is no folder {str(path.parent)!r}")
+        check_recordable(path)
         try:
             import imageio.v2 as imageio
         except ImportError as error:
@@ -228,7 +251,13 @@ class Recording:
         options: dict[str, Any] = (
             {"duration": 1000 / fps, "loop": 0} if self._is_gif else {"fps": fps, "macro_block_size": 2}
         )
-        self._writer: Any = imageio.get_writer(path, **options)
+        # Not into the file: Pillow, which could not write it, would try once more when it is collected, and complain.
+        self._gif = io.BytesIO()
+        self._writer: Any = (
+            imageio.get_writer(self._gif, format="gif", **options)
+            if self._is_gif
+            else imageio.get_writer(path, **options)
+        )
 
     def add(self, frame: Any) -> None:
         """Append a frame.
@@ -237,7 +266,7 @@ class Recording:
             frame: uint8 of shape (height, width, 3).
 
         Raises:
-            ConfigError: If it is something else.
+            ConfigError: If it is something else, or the file cannot be written.
         """
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ConfigError(f"can record uint8 images of shape (height, width, 3); render() gave {frame!r:.80}")
@@ -250,7 +279,10 @@ class Recording:
         with contextlib.ExitStack() as stack:
             if self._is_empty and not self._is_gif:
                 stack.enter_context(_starting_ffmpeg())
-            self._writer.append_data(frame)
+            try:
+                self._writer.append_data(frame)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
         self._is_empty = False
 
     def __enter__(self) -> Recording:
@@ -259,7 +291,13 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+            if self._is_gif and not self._is_empty:
+                self.path.write_bytes(self._gif.getbuffer())
+        except OSError as failure:
+            if error is None:  # else it was told already
+                raise _unwritable(self.path, failure) from failure
         if self._is_empty:
             self.path.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ import click
 
 from remote_gym.cli.options import progress, verbose_option
 from remote_gym.demo import Demonstration, connect, running_server
-from remote_gym.play import Summary, summarise
+from remote_gym.play import Summary, check_recordable, summarise
 
 
 @click.command()
@@ -27,6 +27,7 @@ from remote_gym.play import Summary, summarise
 @verbose_option
 def demo(environment_id: str, episodes: int, imports: tuple[str, ...], seed: int | None, record: Path) -> None:
     """Serve ENVIRONMENT, Acrobot-v1 unless named, from a process of its own, and play it over mutual TLS."""
+    check_recordable(record)
     with contextlib.ExitStack() as stack:
         click.echo("Making certificates, and starting a server")
         server = stack.enter_context(running_server(environment_id, imports))

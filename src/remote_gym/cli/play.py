@@ -21,7 +21,7 @@ from remote_gym.cli.options import (
     verbose_option,
 )
 from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.play import Episode, Recording, Step, load_policy, play_episodes, summarise
+from remote_gym.play import Episode, Recording, Step, check_recordable, load_policy, play_episodes, summarise
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -105,6 +105,8 @@ def play(
     """Play episodes in the environment at HOST:PORT, and print what they returned."""
     if record and render_mode not in (None, "rgb_array"):
         raise click.UsageError("--record takes frames of --render-mode rgb_array.")
+    if record:
+        check_recordable(record)
     chosen = load_policy(policy) if policy else None
     results: list[Episode] = []
     display = Display(episodes)

@@ -259,7 +259,9 @@ def _greeting(
     """What is served where to whom, and how to connect to it."""
     names = list(server.options.environments)
     folder = server.options.client_entrypoints
-    offered = [*([served] if served else []), *names, *([f"any entrypoint below {folder}"] if folder else [])]
+    patterns = ", ".join(server.options.ids)
+    offered = [*([served] if served else []), *names, *([f"ids that match {patterns}"] if patterns else [])]
+    offered += [f"any entrypoint below {folder}"] if folder else []
     lines = [f"Serves: {', '.join(offered)}", f"{LISTENS_ON}{server.address}"]
     if server.direct_port:
         lines.append(f"Direct connections: port {server.direct_port}")
@@ -280,7 +282,11 @@ def _greeting(
         lines.append(f"Warning: {warning}")
     host = _reachable_name(server.url, hosts)
     arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
-    if names and not served:
+    if patterns and not served:
+        # Without the trial nobody has looked; a pattern may be an id itself, and is the place for one in any case.
+        example = (*server.examples, *server.options.ids)[0]
+        arguments.append(f'remote_args={{"entrypoint_kwargs": {{"id": "{example}"}}}}')
+    elif names and not served:
         arguments.append(f'remote_args={{"environment": "{names[0]}"}}')
     elif not served:
         arguments.append('remote_args={"entrypoint": "FILE.py"}')

@@ -28,6 +28,7 @@ _CALL = re.compile(r"\w+\(.*\)[^()]* was to be called with .*", re.DOTALL)
 """A function of the entrypoint's and what did not suit it: words of its author."""
 _IN_POLICY = re.compile(r": \[allow")
 """A place in a policy file, whose keys are no flags."""
+_KEYWORDS = re.compile(r'remote_args=\{"entrypoint_kwargs": (\{[^{}]*\})\}')
 _OPTION = re.compile(r"\b(Server|Client)Options\.(\w+)")
 _OTHER_NAMES = {"use_thread": "thread", "imports": "import", "environments": "environment", "worker_limits": "rlimit"}
 
@@ -38,6 +39,7 @@ def in_flags(message: str) -> str:
         return in_flags(message[: call.start()]) + call[0]
     if _IN_POLICY.search(message):
         return message
+    message = _KEYWORDS.sub(r"--kwargs '\1'", message)
     message = _OPTION.sub(_flag, message)
     for parameter, flag in _FLAGS:
         message = re.sub(rf"(?<![\w-]){re.escape(parameter)}", flag.replace("\\", r"\\"), message)

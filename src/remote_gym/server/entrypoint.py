@@ -21,7 +21,7 @@ import gymnasium as gym
 from remote_gym.errors import ConfigError
 from remote_gym.server.entrypoint_modules import load, search
 from remote_gym.server.exposure import exposed_by_id
-from remote_gym.server.ids import check_client_id, noting, parse_id
+from remote_gym.server.ids import as_sentence, check_client_id, id_needed, noting, parse_id
 from remote_gym.server.users_code import users_code
 from remote_gym.server.vectors import batch, check_vector_environment
 from remote_gym.v1 import worker_pb2
@@ -242,11 +242,10 @@ def _arguments(
 
 def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     id_ = kwargs.pop("id", None)
+    if id_ is None:
+        raise id_needed(launch.ids, launch.imports)
     if not isinstance(id_, str):
-        found = "no id" if id_ is None else f"the id {id_!r}"
-        raise ConfigError(
-            f"entrypoint_kwargs has {found}; without an entrypoint, use a Gymnasium id, such as {{'id': 'CartPole-v1'}}"
-        )
+        raise ConfigError(f'entrypoint_kwargs has the id {id_!r}; use a text, such as {{"id": "CartPole-v1"}}')
     module, _, name = id_.rpartition(":")
     if module:
         _import(module)
@@ -258,7 +257,7 @@ def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any
             return gym.make(name, **kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise ConfigError(
-            f"{error} If a package registers {id_!r}, the server has to import it first: --import MODULE"
+            f"{as_sentence(error)} If a package registers {id_!r}, the server has to import it first: --import MODULE"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fnmatch
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,23 @@ _BY_MODULE: dict[str, set[str]] = {}
 """Ids that a module registered when a worker of this process imported it first."""
 
 
+MOST_EXAMPLES = 3
+
+
+class IdNeeded(ConfigError):
+    """No id was named where clients choose one.
+
+    Attributes:
+        examples: Some that they may choose.
+        fault: What is wrong with the server's patterns; empty for nothing.
+    """
+
+    def __init__(self, message: str, examples: Sequence[str] = (), fault: str = "") -> None:
+        super().__init__(message)
+        self.examples = tuple(examples)
+        self.fault = fault
+
+
 @contextlib.contextmanager
 def noting(module: str) -> Iterator[None]:
     """Note what is registered while one of the server's modules is imported."""
@@ -26,6 +44,12 @@ def noting(module: str) -> Iterator[None]:
         yield
     finally:
         _BY_MODULE.setdefault(module, set()).update(gym.registry.keys() - before)
+
+
+def as_sentence(error: Exception) -> str:
+    """Gymnasium's message, which may end in a question, as what another sentence can follow."""
+    text = str(error).rstrip()
+    return text if text.endswith(("?", "!", ".")) else f"{text}."
 
 
 def parse_id(name: str, id_: str) -> tuple[str | None, str, int | None]:
@@ -96,3 +120,51 @@ def _is_offered(spec: EnvSpec, imports: Sequence[str]) -> bool:
     # A plugin of Gymnasium's may have registered them before the import, so that is no sign by itself.
     packages = {module.partition(".")[0] for module in imports}
     return home.partition(".")[0] in packages or any(spec.id in _BY_MODULE.get(module, ()) for module in imports)
+
+
+def id_needed(patterns: Sequence[str], imports: Sequence[str]) -> IdNeeded:
+    """The error for a client that names no id, with ids that it may choose.
+
+    Args:
+        patterns: `ServerOptions.ids`.
+        imports: Modules that the server has workers import, which is done.
+    """
+    examples = _examples(patterns, imports)
+    which = f" that matches {' or '.join(map(repr, patterns))}" if patterns else ""
+    # In double quotes, which are JSON's as well: the command line has the same, as --kwargs.
+    arguments = f'remote_args={{"entrypoint_kwargs": {{"id": "{(examples or ["CartPole-v1"])[0]}"}}}}'
+    others = f" (or {', '.join(examples[1:])})" if examples[1:] else ""
+    fault = "; ".join(map(_unmatched, filter(lambda pattern: not _matching(pattern), patterns)))
+    return IdNeeded(
+        f"no id is named, and the server leaves it to its clients; choose one{which}, such as {arguments}{others}",
+        examples,
+        fault,
+    )
+
+
+def _matching(pattern: str) -> list[str]:
+    """Registered ids that a pattern fits, the newest version of each name where there are several."""
+    found = [id_ for id_ in gym.registry if fnmatch.fnmatchcase(id_, pattern)]
+    return [id_ for id_ in found if _is_newest(id_)] or found
+
+
+def _is_newest(id_: str) -> bool:
+    namespace, name, version = parse_env_id(id_)
+    return version == find_highest_version(namespace, name)
+
+
+def _examples(patterns: Sequence[str], imports: Sequence[str]) -> list[str]:
+    if patterns:
+        found = [id_ for pattern in patterns for id_ in _matching(pattern)]
+    else:
+        found = [id_ for id_, spec in gym.registry.items() if _is_offered(spec, imports) and _is_newest(id_)]
+    return list(dict.fromkeys(found))[:MOST_EXAMPLES]
+
+
+def _unmatched(pattern: str) -> str:
+    near = difflib.get_close_matches(pattern, gym.registry, 1, 0.5)
+    return (
+        f"ServerOptions.ids holds {pattern!r}, which no registered environment matches; use an id or a pattern of ids"
+        f"{f', such as {near[0]!r}' if near else ''}, and have workers import a package that registers some: "
+        "imports=(MODULE,)"
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import stat
 from pathlib import Path
 
+from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
 
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
@@ -46,6 +48,8 @@ def local_addresses(host: str, port: int) -> list[str]:
 
 def address_in_use(address: str) -> str:
     """What to say when gRPC could not have an address."""
+    if is_unix(address):
+        return f"{address} is in use, or cannot be made; choose another path"
     return f"{address} is in use, or not this machine's; port=0 picks a free port"
 
 
@@ -64,18 +68,26 @@ def unix_path(url: str) -> str:
 
 
 def claim_path(path: str) -> None:
-    """Make way for a Unix socket: remove one that a killed server left.
+    """Make way for a Unix socket: remove one that a killed server left, and see that one can be made there.
 
     Raises:
-        ConfigError: If a server listens there, or something else is in its place.
+        ConfigError: If a server listens there, something else is in its place, or the system does not allow it.
     """
+    try:
+        _remove_stale(path)
+        # gRPC would not tell why it could not have it.
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.bind(path)
+        Path(path).unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)  # of a path that is too long Python itself says so
+        raise ConfigError(f"cannot listen on unix:{path}: {reason}; choose another path") from error
+
+
+def _remove_stale(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if not Path(path).is_socket():
-            if Path(path).exists():
-                raise ConfigError(
-                    f"cannot listen on unix:{path}: there is a file, which is no socket; choose another path"
-                )
-            return
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise ConfigError(f"cannot listen on unix:{path}: there is a file, which is no socket; choose another path")
         with socket.socket(socket.AF_UNIX) as trial:
             trial.settimeout(1.0)
             try:
@@ -85,4 +97,4 @@ def claim_path(path: str) -> None:
                 return
             except TimeoutError:
                 pass
-        raise ConfigError(f"cannot listen on unix:{path}: it is in use by another server")
+        raise ConfigError(f"cannot listen on unix:{path}: it is in use by another server; choose another path")

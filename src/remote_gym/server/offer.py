@@ -13,6 +13,7 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from remote_gym.errors import ConfigError
 from remote_gym.server.entrypoint import entrypoint_file
+from remote_gym.server.ids import as_sentence
 
 
 def check_offer(arguments: Mapping[str, Any], *, imports: Sequence[str] = (), own_interpreter: bool = True) -> None:
@@ -57,5 +58,5 @@ def _check_id(id_: str) -> None:
         gym.spec(id_)
     except gym.error.Error as error:
         raise ConfigError(
-            f"{str(error).rstrip('.')}. If a package registers {id_!r}, have workers import it first: imports=(MODULE,)"
+            f"{as_sentence(error)} If a package registers {id_!r}, have workers import it first: imports=(MODULE,)"
         ) from error

@@ -62,6 +62,7 @@ class RemoteEnvironmentServer:
         port: The port, also where 0 asked for a free one; 0 for a Unix socket.
         options: As given.
         secure: Whether clients need TLS.
+        examples: Some ids that clients may choose, if the trial of what is offered found that they have to.
     """
 
     def __init__(
@@ -97,8 +98,7 @@ class RemoteEnvironmentServer:
         self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
         self._thread.start()
         try:
-            if options.check:
-                self._try_environments(default_args)
+            self.examples = self._try_environments(default_args) if options.check else ()
             bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
         except (TimeoutError, concurrent.futures.TimeoutError) as error:
             self._abandon()
@@ -178,7 +178,7 @@ class RemoteEnvironmentServer:
             self._wait(time.monotonic() + self._stop_timeout(0.0))
             raise
 
-    def _try_environments(self, default_args: Mapping[str, Any] | None) -> None:
+    def _try_environments(self, default_args: Mapping[str, Any] | None) -> tuple[str, ...]:
         """See that what is offered can be created. Each wait of it has an end of its own."""
         trial = asyncio.run_coroutine_threadsafe(
             try_environments(self._workers.launch, default_args, self.options), self._loop
@@ -186,7 +186,7 @@ class RemoteEnvironmentServer:
         # In short waits, for the reason that `_wait` has them.
         while not trial.done():
             concurrent.futures.wait([trial], SIGNAL_INTERVAL)
-        trial.result()
+        return trial.result()
 
     def _abandon(self) -> None:
         """Leave nothing of a server that does not start."""

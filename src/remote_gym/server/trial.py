@@ -10,7 +10,8 @@ from typing import Any
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
-from remote_gym.server.arguments import launch_message, leaves_id_open
+from remote_gym.server.arguments import launch_message
+from remote_gym.server.ids import IdNeeded
 from remote_gym.server.policy import DEFAULT
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import worker_pb2
@@ -27,7 +28,9 @@ _ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-on
 """What Python says of a call to which an argument is missing."""
 
 
-async def try_environments(launch: Launch, default_args: Mapping[str, Any] | None, options: ServerOptions) -> None:
+async def try_environments(
+    launch: Launch, default_args: Mapping[str, Any] | None, options: ServerOptions
+) -> tuple[str, ...]:
     """Create each environment that a server offers once, in a worker as a session has one, and close it again.
 
     Args:
@@ -35,16 +38,24 @@ async def try_environments(launch: Launch, default_args: Mapping[str, Any] | Non
         default_args: What clients get that name no environment; None where they have to.
         options: The server's.
 
+    Returns:
+        Some ids that clients may choose, where an environment leaves its id to them.
+
     Raises:
-        ConfigError: If one cannot be created, with the environment's own error. Its traceback is logged.
+        ConfigError: If one cannot be created, with the environment's own error. Its traceback is logged. Or if no id
+            matches what clients are to choose from.
     """
+    examples: tuple[str, ...] = ()
     offered: dict[str, Mapping[str, Any]] = dict(options.environments)
     if default_args is not None:
         offered.setdefault("", default_args)
-    for name, arguments in offered.items():
+    for name in offered:
         where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
         error = await _try(launch, name, default_args, options)
-        if error is None or (leaves_id_open(arguments) and _lacks_id(error)):
+        if isinstance(error, IdNeeded) and error.fault:
+            raise ConfigError(error.fault) from error
+        if error is None or isinstance(error, IdNeeded):
+            examples = examples or getattr(error, "examples", ())
             continue
         if _ASKS_THE_CLIENT.search(str(error)):
             logger.info("%s was not tried, since it needs arguments of its clients: %s", where, error)
@@ -57,12 +68,13 @@ async def try_environments(launch: Launch, default_args: Mapping[str, Any] | Non
         if "No module named 'remote_gym'" in text:
             text = f"{options.interpreter} has no remote_gym; install the same release there as here ({text})"
         raise ConfigError(
-            f"{where} cannot be created, so no client could open it: {text} (check=False serves it all the same)"
+            f"{where} cannot be created, so no client could open it (check=False serves it all the same): {text}"
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
         error = await _try(launch, "", {}, options)
-        if error is not None and not _lacks_id(error):
+        if error is not None and not isinstance(error, IdNeeded):
             raise ConfigError(str(error)) from error
+    return examples
 
 
 async def _try(
@@ -76,7 +88,7 @@ async def _try(
         if error is None:
             return None
         first = first or error
-        if isinstance(error, SessionLost) or _ASKS_THE_CLIENT.search(str(error)) or _lacks_id(error):
+        if isinstance(error, SessionLost) or _ASKS_THE_CLIENT.search(str(error)) or isinstance(error, IdNeeded):
             break  # another way would end alike, and a hang takes `open_timeout` each time
     return first
 
@@ -96,8 +108,6 @@ async def _create(launch: Launch, message: worker_pb2.Launch, options: ServerOpt
         # Before anything else is created: two might not have room on a device, or the same port.
         await worker.close(timeout)
     launched = parse(worker_pb2.Launched, answer)
+    if launched.HasField("choice"):
+        return IdNeeded(launched.error.message, launched.choice.examples, launched.choice.fault)
     return decode_error(launched.error) if launched.HasField("error") else None
-
-
-def _lacks_id(error: Exception) -> bool:
-    return isinstance(error, ConfigError) and "has no id" in str(error)

@@ -25,6 +25,7 @@ from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.forks import ForkedChild, Serving, forked
 from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
+from remote_gym.server.ids import IdNeeded
 from remote_gym.server.patience import Patience
 from remote_gym.server.resource_limits import limit_resources
 from remote_gym.server.schema import check_arguments
@@ -112,7 +113,10 @@ def _serve(
     # User code runs here and may raise anything; whoever opened the session is told.
     except BaseException as error:  # noqa: BLE001
         forked.leave(error)
-        server.send(worker_pb2.Launched(error=encode_error(error, limits=limits)).SerializeToString())
+        failed = worker_pb2.Launched(error=encode_error(error, limits=limits))
+        if isinstance(error, IdNeeded):
+            failed.choice.MergeFrom(worker_pb2.IdChoice(examples=error.examples, fault=error.fault))
+        server.send(failed.SerializeToString())
         return
     forked.leave()
     if own_process:

@@ -216,7 +216,7 @@ class SpacesResponse(_message.Message):
     def __init__(self, description: _Optional[_Union[Description, _Mapping]] = ..., error: _Optional[_Union[ErrorDetail, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., message_bytes: _Optional[int] = ..., lease: _Optional[float] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode", "numbers_environments")
+    __slots__ = ("observation_space", "action_space", "metadata", "render_mode", "spec", "exposed", "versions", "num_envs", "single_observation_space", "single_action_space", "autoreset_mode", "numbers_environments", "lacking", "made_by_id")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +236,8 @@ class Description(_message.Message):
     SINGLE_ACTION_SPACE_FIELD_NUMBER: _ClassVar[int]
     AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
+    MADE_BY_ID_FIELD_NUMBER: _ClassVar[int]
     observation_space: Space
     action_space: Space
     metadata: Value
@@ -248,7 +250,9 @@ class Description(_message.Message):
     single_action_space: Space
     autoreset_mode: AutoresetMode
     numbers_environments: bool
-    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., num_envs: _Optional[int] = ..., single_observation_space: _Optional[_Union[Space, _Mapping]] = ..., single_action_space: _Optional[_Union[Space, _Mapping]] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ..., numbers_environments: bool = ...) -> None: ...
+    lacking: _containers.RepeatedScalarFieldContainer[str]
+    made_by_id: bool
+    def __init__(self, observation_space: _Optional[_Union[Space, _Mapping]] = ..., action_space: _Optional[_Union[Space, _Mapping]] = ..., metadata: _Optional[_Union[Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., spec: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., exposed: _Optional[_Iterable[_Union[ExposedName, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., num_envs: _Optional[int] = ..., single_observation_space: _Optional[_Union[Space, _Mapping]] = ..., single_action_space: _Optional[_Union[Space, _Mapping]] = ..., autoreset_mode: _Optional[_Union[AutoresetMode, str]] = ..., numbers_environments: bool = ..., lacking: _Optional[_Iterable[str]] = ..., made_by_id: bool = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("id", "reward_threshold", "nondeterministic", "max_episode_steps")

@@ -138,9 +138,19 @@ class Tls(_message.Message):
     def __init__(self, certificate: _Optional[str] = ..., private_key: _Optional[str] = ..., ca: _Optional[str] = ..., common_names: bool = ..., token_file: _Optional[str] = ..., certificate_lifetime: _Optional[float] = ..., token_digests: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Launched(_message.Message):
-    __slots__ = ("description", "error")
+    __slots__ = ("description", "error", "choice")
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHOICE_FIELD_NUMBER: _ClassVar[int]
     description: _remote_gym_pb2.Description
     error: _remote_gym_pb2.ErrorDetail
-    def __init__(self, description: _Optional[_Union[_remote_gym_pb2.Description, _Mapping]] = ..., error: _Optional[_Union[_remote_gym_pb2.ErrorDetail, _Mapping]] = ...) -> None: ...
+    choice: IdChoice
+    def __init__(self, description: _Optional[_Union[_remote_gym_pb2.Description, _Mapping]] = ..., error: _Optional[_Union[_remote_gym_pb2.ErrorDetail, _Mapping]] = ..., choice: _Optional[_Union[IdChoice, _Mapping]] = ...) -> None: ...
+
+class IdChoice(_message.Message):
+    __slots__ = ("examples", "fault")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedScalarFieldContainer[str]
+    fault: str
+    def __init__(self, examples: _Optional[_Iterable[str]] = ..., fault: _Optional[str] = ...) -> None: ...
