@@ -14,7 +14,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from environments import ACTION
-from remote_gym import RemoteEnvironment, RemoteVectorEnv, SessionLost
+from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, SessionLost
 from remote_gym.testing import LoopbackServer
 from served import served
 from waiting import scaled, wait_until
@@ -78,6 +78,55 @@ def test_one_that_is_dropped_after_its_session_was_lost_is_freed(process_server,
         return all(reference() is None for reference in references)
 
     wait_until(are_freed)
+
+
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+@pytest.mark.parametrize("ends", ["dropped", "closed"])
+def test_one_that_another_goes_on_with_ends_nothing(process_server, connection, ends):
+    """Nor does it where it was never asked since, and so has not heard of it."""
+    arguments = process_server._arguments({"connection": connection})
+    environment = RemoteEnvironment(**arguments)
+    environment.reset()
+    environment.step(ACTION["step"])
+    dropped = [weakref.ref(environment._session)]
+    before, environment = environment, RemoteEnvironment(**arguments, resume=environment.ticket)
+    if ends == "closed":
+        before.close()
+    del before
+    gc.collect()
+    assert dropped[0]() is None
+    # What was dropped is closed by one thread, in the order of the dropping: when this one is, so was the other.
+    last = open_one(process_server)
+    assert len(process_server.server.sessions()) == 2
+    del last
+    wait_until(lambda: len(process_server.server.sessions()) == 1)
+    assert environment.step(ACTION["step"])[0]["count"] == 2
+    environment.close()
+    wait_until(lambda: is_empty(process_server))
+
+
+def test_a_vector_environment_that_another_goes_on_with_ends_nothing(process_server):
+    arguments = process_server._arguments({})
+    environment = RemoteVectorEnv(**arguments, num_envs=2, workers=2)
+    environment.reset()
+    environment = RemoteVectorEnv(**arguments, num_envs=2, workers=2, resume=environment.tickets)
+    gc.collect()
+    last = open_one(process_server)
+    del last
+    wait_until(lambda: len(process_server.server.sessions()) == 2)
+    assert list(environment.step([ACTION["step"]] * 2)[0]["count"]) == [1, 1]
+    environment.close()
+
+
+def test_one_whose_ticket_could_not_be_used_is_still_closed(process_server):
+    """Whoever asked for it, and never attached, has not got it."""
+    environment = open_one(process_server)
+    environment.reset()
+    with pytest.raises(ConfigError):
+        RemoteEnvironment(**process_server._arguments({}), resume=environment.ticket, render_mode="ansi")
+    del environment
+    gc.collect()
+    wait_until(lambda: is_empty(process_server))
 
 
 @pytest.mark.parametrize("kind", ["single", "vector"])

@@ -33,7 +33,7 @@ def end_session(environment: RemoteEnvironment) -> None:
     session = environment._session
     assert session is not None
     other = GrpcConnection(*session._connection._where, environment._options)
-    other.close_session(session.id, session._session.token, 10.0)
+    other.close_session(session.id, session._session.token, 10.0, anyones=True)
     other.close()
 
 

@@ -18,7 +18,8 @@ import pytest
 from environments import ACTION
 from raw_client import opening
 from remote_gym.config import Limits, ServerOptions
-from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import NotPermitted, OutOfSequence, RemoteGymError, ServerFull, SessionLost
+from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import clients as clients_module
 from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
@@ -238,6 +239,43 @@ def test_a_newer_attachment_cuts_off_the_older():
             older.detach()
             assert pb.Response.FromString(await newer.ask(reset(1))).HasField("reset")
         assert "the server is stopping" in cut[1]
+
+    run(test)
+
+
+def test_a_call_that_arrives_after_its_clients_next_one_does_not_cut_that_off():
+    async def test() -> None:
+        cut = []
+        async with running() as service:
+            session = await open_session(service)
+            key = (session.id, session.token, "alice")
+            newer = service.attach(*key, cut.append, Attempt("x", 7))
+            with pytest.raises(OutOfSequence):
+                service.attach(*key, cut.append, Attempt("x", 6))
+            assert pb.Response.FromString(await newer.ask(reset(1))).HasField("reset")
+            assert not cut
+            another = service.attach(*key, cut.append, Attempt("y", 1))  # whose numbers are its own
+            assert len(cut) == 1
+            newer.detach()
+            another.detach()
+            service.attach(*key, cut.append).detach()  # who tells nothing attaches as ever
+
+    run(test)
+
+
+@pytest.mark.parametrize(("attempt", "closes"), [("x", False), ("y", True), (None, True)])
+def test_a_session_is_closed_by_whoever_attached_last_or_does_not_say_who_it_is(attempt, closes):
+    async def test() -> None:
+        async with running() as service:
+            session = await open_session(service)
+            key = (session.id, session.token, "alice")
+            for user in ("x", "y"):
+                service.attach(*key, lambda reason: None, Attempt(user, 1)).detach()
+            answer = pb.Response.FromString(await service.close_session(*key, attempt and Attempt(attempt, 2)))
+            assert answer.HasField("close") is closes
+            assert len(service) == (0 if closes else 1)
+            if not closes:
+                assert answer.error.kind == KIND.OUT_OF_SEQUENCE
 
     run(test)
 

@@ -20,7 +20,8 @@ from remote_gym.client.interaction import Interaction
 from remote_gym.client.rpc_errors import answered, from_rpc_error
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost
-from remote_gym.protocol.constants import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.attempt import Attempts
+from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
@@ -76,6 +77,7 @@ class GrpcConnection:
         if credentials is None or credentials.token != token:
             credentials = Credentials(files, token)
         self.credentials = credentials
+        self._attempts = Attempts()
         self._closed = self._suspended = False
         self._calls: set[object] = set()  # those of one answer that are waited for
         self._stream: weakref.ref[Interaction] | None = None
@@ -171,7 +173,7 @@ class GrpcConnection:
         """
         # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
-        data, metadata = request.SerializeToString(), self.credentials.metadata
+        data, metadata = request.SerializeToString(), (*self.credentials.metadata, self._attempt())
         call = self._open.future(data, timeout=open_timeout, metadata=metadata, wait_for_ready=True)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -205,7 +207,7 @@ class GrpcConnection:
         # A channel keeps the certificates that it was made with.
         if self.credentials.channel() is not self._used:
             self.renew()
-        metadata, start = self._metadata(session_id, token), time.monotonic()
+        metadata, start = (*self._metadata(session_id, token), self._attempt()), time.monotonic()
         try:
             with self._in_use():
                 data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
@@ -233,16 +235,23 @@ class GrpcConnection:
             raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
         return False
 
-    def close_session(self, session_id: str, token: str, timeout: float) -> None:
+    def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
         """Let the server close a session, whatever state it is in. Does not wait for a server that is gone.
+
+        Args:
+            session_id: The session's.
+            token: Its secret.
+            timeout: Seconds.
+            anyones: Whether to close it also where another client has taken it over.
 
         Raises:
             ConnectionLost: If the server cannot be reached.
             DeadlineExceeded: If it does not answer within `timeout` seconds.
         """
+        metadata = self._metadata(session_id, token)
         try:
             with self._in_use():
-                self._close(b"", timeout=timeout, metadata=self._metadata(session_id, token))
+                self._close(b"", timeout=timeout, metadata=metadata if anyones else (*metadata, self._attempt()))
         except grpc.RpcError as error:
             raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
 
@@ -259,7 +268,9 @@ class GrpcConnection:
         """
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         try:
-            call = self._interact(iter(requests.get, None), metadata=self._metadata(session_id, token))
+            # Whatever interrupts this line leaves a call that may arrive late: after the one that is made next.
+            metadata = (*self._metadata(session_id, token), self._attempt())
+            call = self._interact(iter(requests.get, None), metadata=metadata)
         except ValueError as error:  # as gRPC has it
             raise ConnectionLost(f"the channel to {self.address} is closed") from error
         stream = Interaction(call, requests, self.address, message_bytes)
@@ -336,6 +347,9 @@ class GrpcConnection:
         """End every call and close the channel."""
         self._closed = True
         self._channel.close()
+
+    def _attempt(self) -> tuple[str, str]:
+        return ATTEMPT_KEY, str(self._attempts.next())
 
     def _metadata(self, session_id: str, token: str) -> tuple[tuple[str, str], ...]:
         return (*self.credentials.metadata, (SESSION_KEY, session_id), (TOKEN_KEY, token))

@@ -11,6 +11,8 @@ SESSION_KEY = "remote-gym-session"
 """Key of the session's id in the metadata of a gRPC call."""
 TOKEN_KEY = "remote-gym-token"
 """Key of the session's token."""
+ATTEMPT_KEY = "remote-gym-attempt"
+"""Key of who makes a call and how many it made before, ``ID.NUMBER``: see `remote_gym.protocol.attempt`."""
 
 
 def package_versions() -> dict[str, str]:

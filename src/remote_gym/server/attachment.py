@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import LossReason, OutOfSequence, RemoteGymError, SessionLost
+from remote_gym.protocol.attempt import Attempt
 from remote_gym.server.endings import taken_over
 from remote_gym.server.link import Worker
+from remote_gym.server.routes import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -17,8 +21,14 @@ MOST_ATTACHED = 4
 """Attachments of a session that are not over, the one that stands included: each of the others may hold an answer that
 its client does not read, and with more of them the session answers nothing."""
 
+MOST_ARRIVING = 16
+"""Direct connections of a session, handed over to its worker and not attached, of which it is known whose they are."""
+
 Cut = Callable[[RemoteGymError], object]
 """Ends an attachment from the server's side."""
+
+
+_Key = TypeVar("_Key", bytes, int)
 
 
 @dataclass(eq=False)
@@ -34,6 +44,43 @@ class OpenSession:
     attached: set[asyncio.Future[None]] = field(default_factory=set)  # of each attachment, done when it is over
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of a request that comes by itself, until its answer went
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    attempt: Attempt | None = None  # by which it was opened, or attached to last; None where the client does not tell
+    offered: dict[bytes, Attempt | None] = field(default_factory=dict)  # who was told which routing id
+    arriving: dict[int, Attempt | None] = field(default_factory=dict)  # by the number of the direct connection
+    handed_over: int = 0  # direct connections so far
+
+    def offer(self, address: pb.DirectAddress | None, attempt: Attempt | None) -> pb.DirectAddress | None:
+        """Note who is told where the worker can be reached."""
+        if address is not None:
+            _put(self.offered, address.routing_id, attempt, ROUTES_AT_ONCE)
+        return address
+
+    def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
+        """Give a direct connection to the worker; False if it is not there to take it."""
+        self.handed_over += 1
+        _put(self.arriving, self.handed_over, self.offered.pop(routing_id, None), MOST_ARRIVING)
+        return self.worker.hand_over(sock)
+
+    def arrived(self, number: int) -> None:
+        """The direct connection of that number has been attached."""
+        self.attempt = self.arriving.get(number)
+        self.arriving = {later: attempt for later, attempt in self.arriving.items() if later > number}
+
+    def is_anothers(self, attempt: Attempt) -> bool:
+        """Whether somebody else has attached to the session since, or is about to, than who makes this attempt."""
+        return any(other is None or other.user != attempt.user for other in (self.attempt, *self.arriving.values()))
+
+    def check_order(self, attempt: Attempt | None) -> None:
+        """Refuse to attach what its own client has given up for something newer, and arrives after that.
+
+        Raises:
+            OutOfSequence: If it is so.
+        """
+        newest = self.attempt
+        if attempt is None or newest is None or attempt.user != newest.user:
+            return
+        if attempt.number < newest.number:
+            raise taken_over(self.session.id)
 
     async def ask_within(self, data: bytes, what: str, options: ServerOptions) -> bytes:
         """Have the worker answer what belongs to the session's opening, for which `open_timeout` bounds the time.
@@ -69,7 +116,10 @@ class OpenSession:
 class Attachment:
     """A connection bound to a session, until a newer one takes over."""
 
-    def __init__(self, sessions: Sessions, found: OpenSession, cut: Cut) -> None:
+    def __init__(self, sessions: Sessions, found: OpenSession, cut: Cut, attempt: Attempt | None) -> None:
+        found.check_order(attempt)
+        found.attempt = attempt
+        found.arriving.clear()  # what is admitted of them from now on is cut off
         found.cut_off(taken_over(found.session.id))
         found.cut = self._cut = cut
         self._found = found
@@ -101,3 +151,10 @@ class Attachment:
         self._over.set_result(None)
         self._found.attached.discard(self._over)
         self._sessions.leave(self._found.session)
+
+
+def _put(table: dict[_Key, Attempt | None], key: _Key, attempt: Attempt | None, most: int) -> None:
+    """Note it, in the place of the oldest where there are too many."""
+    table[key] = attempt
+    if len(table) > most:
+        del table[next(iter(table))]

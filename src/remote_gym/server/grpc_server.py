@@ -16,7 +16,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
-from remote_gym.protocol.constants import SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.attempt import Attempt
+from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server.caller import Caller, known_caller
 from remote_gym.server.expiry import warn_of_clients
 from remote_gym.server.grpc_reading import Context, ReadLate, address_of, message, room
@@ -197,13 +198,13 @@ class GrpcServer:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             if time.time() >= client.near_from:
                 warn_of_clients(client.identity, client.expires)
-            response = await self._service.open(request, client.identity)
+            response = await self._service.open(request, client.identity, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
         await context.write(response.SerializeToString())
 
     async def _spaces(self, context: Context, client: Caller) -> None:
-        response = await self._service.spaces(*_session_key(context), client.identity)
+        response = await self._service.spaces(*_session_key(context), client.identity, _attempt(context))
         response.message_bytes = self._message_bytes
         # A description can be large, and its client need not read it.
         async with room(self._intake, context, _holder(context, client), min(response.ByteSize(), self._intake.share)):
@@ -211,7 +212,8 @@ class GrpcServer:
             await context.write(data)
 
     async def _close(self, context: Context, client: Caller) -> None:
-        await context.write(await self._service.close_session(*_session_key(context), client.identity))
+        answer = await self._service.close_session(*_session_key(context), client.identity, _attempt(context))
+        await context.write(answer)
 
     async def _ask(self, context: Context, client: Caller) -> None:
         key = _session_key(context)
@@ -231,7 +233,8 @@ class GrpcServer:
             answered_until=time.monotonic() + min(self._call_lifetime, client.expires - time.time()),
             unread=self._unread,
         )
-        attachment = self._service.attach(*_session_key(context), client.identity, interacting.cut)
+        key, attempt = _session_key(context), _attempt(context)
+        attachment = self._service.attach(*key, client.identity, interacting.cut, attempt)
         await interacting.serve(attachment)
 
     def _message(self, context: Context, client: Caller, copies: int = 1) -> AbstractAsyncContextManager[bytes]:
@@ -246,6 +249,10 @@ def _holder(context: Context, client: Caller) -> str:
 def _session_key(context: Context) -> tuple[str, str]:
     metadata = dict(context.invocation_metadata() or ())
     return str(metadata.get(SESSION_KEY, "")), str(metadata.get(TOKEN_KEY, ""))
+
+
+def _attempt(context: Context) -> Attempt | None:
+    return Attempt.parse(str(dict(context.invocation_metadata() or ()).get(ATTEMPT_KEY, "")))
 
 
 def _add_reflection(server: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import endings, session_log
 from remote_gym.server.arguments import check_version, launch_message, restrict
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
@@ -80,11 +81,11 @@ class Service:
             draining=self.draining,
         )
 
-    async def open(self, request: worker_pb2.Opening, owner: str) -> pb.OpenResponse:
+    async def open(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None = None) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
         self._opening += 1
         try:
-            return await self._open_session(request, owner)
+            return await self._open_session(request, owner, attempt)
         except RemoteGymError as error:
             if isinstance(error, (NotPermitted, ServerFull)):  # what the server's owner may want to change
                 session_log.refused(owner, error)
@@ -92,7 +93,9 @@ class Service:
         finally:
             self._opening -= 1
 
-    async def spaces(self, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
+    async def spaces(
+        self, session_id: str, token: str, owner: str, attempt: Attempt | None = None
+    ) -> pb.SpacesResponse:
         """What `open` told about the environment, again."""
         try:
             found = self._find(session_id, token, owner)
@@ -100,9 +103,8 @@ class Service:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(found.worker.gone)
                 found = self._find(session_id, token, owner)
-            return pb.SpacesResponse(
-                description=found.description, direct=self.routes.address(session_id), lease=self._options.lease
-            )
+            direct = found.offer(self.routes.address(session_id), attempt)
+            return pb.SpacesResponse(description=found.description, direct=direct, lease=self._options.lease)
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
@@ -131,10 +133,12 @@ class Service:
         """
         return self._find(session_id, token, owner).turn
 
-    async def close_session(self, session_id: str, token: str, owner: str) -> bytes:
-        """End a session in whatever state it is; answered when its environment is closed."""
+    async def close_session(self, session_id: str, token: str, owner: str, attempt: Attempt | None = None) -> bytes:
+        """End a session in whatever state it is, unless it `is_anothers`; answered when its environment is closed."""
         try:
             found = self._find(session_id, token, owner)
+            if attempt is not None and found.is_anothers(attempt):
+                raise endings.taken_over(session_id)
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
@@ -142,7 +146,7 @@ class Service:
         await asyncio.shield(found.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
-    def attach(self, session_id: str, token: str, owner: str, cut: Cut) -> Attachment:
+    def attach(self, session_id: str, token: str, owner: str, cut: Cut, attempt: Attempt | None = None) -> Attachment:
         """Bind a connection to a session, cutting off an older one.
 
         Args:
@@ -150,12 +154,14 @@ class Service:
             token: Its secret.
             owner: Identity of the client that asks.
             cut: Called when a newer connection takes over, or the server stops.
+            attempt: Which call it is, where the client tells.
 
         Raises:
             SessionLost: If there is no such session.
             NotPermitted: If it is another's.
+            OutOfSequence: If a newer call of the same client's is attached.
         """
-        return Attachment(self._sessions, self._find(session_id, token, owner), cut)
+        return Attachment(self._sessions, self._find(session_id, token, owner), cut, attempt)
 
     def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
         """Give a direct connection to the worker of that routing id; False if there is none."""
@@ -164,7 +170,7 @@ class Service:
             return False
         others = sum(other.direct for other in self._open.values() if other is not found)
         found.worker.set_polling(self._poll_us(others + 1))
-        return found.worker.hand_over(sock)
+        return found.hand_over(routing_id, sock)
 
     def workers(self) -> dict[str, Worker]:
         """Those of all open sessions, by the session's id."""
@@ -241,7 +247,7 @@ class Service:
         while self._closing:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
-    async def _open_session(self, request: worker_pb2.Opening, owner: str) -> pb.OpenResponse:
+    async def _open_session(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
         self._doors.admit(owner, request)
         try:
@@ -261,7 +267,8 @@ class Service:
             self._sessions.end(session, endings.NOT_STARTED)
             self._release(session)
             raise
-        found = self._open[session.id] = OpenSession(session, worker, self._doors.environment(request))
+        found = OpenSession(session, worker, self._doors.environment(request), attempt=attempt)
+        self._open[session.id] = found
         if self.draining:  # which began meanwhile
             self._end(found, endings.STOPPING, close_timeout=0.0)
             raise stopping()
@@ -301,7 +308,7 @@ class Service:
         )
         opened.identity = owner
         opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
-        if (direct := self.routes.address(session.id)) is not None:
+        if (direct := found.offer(self.routes.address(session.id), attempt)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
@@ -328,6 +335,8 @@ class Service:
         elif word == ToServer.IDLE and found.session.users:  # else its lease is what counts
             self._dismiss(found, endings.idled(self._options.idle_timeout))
         elif word in (ToServer.ATTACHED, ToServer.DETACHED):
+            if word == ToServer.ATTACHED:
+                found.arrived(value)
             self._on_direct(found, word == ToServer.ATTACHED, value / 1000)
 
     def _on_direct(self, found: OpenSession, attached: bool, silence: float) -> None:

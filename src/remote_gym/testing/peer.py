@@ -220,4 +220,4 @@ class Peer:
     def leave(self) -> None:
         """Close the connections, and the session if it is still there."""
         self.drop()
-        self._connection.close_session(self.session.id, self.session.token, self._options.close_timeout)
+        self._connection.close_session(self.session.id, self.session.token, self._options.close_timeout, anyones=True)
