@@ -36,7 +36,9 @@ def exchanges():
 
 
 def test_host_answers_as_the_page_tells():
-    host = Host(gym.make("CartPole-v1"), exposed=("np_random",), limits=Limits())  # as when it is served by its id
+    host = Host(
+        gym.make("CartPole-v1"), exposed=("np_random",), made_by_id=True, limits=Limits()
+    )  # as when it is served by its id
     told = list(exchanges())
     assert len(told) >= 6
     for request, expected in told:

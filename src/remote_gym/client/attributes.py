@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from remote_gym.errors import RemoteEnvironmentError
+from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.generators import generator_state, set_generator_state
 
 RANDOM = "np_random"
@@ -27,6 +28,12 @@ class RemoteAttributes(gym.Env[Any, Any]):
 
     _exposed: dict[str, bool]
     """Names that the entrypoint exposes, and whether each is a method; absent until that is known."""
+
+    _lacking: tuple[str, ...] = ()
+    """Names that the entrypoint lists and the environment does not have."""
+
+    _made_by_id = False
+    """Whether the server has no entrypoint for it."""
 
     _lent: tuple[np.random.Generator, dict[str, Any] | None] | None = None
     """The generator that was read since the last request, and its state then; None if none was."""
@@ -95,10 +102,7 @@ class RemoteAttributes(gym.Env[Any, Any]):
         if is_callable is None:
             if any(each.startswith(f"{name}.") for each in exposed):
                 return Part(self, name)
-            raise AttributeError(
-                f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it; list it in EXPOSED, or "
-                "wrap the environment at the server"
-            )
+            raise AttributeError(f"{type(self).__name__!r} has no {name!r}: {self._why_not(name)}")
         if is_callable:
             return functools.partial(self.call, name)
         try:
@@ -114,8 +118,8 @@ class RemoteAttributes(gym.Env[Any, Any]):
         if is_callable is None or name == RANDOM:
             if not self._is_own(name):
                 raise AttributeError(
-                    f"{type(self).__name__!r} has no {name!r}, nor does its entrypoint expose it: the environment "
-                    f"would not see the value; list {name!r} in the entrypoint's EXPOSED"
+                    f"{type(self).__name__!r} has no {name!r}, and the environment would not see the value: "
+                    f"{self._why_not(name)}"
                 )
             super().__setattr__(name, value)
         elif is_callable:
@@ -125,6 +129,10 @@ class RemoteAttributes(gym.Env[Any, Any]):
                 self._assign(name, value)
             except RemoteEnvironmentError as error:
                 raise _as_local(error) from error
+
+    def _why_not(self, name: str) -> str:
+        exposed = self.__dict__.get("_exposed", {})
+        return not_exposed(name, exposed=exposed, lacking=self._lacking, made_by_id=self._made_by_id)
 
     def _is_own(self, name: str) -> bool:
         """Whether setting an attribute concerns this end alone."""

@@ -11,6 +11,7 @@ from remote_gym.client.spec import ENTRY_POINT, RemoteSpec
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values import decode_value
 
 
@@ -38,6 +39,26 @@ def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str,
             again for another session. What is exposed under these can only be called.
     """
     return {exposed.name: exposed.callable for exposed in description.exposed if exposed.name not in own}
+
+
+def check_exposed(description: pb.Description, name: str, *, to_set: bool = False) -> None:
+    """Refuse a name that the environment does not expose, as a local one refuses what it does not have.
+
+    Args:
+        description: Of the environment.
+        name: What is to be called or read, or to be set.
+        to_set: Which of these.
+
+    Raises:
+        AttributeError: If it is not exposed, saying what would expose it; or if a method was to be set.
+    """
+    exposed = {each.name: each.callable for each in description.exposed}
+    if name not in exposed:
+        raise AttributeError(
+            not_exposed(name, exposed=exposed, lacking=description.lacking, made_by_id=description.made_by_id)
+        )
+    if to_set and exposed[name]:
+        raise AttributeError(f"{name!r} is a method of the remote environment, and cannot be set")
 
 
 def read_spec(

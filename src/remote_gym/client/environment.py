@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from remote_gym.address import Address
 from remote_gym.client.addresses import Addresses, to_places
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
-from remote_gym.client.description import check_resumed, read_exposed, read_metadata, read_spec
+from remote_gym.client.description import check_exposed, check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.reading import Reader
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
@@ -236,11 +236,13 @@ class RemoteEnvironment(RemoteAttributes):
         """Call a method of the environment, or read an attribute, that its entrypoint lists in ``EXPOSED``.
 
         Raises:
-            RemoteEnvironmentError: If it raised, or is not exposed (as an ``AttributeError``).
+            AttributeError: If it is not exposed, saying what would expose it.
+            RemoteEnvironmentError: If it raised.
             EncodingError: If an argument or the result has no wire form.
         """
         if self._session is None:
             raise ResetNeeded(f"Cannot call {name!r} before env.reset() has opened a session")
+        check_exposed(self._session.description, name)
         if self._lent is not None:
             self._return_generator()
         request = call_request(name, args, kwargs, self._options.limits)
@@ -364,6 +366,7 @@ class RemoteEnvironment(RemoteAttributes):
         self.metadata = read_metadata(description, limits)
         place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
         self.spec = read_spec(description, **place, **self._made_with)
+        self._lacking, self._made_by_id = tuple(description.lacking), description.made_by_id
         self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))} - {RANDOM})
         if self._rendering.window is not None:
             self._rendering.window.fps = self.metadata.get("render_fps")

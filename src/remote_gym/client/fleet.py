@@ -12,6 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
+from remote_gym.client.description import check_exposed
 from remote_gym.client.opening import CredentialPaths
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.requests import reset_request
@@ -150,6 +151,15 @@ class Fleet:
         answers, failures = receive(chosen)
         raise_failures(failures)
         return [answers[each] for each in chosen]
+
+    def check_exposed(self, name: str, *, to_set: bool = False) -> None:
+        """Refuse what the environments do not expose, unless they are lost, which asking tells.
+
+        Raises:
+            AttributeError: As `remote_gym.client.description.check_exposed` does.
+        """
+        if not self.slices[0].is_lost:
+            check_exposed(self.slices[0].session.description, name, to_set=to_set)
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:

@@ -286,10 +286,12 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.
 
         Raises:
-            RemoteEnvironmentError: If it raised, or is not exposed (as an ``AttributeError``).
+            AttributeError: If it is not exposed, saying what would expose it.
+            RemoteEnvironmentError: If it raised, naming the environments concerned.
             EncodingError: If an argument or the result has no wire form.
         """
         self._check_idle("call")
+        self._fleet.check_exposed(name)
         request = call_request(name, args, kwargs, self._options.limits)
         answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
         return for_each(self._slices, (decode_value(each.call.value, self._options.limits) for each in answers))
@@ -307,16 +309,16 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
         Raises:
             ValueError: If there is another number of values.
-            RemoteEnvironmentError: If it is not exposed, or is a method.
+            AttributeError: If it is not exposed, or is a method.
         """
         self._check_idle("set_attr")
+        self._fleet.check_exposed(name, to_set=True)
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
             raise ValueError(f"{len(values)} values for {self.num_envs} environments")
-        requests = []
-        for each in self._slices:
-            requests.append(assign_request(name, tuple(values[each.rows]), self._options.limits))
+        limits = self._options.limits
+        requests = [assign_request(name, tuple(values[each.rows]), limits) for each in self._slices]
         self._fleet.ask(requests, self._options.step_timeout)
 
     @property

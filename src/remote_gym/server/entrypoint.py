@@ -38,6 +38,8 @@ class Created(NamedTuple):
     environment: gym.Env[Any, Any] | gym.vector.VectorEnv
     exposed: tuple[str, ...] = ()
     """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``, or what an id comes with."""
+    made_by_id: bool = False
+    """Whether there is no entrypoint that could name more."""
 
 
 def create_environment(
@@ -83,7 +85,7 @@ def create_environment(
         if "id" in client_kwargs:
             check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"), launch.ids, launch.imports)
         made = _each(launch, lambda _: _make(launch, dict(kwargs)))
-        return Created(made, exposed_by_id(made))
+        return Created(made, exposed_by_id(made), made_by_id=True)
     with users_code:
         module = load(root, file, own_process=own_process)
     exposed = _exposed(module, file)

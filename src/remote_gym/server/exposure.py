@@ -8,8 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.generators import generator_state, set_generator_state
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
@@ -19,8 +19,6 @@ RANDOM = "np_random"
 
 ATARI = ("get_action_meanings", "_frameskip", "ale.lives", "ale.getScreenGrayscale", "ale.getScreenRGB")
 
-logger = get_logger(__name__)
-
 
 class Exposure:
     """What the entrypoint's ``EXPOSED`` names, found in the environment's own layers of wrappers.
@@ -28,15 +26,21 @@ class Exposure:
     Args:
         environments: Have the names; of several, each is called and answers for itself.
         names: Of methods and attributes. Those that the first environment does not have are left out.
+        made_by_id: Whether there is no entrypoint that could name more.
+
+    Attributes:
+        lacking: What was left out.
     """
 
-    def __init__(self, environments: Sequence[Any], names: Iterable[str]) -> None:
+    def __init__(self, environments: Sequence[Any], names: Iterable[str], *, made_by_id: bool = False) -> None:
         self._environments = environments
+        self._made_by_id = made_by_id
         self._is_callable: dict[str, bool] = {}
+        self.lacking: list[str] = []
         for name in names:
             # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
             if (found := _is_callable(environments[0], name)) is None:
-                logger.warning("EXPOSED names %r, which this environment does not have", name)
+                self.lacking.append(name)
             else:
                 self._is_callable[name] = found
 
@@ -76,8 +80,9 @@ class Exposure:
 
     def _check(self, name: str) -> None:
         if name not in self._is_callable:
-            exposed = ", ".join(self._is_callable) or "nothing"
-            raise AttributeError(f"{name!r} is not exposed; this environment exposes {exposed}")
+            raise AttributeError(
+                not_exposed(name, exposed=self._is_callable, lacking=self.lacking, made_by_id=self._made_by_id)
+            )
 
 
 def _layers(environment: Any) -> list[Any]:

@@ -64,6 +64,7 @@ class Host:
         environment: Belongs to the host from now on, which closes it. Several in one answer as one: a vector
             environment's spaces, rewards and infos are batched.
         exposed: Names of methods and attributes that `CallRequest` may use, where the environment has them.
+        made_by_id: Whether there is no entrypoint that could name more.
         send_frames: Render after each reset and step, and send the frame along.
         check_actions: Refuse actions that are not in ``environment.action_space``.
         frame_encoding: How images may be compressed, as in an `OpenRequest`.
@@ -80,6 +81,7 @@ class Host:
         environment: gym.Env[Any, Any] | VectorEnv,
         *,
         exposed: tuple[str, ...] = (),
+        made_by_id: bool = False,
         send_frames: bool = False,
         check_actions: bool = False,
         frame_encoding: pb.Encoding = pb.ENCODING_RAW,
@@ -97,8 +99,11 @@ class Host:
         mode = mode_of(environment) if isinstance(environment, VectorEnv) else pb.DISABLED
         self._resets_itself = mode in (pb.NEXT_STEP, pb.SAME_STEP)
         self._exposure = Exposure(
-            environment.envs if isinstance(environment, SyncVectorEnv) else [environment], exposed
+            environment.envs if isinstance(environment, SyncVectorEnv) else [environment],
+            exposed,
+            made_by_id=made_by_id,
         )
+        self._made_by_id = made_by_id
         self._send_frames = send_frames
         self._check_actions = check_actions
         self._renderer = Renderer(environment, frame_compressor(frame_encoding), limits)
@@ -135,6 +140,8 @@ class Host:
             action_space=encode_space(environment.action_space, self._limits),
             render_mode=environment.render_mode or "",
             exposed=self._exposure.describe(),
+            lacking=self._exposure.lacking,
+            made_by_id=self._made_by_id,
             versions=package_versions(),
         )
         encode_metadata(environment.metadata, description.metadata, self._limits)

@@ -110,4 +110,7 @@ async def _create(launch: Launch, message: worker_pb2.Launch, options: ServerOpt
     launched = parse(worker_pb2.Launched, answer)
     if launched.HasField("choice"):
         return IdNeeded(launched.error.message, launched.choice.examples, launched.choice.fault)
+    if launched.description.lacking:  # not an error: an entrypoint may create several kinds, and list the names of all
+        names = ", ".join(map(repr, launched.description.lacking))
+        logger.warning("EXPOSED of %s lists %s, which the environment does not have", message.entrypoint, names)
     return decode_error(launched.error) if launched.HasField("error") else None

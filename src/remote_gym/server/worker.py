@@ -136,11 +136,12 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
     clients = _decode_kwargs(parse(pb.Value, launch.client_kwargs, limits), limits)
     allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
     check_arguments(clients, allowed, launch.arguments_schema)
-    environment, exposed = create_environment(launch, own, clients, own_process=own_process)
+    environment, exposed, made_by_id = create_environment(launch, own, clients, own_process=own_process)
     try:
         return Host(
             environment,
             exposed=exposed,
+            made_by_id=made_by_id,
             send_frames=launch.frames == pb.FRAMES_STEP,
             check_actions=launch.check_actions,
             frame_encoding=launch.frame_encoding,
