@@ -247,7 +247,7 @@ def test_nothing_is_answered_on_a_connection_that_outlived_its_certificate(place
 def attach(place: Place, connection: GrpcConnection, session: pb.Session, stack: ExitStack) -> Callable[[int], int]:
     """What asks for a step of that number, and returns the number of the response."""
     if place.kind == "grpc":
-        raw = RawSession(connection._channel, session)
+        raw = RawSession(connection._channel._channel, session)
         return lambda number: raw.ask("Step", raw_step(number)).sequence
     address = connection.reach(session.id, session.token, 20.0).direct
     direct = connection.attach_directly(address, session.token, 20.0)

@@ -92,7 +92,7 @@ def raw_session(environment: RemoteEnvironment, **changed: str) -> RawSession:
     session.CopyFrom(environment._session._session)
     for name, value in changed.items():
         setattr(session, name, value)
-    return RawSession(environment._session._connection._channel, session)
+    return RawSession(environment._session._connection._channel._channel, session)
 
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])

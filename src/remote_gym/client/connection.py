@@ -1,53 +1,31 @@
-"""A gRPC channel to one server, and the calls made on it."""
+"""The calls that are made to one server, over gRPC."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import functools
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NoReturn
 
 import grpc
 
 from remote_gym.address import Place, grpc_address
-from remote_gym.client import forking
+from remote_gym.client.channel import Channel, Metadata
 from remote_gym.client.credentials import Credentials
 from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.client.rpc_errors import answered, from_rpc_error
-from remote_gym.config import ClientOptions, Limits, TlsFiles
-from remote_gym.errors import ConfigError, ConnectError, ConnectionLost
+from remote_gym.config import ClientOptions, TlsFiles
+from remote_gym.errors import ConfigError, ConnectError, DeadlineExceeded, TransportError
 from remote_gym.protocol.attempt import Attempts
-from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import ATTEMPT_KEY, SESSION_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
 
 PATIENCE = 0.5
 """Seconds without an answer after which it is worth finding out why."""
-
-
-def channel_options(limits: Limits) -> list[tuple[str, int]]:
-    """GRPC's own settings."""
-    return [
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        ("grpc.max_send_message_length", limits.message_bytes),
-        ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would step twice
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.use_local_subchannel_pool", 1),  # one environment's trouble is not another's
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also how long one attempt may take
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        ("grpc.keepalive_time_ms", 5_000),
-        ("grpc.keepalive_timeout_ms", 4_000),
-        # Without it a half-open connection takes a minute to notice, whatever the keepalive timeout says.
-        ("grpc.http2.ping_timeout_ms", 4_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-    ]
 
 
 class GrpcConnection:
@@ -78,11 +56,7 @@ class GrpcConnection:
             credentials = Credentials(files, token)
         self.credentials = credentials
         self._attempts = Attempts()
-        self._closed = self._suspended = False
-        self._calls: set[object] = set()  # those of one answer that are waited for
-        self._stream: weakref.ref[Interaction] | None = None
-        self._make_channel()
-        forking.add_channel(self)
+        self._channel = Channel(self.address, credentials, options.limits)
 
     @property
     def place(self) -> Place:
@@ -91,26 +65,8 @@ class GrpcConnection:
         return url, port
 
     def renew(self) -> None:
-        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C.
-
-        An interrupt between two lines of gRPC's can leave a lock of the call held for good, by which the channel's one
-        thread for streams then waits. The old channel is closed by a thread that may wait with it.
-        """
-        threading.Thread(target=self._channel.close, name="remote_gym-old-channel", daemon=True).start()
-        self._make_channel()
-
-    def _make_channel(self) -> None:
-        settings = channel_options(self._options.limits)
-        self._used = self.credentials.channel()
-        if self._used is None:
-            self._channel = grpc.insecure_channel(self.address, options=settings)
-        else:
-            self._channel = grpc.secure_channel(self.address, self._used, options=settings)
-        self._load = self._channel.unary_unary(_method("Load"))
-        self._open = self._channel.unary_unary(_method("Open"))
-        self._spaces = self._channel.unary_unary(_method("Spaces"))
-        self._close = self._channel.unary_unary(_method("Close"))
-        self._interact = self._channel.stream_stream(_method("Interact"))
+        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C."""
+        self._channel.renew()
 
     def ask_load(self, timeout: float) -> Callable[[], pb.LoadResponse | None]:
         """Ask how busy the server is, without waiting for the answer.
@@ -125,10 +81,11 @@ class GrpcConnection:
         Raises:
             TransportError: By what is returned, if the server could not be reached in time.
         """
-        call = self._load.future(b"", timeout=timeout, metadata=self.credentials.metadata)
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
         what = f"asking {self.address} for its load"
+        try:
+            call = self._channel.begin("Load", b"", timeout, what)
+        except TransportError as error:
+            return functools.partial(_fail, error)
 
         def answer() -> pb.LoadResponse | None:
             try:
@@ -153,9 +110,7 @@ class GrpcConnection:
         """
         what = f"asking whether {self.address} knows this client"
         try:
-            with self._in_use():
-                answer = self._load(b"", timeout=timeout, metadata=self.credentials.metadata)
-            response = parse(pb.LoadResponse, answered(answer, what))
+            response = parse(pb.LoadResponse, answered(self._channel.ask("Load", b"", timeout, what), what))
         except grpc.RpcError as error:
             raise from_rpc_error(error, what) from error
         if response.HasField("error"):
@@ -173,12 +128,10 @@ class GrpcConnection:
         """
         # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
-        data, metadata = request.SerializeToString(), (*self.credentials.metadata, self._attempt())
-        call = self._open.future(data, timeout=open_timeout, metadata=metadata, wait_for_ready=True)
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        deadline = time.monotonic() + connect_timeout
         what = f"opening a session at {self.address}"
+        data, attempt = request.SerializeToString(), (self._attempt(),)
+        call = self._channel.begin("Open", data, open_timeout, what, attempt, wait_for_ready=True)
+        deadline = time.monotonic() + connect_timeout
         reached = False
         while True:
             try:
@@ -201,21 +154,20 @@ class GrpcConnection:
 
         Raises:
             ConnectError: If it is not done within `timeout` seconds; with what to check.
-            ConnectionLost: If the server was reached and gave no answer.
+            ConnectionLost: If the server was reached and gave no answer, or `close` was called.
             SessionLost: If the session has ended, with the reason.
         """
         # A channel keeps the certificates that it was made with.
-        if self.credentials.channel() is not self._used:
-            self.renew()
-        metadata, start = (*self._metadata(session_id, token), self._attempt()), time.monotonic()
+        if self._channel.is_outdated:
+            self._channel.renew()
+        what, start = f"looking for session {session_id} at {self.address}", time.monotonic()
+        metadata = (*_metadata(session_id, token), self._attempt())
         try:
-            with self._in_use():
-                data = self._spaces(b"", timeout=timeout, metadata=metadata, wait_for_ready=True)
-        except grpc.RpcError as error:
+            data = self._channel.ask("Spaces", b"", timeout, what, metadata, wait_for_ready=True)
+        except (grpc.RpcError, DeadlineExceeded) as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
             found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
             raise ConnectError(f"no connection to {self.address} within {waited:.3g} s: {found}") from error
-        what = f"looking for session {session_id} at {self.address}"
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
         if answer.HasField("error"):
             raise decode_error(answer.error)
@@ -248,12 +200,11 @@ class GrpcConnection:
             ConnectionLost: If the server cannot be reached.
             DeadlineExceeded: If it does not answer within `timeout` seconds.
         """
-        metadata = self._metadata(session_id, token)
+        what, metadata = f"closing session {session_id} at {self.address}", _metadata(session_id, token)
         try:
-            with self._in_use():
-                self._close(b"", timeout=timeout, metadata=metadata if anyones else (*metadata, self._attempt()))
+            self._channel.ask("Close", b"", timeout, what, metadata if anyones else (*metadata, self._attempt()))
         except grpc.RpcError as error:
-            raise from_rpc_error(error, f"closing session {session_id} at {self.address}") from error
+            raise from_rpc_error(error, what) from error
 
     def attach(self, session_id: str, token: str, message_bytes: int = 0) -> Interaction:
         """Begin an `Interact` call for a session.
@@ -266,16 +217,9 @@ class GrpcConnection:
         Raises:
             ConnectionLost: If the channel has been closed.
         """
-        requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        try:
-            # Whatever interrupts this line leaves a call that may arrive late: after the one that is made next.
-            metadata = (*self._metadata(session_id, token), self._attempt())
-            call = self._interact(iter(requests.get, None), metadata=metadata)
-        except ValueError as error:  # as gRPC has it
-            raise ConnectionLost(f"the channel to {self.address} is closed") from error
-        stream = Interaction(call, requests, self.address, message_bytes)
-        self._stream = weakref.ref(stream)
-        return stream
+        what = f"attaching to session {session_id} at {self.address}"
+        # Whatever interrupts this line leaves a call that may arrive late: after the one that is made next.
+        return self._channel.attach(what, (*_metadata(session_id, token), self._attempt()), message_bytes)
 
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
         """Connect to a session's worker itself.
@@ -313,47 +257,23 @@ class GrpcConnection:
             TransportError: If it was not answered.
             EncodingError: If one end did not take the message.
         """
-        call = self._channel.unary_unary(_method(method))
+        what = f"{method} at {self.address}"
         try:
-            with self._in_use():
-                answer = call(data, timeout=timeout, metadata=self._metadata(session_id, token))
+            return answered(self._channel.ask(method, data, timeout, what, _metadata(session_id, token)), what)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, f"{method} at {self.address}") from error
-        return answered(answer, f"{method} at {self.address}")
-
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Wait for the answer to a call."""
-        call = object()
-        self._calls.add(call)
-        try:
-            yield
-        finally:
-            self._calls.discard(call)
-
-    def before_fork(self) -> None:
-        """Close the channel, which no fork may see, unless it is in use; see `remote_gym.client.forking`."""
-        stream = None if self._stream is None else self._stream()
-        self._suspended = not self._calls and (stream is None or stream.closed)
-        if self._suspended:
-            self._channel.close()
-
-    def after_fork(self) -> None:
-        """Make another channel."""
-        if self._suspended and not self._closed:
-            self._make_channel()
+            raise from_rpc_error(error, what) from error
 
     def close(self) -> None:
         """End every call and close the channel."""
-        self._closed = True
         self._channel.close()
 
     def _attempt(self) -> tuple[str, str]:
         return ATTEMPT_KEY, str(self._attempts.next())
 
-    def _metadata(self, session_id: str, token: str) -> tuple[tuple[str, str], ...]:
-        return (*self.credentials.metadata, (SESSION_KEY, session_id), (TOKEN_KEY, token))
+
+def _metadata(session_id: str, token: str) -> Metadata:
+    return (SESSION_KEY, session_id), (TOKEN_KEY, token)
 
 
-def _method(name: str) -> str:
-    return f"/{SERVICE_NAME}/{name}"
+def _fail(error: TransportError) -> NoReturn:
+    raise error

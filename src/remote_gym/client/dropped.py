@@ -9,8 +9,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol
 
+from remote_gym.client.registry import SESSIONS, Session
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
@@ -20,13 +20,6 @@ LONGEST_EXIT = 10.0
 
 Close = Callable[[float], None]
 """Closes a session at its server within so many seconds. It holds no reference to who uses the session."""
-
-
-class Closeable(Protocol):
-    """A session that is open."""
-
-    def close_at_exit(self, timeout: float) -> None:
-        """Close it, quietly: the server may have gone before."""
 
 
 class _Closer:
@@ -60,12 +53,11 @@ class _Closer:
             del close
 
 
-_open: weakref.WeakSet[Closeable] = weakref.WeakSet()
 _closer: _Closer | None = None
 _starting = threading.Lock()
 
 
-def see_to(session: Closeable, close: Close, timeout: float) -> Callable[[], object]:
+def see_to(session: Session, close: Close, timeout: float) -> Callable[[], object]:
     """Close a session once it is dropped, or the interpreter ends. In a forked child nothing is done.
 
     Args:
@@ -81,7 +73,7 @@ def see_to(session: Closeable, close: Close, timeout: float) -> Callable[[], obj
         if _closer is None or _closer.process != os.getpid():
             _closer = _Closer()
         closer = _closer
-    _open.add(session)
+    SESSIONS.add(session)
     finalizer = weakref.finalize(session, closer.put, close, timeout)
     finalizer.atexit = False  # `_at_exit` closes it with the references that are still there
     return finalizer.detach
@@ -89,7 +81,7 @@ def see_to(session: Closeable, close: Close, timeout: float) -> Callable[[], obj
 
 def _at_exit() -> None:
     deadline = time.monotonic() + LONGEST_EXIT
-    for session in list(_open):
+    for session in SESSIONS.items():
         session.close_at_exit(max(0.1, deadline - time.monotonic()))
     if _closer is not None and _closer.process == os.getpid():
         _closer.finish(deadline)
@@ -97,7 +89,6 @@ def _at_exit() -> None:
 
 def _in_child() -> None:
     global _starting
-    _open.clear()  # they are the parent's
     _starting = threading.Lock()  # another thread of the parent may have held it
 
 

@@ -3,7 +3,8 @@
 gRPC's threads do not survive a fork, and its state does not survive without them: a child of a process with open
 channels aborts in gRPC as soon as it opens one of its own (seen four times of four with two environments, in
 ``ev_epoll1_linux.cc``). A process whose channels are all closed forks children that can use gRPC. So channels are
-closed before each fork, and made again in the parent. No session notices: it attaches anew with its next request.
+closed before each fork, and made again in the parent. No session notices: it attaches anew with its next request, and
+what other threads begin in between waits for the channel.
 
 When the last channel is closed, gRPC ends in the background, by threads that hold its locks. A child forked meanwhile
 has the locks and not the threads, and waits for them without end once it makes a channel (seen in 4 of 90 tries, and in
@@ -17,85 +18,162 @@ such a moment has the old trouble.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
 import time
-import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
-_LONGEST_WAIT = 0.5
-"""Seconds. The threads of channels that are not ours, or are in use, do not end."""
+from remote_gym.client.registry import CHANNELS, SESSIONS
+from remote_gym.logs import get_logger
+
+logger = get_logger(__name__)
+
+LONGEST_WAIT = 0.5
+"""Seconds. The threads of channels that are not ours do not end."""
+
+WAIT_IN_VAIN = 0.05
+"""Seconds, where they did not the last time. gRPC itself makes them anew with each fork, so none can be known again."""
+
+LONGEST_FORK = 5.0
+"""Seconds after which a fork is no more waited for. It ends by itself, so this is for what nobody has thought of."""
 
 _TASKS = Path("/proc/self/task")
 _NAMES = ("grpc", "event_engine", "lifeguard", "default-executo", "resolver-execut")
 """How the names of gRPC's threads begin, of which Linux keeps 15 characters."""
 
-
-class Forkable(Protocol):
-    """Something that uses gRPC."""
-
-    def before_fork(self) -> None:
-        """Close what uses gRPC. Waits for nothing."""
-
-    def after_fork(self) -> None:
-        """Have it again, in the parent."""
+T = TypeVar("T")
 
 
-# Streams before the channels that carry them: an order, which a set has not.
-_sessions: weakref.WeakSet[Forkable] = weakref.WeakSet()
-_channels: weakref.WeakSet[Forkable] = weakref.WeakSet()
-_may_be_ending = False  # gRPC, since there was a channel at the last fork, or has been one since
+class _Forks:
+    """What is to be remembered of forks, by one process."""
+
+    def __init__(self) -> None:
+        # Two threads may fork at once: the channels that the first makes again must be none while the second forks.
+        self.lock = threading.RLock()
+        self.threads: dict[int, int] = {}
+        """How many forks deep each thread is, by its identifier: a signal's handler may fork amid a fork."""
+        self.may_be_ending = False
+        """Whether gRPC may end in the background: a channel was closed, whose object may be gone by now."""
+        self.longest_wait = LONGEST_WAIT
+        self.interrupted = False
+        """Whether Ctrl-C is to be raised after the fork."""
 
 
-def add_session(session: Forkable) -> None:
-    """Close the streams of a session before forks, as long as it exists."""
-    _sessions.add(session)
+_forks = _Forks()
 
 
-def add_channel(channel: Forkable) -> None:
-    """Close a channel before forks, as long as it exists."""
-    global _may_be_ending
-    _channels.add(channel)
-    _may_be_ending = True
+def channel_closed() -> None:
+    """Say that a channel is closed, by which gRPC may begin to end."""
+    _forks.may_be_ending = True
+
+
+def is_going_on() -> bool:
+    """Whether some thread forks just now."""
+    return bool(_forks.threads)
+
+
+def is_mine() -> bool:
+    """Whether this very thread does, so that it must not wait for the fork's end: a signal's handler amid `os.fork`."""
+    return threading.get_ident() in _forks.threads
+
+
+def _safely(function: Callable[[], T]) -> T | None:
+    """Call a function so that others can be called, whatever it raises; None if it has raised."""
+    for _ in range(2):
+        try:
+            return function()
+        except KeyboardInterrupt:  # CPython lets nothing out of these functions, so it is raised later
+            _forks.interrupted = True
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.debug("amid a fork: %r", error)
+            break
+    return None
 
 
 def _before() -> None:
-    global _may_be_ending
-    for each in (*_sessions, *_channels):
-        each.before_fork()
-    if _may_be_ending:  # else gRPC is somebody else's
-        _wait_for_grpcs_threads()
-        _may_be_ending = bool(_channels)
+    _safely(_begin)
+    for session in SESSIONS.items():  # streams before the channels that carry them
+        _safely(session.before_fork)
+    # Where a channel stays open its threads do not end.
+    are_closed = [_safely(channel.before_fork) for channel in CHANNELS.items()]
+    if _forks.may_be_ending and all(are_closed):
+        _safely(_wait_for_grpcs_threads)
+
+
+def _begin() -> None:
+    _forks.lock.acquire(timeout=LONGEST_FORK)
+    thread = threading.get_ident()
+    _forks.threads[thread] = _forks.threads.get(thread, 0) + 1
+
+
+def _end() -> bool:
+    """Whether the fork that ended was the outermost of its thread."""
+    thread = threading.get_ident()
+    depth = _forks.threads.pop(thread, 1) - 1
+    if depth:
+        _forks.threads[thread] = depth
+    with contextlib.suppress(RuntimeError):  # it was not had in time
+        _forks.lock.release()
+    return not depth
 
 
 def _wait_for_grpcs_threads() -> None:
     """Wait until gRPC has ended, where that can be seen."""
-    deadline = time.monotonic() + _LONGEST_WAIT
-    while _has_grpcs_threads() and time.monotonic() < deadline:
+    _forks.may_be_ending = False  # before it is looked at, or a channel closed meanwhile would be forgotten
+    deadline = time.monotonic() + _forks.longest_wait
+    while has_grpcs_threads():
+        if time.monotonic() >= deadline:
+            _forks.longest_wait = WAIT_IN_VAIN
+            return
         time.sleep(0.0005)
+    _forks.longest_wait = LONGEST_WAIT
 
 
-def _has_grpcs_threads() -> bool:
+def has_grpcs_threads() -> bool:
+    """Whether gRPC runs, where the system names threads."""
     if not _TASKS.exists():
         return False
     for task in _TASKS.iterdir():
-        try:
+        with contextlib.suppress(OSError):  # it has just ended
             if (task / "comm").read_text().startswith(_NAMES):
                 return True
-        except OSError:  # it has just ended
-            continue
     return False
 
 
 def _in_parent() -> None:
-    for each in (*_channels, *_sessions):
-        each.after_fork()
+    if _safely(_end) is False:  # None, if it was interrupted: better once too often than never
+        return
+    for channel in CHANNELS.items():
+        _safely(channel.after_fork)
+    if _forks.interrupted:
+        _forks.interrupted = False
+        over: list[bool] = []
+        threading.Thread(target=_interrupt, args=(over,), name="remote_gym-interrupt", daemon=True).start()
+        over += [True]  # the last line: what is raised before it CPython ignores
+
+
+def _interrupt(over: list[bool]) -> None:
+    """Raise the Ctrl-C that came amid a fork, once that is over."""
+    deadline = time.monotonic() + LONGEST_FORK
+    while not over and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if callable(signal.getsignal(signal.SIGINT)):
+        # Not by `interrupt_main`, which wakes nobody who sleeps.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _in_child() -> None:
+    global _forks
+    _forks = _Forks()
+    for channel in CHANNELS.items():
+        channel.in_child()
     # They are the parent's. A child that closed one would end a session that is not its own.
-    _sessions.clear()
-    _channels.clear()
+    SESSIONS.clear()
+    CHANNELS.clear()
 
 
 if hasattr(os, "register_at_fork"):

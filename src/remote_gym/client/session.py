@@ -9,7 +9,7 @@ import os
 import time
 
 from remote_gym.address import Place
-from remote_gym.client import dropped, forking
+from remote_gym.client import dropped
 from remote_gym.client.carrier import Carrier, Line
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.opening import open_session
@@ -69,7 +69,6 @@ class ClientSession:
             # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
             close = functools.partial(_close_dropped, connection, opened.id, opened.token, self._exchange, line)
             self._forget = dropped.see_to(self, close, options.close_timeout)
-            forking.add_session(self)
             if isinstance(request, pb.OpenRequest) and request.HasField("first"):
                 self.first, self._carrier.packed = parse_response(opened.first, options.limits)
                 self._exchange.answered = 1
@@ -278,12 +277,15 @@ class ClientSession:
 
     def before_fork(self) -> None:
         """Leave an idle stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
-        stream = self._carrier.stream
-        if stream is not None and not stream.is_direct and not self.is_behind:
-            self._carrier.detach()
-
-    def after_fork(self) -> None:
-        """Nothing: the next request attaches."""
+        claim = Claim()
+        try:
+            # Else another thread is using it, and its stream.
+            if self._turn.take(claim, 0.0) and not self.is_behind:
+                stream = self._carrier.stream
+                if stream is not None and not stream.is_direct:
+                    self._carrier.detach()  # the next request attaches
+        finally:
+            claim.over = True
 
     def _close(self, timeout: float, level: int) -> None:
         if self._closed or self._process != os.getpid():

@@ -1,0 +1,240 @@
+"""A gRPC channel that lives through forks, changed certificates, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import grpc
+
+from remote_gym.client import forking
+from remote_gym.client.credentials import Credentials
+from remote_gym.client.interaction import Interaction
+from remote_gym.client.registry import CHANNELS
+from remote_gym.config import Limits
+from remote_gym.errors import ConnectionLost, DeadlineExceeded
+from remote_gym.protocol.constants import SERVICE_NAME
+
+Metadata = tuple[tuple[str, str], ...]
+
+_PAUSE = 0.0005
+"""Seconds between two looks at whether a fork is over."""
+
+
+def channel_options(limits: Limits) -> list[tuple[str, int]]:
+    """GRPC's own settings."""
+    return [
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would step twice
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # one environment's trouble is not another's
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also how long one attempt may take
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
+        # Without it a half-open connection takes a minute to notice, whatever the keepalive timeout says.
+        ("grpc.http2.ping_timeout_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+class Channel:
+    """A channel to one server: gRPC's, another one after each fork.
+
+    Args:
+        address: As gRPC takes it.
+        credentials: What the client shows.
+        limits: Bounds on messages.
+    """
+
+    def __init__(self, address: str, credentials: Credentials, limits: Limits) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._limits = limits
+        self._closed = self._suspended = False
+        self._calls: set[object] = set()  # those of one answer that are waited for
+        self._stream: weakref.ref[Interaction] | None = None
+        CHANNELS.add(self)
+        with self._in_use(math.inf, f"a channel to {address}", is_new=True):
+            self._make()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether certificates have changed: a channel keeps those that it was made with."""
+        return self._credentials.channel() is not self._used
+
+    def renew(self) -> None:
+        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C.
+
+        An interrupt between two lines of gRPC's can leave a lock of the call held for good, by which the channel's one
+        thread for streams then waits. The old channel is closed by a thread that may wait with it.
+        """
+        with self._in_use(math.inf, f"another channel to {self._address}"):
+            if self._closed:  # or it would be open again
+                return
+            threading.Thread(target=_close, args=(self._channel,), name="remote_gym-old-channel", daemon=True).start()
+            self._make()
+
+    def ask(
+        self,
+        method: str,
+        data: bytes,
+        timeout: float,
+        what: str,
+        metadata: Metadata = (),
+        *,
+        wait_for_ready: bool | None = None,
+    ) -> bytes | None:
+        """Make a call, and wait for its answer.
+
+        Args:
+            method: Such as ``"Step"``.
+            data: The encoded request.
+            timeout: Seconds.
+            what: Is done, for errors.
+            metadata: Beside the credentials'.
+            wait_for_ready: As gRPC has it.
+
+        Returns:
+            The answer; see `answered` for None.
+
+        Raises:
+            grpc.RpcError: If there is none.
+            ConnectionLost: If the channel has been closed.
+            DeadlineExceeded: If a fork did not end in time.
+        """
+        deadline = time.monotonic() + timeout
+        with self._in_use(deadline, what):
+            call = self._channel.unary_unary(_method(method))
+            timeout = max(0.0, deadline - time.monotonic())
+            answer: bytes | None = call(
+                data, timeout=timeout, metadata=(*self._credentials.metadata, *metadata), wait_for_ready=wait_for_ready
+            )
+        return answer
+
+    def begin(
+        self,
+        method: str,
+        data: bytes,
+        timeout: float,
+        what: str,
+        metadata: Metadata = (),
+        *,
+        wait_for_ready: bool | None = None,
+    ) -> grpc.CallFuture[bytes]:
+        """Make a call, whose answer is not waited for here. Arguments and errors are those of `ask`."""
+        deadline = time.monotonic() + timeout
+        with self._in_use(deadline, what):
+            call = self._channel.unary_unary(_method(method)).future(
+                data,
+                timeout=max(0.0, deadline - time.monotonic()),
+                metadata=(*self._credentials.metadata, *metadata),
+                wait_for_ready=wait_for_ready,
+            )
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return call
+
+    def attach(self, what: str, metadata: Metadata, message_bytes: int) -> Interaction:
+        """Begin an `Interact` call.
+
+        Raises:
+            ConnectionLost: If the channel has been closed.
+        """
+        requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        with self._in_use(math.inf, what):
+            interact = self._channel.stream_stream(_method("Interact"))
+            call = interact(iter(requests.get, None), metadata=(*self._credentials.metadata, *metadata))
+            stream = Interaction(call, requests, self._address, message_bytes)
+            self._stream = weakref.ref(stream)
+        return stream
+
+    def before_fork(self) -> bool:
+        """Close the channel, which no fork may see, unless it is in use; see `remote_gym.client.forking`."""
+        self._suspended = True
+        stream = None if self._stream is None else self._stream()
+        if self._calls or not (stream is None or stream.closed):
+            self._suspended = False
+            return False
+        self._channel.close()
+        forking.channel_closed()
+        return True
+
+    def after_fork(self) -> None:
+        """Make another channel."""
+        if self._suspended:
+            if not self._closed:
+                self._make()
+            self._suspended = False
+
+    def in_child(self) -> None:
+        """Leave it closed: it was the parent's."""
+        self._suspended = False
+
+    def close(self) -> None:
+        """End every call and close the channel."""
+        self._closed = True
+        _close(self._channel)
+
+    @contextlib.contextmanager
+    def _in_use(self, deadline: float, what: str, *, is_new: bool = False) -> Iterator[None]:
+        """Use the channel: no fork closes it meanwhile. Waits for the end of one that has, as every use does here.
+
+        Args:
+            deadline: On `time.monotonic`.
+            what: Is done, for errors.
+            is_new: Whether the channel is to be made, which no fork should see.
+
+        Raises:
+            ConnectionLost: If the channel has been closed.
+            DeadlineExceeded: If a fork does not end in time.
+        """
+        deadline = min(deadline, time.monotonic() + forking.LONGEST_FORK)
+        use = object()
+        try:
+            # Without a lock, which a signal's handler that forks would wait for within itself. Either side first says
+            # what it is about to do and then looks at the other, so at least one of them sees that.
+            self._calls.add(use)
+            while self._suspended or (is_new and forking.is_going_on()):
+                if forking.is_mine():
+                    self.after_fork()  # a handler amid `os.fork`: its call is worth more than the child's use of gRPC
+                    break
+                self._calls.discard(use)
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded(f"{what} took too long: the process was forking")
+                time.sleep(_PAUSE)
+                self._calls.add(use)
+            yield
+        except ValueError as error:
+            if "Cannot invoke RPC" not in str(error):
+                raise
+            raise ConnectionLost(f"{what}: the channel to {self._address} is closed") from error
+        finally:
+            self._calls.discard(use)
+
+    def _make(self) -> None:
+        self._used = self._credentials.channel()
+        settings = channel_options(self._limits)
+        if self._used is None:
+            self._channel = grpc.insecure_channel(self._address, options=settings)
+        else:
+            self._channel = grpc.secure_channel(self._address, self._used, options=settings)
+        if self._closed:  # by another thread, which has not seen this one
+            self._channel.close()
+
+
+def _close(channel: grpc.Channel) -> None:
+    channel.close()
+    forking.channel_closed()
+
+
+def _method(name: str) -> str:
+    return f"/{SERVICE_NAME}/{name}"
