@@ -175,6 +175,6 @@ def test_a_right_that_is_withdrawn_while_a_session_opens_is_not_given(monkeypatc
         assert answer.error.kind == pb.ErrorDetail.NOT_PERMITTED
         assert len(service) == 0
         await service.close()
-        assert not service._doors._held
+        assert not service.doors._held
 
     asyncio.run(asyncio.wait_for(test(), scaled(30)))

@@ -175,3 +175,67 @@ def test_who_stops_waiting_leaves_nothing_behind(monkeypatch):
         assert not intake._held
 
     run(test)
+
+
+def test_who_stops_waiting_lets_those_behind_have_the_room():
+    async def test() -> None:
+        intake = Intake(100, 100)
+        first = Call(intake, "alice", 60)
+        await turns()
+        large, small = Call(intake, "bob", 60), Call(intake, "carol", 10)
+        await turns()
+        assert small.claim is None
+        large.task.cancel()
+        await turns()
+        assert small.claim is not None
+        for call in (first, small):
+            await call.end()
+        assert intake.held == 0
+
+    run(test)
+
+
+def test_one_clients_calls_keep_nobody_from_waiting(monkeypatch):
+    monkeypatch.setattr(intake_module, "MAX_WAITING", 6)
+    monkeypatch.setattr(intake_module, "MOST_WAITING", 4)
+
+    async def test() -> None:
+        intake = Intake(10, 10)
+        first = Call(intake, "alice", 10)
+        await turns()
+        many = [Call(intake, "mallory", 10) for _ in range(6)]
+        await turns()
+        assert [bool(call.refused) for call in many] == [False] * 4 + [True] * 2
+        others = [Call(intake, name, 10) for name in ("bob", "carol", "dave", "eve")]
+        await turns()
+        assert [bool(call.refused) for call in many] == [False] * 2 + [True] * 4, "the newest of who has most"
+        assert not any(call.refused for call in others)
+        late = Call(intake, "mallory", 10)
+        await turns()
+        assert "6 requests wait" in late.refused
+        for call in (first, *many, *others):
+            call.ended.set()
+        await asyncio.wait([call.task for call in (first, *many, *others)])
+        assert intake.held == 0
+
+    run(test)
+
+
+def test_as_many_silent_calls_as_there_is_room_for_keep_nobody_out(monkeypatch):
+    monkeypatch.setattr(intake_module, "PATIENCE", 0.01)
+
+    async def test() -> None:
+        intake = Intake(30, 10)
+        calls = [Call(intake, f"stranger {number}", 10) for number in range(3)]
+        await turns()
+        for call in calls:
+            call.claim.limit(60.0)
+        calls[0].claim.arrived(10)  # no longer silent: it is being answered
+        honest = Call(intake, "alice", 10)
+        with contextlib.suppress(asyncio.CancelledError):
+            await calls[1].task
+        await turns()
+        assert honest.claim is not None
+        assert [call.claim.evicted for call in calls] == [False, True, False]
+
+    run(test)

@@ -10,11 +10,15 @@ from typing import Any
 
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
+from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.server.policy import DEFAULT, Terms
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
+
+QUOTED = 200
+"""Characters of what a client sent that an error repeats."""
 
 ARGUMENTS = frozenset(RemoteArgs.__annotations__)
 
@@ -55,8 +59,9 @@ def check_version(request: worker_pb2.Opening) -> None:
     """
     if request.protocol_version != PROTOCOL_VERSION:
         raise ProtocolMismatch(
-            f"the client speaks version {request.protocol_version} of the protocol ({dict(request.versions)}), "
-            f"the server version {PROTOCOL_VERSION} ({package_versions()}); install the same release at both ends"
+            f"the client speaks version {request.protocol_version} of the protocol "
+            f"({shortened(str(dict(request.versions)), QUOTED)}), the server version {PROTOCOL_VERSION} "
+            f"({package_versions()}); install the same release at both ends"
         )
 
 
@@ -122,7 +127,7 @@ def _choose(
         return default_args
     names = ", ".join(sorted({*environments, *([DEFAULT] if default_args is not None else [])})) or "none"
     if name:
-        raise ConfigError(f"the server offers no environment {name!r}; it offers {names}")
+        raise ConfigError(f"the server offers no environment {shortened(repr(name), QUOTED)}; it offers {names}")
     raise ConfigError(
         f"the server has no default environment; choose one by remote_args={{'environment': ...}}: {names}"
     )

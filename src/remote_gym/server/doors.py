@@ -53,13 +53,7 @@ class Doors:
         """
         options = self._options
         grant = self.policy.decide(owner, self.environment(request))
-        rate = grant.max_opens_per_second or options.max_opens_per_second
-        if rate is not None and (wait := self._rates.take(owner, rate)):
-            limit = "its policy" if grant.max_opens_per_second else "ServerOptions.max_opens_per_second"
-            raise ServerFull(
-                f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
-                f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s"
-            )
+        self.check_rate(owner, take=True)
         most = grant.max_sessions or options.max_sessions_per_identity
         if most is not None and self._held[owner] >= most:
             raise ServerFull(
@@ -69,6 +63,25 @@ class Doors:
                 f"closing end after {options.lease:g} s"
             )
         self._held[owner] += 1
+
+    def check_rate(self, owner: str, *, take: bool = False) -> None:
+        """See whether an identity may open one more now, before anything of its request is read.
+
+        Args:
+            owner: The identity.
+            take: Whether this one counts.
+
+        Raises:
+            ServerFull: If it has opened too many lately.
+        """
+        own = self.policy.opens_per_second(owner)
+        rate = own or self._options.max_opens_per_second
+        if rate is not None and (wait := self._rates.take(owner, rate, count=take)):
+            limit = "its policy" if own else "ServerOptions.max_opens_per_second"
+            raise ServerFull(
+                f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
+                f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s"
+            )
 
     def let_go(self, owner: str) -> None:
         """A session that was admitted is gone, with its environment, or was never opened."""

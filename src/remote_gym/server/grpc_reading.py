@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from remote_gym.protocol.constants import SERVICE_NAME
+from remote_gym.server.crowding import Calls, CrowdedError
 from remote_gym.server.intake import Claim, Intake, NoRoomError
 from remote_gym.wire.parts import LARGEST_MESSAGE
 
@@ -22,6 +23,13 @@ READ_TIMEOUT = 60.0
 
 OTHERS_BYTES = 2**12
 """Of a message to the services that are not ours, such as gRPC's health checks."""
+
+OTHERS_TIMEOUT = 5.0
+"""Seconds in which such a message has to come, which fits into one packet. gRPC would let it grow to 4 MiB, so that
+there is room for few at once."""
+
+OTHERS_CALLS, ALL_OTHERS_CALLS = 256, 4096
+"""Such calls of one address, and of all: anybody may make them, and need not read their answers."""
 
 REFLECTING = 60.0
 """Seconds that a call of gRPC's reflection may last."""
@@ -33,6 +41,17 @@ def address_of(context: Context) -> str:
     """The client's address without its port, so that one client's connections count together."""
     peer: str = context.peer()
     return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
+@contextlib.asynccontextmanager
+async def counted(calls: Calls, context: Context, holder: str) -> AsyncIterator[None]:
+    """Count a call while it lasts. It ends by UNAVAILABLE where its client has too many."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(calls.one(holder))
+        except CrowdedError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -60,11 +79,16 @@ async def room(intake: Intake, context: Context, holder: str, size: int) -> Asyn
 
 @contextlib.asynccontextmanager
 async def message(
-    intake: Intake, context: Context, holder: str, message_bytes: int, copies: int = 1
+    intake: Intake,
+    context: Context,
+    holder: str,
+    message_bytes: int,
+    copies: int = 1,
+    seconds: float = READ_TIMEOUT,
 ) -> AsyncIterator[bytes]:
     """Read a call's only message, and have room for it, and for copies of it, until it has been used. As `room`."""
     async with room(intake, context, holder, copies * message_bytes) as claim:
-        claim.limit(READ_TIMEOUT)
+        claim.limit(seconds)
         data = await context.read()
         if data is grpc.aio.EOF:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
@@ -82,6 +106,7 @@ class ReadLate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, message_bytes: int = LARGEST_MESSAGE) -> None:
         self._message_bytes = message_bytes
         self._intake = Intake(16 * message_bytes, 4 * message_bytes)
+        self._calls = Calls(OTHERS_CALLS, ALL_OTHERS_CALLS)
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Change a handler. Called by gRPC for each call."""
@@ -96,7 +121,12 @@ class ReadLate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """One message, then the handler."""
 
         async def call(_: object, context: Context) -> None:
-            async with message(self._intake, context, address_of(context), self._message_bytes) as data:
+            async with counted(self._calls, context, address_of(context)):
+                await answer(context)
+
+        async def answer(context: Context) -> None:
+            reading = message(self._intake, context, address_of(context), self._message_bytes, seconds=OTHERS_TIMEOUT)
+            async with reading as data:
                 if len(data) > OTHERS_BYTES:
                     what = f"the message has {len(data):,} bytes; at most {OTHERS_BYTES:,} are allowed"
                     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
@@ -115,7 +145,11 @@ class ReadLate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Any number of messages; few calls at once, and not for long."""
 
         async def call(requests: Any, context: Context) -> None:
-            async with room(self._intake, context, address_of(context), self._message_bytes) as claim:
+            holder = address_of(context)
+            async with (
+                counted(self._calls, context, holder),
+                room(self._intake, context, holder, self._message_bytes) as claim,
+            ):
                 claim.limit(REFLECTING)
                 async for response in handler.stream_stream(requests, context):
                     await context.write(response)

@@ -11,16 +11,19 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.server import session_log
 from remote_gym.server.caller import Caller, known_caller
+from remote_gym.server.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.expiry import warn_of_clients
-from remote_gym.server.grpc_reading import Context, ReadLate, address_of, message, room
+from remote_gym.server.grpc_reading import Context, ReadLate, address_of, counted, message
+from remote_gym.server.health import NOT_SERVING, Health
 from remote_gym.server.identity import IdentityRule
 from remote_gym.server.intake import Intake
 from remote_gym.server.interacting import MOST_UNREAD, Interacting
@@ -36,11 +39,23 @@ OPENING_LIMITS = Limits(message_bytes=LARGEST_MESSAGE, items=256)
 """Bounds on a request to open, which is the only one that the server itself reads: what holds many values in it is left
 as it came."""
 
+OPENING_FIELDS = 4096
+"""Fields of such a request, at most: two bytes can be one that holds nothing, and a walk over 4 MiB of them would keep
+everybody waiting for half a second."""
+
 OPENING_COPIES = 6
 """Times that a request to open is in memory on its way to the worker, as measured with 24 of 4 MiB."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
+
+CALLS = 512
+"""Calls of one client, with two more for each session that there may be: half-sent ones, and unread answers, among
+them."""
+
+REFUSALS, ALL_REFUSALS = 64, 1024
+"""Refusals of one address, and of all, that may be on their way in the form that clients read. Further calls end by
+their status alone, which says the same."""
 
 FLUSH = 1.0
 """Seconds that calls have, at the end, to send their last words."""
@@ -69,6 +84,9 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else two servers could share a port, each with half of the clients
         # One limit for all methods, and anybody may call. What is larger comes in parts.
         ("grpc.max_receive_message_length", largest_message(options)),
+        # 4 KB can be 4 MiB, compressed, and what is large compresses itself. One bit for each algorithm; the first is
+        # for none.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # Of a message that nobody reads yet gRPC takes what its window holds, and an estimate of the bandwidth lets
         # that grow to the whole message. One that is being read is let in at once, so that requests are not slower.
         ("grpc.http2.bdp_probe", 0),
@@ -108,9 +126,13 @@ class GrpcServer:
         self._message_bytes = largest_message(options)
         share = max(options.receive_bytes // 2, OPENING_COPIES * self._message_bytes)
         self._intake = Intake(max(options.receive_bytes, share), share)
+        self._answers = Answers(options.receive_bytes // 8)
+        self._calls = Calls(CALLS + 2 * options.max_sessions)
+        self._refusals = Calls(REFUSALS, ALL_REFUSALS, always=1)
         self._unread: Counter[str] = Counter()
+        self._writing: set[tuple[str, str, object]] = set()  # holders, sessions, and calls of answers on their way
         self._server = grpc.aio.server(options=server_options(options), interceptors=(ReadLate(self._message_bytes),))
-        self._health = health.aio.HealthServicer()
+        self._health = Health(("", SERVICE_NAME))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:
@@ -137,8 +159,6 @@ class GrpcServer:
             for address in local_addresses(url, port):
                 port = self._bind(grpc_address(address, port), credentials)
         await self._server.start()
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return 0 if is_unix(url) else port
 
     def _bind(self, address: str, credentials: Credentials | None) -> int:
@@ -149,9 +169,9 @@ class GrpcServer:
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {address_in_use(address)}") from error
 
-    async def report_stopping(self) -> None:
+    def report_stopping(self) -> None:
         """Answer health checks by NOT_SERVING from now on."""
-        await self._health.enter_graceful_shutdown()
+        self._health.set(NOT_SERVING)
 
     async def stop(self) -> None:
         """End all calls, once what they have to say is on its way."""
@@ -179,41 +199,80 @@ class GrpcServer:
         async def answer_known(_: object, context: Context) -> None:
             try:
                 client = await known_caller(context, self._rule)
-                await answer(context, client)
             except RemoteGymError as error:
-                await context.write(response_class(error=encode_error(error)).SerializeToString())
+                await self._refuse(context, response_class(error=encode_error(error)), error)
+                return
+            holder = _holder(context, client)
+            async with counted(self._calls, context, holder):
+                try:
+                    await answer(context, client)
+                    return
+                except RemoteGymError as error:
+                    response = response_class(error=encode_error(error))
+                # Not where the error is known: its traceback holds all of the request, as long as nobody reads this.
+                await self._send(context, holder, response)
 
         return grpc.stream_stream_rpc_method_handler(answer_known)
 
-    async def _load(self, context: Context, _: Caller) -> None:
-        await context.write(self._service.load().SerializeToString())
+    async def _refuse(self, context: Context, response: Any, error: RemoteGymError) -> None:
+        """Refuse a call of who may be anybody, and need not read why."""
+        try:
+            with self._refusals.one(address_of(context)):
+                await context.write(response.SerializeToString())
+        except CrowdedError:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+
+    async def _send(self, context: Context, holder: str, response: Any) -> None:
+        """Write a call's only answer, once its client has room for it."""
+        try:
+            async with self._answers.sending(holder, response.ByteSize()):
+                await context.write(response.SerializeToString())
+        except CrowdedError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def _load(self, context: Context, client: Caller) -> None:
+        await self._send(context, _holder(context, client), self._service.load())
 
     async def _open(self, context: Context, client: Caller) -> None:
-        if (count := self._unread[_holder(context, client)]) >= MOST_UNREAD:
+        holder = _holder(context, client)
+        # Of sessions that have ended, since the answers of the others are one for each.
+        sessions = self._service.workers()
+        ended = sum(theirs == holder and session not in sessions for theirs, session, _ in self._writing)
+        if (count := self._unread[holder] + ended) >= MOST_UNREAD:
             raise ServerFull(f"{count} calls of this client wait for it to read what they answered; end them first")
+        self._check_rate(client)
+        await self._send(context, holder, await self._opened(context, client))
+
+    async def _opened(self, context: Context, client: Caller) -> pb.OpenResponse:
+        # Apart, so that the request is gone when the answer is written, which its client need not read.
         async with self._message(context, client, OPENING_COPIES) as data:
             try:
-                request = parse(worker_pb2.Opening, data, OPENING_LIMITS)
+                request = parse(worker_pb2.Opening, data, OPENING_LIMITS, OPENING_FIELDS)
             except EncodingError as error:
+                self._check_rate(client, take=True)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             if time.time() >= client.near_from:
                 warn_of_clients(client.identity, client.expires)
             response = await self._service.open(request, client.identity, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
-        await context.write(response.SerializeToString())
+        return response
+
+    def _check_rate(self, client: Caller, *, take: bool = False) -> None:
+        try:
+            self._service.doors.check_rate(client.identity, take=take)
+        except ServerFull as error:
+            session_log.refused(client.identity, error)
+            raise
 
     async def _spaces(self, context: Context, client: Caller) -> None:
         response = await self._service.spaces(*_session_key(context), client.identity, _attempt(context))
         response.message_bytes = self._message_bytes
-        # A description can be large, and its client need not read it.
-        async with room(self._intake, context, _holder(context, client), min(response.ByteSize(), self._intake.share)):
-            data = response.SerializeToString()
-            await context.write(data)
+        await self._send(context, _holder(context, client), response)
 
     async def _close(self, context: Context, client: Caller) -> None:
         answer = await self._service.close_session(*_session_key(context), client.identity, _attempt(context))
-        await context.write(answer)
+        await self._send(context, _holder(context, client), pb.Response.FromString(answer))
 
     async def _ask(self, context: Context, client: Caller) -> None:
         key = _session_key(context)
@@ -222,7 +281,13 @@ class GrpcServer:
             async with self._message(context, client) as data:
                 await stack.enter_async_context(turn)
                 answer = await self._service.ask(*key, client.identity, data)
-            await context.write(answer)
+            del data  # which is not to be kept until the answer has been read
+            written = (_holder(context, client), key[0], context)
+            self._writing.add(written)
+            try:
+                await context.write(answer)
+            finally:
+                self._writing.discard(written)
 
     async def _interact(self, context: Context, client: Caller) -> None:
         interacting = Interacting(

@@ -20,6 +20,9 @@ WAIT = 30.0
 MAX_WAITING = 1024
 """Calls that may wait for room; their clients can have sent a little of each, up to HTTP/2's flow control."""
 
+MOST_WAITING = 256
+"""Of one client's. Where `MAX_WAITING` wait, one more takes the place of the newest of the client that has most."""
+
 
 class NoRoomError(Exception):
     """There is no room for a request; asking again may find some."""
@@ -36,11 +39,14 @@ class Claim:
         self._intake = intake
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
+        self.waits_since: float | None = None
+        """Since when the call has waited for bytes, on the loop's clock; None where it waits for none."""
 
     def limit(self, seconds: float) -> None:
         """Evict the call unless `arrived` is called, or this again, within so long."""
         self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.evict)
+        loop = asyncio.get_running_loop()
+        self._timer, self.waits_since = loop.call_later(seconds, self.evict), loop.time()
 
     def arrived(self, size: int) -> None:
         """All is there; give back what was claimed beyond it."""
@@ -49,7 +55,7 @@ class Claim:
 
     def evict(self) -> None:
         """Cancel the call that holds the room."""
-        self.evicted = True
+        self.evicted, self.waits_since = True, None
         assert self._task is not None
         self._task.cancel()
 
@@ -61,7 +67,7 @@ class Claim:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self.waits_since = None
 
 
 class Intake:
@@ -95,19 +101,20 @@ class Intake:
         if not self._waiting and self._fits(claim):
             self._grant(claim)
             return claim
-        if len(self._waiting) >= MAX_WAITING:
-            raise NoRoomError(f"{MAX_WAITING} requests wait to be read; try again")
+        self._join_queue(holder)
         granted = asyncio.get_running_loop().create_future()
         self._waiting[claim] = granted
         self._grant_waiting()
         try:
             await self._wait(claim, granted)
         except BaseException:
+            self.release(claim)  # it may have been granted at the same moment
             if granted.done():
-                self.release(claim)
+                granted.exception()  # or refused, of which asyncio would log that nobody looked
             raise
         finally:
-            self._waiting.pop(claim, None)
+            if self._waiting.pop(claim, None) is not None:
+                self._grant_waiting()  # those behind it may have what it waited for
         return claim
 
     def shrink(self, claim: Claim, size: int) -> None:
@@ -130,12 +137,31 @@ class Intake:
             del self._held[claim.holder], self._sums[claim.holder]
         self._grant_waiting()
 
+    def _join_queue(self, holder: str) -> None:
+        """Find a place in the queue.
+
+        Raises:
+            NoRoomError: If there is none for this holder.
+        """
+        waiting = Counter(claim.holder for claim in self._waiting)
+        if waiting[holder] >= MOST_WAITING:
+            raise NoRoomError(f"{waiting[holder]} requests of this client wait to be read; try again")
+        if len(self._waiting) < MAX_WAITING:
+            return
+        most, count = waiting.most_common(1)[0]
+        if count <= waiting[holder]:
+            raise NoRoomError(f"{len(self._waiting)} requests wait to be read; try again")
+        newest = next(claim for claim in reversed(self._waiting) if claim.holder == most)
+        what = f"{len(self._waiting)} requests, {count} of them this client's, wait to be read; try again"
+        self._waiting.pop(newest).set_exception(NoRoomError(what))
+
     async def _wait(self, claim: Claim, granted: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + WAIT
         while True:
             await asyncio.wait({granted}, timeout=PATIENCE)
             if granted.done():
+                granted.result()
                 return
             if loop.time() >= end:
                 raise NoRoomError(
@@ -148,8 +174,21 @@ class Intake:
         if self._sums[claim.holder] + claim.size > self.share:
             return
         fullest, held = max(self._sums.items(), key=lambda item: item[1])
-        if fullest != claim.holder and held > self._sums[claim.holder] + claim.size:
+        would_hold = self._sums[claim.holder] + claim.size
+        if held > would_hold:
             next(iter(self._held[fullest])).evict()
+        elif held == would_hold and (silent := self._longest_silent(held)) is not None:
+            silent.evict()
+
+    def _longest_silent(self, held: int) -> Claim | None:
+        """Of the claims by those who hold that much, the oldest whose bytes have not come in the time that others wait.
+
+        So as many silent clients as there is room for keep nobody out.
+        """
+        before = asyncio.get_running_loop().time() - PATIENCE
+        candidates = (claim for holder, claims in self._held.items() if self._sums[holder] == held for claim in claims)
+        silent = [claim for claim in candidates if claim.waits_since is not None and claim.waits_since <= before]
+        return min(silent, key=lambda claim: claim.waits_since or 0.0, default=None)
 
     def _grant_waiting(self) -> None:
         for claim, granted in list(self._waiting.items()):

@@ -111,6 +111,11 @@ class Policy:
             return ()
         return None if rule.environments is None else tuple(sorted(rule.environments))
 
+    def opens_per_second(self, identity: str) -> float | None:
+        """How many sessions a second an identity may open; None where its rule does not say."""
+        rule = self._rule(identity)
+        return None if rule is None else rule.max_opens_per_second
+
     def _rule(self, identity: str) -> Rule | None:
         own = self._rules.get(identity) if not identity.endswith("*") else None
         if own is not None:

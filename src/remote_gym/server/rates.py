@@ -24,12 +24,13 @@ class Rates:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def take(self, identity: str, per_second: float) -> float:
+    def take(self, identity: str, per_second: float, *, count: bool = True) -> float:
         """Let it happen once, unless it has happened too often.
 
         Args:
             identity: Whose turn it is.
             per_second: How often, over long times; at least one at once is allowed.
+            count: Whether it happens; else this only tells whether it may.
 
         Returns:
             0.0 if it may happen; else the seconds until it may, and nothing has been counted.
@@ -40,6 +41,8 @@ class Rates:
         wait = full_at + interval - now - max(interval, WINDOW)
         if wait > 1e-9:  # what is left of rounding
             return wait
+        if not count:
+            return 0.0
         self._full_at[identity] = full_at + interval
         if len(self._full_at) > REMEMBERED:
             self._forget(now)

@@ -271,7 +271,7 @@ class RemoteEnvironmentServer:
                 logger.exception("could not look whether the policy has changed")
 
     async def _shut_down(self, grace: float) -> None:
-        await self._grpc.report_stopping()
+        self._grpc.report_stopping()  # which waits for nobody
         await self._service.drain(grace)
         self._expiring.cancel()
         if self._following is not None:

@@ -55,7 +55,7 @@ class Service:
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
-        self._doors = Doors(options, clock)
+        self.doors = Doors(options, clock)
         self._clock = clock
         self._drain_end = math.inf
         self._queue = Queue(self._sessions, options.admit_timeout, clock)
@@ -207,7 +207,7 @@ class Service:
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
-        self._doors.policy = policy
+        self.doors.policy = policy
         for found in list(self._open.values()):
             try:
                 policy.decide(found.session.owner, found.environment)
@@ -249,12 +249,12 @@ class Service:
 
     async def _open_session(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
-        self._doors.admit(owner, request)
+        self.doors.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
             session = await self._queue.admit(owner, request.num_envs or 1)
         except BaseException:
-            self._doors.let_go(owner)
+            self.doors.let_go(owner)
             raise
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
@@ -267,14 +267,14 @@ class Service:
             self._sessions.end(session, endings.NOT_STARTED)
             self._release(session)
             raise
-        found = OpenSession(session, worker, self._doors.environment(request), attempt=attempt)
+        found = OpenSession(session, worker, self.doors.environment(request), attempt=attempt)
         self._open[session.id] = found
         if self.draining:  # which began meanwhile
             self._end(found, endings.STOPPING, close_timeout=0.0)
             raise stopping()
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
-            restrict(message, self._doors.policy.decide(owner, found.environment).terms)
+            restrict(message, self.doors.policy.decide(owner, found.environment).terms)
             answer = await found.ask_within(message.SerializeToString(), "creating the environment", self._options)
             launched = parse(worker_pb2.Launched, answer, self._options.limits)
         except BaseException as error:
@@ -307,7 +307,7 @@ class Service:
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
         opened.identity = owner
-        opened.environments.extend(self._doors.open_to(owner, has_default=self._default_args is not None))
+        opened.environments.extend(self.doors.open_to(owner, has_default=self._default_args is not None))
         if (direct := found.offer(self.routes.address(session.id), attempt)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
@@ -397,4 +397,4 @@ class Service:
     def _release(self, session: Session) -> None:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(session)
-        self._doors.let_go(session.owner)
+        self.doors.let_go(session.owner)

@@ -59,21 +59,31 @@ class _Shape:
     free: int
 
 
-def check_items(message_class: type[Message], data: bytes | memoryview, limits: Limits) -> None:
+def check_items(
+    message_class: type[Message], data: bytes | memoryview, limits: Limits, fields: int | None = None
+) -> None:
     """Refuse a message that holds too many values, before it is parsed.
 
     Whether it can be parsed is not found out here.
 
+    Args:
+        message_class: What it is to be.
+        data: The encoded message.
+        limits: Bounds on its values.
+        fields: How many fields it may have, those that hold no value among them, which cost the walk as much; None for
+            any number.
+
     Raises:
-        EncodingError: If there are more than `Limits.items`.
+        EncodingError: If there are more than `Limits.items`, or `fields`.
     """
     try:
-        _walk(_shape_of(message_class.DESCRIPTOR), data, limits.items)
+        _walk(_shape_of(message_class.DESCRIPTOR), data, limits.items, len(data) if fields is None else fields)
     except (VarintError, IndexError) as error:
         raise EncodingError(f"{len(data)} bytes are no {message_class.__name__} message: they end early") from error
 
 
-def _walk(shape: _Shape, data: bytes | memoryview, items: int) -> None:
+def _walk(shape: _Shape, data: bytes | memoryview, items: int, fields: int) -> None:
+    fields_left = fields
     left, costs, kinds, free = VALUE * items, shape.costs, shape.kinds, shape.free
     position, end = 0, len(data)
     outer: list[tuple[dict[int, int], dict[int, _Shape], int, int]] = []
@@ -85,6 +95,9 @@ def _walk(shape: _Shape, data: bytes | memoryview, items: int) -> None:
                 return
             costs, kinds, free, end = outer.pop()
             continue
+        fields_left -= 1
+        if fields_left < 0:
+            raise EncodingError(f"a message has more than {fields:,} fields")
         # One byte is what most varints are, and a call costs more than all the rest.
         tag = data[position]
         position += 1

@@ -15,14 +15,20 @@ M = TypeVar("M", bound=Message)
 DEFAULT = Limits()
 
 
-def parse(message_class: type[M], data: bytes | memoryview, limits: Limits = DEFAULT) -> M:
+def parse(message_class: type[M], data: bytes | memoryview, limits: Limits = DEFAULT, fields: int | None = None) -> M:
     """Parse a message that a peer sent.
 
+    Args:
+        message_class: What it is to be.
+        data: The encoded message.
+        limits: Bounds on its values.
+        fields: How many fields of any kind it may have; None for any number.
+
     Raises:
-        EncodingError: If the bytes are no such message, or hold more values than the limits allow.
+        EncodingError: If the bytes are no such message, or hold more values, or fields, than allowed.
     """
     if len(data) // 2 > limits.items:  # no value is encoded in less than two bytes, so mostly there is nothing to count
-        check_items(message_class, data, limits)
+        check_items(message_class, data, limits, fields)
     message = message_class()
     try:
         message.ParseFromString(data)  # type: ignore[arg-type]

@@ -13,7 +13,10 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.unencodable import printable, type_name
 
 TEXT_LENGTH = 4 * 2**20
-"""Characters that remain of a message or a traceback, at most."""
+"""Characters that remain of an environment's message or traceback, at most."""
+
+OWN_LENGTH = 2_000
+"""Characters that remain of the message of one of our own errors, which may quote what a peer sent, however long."""
 
 _KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
     errors.ConfigError: pb.ErrorDetail.CONFIG,
@@ -45,7 +48,7 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
     kind = next((_KINDS[cls] for cls in type(error).__mro__ if cls in _KINDS), None)
     if kind is None:
         return _environment_error(type_name(error), _message_of(error), _traceback_of(error), length)
-    detail = pb.ErrorDetail(kind=kind, message=_text(_message_of(error), length))
+    detail = pb.ErrorDetail(kind=kind, message=_text(_message_of(error), min(length, OWN_LENGTH)))
     if isinstance(error, errors.OutOfSequence) and error.answered is not None:
         detail.answered = error.answered
     if isinstance(error, errors.SessionLost):
