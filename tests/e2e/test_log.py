@@ -101,6 +101,23 @@ def test_a_json_log_names_session_and_identity(tmp_path, certificates):
     assert found == [(event, session, "DNS:remote-gym-client") for event in ("session_opened", "session_ended")]
 
 
+def test_what_is_no_handshake_leaves_no_line_in_the_log(tmp_path, certificates, monkeypatch):
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    log = tmp_path / "log"
+    files = ("--certificate", certificates.server, "--key", certificates.server_key, "--ca", certificates.ca)
+    with served("CartPole-v1", "--port", "0", *files, log=log) as server:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                stranger.settimeout(scaled(20))
+                with contextlib.suppress(ConnectionResetError):
+                    while stranger.recv(2**12):
+                        pass
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(scaled(30)) == 0
+    assert log.read_text() == ""
+
+
 def test_verbose_shows_why_a_handshake_was_refused(tmp_path, certificates, monkeypatch):
     monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
     log = tmp_path / "log"

@@ -12,7 +12,8 @@ import pytest
 
 from remote_gym.logs import JsonFormatter, TextFormatter, get_logger, printable
 from remote_gym.logs.escaping import LONGEST, PREFIX
-from remote_gym.logs.repeats import REPEATS
+from remote_gym.logs.logger import DETAILS_LENGTH
+from remote_gym.logs.repeats import LINES, REPEATS
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "remote_gym"
 FORGED = "\n2026-01-01 00:00:00,000 ERROR remote_gym: all is lost\x1b[2J\r\u2028\x9b"
@@ -59,6 +60,21 @@ def test_a_value_of_megabytes_is_shortened(logger, caplog):
     logger.info("%s", "x" * 2**22)
     assert len(caplog.messages[0]) < LONGEST + 100
     assert caplog.messages[0].endswith("(4,192,304 characters more)")
+
+
+def test_escaping_makes_nothing_longer_than_its_bound(logger, caplog):
+    logger.info("%s", "\U0010ffff" * 2**20, details="\U0010ffff" * 2**20)
+    first, *further = caplog.messages[0].split("\n")
+    assert len(first) < LONGEST + 100
+    assert sum(map(len, further)) < DETAILS_LENGTH + 100
+    assert further[0] == "  | (more before)"
+    assert further[1].endswith("\\U0010ffff")
+
+
+def test_details_are_written_below_the_first_lines_of_a_kind(logger, caplog):
+    for number in range(2 * LINES):
+        logger.info("%d", number, details="where", repeats="details", lines=100)
+    assert [message.endswith("where") for message in caplog.messages] == [True] * LINES + [False] * LINES
 
 
 def test_details_are_lines_below_the_message_that_cannot_pass_for_records(logger, caplog):

@@ -42,8 +42,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when loaded.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when loaded. A
+        # server's strangers could fill its log by that, and not in the log's format.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE" if cmd_name == "serve" else "ERROR")
         os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", TLS_1_3_ONLY)
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return command

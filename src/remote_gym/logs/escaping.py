@@ -7,6 +7,9 @@ from collections.abc import Callable
 LONGEST = 2_000
 """Characters of one value in a line of the log; a peer may send messages of megabytes."""
 
+REMARK = 50
+"""Characters of the remark on what is missing, at most."""
+
 PREFIX = "  | "
 """Begins each line of a record but its first, so that no text can look like a record of its own."""
 
@@ -59,6 +62,8 @@ class Shown:
 
     def _show(self, how: Callable[[object], str]) -> str:
         try:
-            return printable(shortened(how(self._value)))
+            shown = printable(shortened(how(self._value)))
         except Exception:  # noqa: BLE001  # the value may be an environment's exception, whose own code runs here
             return f"a {type(self._value).__name__} that cannot be shown"
+        # An escape takes up to ten characters.
+        return shown if len(shown) <= LONGEST + REMARK else f"{shown[:LONGEST]}... (more)"

@@ -54,8 +54,8 @@ class Repeats:
         self._kinds: dict[tuple[str, str, str], _Kind] = {}
         self._lock = threading.Lock()
 
-    def admit(self, logger: str, template: str, source: str, lines: int, text: Callable[[], str], write: Write) -> bool:
-        """Count a line, and return whether it is to be written.
+    def admit(self, logger: str, template: str, source: str, lines: int, text: Callable[[], str], write: Write) -> int:
+        """Count a line, and return which of its kind it is in a window, from 1; 0 if it is not to be written.
 
         Args:
             logger: Name of its logger.
@@ -75,9 +75,9 @@ class Repeats:
                 kind = self._kinds[key] = _Kind(self._clock() + WINDOW, 0, 0, text(), write)
             if kind.written < lines:
                 kind.written += 1
-                return True
+                return kind.written
             kind.more += 1
-            return False
+            return 0
 
     def flush(self, *, everything: bool = False) -> None:
         """Write the summaries of windows that are over.

@@ -53,7 +53,7 @@ CALLS = 512
 """Calls of one client, with two more for each session that there may be: half-sent ones, and unread answers, among
 them."""
 
-REFUSALS, ALL_REFUSALS = 64, 1024
+REFUSALS, ALL_REFUSALS = 256, 2048
 """Refusals of one address, and of all, that may be on their way in the form that clients read. Further calls end by
 their status alone, which says the same."""
 

@@ -12,7 +12,8 @@ from remote_gym.server.sessions import Session, holder
 logger = get_logger(__name__)
 
 LINES = 100
-"""Sessions of one identity whose opening, and whose end, are told one by one in a minute; further ones are counted."""
+"""Sessions of one identity whose opening, and whose end, are told one by one in a minute; further ones are counted.
+What the environment raised is told of the first few."""
 
 
 def refused(owner: str, error: RemoteGymError) -> None:
