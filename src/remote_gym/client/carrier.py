@@ -212,9 +212,12 @@ class Carrier:
         Args:
             renew: Whether that may have struck within gRPC, which then can be left with a lock that nobody releases.
         """
-        stream, self._line.stream = self._line.stream, None
+        stream = self._line.stream
         if stream is not None:
+            # Before it is let go of: closing it hands gRPC's call to another thread, and to free one here that was
+            # interrupted can take for ever. Where it is closed twice, since something strikes again, that is nothing.
             stream.close()
+            self._line.stream = None
         if renew and (stream is None or not stream.is_direct) and not self._exchange.is_over:
             self._connection.renew()
         self._midway = False
