@@ -249,7 +249,7 @@ def any_number_of_times(self: Any, routing_id: bytes) -> str | None:
     return found and str(found)
 
 
-async def says_closed(self: Any, session_id: str, token: str, owner: str) -> bytes:
+async def says_closed(self: Any, *_: object) -> bytes:
     """Answers that it is closed, and leaves it open."""
     return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
