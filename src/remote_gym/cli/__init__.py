@@ -13,11 +13,16 @@ import click
 from remote_gym.cli.options import is_verbose
 from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
-from remote_gym.logs import printable
+from remote_gym.logs import get_logger, printable
+
+logger = get_logger(__name__)
 
 TLS_1_3_ONLY = "ECDHE-PSK-CHACHA20-POLY1305"
 """As gRPC's list of ciphers: the list is of TLS 1.2, of which it leaves one that needs a shared secret, and nobody has
 one; those of TLS 1.3 are always there. gRPC has no other way to refuse TLS 1.2 before the handshake is over."""
+
+LOGS_ERRORS = f"{__name__}.logs_errors"
+"""In a context's ``meta``: errors go to the log, which a program reads, rather than to a terminal."""
 
 LAST_RESORT = 30
 """Seconds that a program has to end once its command has done its work. Closing what was left open may take 10."""
@@ -54,8 +59,15 @@ class _Commands(click.Group):
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             return super().invoke(ctx)
-        except RemoteGymError as error:
-            raise click.ClickException(_message(error, verbose=is_verbose(ctx))) from error
+        except (RemoteGymError, click.ClickException) as error:
+            if isinstance(error, click.ClickException):
+                shown = error
+            else:
+                shown = click.ClickException(_message(error, verbose=is_verbose(ctx)))
+            if LOGS_ERRORS not in ctx.meta:
+                raise shown from (None if shown is error else error)
+            logger.error("%s", shown.format_message(), event="failed")
+            raise SystemExit(shown.exit_code) from error
 
 
 def _message(error: RemoteGymError, *, verbose: bool) -> str:

@@ -188,4 +188,17 @@ def client_credentials(
     ca: Path | None, certificate: Path | None, key: Path | None
 ) -> tuple[Path | None, Path | None, Path | None] | None:
     """What `client_tls_options` gave, as ``client_credentials_paths``; None for none of them."""
+    check_pair(certificate, key)
     return (ca, certificate, key) if ca or certificate or key else None
+
+
+def check_pair(certificate: Path | None, key: Path | None) -> None:
+    """Refuse ``--certificate`` without ``--key``, and the other way round.
+
+    Raises:
+        click.UsageError: Naming the flag that is missing.
+    """
+    if certificate and not key:
+        raise click.UsageError(f"--certificate {certificate} needs --key, the private key that belongs to it.")
+    if key and not certificate:
+        raise click.UsageError(f"--key {key} needs --certificate, the certificate that it belongs to.")

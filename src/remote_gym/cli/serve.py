@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from remote_gym.address import is_loopback, is_unix
-from remote_gym.cli import TLS_1_3_ONLY
-from remote_gym.cli.options import FILE, FOLDER, kwargs_option, parse_limits, size_or_none
+from remote_gym.cli import LOGS_ERRORS, TLS_1_3_ONLY
+from remote_gym.cli.options import FILE, FOLDER, check_pair, kwargs_option, parse_limits, size_or_none
 from remote_gym.cli.report import report
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
@@ -166,10 +166,15 @@ def serve(
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     for talker in ("asyncio", "grpc"):  # which tell of each thread and call that they look at an event loop
         logging.getLogger(talker).setLevel(logging.INFO)
+    if log_format == "json":
+        click.get_current_context().meta[LOGS_ERRORS] = True
     signal.signal(signal.SIGTERM, _interrupt)
     asked = threading.Event()
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: asked.set())
+    check_pair(certificate, key)
+    if ca and not certificate:
+        raise click.UsageError(f"--ca {ca} needs --certificate and --key, this server's own.")
     files = (certificate, key, ca) if certificate or key or ca else None
     default_args = _default_args(environment_id, entrypoint, kwargs, repo, reference, is_open=bool(options["ids"]))
     options["environments"] = _parse_all_named(named)

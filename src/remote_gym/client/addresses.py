@@ -5,23 +5,29 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from remote_gym.address import Address, Place, grpc_address, to_place
 from remote_gym.client.circuit import Circuit
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.credentials import Credentials
+from remote_gym.client.diagnosis import diagnose, summarise
 from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
 from remote_gym.logs import get_logger
+from remote_gym.tls import absolute_paths, client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = get_logger(__name__)
 
 LOAD_TIMEOUT = 2.0
 """Seconds that servers have to tell how busy they are, all at once; who does not is not there."""
+
+MOST_AT_ONCE = 16
+"""Servers that are looked at together, to say why none of them can be reached."""
 
 UNKNOWN_LOAD = 0.5
 """Of a server of a release that does not tell."""
@@ -69,7 +75,7 @@ class Addresses:
     """
 
     def __init__(self, places: Sequence[Place], credentials: CredentialPaths | None, options: ClientOptions) -> None:
-        self._paths = credentials
+        self._paths = absolute_paths(credentials)
         self._credentials: Credentials | None = None
         self._options = options
         self._circuits = {place: Circuit() for place in places}
@@ -135,8 +141,15 @@ class Addresses:
         try:
             return self._try(place, None, request)
         except (ConnectError, ConnectionLost) as error:
-            others = ", ".join(grpc_address(*other) for other in self._circuits if other != place)
-            raise type(error)(f"{error}; nor did {others} answer within {LOAD_TIMEOUT:g} s") from error
+            others = [other for other in self._circuits if other != place]
+            with ThreadPoolExecutor(min(len(others), MOST_AT_ONCE)) as threads:
+                also = "".join(f"; {text}" for text in threads.map(self._why_not, others))
+            raise type(error)(f"{error}{also}") from error
+
+    def _why_not(self, place: Place) -> str:
+        """Why a server that did not answer cannot be reached."""
+        files = None if self._paths is None else client_files(self._paths)
+        return f"{grpc_address(*place)}: {summarise(diagnose(*place, files, timeout=LOAD_TIMEOUT))}"
 
     def _open_least_loaded(
         self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]

@@ -9,7 +9,7 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.retry import Retry
 from remote_gym.client.rpc_errors import what_struck
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError
+from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.protocol.exchange import Exchange, Verdict
 from remote_gym.protocol.stream import Stream
@@ -147,6 +147,8 @@ class Carrier:
                 broken = self._fail(error)
             if retry is not None:
                 if isinstance(broken, ConnectError):
+                    if self._unlogged:  # the line that is written tells the cause, too
+                        self._unlogged[-1] += f": {broken}"
                     self._log()
                 self._pause(retry, broken)
         if self._unlogged:
@@ -204,6 +206,8 @@ class Carrier:
             raise self._exchange.ended_error() from error
         if verdict is Verdict.END:
             self._unlogged.clear()  # what is raised says it
+            if isinstance(error, SessionLost):
+                raise self._exchange.ended_error() from error
         raise error from error.__cause__  # rather than from what `error` was hidden by
 
     def _give_up(self, *, renew: bool) -> None:

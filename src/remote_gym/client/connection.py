@@ -20,6 +20,7 @@ from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, DeadlineExceeded, TransportError
 from remote_gym.protocol.attempt import Attempts
 from remote_gym.protocol.constants import ATTEMPT_KEY, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.stream import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
@@ -167,7 +168,7 @@ class GrpcConnection:
         except (grpc.RpcError, DeadlineExceeded) as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
             found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
-            raise ConnectError(f"no connection to {self.address} within {waited:.3g} s: {found}") from error
+            raise ConnectError(f"no connection to {self.address}{within(waited)}: {found}") from error
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
         if answer.HasField("error"):
             raise decode_error(answer.error)

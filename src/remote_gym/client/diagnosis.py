@@ -17,6 +17,8 @@ from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.tls import check_files, client_context
 
+_DIRECT_PORT = "the port may be the server's for direct connections, beside the one to connect to"
+
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
@@ -175,6 +177,8 @@ def _check_plaintext(sock: socket.socket) -> Check:
         return Check("plaintext", True, "the server speaks HTTP/2 without TLS")
     if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
         return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
+    if not answer:
+        return _wants_tls(f"the server closed the connection without an answer; {_DIRECT_PORT}")
     return _wants_tls("the server does not accept plaintext")
 
 
@@ -345,6 +349,8 @@ def _explain_alert(error: ssl.SSLError) -> Check:
             "connect without certificates (client_credentials_paths=None), or have the server serve TLS "
             "(server_credentials_paths); check the port too"
         )
+    elif "eof" in reason:
+        mend = f"correct the port: {_DIRECT_PORT}; or the server speaks no TLS, or has stopped"
     elif "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")
     elif "expired" in reason:

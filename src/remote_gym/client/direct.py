@@ -9,7 +9,7 @@ import time
 from remote_gym.address import is_loopback, is_unix
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
-from remote_gym.protocol.stream import Stream
+from remote_gym.protocol.stream import Stream, within
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
@@ -149,7 +149,7 @@ class DirectConnection(Stream):
         return ConnectionLost(f"the direct connection to {self._where} is closed")
 
     def _too_late(self, deadline: float) -> DeadlineExceeded:
-        return DeadlineExceeded(f"no answer from {self._where} within {deadline - self._sent:.3g} s")
+        return DeadlineExceeded(f"no answer from {self._where}{within(deadline - self._sent)}")
 
 
 def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:

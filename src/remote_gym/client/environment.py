@@ -23,6 +23,7 @@ from remote_gym.client.session import ClientSession
 from remote_gym.client.spec import SpecAttribute
 from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.tls import absolute_paths
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.elements import encode_action
 from remote_gym.wire.layout import compile_layout
@@ -94,7 +95,7 @@ class RemoteEnvironment(RemoteAttributes):
         check_arguments(frames, remote_args, render_mode, resume, timings=("auto", "step", "on_demand"))
         self.url, self.port = places[0]
         self.remote_args = dict(remote_args or {})
-        self.client_credentials_paths = client_credentials_paths
+        self.client_credentials_paths = client_credentials_paths = absolute_paths(client_credentials_paths)
         self.render_mode = render_mode
         self._options = ClientOptions(**options)
         self._made_with: dict[str, Any] = {

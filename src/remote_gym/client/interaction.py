@@ -13,7 +13,7 @@ import grpc
 
 from remote_gym.client.rpc_errors import from_rpc_error
 from remote_gym.errors import ConnectionLost, DeadlineExceeded
-from remote_gym.protocol.stream import Stream
+from remote_gym.protocol.stream import Stream, within
 from remote_gym.wire.parts import cut
 
 
@@ -68,7 +68,7 @@ class Interaction(Stream):
         except grpc.RpcError as error:
             if self._watchdog.expired:
                 waited = deadline - self._sent
-                raise DeadlineExceeded(f"no answer from {self._address} within {waited:.3g} s") from error
+                raise DeadlineExceeded(f"no answer from {self._address}{within(waited)}") from error
             raise from_rpc_error(error, f"the connection to {self._address}") from error
         finally:
             self._watchdog.rest()

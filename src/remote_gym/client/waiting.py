@@ -162,9 +162,13 @@ def raise_failures(failures: Sequence[Failure]) -> None:
     if not failures:
         return
     failures = sorted(failures, key=lambda failure: failure[0].start)
-    (first, error), *others = failures
-    also = "".join(f"; {each}: {type(other).__name__}: {_message(other)}" for each, other in others)
-    text = f"{first}: {_message(error)}{also}"
+    error = failures[0][1]
+    differ = len({type(other) for _, other in failures}) > 1
+    concerned: dict[str, list[str]] = {}  # what is said of several is said once
+    for each, other in failures:
+        message = f"{type(other).__name__}: {_message(other)}" if differ else _message(other)
+        concerned.setdefault(message, []).append(str(each))
+    text = "; ".join(f"{', '.join(names)}: {message}" for message, names in concerned.items())
     raised: Exception
     if isinstance(error, RemoteEnvironmentError):
         raised = RemoteEnvironmentError(error.remote_type, text, error.remote_traceback)

@@ -50,3 +50,8 @@ class Stream(ABC):
     def fileno(self) -> int | None:
         """Descriptor that becomes readable when an answer arrives; None where there is none."""
         return None
+
+
+def within(seconds: float) -> str:
+    """How long something was waited for, to go on in an error; nothing where that is too short to be worth a word."""
+    return f" within {seconds:.3g} s" if seconds >= 0.1 else ""

@@ -75,6 +75,16 @@ async def known_caller(context: Any, rule: IdentityRule) -> Caller:
             "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
         )
         raise
+    if rule.tokens is None and _bearer_token(context.invocation_metadata() or ()):
+        peer = str(context.peer())
+        logger.warning(
+            "a client at %s sends a token, which counts for nothing: ServerOptions.token_file is not set",
+            peer,
+            repeats=host_of(peer),
+            lines=1,
+            event="token_ignored",
+            peer=peer,
+        )
     if client.expires <= time.time():
         logger.warning(
             "refused a call of %s: its certificate has expired",

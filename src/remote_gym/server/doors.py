@@ -123,7 +123,7 @@ class PolicySource:
             raise ConfigError(
                 f"environments[{DEFAULT!r}]: so rules call the environment of clients that name none; use another name"
             )
-        self._path = None if options.policy is None else Path(options.policy)
+        self._path = None if options.policy is None else Path(options.policy).absolute()
         self._parsed: tuple[bytes, Policy] | None = None  # what the file held last
         self.policy = self._parse(None)
         self._file: Reloaded[Policy] | None = None

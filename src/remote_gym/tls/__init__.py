@@ -2,6 +2,7 @@
 
 from remote_gym.tls.credentials import (
     ServerCertificates,
+    absolute_paths,
     channel_credentials,
     check_files,
     client_context,
@@ -16,6 +17,7 @@ from remote_gym.tls.reloading import Reloaded
 __all__ = [
     "Reloaded",
     "ServerCertificates",
+    "absolute_paths",
     "channel_credentials",
     "check_files",
     "client_context",

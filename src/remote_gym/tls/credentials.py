@@ -213,6 +213,23 @@ def _content(path: Path | None) -> bytes | None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def absolute_paths(paths: Any) -> Any:
+    """The same paths, from the root on, so that they remain those of the files whatever the working directory becomes.
+
+    Args:
+        paths: Three of them; what has another form is returned as it is, for `client_files` to refuse.
+    """
+    if not isinstance(paths, tuple | list):
+        return paths
+    return tuple(_absolute(path) for path in paths)
+
+
+def _absolute(path: Any) -> Any:
+    if isinstance(path, str):
+        return str(Path(path).absolute()) if path else path
+    return Path(path).absolute() if isinstance(path, os.PathLike) else path
+
+
 def _three_paths(paths: Sequence[PathOrNone] | None, form: str) -> tuple[Path | None, Path | None, Path | None] | None:
     if paths is None:
         return None
@@ -223,5 +240,5 @@ def _three_paths(paths: Sequence[PathOrNone] | None, form: str) -> tuple[Path | 
     for path in paths:
         if path == "" or not isinstance(path, str | os.PathLike | None):
             raise ConfigError(f"{form}, each a path; found {path!r} in {tuple(paths)!r}")
-    first, second, third = (None if path is None else Path(path) for path in paths)
+    first, second, third = (None if path is None else Path(path).absolute() for path in paths)
     return (first, second, third) if first or second or third else None

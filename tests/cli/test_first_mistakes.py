@@ -1,0 +1,115 @@
+"""Mistakes of somebody new are told by what they are, with a mend that works where they were made."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym.client.doctor import examine
+from remote_gym.config import TlsFiles
+from remote_gym.errors import ConnectError
+from remote_gym.tls import client_files
+from waiting import scaled
+
+CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+TOKEN = "rgt_" + "a" * 43
+
+
+def refusal(*arguments):
+    """What a command says that fails."""
+    called = [sys.executable, "-m", "remote_gym", *map(str, arguments)]
+    ended = subprocess.run(called, capture_output=True, text=True, timeout=scaled(60), check=False)
+    assert ended.returncode != 0
+    return ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [(("--certificate", "client"), "--key"), (("--key", "client_key"), "--certificate")]
+)
+@pytest.mark.parametrize("command", [("doctor", "localhost:1"), ("play", "localhost:1"), ("serve", "CartPole-v1")])
+def test_half_of_a_pair_names_the_flag_that_is_missing(command, given, missing, certificates):
+    said = refusal(*command, given[0], getattr(certificates, given[1]))
+    assert f"needs {missing}, the" in said
+
+
+def test_an_authority_alone_does_not_make_a_server(certificates):
+    assert "needs --certificate and --key" in refusal("serve", "CartPole-v1", "--ca", certificates.ca)
+
+
+@pytest.mark.parametrize("arguments", [["CartPol-v1"], [], ["CartPole-v1", "--environment", "nonsense"]])
+def test_a_log_of_json_ends_in_json_where_the_server_does_not_start(arguments):
+    said = refusal("serve", *arguments, "--log-format", "json")
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert lines[-1]["level"] == "ERROR"
+    assert lines[-1]["event"] == "failed"
+
+
+def test_what_gymnasium_asks_is_not_ended_by_a_full_stop():
+    said = refusal("serve", "CartPol-v1")
+    assert "Did you mean: `CartPole`? If a package registers" in said
+
+
+def test_the_flag_that_serves_it_all_the_same_is_a_flag_whatever_the_error(tmp_path):
+    file = tmp_path / "ours.py"
+    file.write_text("def create_environment(*, level):\n    ...\n")
+    said = refusal("serve", "--entrypoint", file, "--kwargs", '{"level": 1, "other": 2}')
+    assert "(--no-check serves it all the same)" in said
+    assert "was to be called with" in said
+
+
+def test_the_port_of_direct_connections_is_taken_for_what_it_may_be(certificates):
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    files = TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.client_key)
+    with (
+        create_remote_environment_server(CARTPOLE, port=0, check=False) as plain,
+        create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as secure,
+    ):
+        for server in (plain, secure):
+            for shown in (None, files):
+                *_, check = examine("localhost", server.direct_port, shown, {}, timeout=scaled(2))
+                assert not check.works
+                assert "may be the server's for direct connections" in f"{check.found} {check.mend}"
+
+
+def test_each_of_several_servers_that_cannot_be_reached_tells_its_own_cause():
+    with pytest.raises(ConnectError) as caught:
+        RemoteEnvironment(addresses=["localhost:1", "localhost:2"], connect_timeout=0.5)
+    for port in (1, 2):
+        assert f"localhost port {port}: [Errno 111] Connection refused" in str(caught.value)
+    assert "answer within" not in str(caught.value)
+
+
+def test_relative_paths_of_certificates_are_those_of_the_folder_where_they_were_given(
+    certificates, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(certificates.ca.parent)
+    mine = (certificates.ca.name, certificates.client, certificates.client_key)
+    assert client_files(mine).ca == certificates.ca
+    paths = (certificates.server, certificates.server_key, certificates.ca.name)
+    with create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as server:
+        environment = RemoteEnvironment("localhost", server.port, client_credentials_paths=mine)
+        monkeypatch.chdir(tmp_path)
+        environment.close()
+        environment.reset()
+        environment.close()
+        assert environment.client_credentials_paths[0] == str(certificates.ca)
+
+
+def test_a_token_that_counts_for_nothing_is_logged_once(certificates, caplog):
+    paths = (certificates.server, certificates.server_key, certificates.ca)
+    mine = (certificates.ca, certificates.client, certificates.client_key)
+    with (
+        caplog.at_level(logging.WARNING, "remote_gym"),
+        create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as server,
+    ):
+        for _ in range(3):
+            environment = RemoteEnvironment("localhost", server.port, client_credentials_paths=mine, token=TOKEN)
+            environment.reset()
+            environment.close()
+    told = [record.getMessage() for record in caplog.records if "which counts for nothing" in record.getMessage()]
+    assert len([text for text in told if text.startswith("a client at")]) == 1
