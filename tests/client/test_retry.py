@@ -175,3 +175,20 @@ def test_grpc_repeats_no_request_by_itself_even_where_a_service_config_asks_for_
         with pytest.raises(grpc.RpcError):
             channel.unary_unary("/s/Step")(b"", timeout=20.0)
     assert len(calls) == executions
+
+
+def test_a_server_that_is_reached_and_offers_no_way_in_is_tried_for_the_connect_timeout(clock):
+    retry = begin(clock, connect_timeout=10.0)
+    for _ in range(3):  # not reached, however often, is something else
+        retry.reach_timeout()
+        clock.now += retry.pause_after(UNREACHABLE) + 5.0
+
+    def refused() -> None:
+        while True:
+            retry.reach_timeout()
+            retry.made()
+            clock.now += retry.pause_after(UNREACHABLE)
+
+    with pytest.raises(ConnectionLost, match=r"reached for 10 s \(ClientOptions.connect_timeout\), and yet: nobody"):
+        refused()
+    assert clock.now < 100.0 + 3 * 10.0 + 15.0

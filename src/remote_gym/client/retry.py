@@ -35,6 +35,8 @@ class Retry:
     - Where it is reached, and what was made breaks again before it has answered, that is counted: after ``attempts`` in
       a row the session is given up, as the request or its answer may be what breaks it. A connection that stood for
       ``steady_after`` seconds is not counted, and count and pauses begin anew.
+    - Where the server is reached, and what was asked for cannot be had of it for ``connect_timeout``, such as a direct
+      connection past a firewall, the session is given up, too.
     - No attempt begins after the request's deadline. The session is then not given up: the next request asks again.
 
     Args:
@@ -70,16 +72,18 @@ class Retry:
         self._draw = draw
         self._longest = policy.first_pause  # that the next pause may be
         self._breaks = 0
-        self._made: float | None = None
+        self._made: float | None = None  # when the newest attempt reached the server
+        self._refused_since: float | None = None  # for as long as every attempt has reached it in vain
         self._give_up_at = self._time_to_give_up()
 
     def reach_timeout(self) -> float:
         """Seconds that the attempt which begins now has to reach the server."""
+        self._made = None
         longest, self._is_first = FIRST_REACH if self._is_first else self._connect_timeout, False
         return max(0.001, min(longest, self._connect_timeout, self._give_up_at - self._clock()))
 
     def made(self) -> None:
-        """The attempt has made a connection."""
+        """The attempt has reached the server."""
         self._made = self._clock()
 
     def pause_after(self, error: ConnectError | ConnectionLost) -> float:
@@ -95,6 +99,8 @@ class Retry:
         now = self._clock()
         if isinstance(error, ConnectionLost):
             self._break(error, now)
+        else:
+            self._refuse(error, now)
         pause = self._longest * (self._draw() if self._policy.jitter else 1.0)
         if isinstance(error, ConnectError) and self._give_up_at < min(self._deadline, now + pause):
             raise ConnectionLost(
@@ -105,6 +111,18 @@ class Retry:
             raise DeadlineExceeded(f"{self._broken}; it was not made again before the deadline") from self._broken
         self._longest = min(self._longest * self._policy.multiplier, self._policy.longest_pause)
         return pause
+
+    def _refuse(self, error: ConnectError, now: float) -> None:
+        """There is no connection, whether or not the server was reached."""
+        if self._made is None:
+            self._refused_since = None
+            return
+        self._refused_since = self._made if self._refused_since is None else self._refused_since
+        if now - self._refused_since >= self._connect_timeout:
+            raise ConnectionLost(
+                f"{self._broken}; the server was reached for {self._connect_timeout:.3g} s "
+                f"(ClientOptions.connect_timeout), and yet: {error}"
+            ) from error
 
     def _break(self, error: ConnectionLost, now: float) -> None:
         """The connection that the last attempt made has broken, too."""
