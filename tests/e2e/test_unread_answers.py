@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -36,6 +37,25 @@ def unread(port: int) -> Iterator[Half]:
         connection.close()
 
 
+@contextlib.contextmanager
+def kept_open(connection: Half) -> Iterator[None]:
+    """Answer the server's pings meanwhile, without which it would end the connection."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        with contextlib.suppress(OSError):  # the server has ended
+            while not ended.is_set():
+                connection.look(0.1)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.fixture
 def server(tmp_path) -> Iterator[Served]:
     with served("CartPole-v1", "--port", 0, "--drain", LONG_ENOUGH, cwd=tmp_path) as running:
@@ -52,13 +72,13 @@ def test_a_watch_that_is_not_read_keeps_neither_others_from_an_answer_nor_the_se
     with unread(server.port) as connection:
         call(connection, "/grpc.health.v1.Health/Watch")
         connection.look(0.2)
-        with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        with kept_open(connection), grpc.insecure_channel(f"localhost:{server.port}") as channel:
             watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=scaled(20.0))
             assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
             server.process.terminate()
             assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
             watched.cancel()
-        assert server.process.wait(scaled(20.0)) == 0
+            assert server.process.wait(scaled(20.0)) == 0
 
 
 def test_errors_that_are_not_read_keep_neither_what_was_asked_nor_repeat_it(server):
