@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remote_gym.logs import JsonFormatter, TextFormatter, get_logger, printable
-from remote_gym.logs.escaping import LONGEST, PREFIX
+from remote_gym.logs.escaping import LONGEST, LONGEST_ESCAPED, PREFIX
 from remote_gym.logs.logger import DETAILS_LENGTH
 from remote_gym.logs.repeats import LINES, REPEATS
 
@@ -65,7 +65,7 @@ def test_a_value_of_megabytes_is_shortened(logger, caplog):
 def test_escaping_makes_nothing_longer_than_its_bound(logger, caplog):
     logger.info("%s", "\U0010ffff" * 2**20, details="\U0010ffff" * 2**20)
     first, *further = caplog.messages[0].split("\n")
-    assert len(first) < LONGEST + 100
+    assert len(first) < LONGEST_ESCAPED + 100
     assert sum(map(len, further)) < DETAILS_LENGTH + 100
     assert further[0] == "  | (more before)"
     assert further[1].endswith("\\U0010ffff")

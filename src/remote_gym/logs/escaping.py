@@ -7,8 +7,8 @@ from collections.abc import Callable
 LONGEST = 2_000
 """Characters of one value in a line of the log; a peer may send messages of megabytes."""
 
-REMARK = 50
-"""Characters of the remark on what is missing, at most."""
+LONGEST_ESCAPED = 4 * LONGEST + 50
+"""Of one that is escaped, where a character may take ten. A line of `LONGEST` bytes that workers print is not cut."""
 
 PREFIX = "  | "
 """Begins each line of a record but its first, so that no text can look like a record of its own."""
@@ -65,5 +65,4 @@ class Shown:
             shown = printable(shortened(how(self._value)))
         except Exception:  # noqa: BLE001  # the value may be an environment's exception, whose own code runs here
             return f"a {type(self._value).__name__} that cannot be shown"
-        # An escape takes up to ten characters.
-        return shown if len(shown) <= LONGEST + REMARK else f"{shown[:LONGEST]}... (more)"
+        return shown if len(shown) <= LONGEST_ESCAPED else f"{shown[:LONGEST_ESCAPED]}... (more)"
