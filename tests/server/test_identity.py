@@ -82,8 +82,9 @@ def test_a_token_counts_for_more_than_a_certificate(token_file):
     rule = IdentityRule(certificates=True, tokens=lambda: read_tokens(token_file))
     assert rule.identify([("DNS", "shared")], token) == "token:alice"
     assert rule.identify([("DNS", "shared")], "") == "DNS:shared"
-    with pytest.raises(NotPermitted, match=f"token '{token[:3]}x'... is not"):
-        rule.identify([("DNS", "shared")], token[:3] + "x" + token[4:])
+    other = "x" if token[3] != "x" else "y"
+    with pytest.raises(NotPermitted, match=f"token '{token[:3]}{other}'... is not"):
+        rule.identify([("DNS", "shared")], token[:3] + other + token[4:])
 
 
 def test_without_a_token_where_one_is_needed():
