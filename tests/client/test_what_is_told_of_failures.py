@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
+from datetime import timedelta
 
 import psutil
 import pytest
 
+from certificates import sign
 from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym.certs import create_all
 from remote_gym.client.waiting import raise_failures
 from remote_gym.errors import ConnectionLost, SessionError, SessionLost
 from remote_gym.protocol.stream import within
 from served import served
+from waiting import scaled
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 
@@ -79,5 +84,34 @@ def test_the_first_warning_of_a_connection_that_is_not_made_again_names_the_caus
         with caplog.at_level(logging.WARNING, "remote_gym"), pytest.raises(ConnectionLost):
             environment.step(0)
         environment.close()
-    told = [record.getMessage() for record in caplog.records if "trying to resume" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "not resumed yet" in record.getMessage()]
     assert "Connection refused" in told[0]
+
+
+@pytest.mark.parametrize("connection", ["direct", "grpc"])
+def test_the_first_warning_names_a_certificate_that_expires_within_a_run(connection, tmp_path, caplog):
+    files = create_all(tmp_path / "c", ["localhost"])
+    short = sign(tmp_path / "c", tmp_path, "short", ["me"], profile="client", end=timedelta(seconds=scaled(3)))
+    paths = (files.server.certificate, files.server.private_key, files.ca.certificate)
+    mine = (files.ca.certificate, short.certificate, short.private_key)
+    options = {"certificate_lifetime": 1.0, "server_credentials_paths": paths}
+    with create_remote_environment_server(CARTPOLE, port=0, check=False, **options) as server:
+        environment = RemoteEnvironment(
+            "localhost", server.port, None, mine, connection=connection, reconnect_timeout=scaled(2)
+        )
+        environment.reset()
+        with caplog.at_level(logging.WARNING, "remote_gym"), pytest.raises(ConnectionLost):
+            step_for(environment, scaled(20))
+        environment.close()
+    told = [record.getMessage() for record in caplog.records if "not resumed yet" in record.getMessage()]
+    assert f"{short.certificate} expired on" in told[0]
+
+
+def step_for(environment, seconds):
+    """Step now and then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        *_, terminated, truncated, _ = environment.step(0)
+        if terminated or truncated:
+            environment.reset()
+        time.sleep(0.05)

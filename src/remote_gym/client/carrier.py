@@ -147,9 +147,10 @@ class Carrier:
                 broken = self._fail(error)
             if retry is not None:
                 if isinstance(broken, ConnectError):
-                    if self._unlogged:  # the line that is written tells the cause, too
-                        self._unlogged[-1] += f": {broken}"
                     self._log()
+                    # A kind of line of its own: of breaks there may have been one a moment ago, which was mended.
+                    what = (self._session.id, broken)
+                    logger.warning("session %s: not resumed yet: %s", *what, repeats=self._session.id, lines=1)
                 self._pause(retry, broken)
         if self._unlogged:
             self._log()
