@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -184,3 +185,32 @@ def test_a_script_that_outlives_its_server_ends_quietly():
     with served("CartPole-v1", "--port", 0) as server:
         finished = run(server.process.pid, url="localhost", port=server.port)
         assert (finished.returncode, finished.stderr) == (0, "")
+
+
+CHILD = """
+import multiprocessing
+from remote_gym import RemoteEnvironment
+kept = []
+def work():
+    environment = RemoteEnvironment(**{arguments!r})
+    environment.reset()
+    if {is_kept}:
+        kept.append(environment)
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_child_of_multiprocessing_that_ends_leaves_nothing_open(process_server, is_kept):
+    """Python calls no exit handlers there."""
+    code = CHILD.format(arguments=arguments_of(process_server), is_kept=is_kept)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=scaled(60.0), check=False
+    )
+    assert (finished.stdout, finished.stderr) == ("0\n", "")
+    wait_until(lambda: is_empty(process_server))  # its lease is a minute
