@@ -24,7 +24,7 @@ class Open:
         self.place = place
         self.closed: list[float] = []
 
-    def before_fork(self) -> None:
+    def before_fork(self, deadline: float) -> None:
         pass
 
     def close_at_exit(self, timeout: float) -> None:
@@ -162,6 +162,8 @@ def test_nothing_here_loads_multiprocessing():
     from remote_gym.client import dropped
     class Session:
         place = ("server", 1)
+        def close_at_exit(self, timeout):
+            pass
     already = "multiprocessing.util" in sys.modules
     session = Session()
     dropped.see_to(session, print, 1.0)()

@@ -174,6 +174,34 @@ def test_other_threads_notice_nothing_of_forks(run):
 
 
 @needs_fork
+def test_forks_that_follow_one_another_at_once_find_no_thread_amid_attaching(run):
+    """Its call would arrive twice, and the session would be lost to the second: after 18 to 84 such forks."""
+    code = """
+    environment = make()
+    environment.reset()
+    failures, going = [], True
+    def step():
+        count = 0
+        try:
+            while going:
+                assert environment.step(ACTION["step"])[0]["count"] == count + 1
+                count += 1
+                time.sleep(0.0005)
+        except BaseException as error:
+            failures.append(error)
+    thread = threading.Thread(target=step)
+    thread.start()
+    for _ in range(250):
+        fork()
+    going = False
+    thread.join()
+    print(failures)
+    environment.close()
+    """
+    assert run(code) == "[]\n"
+
+
+@needs_fork
 @pytest.mark.parametrize("what", ["step", "reset", "close", "drop", "open"])
 def test_what_begins_amid_a_fork_waits_for_its_end(run, what):
     """Deterministically: each begins while `before_fork` has closed the channels, and the fork has not been done."""
@@ -292,7 +320,7 @@ class Noting:
         self.done: list[str] = []
         self._error = error
 
-    def before_fork(self) -> bool:
+    def before_fork(self, deadline: float) -> bool:
         self.done.append("before")
         if self._error is not None:
             raise self._error
@@ -388,7 +416,7 @@ def test_nothing_opens_a_closed_channel_again(name):
     if name == "renew":
         channel.renew()
     else:
-        channel.before_fork()
+        channel.before_fork(0.0)
         channel.after_fork()
     with pytest.raises(ConnectionLost, match="is closed"):
         channel.ask("Load", b"", 1.0, "asking")
@@ -396,7 +424,7 @@ def test_nothing_opens_a_closed_channel_again(name):
 
 def test_a_channel_that_a_fork_closed_is_made_again_by_nobody_but_its_end():
     channel = Channel("localhost:1", Credentials(None), Limits())
-    assert channel.before_fork()
+    assert channel.before_fork(0.0)
     thread = threading.Thread(target=channel.renew)
     thread.start()
     thread.join(0.1)

@@ -92,6 +92,7 @@ class Connection:
     """
 
     address = "nowhere:1"
+    place = ("nowhere", 1)
 
     def __init__(self, *answers: Answer, opened: pb.OpenResponse | None = None) -> None:
         self.answers = list(answers)

@@ -32,6 +32,7 @@ class Server:
     """
 
     address = "nowhere:1"
+    place = ("nowhere", 1)
 
     def __init__(self) -> None:
         self.executed = 0

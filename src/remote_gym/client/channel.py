@@ -157,11 +157,18 @@ class Channel:
             self._stream = weakref.ref(stream)
         return stream
 
-    def before_fork(self) -> bool:
+    def suspend(self) -> None:
+        """Have all uses that begin wait for `after_fork`."""
+        self._suspended = True
+
+    def before_fork(self, deadline: float) -> bool:
         """Close the channel, which no fork may see, unless it is in use; see `remote_gym.client.forking`."""
         self._suspended = True
         stream = None if self._stream is None else self._stream()
-        if self._calls or not (stream is None or stream.closed):
+        is_attached = stream is not None and not stream.closed
+        while self._calls and not is_attached and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+        if self._calls or is_attached:
             self._suspended = False
             return False
         self._channel.close()

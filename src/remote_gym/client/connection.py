@@ -264,6 +264,10 @@ class GrpcConnection:
         except grpc.RpcError as error:
             raise from_rpc_error(error, what) from error
 
+    def suspend(self) -> None:
+        """Have all calls wait for the end of the fork that this thread begins."""
+        self._channel.suspend()
+
     def close(self) -> None:
         """End every call and close the channel."""
         self._channel.close()

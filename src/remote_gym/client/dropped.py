@@ -79,17 +79,20 @@ class _Closing:
         deadline = time.monotonic() + LONGEST_EXIT
         self._until = deadline - _MARGIN
         for session in SESSIONS.items():
-            with self._changed:
-                server = self._servers.get(session.place)
-                if server is None:  # nothing is open there
-                    continue
-                if server.threads:
-                    server.open += 1
-                    server.queue.put((session.close_at_exit, math.inf))
-                    continue
-            self._close(session.close_at_exit, math.inf)
+            if not self._hand_over(session):
+                self._close(session.close_at_exit, math.inf)
         with self._changed:
             self._changed.wait_for(self._is_done, max(0.0, deadline - time.monotonic()))
+
+    def _hand_over(self, session: Session) -> bool:
+        """Have a thread close a session at exit; False if there is none to do it."""
+        with self._changed:
+            server = self._servers.get(session.place)
+            if server is None or not server.threads:
+                return server is None  # nothing is open there
+            server.open += 1
+            server.queue.put((session.close_at_exit, math.inf))
+            return True
 
     def _is_done(self) -> bool:
         return not any(server.threads for server in self._servers.values())

@@ -37,6 +37,7 @@ class Interaction(Stream):
         self._watchdog = _Watchdog(call, requests)
         self._sent = time.monotonic()
         self.closed = False
+        self.answered = False  # has been, at least once: before that it may still be connecting
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send one message.
@@ -72,6 +73,7 @@ class Interaction(Stream):
             raise from_rpc_error(error, f"the connection to {self._address}") from error
         finally:
             self._watchdog.rest()
+        self.answered = True
         return answer
 
     def close(self) -> None:

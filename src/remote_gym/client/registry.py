@@ -18,8 +18,8 @@ class Session(Protocol):
     def place(self) -> Place:
         """Where its server is."""
 
-    def before_fork(self) -> None:
-        """Leave its stream over gRPC, unless it is in use. Waits for nothing."""
+    def before_fork(self, deadline: float) -> None:
+        """Leave its stream over gRPC, unless it is in use until then, on `time.monotonic`."""
 
     def close_at_exit(self, timeout: float) -> None:
         """Close it within so many seconds, quietly: the server may have gone before."""
@@ -28,8 +28,8 @@ class Session(Protocol):
 class Channel(Protocol):
     """A channel of gRPC's."""
 
-    def before_fork(self) -> bool:
-        """Close it, unless it is in use; whether it is closed. Waits for nothing."""
+    def before_fork(self, deadline: float) -> bool:
+        """Close it, unless it is in use until then, on `time.monotonic`; whether it is closed."""
 
     def after_fork(self) -> None:
         """Make it again, in the parent, if `before_fork` has closed it."""

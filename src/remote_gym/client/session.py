@@ -9,9 +9,10 @@ import os
 import time
 
 from remote_gym.address import Place
-from remote_gym.client import dropped
+from remote_gym.client import dropped, forking
 from remote_gym.client.carrier import Carrier, Line
 from remote_gym.client.connection import GrpcConnection
+from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.rpc_errors import what_struck
 from remote_gym.client.ticket import SessionTicket
@@ -275,15 +276,19 @@ class ClientSession:
         """Close it within so many seconds. Says nothing if that fails: the server may have gone before the script."""
         self._close(min(timeout, self._options.close_timeout), logging.DEBUG)
 
-    def before_fork(self) -> None:
+    def before_fork(self, deadline: float) -> None:
         """Leave an idle stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
+        stream = self._carrier.stream
+        if stream is not None and stream.is_direct:
+            return
+        if not (isinstance(stream, Interaction) and stream.answered):
+            deadline += forking.LONGEST_CONNECT
         claim = Claim()
         try:
             # Else another thread is using it, and its stream.
-            if self._turn.take(claim, 0.0) and not self.is_behind:
-                stream = self._carrier.stream
-                if stream is not None and not stream.is_direct:
-                    self._carrier.detach()  # the next request attaches
+            if self._turn.take(claim, deadline) and not self.is_behind:
+                self._connection.suspend()  # or the next thread, whose turn it is then, would attach at once
+                self._carrier.detach()
         finally:
             claim.over = True
 
