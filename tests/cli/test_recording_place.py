@@ -33,6 +33,9 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_played(comman
     assert ended.stderr.count("\n") == 1
 
 
+# imageio-ffmpeg closes the pipe to an ffmpeg that lives, and leaves that to one that has ended to the collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("ending", ["gif", "mp4"])
 def test_a_file_that_cannot_be_written_any_more_is_told_without_a_traceback(ending, tmp_path):
     pytest.importorskip("imageio_ffmpeg")

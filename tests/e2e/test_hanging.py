@@ -77,7 +77,7 @@ def test_workers_that_hang_are_ended_their_clients_told_why_and_no_other_notices
                 other.step(ACTION["step"])
         for behaviour, future in futures.items():
             lost = future.result()
-            assert lost.message == f"session {lost.session}: its step {STEP_REASON}"
+            assert lost.message == f"session {lost.session}: its step {STEP_REASON}; reset opens a new one"
             wait_until(lambda pid=lost.pid: not is_alive(pid))
             (told,) = [text for text in texts(log) if f"{lost.session}: its step {STEP_REASON}; killing it" in text]
             assert re.search(HANGING[behaviour], told)

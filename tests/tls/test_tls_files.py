@@ -42,18 +42,18 @@ def refusal(role, **files):
 
 def test_server_paths_are_certificate_key_and_authority():
     assert tls.server_files(("server.pem", "key.pem", "ca.pem")) == TlsFiles(
-        certificate=Path("server.pem"), private_key=Path("key.pem"), ca=Path("ca.pem")
+        certificate=Path("server.pem").absolute(), private_key=Path("key.pem").absolute(), ca=Path("ca.pem").absolute()
     )
     assert tls.server_files([Path("server.pem"), "key.pem", None]) == TlsFiles(
-        certificate=Path("server.pem"), private_key=Path("key.pem")
+        certificate=Path("server.pem").absolute(), private_key=Path("key.pem").absolute()
     )
 
 
 def test_client_paths_are_authority_certificate_and_key():
     assert tls.client_files(("ca.pem", "client.pem", "key.pem")) == TlsFiles(
-        certificate=Path("client.pem"), private_key=Path("key.pem"), ca=Path("ca.pem")
+        certificate=Path("client.pem").absolute(), private_key=Path("key.pem").absolute(), ca=Path("ca.pem").absolute()
     )
-    assert tls.client_files(("ca.pem", None, None)) == TlsFiles(ca=Path("ca.pem"))
+    assert tls.client_files(("ca.pem", None, None)) == TlsFiles(ca=Path("ca.pem").absolute())
 
 
 @pytest.mark.parametrize("read", [tls.server_files, tls.client_files])

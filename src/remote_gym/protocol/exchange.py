@@ -62,7 +62,7 @@ class Exchange:
         self._session = session
         self._limits = limits
         # Not the error that ended it: by its traceback it holds whoever asked, who could never be freed then.
-        self._why = self._output = ""
+        self._text = self._why = self._output = ""
         self._reason = LossReason.UNKNOWN
         self.answered = answered
         self.pending: bytes | None = None
@@ -128,9 +128,9 @@ class Exchange:
             return Verdict.OVER if self.is_over else Verdict.ASK_AGAIN
         if isinstance(error, DeadlineExceeded) or not isinstance(error, RemoteGymError):
             return Verdict.KEEP
+        if isinstance(error, SessionLost) and not self.is_over:  # which names session and reason itself
+            self._text, self._reason, self._output = str(error), error.reason, error.output
         self.end(f" ({error})", is_open=isinstance(error, EncodingError))
-        if isinstance(error, SessionLost):
-            self._reason, self._output = error.reason, error.output
         return Verdict.END
 
     def end(self, why: str = "", *, is_open: bool) -> None:
@@ -146,8 +146,8 @@ class Exchange:
 
     def ended_error(self) -> SessionLost:
         """A new error for what is asked of a session that is over."""
-        text = f"session {self._session} has ended{self._why}; reset opens a new one"
-        return SessionLost(text, reason=self._reason, output=self._output)
+        text = self._text or f"session {self._session} has ended{self._why}"
+        return SessionLost(f"{text}; reset opens a new one", reason=self._reason, output=self._output)
 
     # ----------------------------------------------------------------------------------------------------------
     # Going on with what another process has begun
