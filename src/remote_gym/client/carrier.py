@@ -149,7 +149,7 @@ class Carrier:
                 if isinstance(broken, ConnectError):
                     self._log()
                     # A kind of line of its own: of breaks there may have been one a moment ago, which was mended.
-                    what = (self._session.id, broken)
+                    what = (self._session.id, str(broken))  # as text: a log that keeps it keeps no session
                     logger.warning("session %s: not resumed yet: %s", *what, repeats=self._session.id, lines=1)
                 self._pause(retry, broken)
         if self._unlogged:
