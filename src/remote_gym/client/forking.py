@@ -36,8 +36,9 @@ from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
 
-LONGEST_WAIT = 0.5
-"""Seconds. The threads of channels that are not ours do not end."""
+LONGEST_WAIT = 3.0
+"""Seconds, of which some milliseconds are needed, and on a machine with a load of twenty more than half a second. The
+threads of channels that are not ours do not end."""
 
 WAIT_IN_VAIN = 0.05
 """Seconds, where they did not the last time. gRPC itself makes them anew with each fork, so none can be known again."""
