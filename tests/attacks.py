@@ -16,9 +16,9 @@ from remote_gym.certs import CertificateFiles
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost
 from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
+from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES
+from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES
-from remote_gym.wire.stream import MessageSocket
 from waiting import scaled
 
 SECONDS = 20.0

@@ -24,9 +24,9 @@ from catalogue import CARTPOLE_BYTES
 from remote_gym.config import Limits
 from remote_gym.server.host import Host
 from remote_gym.testing import loopback_server
+from remote_gym.transport.busy_poll import Wakefulness
+from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import SLEEPS, DirectSocket
-from remote_gym.wire.waking import Wakefulness
 from workloads import create
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
@@ -88,9 +88,9 @@ def test_a_step_is_one_message_each_way(calls):
     client = calls.calls[threading.get_ident()]
     (worker,) = [counter for ident, counter in calls.calls.items() if counter["remote_gym.server.host.answer_in_parts"]]
     for end in (client, worker):
-        assert end["remote_gym.wire.direct.send"] == STEPS
+        assert end["remote_gym.transport.direct_socket.send"] == STEPS
         assert end["_SSLSocket:write"] == STEPS
-    assert client["remote_gym.wire.direct.receive"] == STEPS
+    assert client["remote_gym.transport.direct_socket.receive"] == STEPS
     # In vain at first, where it looks before it waits.
     assert client["_SSLSocket:read"] <= 2 * STEPS
     assert worker["_SSLSocket:read"] <= 2 * STEPS

@@ -23,8 +23,8 @@ from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.server.arrivals import ADMISSION_TIMEOUT, ARRIVALS_AT_ONCE
 from remote_gym.testing import loopback_server
+from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import PREAMBLE
 from waiting import scaled, wait_until
 
 

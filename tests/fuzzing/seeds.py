@@ -25,9 +25,9 @@ from remote_gym.certs.cfssl import CertificateRequest, KeyRequest
 from remote_gym.certs.signing import certificate_pem, generate_key, sign_authority
 from remote_gym.config import Limits
 from remote_gym.server.host import Host
+from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
-from remote_gym.wire.direct import PREAMBLE
 from remote_gym.wire.elements import encode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
 from remote_gym.wire.large import splice

@@ -22,10 +22,10 @@ from remote_gym.testing import (
     loopback_server,
 )
 from remote_gym.testing.conformance import CHECKS
+from remote_gym.transport.busy_poll import Wakefulness
+from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
-from remote_gym.wire.direct import SLEEPS, DirectSocket
-from remote_gym.wire.waking import Wakefulness
 from waiting import scaled
 
 CARTPOLE = "CartPole-v1"

@@ -13,8 +13,8 @@ import pytest
 from remote_gym import tls
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
-from remote_gym.wire.direct import DirectSocket
-from remote_gym.wire.waking import Wakefulness
+from remote_gym.transport.busy_poll import Wakefulness
+from remote_gym.transport.direct_socket import DirectSocket
 from waiting import scaled
 
 LIMITS = Limits(message_bytes=2**22)

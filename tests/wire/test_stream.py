@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
-from remote_gym.wire.stream import MessageSocket
+from remote_gym.transport.framing import MessageSocket
 from waiting import scaled
 
 LIMITS = Limits(message_bytes=2**24)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.wire.waking import LONGEST, REST, Wakefulness, look
+from remote_gym.transport.busy_poll import LONGEST, REST, Wakefulness, look
 
 BASE = 50e-6
 

@@ -10,8 +10,8 @@ from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, NotPermitted, TransportError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.stream import Stream
+from remote_gym.transport.direct_socket import ROUTING_ID_LIFETIME
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import ROUTING_ID_LIFETIME
 
 logger = get_logger(__name__)
 

@@ -10,12 +10,12 @@ from remote_gym.address import is_loopback, is_unix
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
 from remote_gym.protocol.stream import Stream, within
+from remote_gym.transport.busy_poll import Wakefulness
+from remote_gym.transport.direct_socket import PREAMBLE, DirectSocket
+from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import PREAMBLE, DirectSocket
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import decode_error
-from remote_gym.wire.stream import MessageSocket
-from remote_gym.wire.waking import Wakefulness
 
 
 class DirectConnection(Stream):

@@ -26,12 +26,12 @@ from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, SessionLost
+from remote_gym.transport.busy_poll import Wakefulness
+from remote_gym.transport.direct_socket import core_count
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code
-from remote_gym.wire.direct import core_count
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.values import decode_value
-from remote_gym.wire.waking import Wakefulness
 
 
 class RemoteVectorEnv(gym.vector.VectorEnv):

@@ -13,9 +13,9 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.client.slices import Slice
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
+from remote_gym.transport.busy_poll import Wakefulness, look
+from remote_gym.transport.direct_socket import SLEEPS
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import SLEEPS
-from remote_gym.wire.waking import Wakefulness, look
 
 MOST_THREADS = 32
 THREAD_NAME = "remote_gym-each-worker"

@@ -19,12 +19,12 @@ from remote_gym.server.identity import IdentityRule
 from remote_gym.server.tokens import TokenFile, Tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
+from remote_gym.transport.direct_socket import DirectSocket, shut_down
+from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket, shut_down
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error
-from remote_gym.wire.stream import HEADER_BYTES
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from remote_gym.errors import RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.server.admission import Admission, Admitting
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.transport.direct_socket import DirectSocket
 
 logger = get_logger(__name__)
 

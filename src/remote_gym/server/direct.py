@@ -13,7 +13,7 @@ from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.server.listening import claim_path, local_addresses, unix_path
-from remote_gym.wire.direct import PREAMBLE, ROUTING_ID_BYTES, shut_down
+from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, shut_down
 
 logger = get_logger(__name__)
 

@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from remote_gym.wire.direct import shut_down, silence_ms
+from remote_gym.transport.direct_socket import shut_down, silence_ms
 
 _ENDS = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 """Beside errors, which are always told."""

@@ -9,8 +9,8 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
+from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, ROUTING_ID_LIFETIME
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.direct import ROUTING_ID_BYTES, ROUTING_ID_LIFETIME
 
 ROUTES_AT_ONCE = 4
 """Ids of one session that are good at the same time; a further one takes the place of the oldest."""

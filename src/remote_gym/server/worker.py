@@ -29,14 +29,14 @@ from remote_gym.server.ids import IdNeeded
 from remote_gym.server.patience import Patience
 from remote_gym.server.resource_limits import limit_resources
 from remote_gym.server.schema import check_arguments
+from remote_gym.transport.busy_poll import Wakefulness, look
+from remote_gym.transport.direct_socket import DirectSocket, shut_down
+from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.direct import DirectSocket, shut_down
 from remote_gym.wire.parse import parse
 from remote_gym.wire.status import encode_error, error_response
-from remote_gym.wire.stream import MessageSocket
 from remote_gym.wire.values import decode_value
-from remote_gym.wire.waking import Wakefulness, look
 
 logger = get_logger(__name__)
 

@@ -25,7 +25,7 @@ from remote_gym.server.launching import LauncherProcess
 from remote_gym.server.link import Worker
 from remote_gym.server.output import Outputs
 from remote_gym.server.processes import STOPPED, why_no_signal
-from remote_gym.wire.direct import DirectSocket
+from remote_gym.transport.direct_socket import DirectSocket
 
 logger = get_logger(__name__)
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
-from remote_gym.wire.stream import HEADER_BYTES
-from remote_gym.wire.waking import Wakefulness, look
+from remote_gym.transport.busy_poll import Wakefulness, look
+from remote_gym.transport.framing import HEADER_BYTES
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
