@@ -41,7 +41,7 @@ WITHOUT_GRPC = ("wire", "server.host", "server.worker", "server.launcher", "serv
 
 
 def module_name(path: Path) -> str:
-    """``wire.values`` for ``wire/values.py``, ``wire`` for ``wire/__init__.py``."""
+    """``wire.values`` for ``wire/values/__init__.py``, ``wire`` for ``wire/__init__.py``."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import encode_action, encode_observation
 from remote_gym.wire.frames import encode_frame
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.spaces.elements import encode_action, encode_observation
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import encode_value
 
 Policy = Callable[[Any], Any]

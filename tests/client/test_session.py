@@ -30,7 +30,7 @@ from remote_gym.errors import (
 )
 from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.errors import encode_error
 
 Answer = Callable[[pb.Request], pb.Response]
 

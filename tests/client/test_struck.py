@@ -18,7 +18,7 @@ from remote_gym.errors import ConnectionLost, OutOfSequence
 from remote_gym.protocol import exchange
 from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.status import error_response
+from remote_gym.wire.errors import error_response
 
 
 class Server:

@@ -23,18 +23,18 @@ from remote_gym.tls.peer import read_peer_certificate
 from remote_gym.tls.pem import check_authority, check_pair
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire import large
-from remote_gym.wire.batches import Part, compile_batch
+from remote_gym.wire import splice as large
 from remote_gym.wire.bounds import check_items
 from remote_gym.wire.compression import decompress_jpeg, decompress_zstd
-from remote_gym.wire.elements import decode_action, decode_observation, encode_observation
+from remote_gym.wire.errors import decode_error, encode_error
 from remote_gym.wire.frames import decode_frame, encode_frame
 from remote_gym.wire.infos import add_info, join_infos
-from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
 from remote_gym.wire.parts import Joining, announced, cut, is_part
-from remote_gym.wire.spaces import decode_space, encode_space
-from remote_gym.wire.status import decode_error, encode_error
+from remote_gym.wire.spaces.batches import Part, compile_batch
+from remote_gym.wire.spaces.elements import decode_action, decode_observation, encode_observation
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_array, decode_value, encode_value
 from wire.examples import SPACES, same
 

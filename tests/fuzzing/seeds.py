@@ -28,14 +28,14 @@ from remote_gym.server.host import Host
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
-from remote_gym.wire.elements import encode_action, encode_observation
+from remote_gym.wire.errors import encode_error
 from remote_gym.wire.frames import encode_frame
-from remote_gym.wire.large import splice
-from remote_gym.wire.named import Member, Record, mark_tuple, marked
 from remote_gym.wire.parts import cut
-from remote_gym.wire.spaces import encode_space
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.spaces.elements import encode_action, encode_observation
+from remote_gym.wire.spaces.encoding import encode_space
+from remote_gym.wire.splice import splice
 from remote_gym.wire.values import encode_value
+from remote_gym.wire.values.named import Member, Record, mark_tuple, marked
 from wire.examples import SPACES, seeded
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from remote_gym.config import Limits
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.large import LARGE
+from remote_gym.wire.splice import LARGE
 from remote_gym.wire.values import encode_value
 
 LIMITS = Limits()

@@ -32,7 +32,7 @@ from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.status import encode_error
+from remote_gym.wire.errors import encode_error
 from remote_gym.wire.values import decode_value, encode_value
 from waiting import scaled
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from remote_gym.config import Limits
-from remote_gym.wire.named import Member, Record, mark_tuple, marked, remote_type
+from remote_gym.wire.values.named import Member, Record, mark_tuple, marked, remote_type
 
 LIMITS = Limits()
 HAS_ONE_OF = hasattr(spaces, "OneOf")

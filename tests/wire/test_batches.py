@@ -12,9 +12,9 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction
 from remote_gym.testing import find_difference
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.batches import Part, compile_batch, join_spaces
-from remote_gym.wire.elements import decode_action, encode_observation
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.spaces.batches import Part, compile_batch, join_spaces
+from remote_gym.wire.spaces.elements import decode_action, encode_observation
+from remote_gym.wire.spaces.layout import compile_layout
 
 LIMITS = Limits()
 SIZES = (2, 1, 3)

@@ -18,9 +18,9 @@ from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.bounds import COUNTED, VALUE, _is_repeated, _shape_of, check_items
-from remote_gym.wire.large import parse_response
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import encode_space
+from remote_gym.wire.spaces.encoding import encode_space
+from remote_gym.wire.splice import parse_response
 from remote_gym.wire.values import encode_value
 from remote_gym.wire.varint import varint
 from wire.examples import ANY_VALUE

@@ -29,9 +29,9 @@ from remote_gym.wire.compression import (
     frame_compressor,
     observation_compressor,
 )
-from remote_gym.wire.elements import decode_observation, encode_observation
 from remote_gym.wire.frames import decode_frame, encode_frame
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.spaces.elements import decode_observation, encode_observation
+from remote_gym.wire.spaces.layout import compile_layout
 from wire.examples import LIMITS, same
 
 zstandard = pytest.importorskip("zstandard")

@@ -16,10 +16,10 @@ from hypothesis import given
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, InvalidAction, InvalidObservation
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_action, decode_observation, encode_action, encode_observation
-from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space, encode_space
+from remote_gym.wire.spaces.elements import decode_action, decode_observation, encode_action, encode_observation
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import encode_value
 from wire.examples import ANY_SPACE, ANY_VALUE, HAS_ONE_OF, LIMITS, SPACES, plain, same
 

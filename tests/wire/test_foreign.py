@@ -13,8 +13,8 @@ import pytest
 from arrays_entrypoint import Array, Dlpack
 from remote_gym.config import Limits
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.foreign import NoArray, array_of, local
 from remote_gym.wire.values import Unencodable, decode_value, encode_value
+from remote_gym.wire.values.foreign import NoArray, array_of, local
 
 
 def test_whatever_has_an_array_or_speaks_dlpack_is_an_array():

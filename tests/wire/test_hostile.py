@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_action, decode_observation, encode_observation
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.layout import compile_layout
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space, encode_space
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.spaces.elements import decode_action, decode_observation, encode_observation
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_array, decode_value, encode_value, remote_type
 from wire.examples import ANY_SPACE, ANY_VALUE, LIMITS, SPACES, seeded
 

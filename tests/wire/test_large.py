@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_observation, encode_observation
-from remote_gym.wire.large import LARGE, parse_response, splice
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.spaces.elements import decode_observation, encode_observation
+from remote_gym.wire.spaces.layout import compile_layout
+from remote_gym.wire.splice import LARGE, parse_response, splice
 from remote_gym.wire.values import encode_value
 
 LIMITS = Limits()

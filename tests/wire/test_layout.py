@@ -13,7 +13,7 @@ from gymnasium import spaces
 from hypothesis import given
 
 from remote_gym.errors import EncodingError
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.spaces.layout import compile_layout
 from wire.examples import ANY_SPACE, SPACES, arrays_in, plain, same
 
 FIXED = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

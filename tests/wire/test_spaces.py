@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire import conform, rebuild
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space, encode_space
+from remote_gym.wire.spaces.encoding import casting as conform
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
+from remote_gym.wire.spaces.encoding import decoding as rebuild
 from wire.examples import ANY_SPACE, DICT_HAS_SORT_KEYS, DISCRETE_HAS_DTYPE, HAS_ONE_OF, LIMITS, SPACES, same
 
 

@@ -13,8 +13,8 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym import errors
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.errors import TEXT_LENGTH, decode_error, encode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import TEXT_LENGTH, decode_error, encode_error
 
 # What says that the network failed is found out by the end that it failed for.
 NEVER_TRAVEL = (errors.TransportError,)

@@ -29,10 +29,10 @@ from hypothesis import given
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.extended import BINARY64, BINARY128, OWN, X87, convert, long_to_bytes
 from remote_gym.wire.parse import parse
-from remote_gym.wire.unencodable import type_name
 from remote_gym.wire.values import Unencodable, decode_array, decode_value, encode_array, encode_value, remote_type
+from remote_gym.wire.values.extended import BINARY64, BINARY128, OWN, X87, convert, long_to_bytes
+from remote_gym.wire.values.unencodable import type_name
 from wire.examples import ANY_VALUE, LIMITS, arrays_in, is_known, same
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from remote_gym.errors import RemoteEnvironmentError
 from remote_gym.wire.exposed import not_exposed
-from remote_gym.wire.generators import generator_state, set_generator_state
+from remote_gym.wire.values.generators import generator_state, set_generator_state
 
 RANDOM = "np_random"
 

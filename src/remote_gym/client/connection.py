@@ -22,8 +22,8 @@ from remote_gym.protocol.attempt import Attempts
 from remote_gym.protocol.constants import ATTEMPT_KEY, SESSION_KEY, TOKEN_KEY
 from remote_gym.protocol.stream import within
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import decode_error
 
 PATIENCE = 0.5
 """Seconds without an answer after which it is worth finding out why."""

@@ -14,8 +14,8 @@ from remote_gym.transport.busy_poll import Wakefulness
 from remote_gym.transport.direct_socket import PREAMBLE, DirectSocket
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import decode_error
 
 
 class DirectConnection(Stream):

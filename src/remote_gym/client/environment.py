@@ -25,10 +25,10 @@ from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.tls import absolute_paths
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import encode_action
-from remote_gym.wire.layout import compile_layout
-from remote_gym.wire.spaces import decode_space
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.errors import decode_error
+from remote_gym.wire.spaces.elements import encode_action
+from remote_gym.wire.spaces.encoding import decode_space
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_value
 
 

@@ -13,9 +13,9 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_mode
-from remote_gym.wire.batches import Part, compile_batch, join_spaces
 from remote_gym.wire.infos import join_infos, renumber
-from remote_gym.wire.spaces import decode_space
+from remote_gym.wire.spaces.batches import Part, compile_batch, join_spaces
+from remote_gym.wire.spaces.encoding import decode_space
 from remote_gym.wire.values import decode_value
 
 Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]

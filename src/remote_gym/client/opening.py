@@ -16,7 +16,7 @@ from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import is_installed, require
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.values import encode_value
 
 PathLike = str | os.PathLike[str]

@@ -10,10 +10,10 @@ import gymnasium as gym
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_observation
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.layout import compile_layout
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.spaces.elements import decode_observation
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_value
 
 Step = tuple[Any, Any, Any, Any, dict[str, Any]]

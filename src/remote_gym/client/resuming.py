@@ -17,7 +17,7 @@ from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.errors import decode_error
 
 logger = get_logger(__name__)
 

@@ -27,8 +27,8 @@ from remote_gym.errors import (
 from remote_gym.logs import get_logger
 from remote_gym.protocol.exchange import Exchange
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.large import parse_response
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.errors import decode_error
+from remote_gym.wire.splice import parse_response
 
 logger = get_logger(__name__)
 

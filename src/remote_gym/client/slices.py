@@ -18,9 +18,9 @@ from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_integer
-from remote_gym.wire.arrays import view_row
 from remote_gym.wire.infos import add_info
 from remote_gym.wire.values import decode_value
+from remote_gym.wire.values.arrays import view_row
 
 _OUTCOMES = {"reward_value": np.float64, "terminated_value": np.bool_, "truncated_value": np.bool_}
 

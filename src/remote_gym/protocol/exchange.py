@@ -17,11 +17,11 @@ from remote_gym.errors import (
     SessionLost,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.large import parse_response
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.errors import decode_error
+from remote_gym.wire.splice import parse_response
 
 Answer: TypeAlias = tuple[pb.Response, memoryview | None]
-"""A response, and the large observation that it lacks, as `remote_gym.wire.large.parse_response` returns them."""
+"""A response, and the large observation that it lacks, as `remote_gym.wire.splice.parse_response` returns them."""
 
 
 class Verdict(enum.Enum):

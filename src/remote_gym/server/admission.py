@@ -23,8 +23,8 @@ from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import encode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.exposed import not_exposed
-from remote_gym.wire.generators import generator_state, set_generator_state
+from remote_gym.wire.values.generators import generator_state, set_generator_state
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
 

@@ -31,9 +31,9 @@ from remote_gym.server.listening import address_in_use, claim_path, local_addres
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import encode_error
 from remote_gym.wire.parse import parse
 from remote_gym.wire.parts import LARGEST_MESSAGE
-from remote_gym.wire.status import encode_error
 
 OPENING_LIMITS = Limits(message_bytes=LARGEST_MESSAGE, items=256)
 """Bounds on a request to open, which is the only one that the server itself reads: what holds many values in it is left

@@ -48,12 +48,12 @@ from remote_gym.server.users_code import log_raised, of_users_code, users_code
 from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import frame_compressor, observation_compressor
-from remote_gym.wire.elements import decode_action, encode_observation
-from remote_gym.wire.large import splice
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.errors import encode_error, error_response
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import encode_space
-from remote_gym.wire.status import encode_error, error_response
+from remote_gym.wire.spaces.elements import decode_action, encode_observation
+from remote_gym.wire.spaces.encoding import encode_space
+from remote_gym.wire.spaces.layout import compile_layout
+from remote_gym.wire.splice import splice
 from remote_gym.wire.values import decode_value, encode_value
 
 

@@ -19,8 +19,8 @@ from remote_gym.logs import get_logger
 from remote_gym.server.attachment import Attachment
 from remote_gym.server.grpc_reading import READ_TIMEOUT, Context, room
 from remote_gym.server.intake import Intake
+from remote_gym.wire.errors import error_response
 from remote_gym.wire.parts import Joining, announced, is_part
-from remote_gym.wire.status import error_response
 
 logger = get_logger(__name__)
 

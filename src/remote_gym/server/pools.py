@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.wire.infos import Infos, add_info
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.values.unencodable import type_name
 
 logger = get_logger(__name__)
 

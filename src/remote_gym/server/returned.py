@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from remote_gym.errors import EncodingError, InvalidObservation
-from remote_gym.wire.foreign import NoArray, local
-from remote_gym.wire.unencodable import short_repr
+from remote_gym.wire.values.foreign import NoArray, local
+from remote_gym.wire.values.unencodable import short_repr
 
 _OLD = "as Gym before 0.26 had it; return {}, or wrap the environment in one of shimmy's GymV21CompatibilityV0"
 

@@ -28,8 +28,8 @@ from remote_gym.server.workers import Launch
 from remote_gym.transport.direct_socket import core_count
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import encode_error, error_response
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error, error_response
 
 
 class Service:

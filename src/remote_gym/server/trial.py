@@ -15,8 +15,8 @@ from remote_gym.server.ids import IdNeeded
 from remote_gym.server.policy import DEFAULT
 from remote_gym.server.workers import Launch
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import decode_error
 
 logger = get_logger(__name__)
 

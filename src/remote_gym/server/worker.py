@@ -34,8 +34,8 @@ from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import encode_error, error_response
 from remote_gym.wire.parse import parse
-from remote_gym.wire.status import encode_error, error_response
 from remote_gym.wire.values import decode_value
 
 logger = get_logger(__name__)

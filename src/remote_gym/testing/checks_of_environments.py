@@ -15,7 +15,7 @@ from remote_gym.testing.lockstep import find_difference, play_in_lockstep
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frames import decode_frame
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space, encode_space
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
 from remote_gym.wire.values import decode_value
 
 

@@ -10,7 +10,7 @@ from remote_gym.testing.lockstep import find_difference
 from remote_gym.testing.peer import Peer
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space, encode_space
+from remote_gym.wire.spaces.encoding import decode_space, encode_space
 
 SHORT = 5.0
 """Seconds of a lease that is worth waiting for."""

@@ -9,10 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from remote_gym.wire.foreign import array_of
-from remote_gym.wire.named import remote_type
-from remote_gym.wire.nearest import nearest
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.values.foreign import array_of
+from remote_gym.wire.values.named import remote_type
+from remote_gym.wire.values.nearest import nearest
+from remote_gym.wire.values.unencodable import type_name
 
 
 def find_difference(expected: Any, found: Any, path: str = "value") -> str | None:

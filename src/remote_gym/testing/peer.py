@@ -14,11 +14,11 @@ from remote_gym.client.opening import CredentialPaths, connect, open_request
 from remote_gym.config import ClientOptions
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.elements import decode_observation, encode_action
-from remote_gym.wire.layout import compile_layout
+from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces import decode_space
-from remote_gym.wire.status import decode_error
+from remote_gym.wire.spaces.elements import decode_observation, encode_action
+from remote_gym.wire.spaces.encoding import decode_space
+from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_value, encode_value
 
 Kind = Literal["unary", "interact", "direct"]

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import array_obstacle, decode_array, describe_array, to_bytes, told_size
 from remote_gym.wire.compression import FrameCompressor, decompress_jpeg, decompress_zstd
-from remote_gym.wire.foreign import NoArray, local
 from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values.arrays import array_obstacle, decode_array, describe_array, to_bytes, told_size
+from remote_gym.wire.values.foreign import NoArray, local
 
 
 def encode_frame(rendered: object, into: pb.Frame, limits: Limits, compressor: FrameCompressor | None = None) -> None:

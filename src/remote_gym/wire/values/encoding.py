@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire import standard, times
-from remote_gym.wire.arrays import array_obstacle, encode_array, encode_scalar
-from remote_gym.wire.budget import Budget, NoWireForm
-from remote_gym.wire.decoding import are_distinct
-from remote_gym.wire.dtypes import SCALAR_TYPES
-from remote_gym.wire.foreign import NoArray, array_of
-from remote_gym.wire.named import remote_type
-from remote_gym.wire.nearest import Nearest, nearest
-from remote_gym.wire.structured import describe_structured, fill_value_of, without_gaps
-from remote_gym.wire.unencodable import (
+from remote_gym.wire.values import standard, times
+from remote_gym.wire.values.arrays import array_obstacle, encode_array, encode_scalar
+from remote_gym.wire.values.budget import Budget, NoWireForm
+from remote_gym.wire.values.decoding import are_distinct
+from remote_gym.wire.values.dtypes import SCALAR_TYPES
+from remote_gym.wire.values.foreign import NoArray, array_of
+from remote_gym.wire.values.named import remote_type
+from remote_gym.wire.values.nearest import Nearest, nearest
+from remote_gym.wire.values.structured import describe_structured, fill_value_of, without_gaps
+from remote_gym.wire.values.unencodable import (
     Unencodable,
     describe,
     log_as_base,

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire import standard, times
-from remote_gym.wire.arrays import checked_shape, decode_array, decode_scalar
-from remote_gym.wire.named import Member, Record, mark_tuple, marked
-from remote_gym.wire.nearest import BASES, are_field_names
-from remote_gym.wire.structured import build_masked, build_structured
-from remote_gym.wire.unencodable import Unencodable
+from remote_gym.wire.values import standard, times
+from remote_gym.wire.values.arrays import checked_shape, decode_array, decode_scalar
+from remote_gym.wire.values.named import Member, Record, mark_tuple, marked
+from remote_gym.wire.values.nearest import BASES, are_field_names
+from remote_gym.wire.values.structured import build_masked, build_structured
+from remote_gym.wire.values.unencodable import Unencodable
 
 _COLLIDING_KEYS = 1000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remote_gym.config import Limits
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.values.unencodable import type_name
 
 
 class NoWireForm(Exception):

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import to_bytes
-from remote_gym.wire.conform import Mismatch, OneOf, fit, is_textual
-from remote_gym.wire.dtypes import dtype_code
-from remote_gym.wire.rebuild import decode_space, key_limits
-from remote_gym.wire.unencodable import short_repr, type_name
+from remote_gym.wire.spaces.casting import Mismatch, OneOf, fit, is_textual
+from remote_gym.wire.spaces.decoding import decode_space, key_limits
 from remote_gym.wire.values import encode_value
+from remote_gym.wire.values.arrays import to_bytes
+from remote_gym.wire.values.dtypes import dtype_code
+from remote_gym.wire.values.unencodable import short_repr, type_name
 
 __all__ = ["decode_space", "encode_space"]
 

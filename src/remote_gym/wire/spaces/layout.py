@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from remote_gym.errors import EncodingError
-from remote_gym.wire.arrays import from_bytes, scalar_to_bytes, to_bytes
+from remote_gym.wire.values.arrays import from_bytes, scalar_to_bytes, to_bytes
 
 _LITTLE_ENDIAN = sys.byteorder == "little"
 

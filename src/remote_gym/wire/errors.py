@@ -10,7 +10,7 @@ from gymnasium.error import ResetNeeded
 from remote_gym import errors
 from remote_gym.config import Limits
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.unencodable import printable, type_name
+from remote_gym.wire.values.unencodable import printable, type_name
 
 TEXT_LENGTH = 4 * 2**20
 """Characters that remain of an environment's message or traceback, at most."""

@@ -8,11 +8,11 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction, InvalidObservation
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import ZstdCompressor, decompress_zstd
-from remote_gym.wire.conform import Mismatch, fit
-from remote_gym.wire.foreign import NoArray, local
-from remote_gym.wire.large import LARGE
-from remote_gym.wire.layout import Layout
+from remote_gym.wire.spaces.casting import Mismatch, fit
+from remote_gym.wire.spaces.layout import Layout
+from remote_gym.wire.splice import LARGE
 from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.wire.values.foreign import NoArray, local
 
 
 def encode_observation(
@@ -32,7 +32,7 @@ def encode_observation(
         compressor: Of packed forms; None to leave them as they are.
 
     Returns:
-        Its packed form where that is large: it was not written, for `remote_gym.wire.large.splice` to do. Else None.
+        Its packed form where that is large: it was not written, for `remote_gym.wire.splice.splice` to do. Else None.
 
     Raises:
         InvalidObservation: If it does not fit its space, bounds aside.
@@ -65,7 +65,7 @@ def decode_observation(layout: Layout, message: pb.Transition, limits: Limits, p
         layout: Of its space.
         message: What holds it.
         limits: Bounds.
-        packed: The observation itself, if `remote_gym.wire.large.parse_response` left it out of the message. If it can
+        packed: The observation itself, if `remote_gym.wire.splice.parse_response` left it out of the message. If it can
             be written to, it becomes the caller's array rather than being copied once more.
 
     Raises:
@@ -93,7 +93,7 @@ def decode_observation(layout: Layout, message: pb.Transition, limits: Limits, p
 
 
 def encode_action(layout: Layout, action: Any, into: pb.StepRequest, limits: Limits) -> None:
-    """Write an action, converted to its space's types as `remote_gym.wire.conform.fit` tells.
+    """Write an action, converted to its space's types as `remote_gym.wire.spaces.casting.fit` tells.
 
     Raises:
         InvalidAction: If it does not fit its space, bounds aside.

@@ -9,7 +9,7 @@ import numpy as np
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.extended import OWN
+from remote_gym.wire.values.extended import OWN
 
 _MAX_ITEM_BYTES = 2**31 - 1  # NumPy's; larger ones it takes for others, rather than refuse them
 

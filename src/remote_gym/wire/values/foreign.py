@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from remote_gym.wire.unencodable import short_repr, type_name
+from remote_gym.wire.values.unencodable import short_repr, type_name
 
 _CPU = 1  # DLPack's number; 3, 11 and 13 are the processor's memory as well, pinned or shared with a GPU
 _ON_CPU = frozenset({_CPU, 3, 11, 13})

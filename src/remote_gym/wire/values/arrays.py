@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.dtypes import describe_dtype, has_wire_form, read_dtype, wire_item_size
-from remote_gym.wire.extended import long_from_bytes, long_to_bytes
+from remote_gym.wire.values.dtypes import describe_dtype, has_wire_form, read_dtype, wire_item_size
+from remote_gym.wire.values.extended import long_from_bytes, long_to_bytes
 
 MAX_DIMENSIONS = 32  # NumPy 1's own bound; NumPy 2 would go to 64
 

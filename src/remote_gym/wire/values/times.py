@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.budget import Budget, NoWireForm
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.values.budget import Budget, NoWireForm
+from remote_gym.wire.values.unencodable import type_name
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.budget import NoWireForm
-from remote_gym.wire.named import Marked, Member, Record
-from remote_gym.wire.unencodable import type_name
+from remote_gym.wire.values.budget import NoWireForm
+from remote_gym.wire.values.named import Marked, Member, Record
+from remote_gym.wire.values.unencodable import type_name
 
 
 class Nearest(NamedTuple):

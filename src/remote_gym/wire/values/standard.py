@@ -14,7 +14,7 @@ from typing import Any
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.budget import Budget, NoWireForm
+from remote_gym.wire.values.budget import Budget, NoWireForm
 
 FRACTION_BYTES = 1024
 """Bytes of a fraction's numerator or denominator; to compare and check larger ones takes quadratic time."""

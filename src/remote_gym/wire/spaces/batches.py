@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidAction
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import to_bytes
-from remote_gym.wire.conform import Mismatch, fit
-from remote_gym.wire.elements import decode_observation
-from remote_gym.wire.foreign import NoArray, local
-from remote_gym.wire.layout import Layout, compile_layout
+from remote_gym.wire.spaces.casting import Mismatch, fit
+from remote_gym.wire.spaces.elements import decode_observation
+from remote_gym.wire.spaces.layout import Layout, compile_layout
 from remote_gym.wire.values import encode_value
+from remote_gym.wire.values.arrays import to_bytes
+from remote_gym.wire.values.foreign import NoArray, local
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
     """How many environments it is of."""
     transition: pb.Transition
     packed: memoryview | None = None
-    """What `remote_gym.wire.large.parse_response` left out of it."""
+    """What `remote_gym.wire.splice.parse_response` left out of it."""
 
     def rows(self) -> bytes | memoryview | None:
         """Its packed form; None where it came in another."""

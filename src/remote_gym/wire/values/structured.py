@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import checked_shape
+from remote_gym.wire.values.arrays import checked_shape
 
 _PADDING = 3  # times the fields' own bytes that an item may have; C's alignment needs less
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.arrays import checked_shape, from_bytes
-from remote_gym.wire.conform import OneOf
-from remote_gym.wire.decoding import dict_of
-from remote_gym.wire.dtypes import number_dtype
+from remote_gym.wire.spaces.casting import OneOf
 from remote_gym.wire.values import decode_value
+from remote_gym.wire.values.arrays import checked_shape, from_bytes
+from remote_gym.wire.values.decoding import dict_of
+from remote_gym.wire.values.dtypes import number_dtype
 
 S = TypeVar("S")
 

@@ -17,7 +17,7 @@ from gymnasium.spaces import GraphInstance
 from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
-from remote_gym.wire.unencodable import short_repr, type_name
+from remote_gym.wire.values.unencodable import short_repr, type_name
 
 OneOf: type[gym.Space[Any]] | None = getattr(spaces, "OneOf", None)
 """The space, which Gymnasium has had since 1.0."""
