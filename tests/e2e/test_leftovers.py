@@ -15,7 +15,7 @@ import pytest
 
 from processes import descendants, is_alive
 from remote_gym import RemoteEnvironment, SessionLost
-from remote_gym.server import leftovers
+from remote_gym.ipc import leftovers
 from remote_gym.testing import LoopbackServer, loopback_server
 from waiting import scaled, wait_until
 

@@ -13,8 +13,9 @@ import pytest
 
 import remote_gym
 from remote_gym import SessionLost
-from remote_gym.server import handover, launching
-from remote_gym.server.dialect import dialect
+from remote_gym.ipc import control as handover
+from remote_gym.ipc.dialect import dialect
+from remote_gym.server import launching
 from remote_gym.testing import loopback_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
@@ -54,7 +55,7 @@ def test_a_release_that_says_other_things_is_refused_though_it_can_tell(obedient
 def test_a_dialect_depends_on_what_is_said_and_not_on_what_says_it(monkeypatch):
     # Another implementation of protobuf stands for another release of it.
     environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
-    script = "from remote_gym.server.dialect import dialect; print(dialect())"
+    script = "from remote_gym.ipc.dialect import dialect; print(dialect())"
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == dialect()
     monkeypatch.setattr(handover, "RECORD", struct.Struct("!BQ"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from processes import open_descriptors
-from remote_gym.server.handover import RECORD, ToServer, receive_descriptors, tell
+from remote_gym.ipc.control import RECORD, ToServer, receive_descriptors, tell
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
 from waiting import scaled

@@ -14,8 +14,8 @@ import pytest
 
 from environments import ACTION, Obedient
 from remote_gym.config import Limits
-from remote_gym.server import counters as counters_module
-from remote_gym.server.counters import STEPS, Counters, Page, count_ended, map_words
+from remote_gym.ipc import counters as counters_module
+from remote_gym.ipc.counters import STEPS, Counters, Page, count_ended, map_words
 from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="worker processe
 
 OTHER = """
 import sys
-from remote_gym.server.counters import *
+from remote_gym.ipc.counters import *
 words = map_words(int(sys.argv[1]))
 words[SINCE], words[OPERATION], words[STEPS], words[BUSY] = 2**63, OPERATIONS["reset"], 5, 1_500_000_000
 """

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from processes import open_descriptors
-from remote_gym.server.handover import RECORD, ToServer, ToWorker, hear, tell
+from remote_gym.ipc.control import RECORD, ToServer, ToWorker, hear, tell
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors cannot be sent")
 

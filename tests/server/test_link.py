@@ -12,7 +12,7 @@ import pytest
 
 from processes import open_descriptors
 from remote_gym.errors import SessionLost
-from remote_gym.server.handover import ToServer, tell
+from remote_gym.ipc.control import ToServer, tell
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.link import Worker
 from waiting import scaled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.server.handover import ToServer
+from remote_gym.ipc.control import ToServer
 from remote_gym.server.patience import LINGER, Patience
 
 

@@ -19,12 +19,12 @@ from environments import ACTION
 from raw_client import opening
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import NotPermitted, OutOfSequence, RemoteGymError, ServerFull, SessionLost
+from remote_gym.ipc.control import ToWorker
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import clients as clients_module
 from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
 from remote_gym.server.attachment import Attachment
-from remote_gym.server.handover import ToWorker
 from remote_gym.server.link import Worker, describe_exit
 from remote_gym.server.policy import Policy, Rule, Terms
 from remote_gym.server.service import Service

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from remote_gym.server.counters import Counters
+from remote_gym.ipc.counters import Counters
 from remote_gym.server.watchdog import Sight, Watchdog, format_bytes
 
 GIB = 2**30

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import LossReason, OutOfSequence, RemoteGymError, SessionLost
+from remote_gym.ipc.close_reasons import taken_over
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.server.endings import taken_over
 from remote_gym.server.link import Worker
 from remote_gym.server.routes import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions

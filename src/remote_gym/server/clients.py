@@ -12,8 +12,8 @@ import socket
 from asyncio import get_running_loop
 from collections.abc import Callable
 
+from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
 from remote_gym.logs import get_logger
-from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.hangups import Hangups
 
 logger = get_logger(__name__)

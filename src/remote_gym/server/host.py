@@ -23,9 +23,7 @@ from remote_gym.errors import (
     OutOfSequence,
     RemoteGymError,
 )
-from remote_gym.protocol.constants import package_versions
-from remote_gym.server.about import encode_metadata, encode_spec
-from remote_gym.server.counters import (
+from remote_gym.ipc.counters import (
     BUSY,
     BYTES_RECEIVED,
     BYTES_SENT,
@@ -39,6 +37,8 @@ from remote_gym.server.counters import (
     count_ended,
     new_words,
 )
+from remote_gym.protocol.constants import package_versions
+from remote_gym.server.about import encode_metadata, encode_spec
 from remote_gym.server.exposure import Exposure
 from remote_gym.server.forks import ForkedChild, forked
 from remote_gym.server.pools import Pool
@@ -70,7 +70,7 @@ class Host:
         frame_encoding: How images may be compressed, as in an `OpenRequest`.
         observation_encoding: How packed observations may be.
         limits: Bounds on received values and on responses.
-        words: Where to keep count, as `remote_gym.server.counters` has it; None for nowhere that others see.
+        words: Where to keep count, as `remote_gym.ipc.counters` has it; None for nowhere that others see.
 
     Raises:
         ConfigError: If frames are asked of an environment without a render mode, or an encoding that is not to be had.

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from remote_gym.errors import LossReason, ServerFull
+from remote_gym.ipc import variables
+from remote_gym.ipc.close_reasons import Ending
+from remote_gym.ipc.counters import anonymous_file
+from remote_gym.ipc.dialect import CHECK, dialect
+from remote_gym.ipc.leftovers import kill_marked, new_prefix
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
-from remote_gym.server import variables
-from remote_gym.server.counters import anonymous_file
-from remote_gym.server.dialect import CHECK, dialect
-from remote_gym.server.endings import Ending
 from remote_gym.server.launcher import RECORD, Command, Event, kill_group
-from remote_gym.server.leftovers import kill_marked, new_prefix
 from remote_gym.server.link import Worker, describe_exit
 
 logger = get_logger(__name__)

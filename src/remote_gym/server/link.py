@@ -9,11 +9,11 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from remote_gym.errors import LossReason
+from remote_gym.ipc.close_reasons import Ending, lost
+from remote_gym.ipc.control import ToWorker
+from remote_gym.ipc.counters import Counters
 from remote_gym.logs import get_logger
 from remote_gym.server.clients import DirectClients
-from remote_gym.server.counters import Counters
-from remote_gym.server.endings import Ending, lost
-from remote_gym.server.handover import ToWorker
 from remote_gym.server.hangups import Hangups
 
 logger = get_logger(__name__)

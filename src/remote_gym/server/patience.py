@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remote_gym.server.handover import ToServer
+from remote_gym.ipc.control import ToServer
 
 LINGER = 1.0
 """Seconds that a client may be silent between two episodes of a server that drains.

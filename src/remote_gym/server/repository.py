@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remote_gym.errors import ConfigError
-from remote_gym.server import variables
+from remote_gym.ipc import variables
 
 _FULL_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ANY_HASH = re.compile(r"[0-9a-f]{7,64}")

@@ -12,12 +12,13 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.ipc import close_reasons as endings
+from remote_gym.ipc.control import ToServer
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.server import endings, session_log
+from remote_gym.server import session_log
 from remote_gym.server.arguments import check_version, launch_message, restrict
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
 from remote_gym.server.doors import Doors
-from remote_gym.server.handover import ToServer
 from remote_gym.server.link import Worker
 from remote_gym.server.policy import Policy
 from remote_gym.server.queue import Queue, stopping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from remote_gym.errors import RemoteGymError
+from remote_gym.ipc.close_reasons import FAILURES, Ending
 from remote_gym.logs import get_logger
-from remote_gym.server.endings import FAILURES, Ending
 from remote_gym.server.sessions import Session, holder
 
 logger = get_logger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from remote_gym.errors import NotPermitted, ServerFull, SessionLost
-from remote_gym.server.endings import lost, taken_over
+from remote_gym.ipc.close_reasons import lost, taken_over
 
 MAX_WAITING = 256
 """Openings that may wait for a place, at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remote_gym.server.counters import Counters
+from remote_gym.ipc.counters import Counters
 
 
 @dataclass(frozen=True, kw_only=True)

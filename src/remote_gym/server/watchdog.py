@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from remote_gym.errors import LossReason
-from remote_gym.server.counters import Counters
-from remote_gym.server.endings import Ending
+from remote_gym.ipc.close_reasons import Ending
+from remote_gym.ipc.counters import Counters
 
 LONGEST_INTERVAL = 1.0
 SHORTEST_INTERVAL = 0.1

@@ -17,13 +17,13 @@ from typing import Any
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.ipc import close_reasons as endings
+from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
 from remote_gym.logs import get_logger
-from remote_gym.server import endings
 from remote_gym.server.admission import Admission
 from remote_gym.server.arrivals import Arrivals, Arrived
 from remote_gym.server.entrypoint import create_environment
 from remote_gym.server.forks import ForkedChild, Serving, forked
-from remote_gym.server.handover import ToServer, ToWorker, hear, tell
 from remote_gym.server.host import Host
 from remote_gym.server.ids import IdNeeded
 from remote_gym.server.patience import Patience

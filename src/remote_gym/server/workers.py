@@ -15,9 +15,9 @@ from typing import Literal
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.ipc.close_reasons import STOPPING
+from remote_gym.ipc.counters import Counters, Page, new_words
 from remote_gym.logs import get_logger
-from remote_gym.server.counters import Counters, Page, new_words
-from remote_gym.server.endings import STOPPING
 from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
 from remote_gym.server.launcher import GRACE, LINGER, STACKS_SIGNAL, Command

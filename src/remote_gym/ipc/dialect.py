@@ -12,8 +12,10 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor
 
+from remote_gym.ipc import control as handover
+from remote_gym.ipc import counters
 from remote_gym.protocol.constants import PROTOCOL_VERSION
-from remote_gym.server import counters, handover, launcher
+from remote_gym.server import launcher
 from remote_gym.v1 import remote_gym_pb2, worker_pb2
 
 CHECK = """
@@ -21,7 +23,7 @@ import sys
 sys.path[:] = sys.argv[5:] or sys.path
 import remote_gym
 try:
-    from remote_gym.server.dialect import dialect
+    from remote_gym.ipc.dialect import dialect
 except ImportError:
     dialect = str
 if dialect() != sys.argv[3]:
