@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from remote_gym import NotPermitted, RemoteEnvironment
+from remote_gym.auth.tokens import read_tokens
 from remote_gym.cli import main
-from remote_gym.server.tokens import read_tokens
 from test_cli import port_of, serving
 from waiting import scaled
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from remote_gym.auth.tokens import add_token
 from remote_gym.server.policy import DEFAULT
-from remote_gym.server.tokens import add_token
 
 
 class Doors:

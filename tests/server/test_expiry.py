@@ -9,9 +9,9 @@ import pytest
 
 from certificates import DAY, sign
 from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym.auth.expiry import INTERVAL, OwnCertificates, near_from
 from remote_gym.certs import create_all
 from remote_gym.config import TlsFiles
-from remote_gym.server.expiry import INTERVAL, OwnCertificates, near_from
 from waiting import wait_until
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
@@ -23,7 +23,7 @@ def authority(tmp_path):
 
 
 def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "remote_gym.server.expiry"]
+    return [record.getMessage() for record in caplog.records if record.name == "remote_gym.auth.expiry"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remote_gym.auth.argument_schema import check_arguments
 from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.server.policy import (
     EVERYTHING_TO_EVERYBODY,
@@ -16,7 +17,6 @@ from remote_gym.server.policy import (
     parse_allowed,
     parse_policy,
 )
-from remote_gym.server.schema import check_arguments
 
 OFFERED = ("default", "easy", "hard")
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from remote_gym.auth.argument_schema import check_arguments, check_schema
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.schema import check_arguments, check_schema
 
 pytest.importorskip("jsonschema", reason="the extra policy is not installed")
 

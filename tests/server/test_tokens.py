@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from remote_gym.auth import tokens as tokens_module
+from remote_gym.auth.tokens import SETTLE, TokenFile, add_token, read_tokens
 from remote_gym.errors import ConfigError
-from remote_gym.server import tokens as tokens_module
-from remote_gym.server.tokens import SETTLE, TokenFile, add_token, read_tokens
 
 
 @pytest.fixture

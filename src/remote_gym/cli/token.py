@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from remote_gym.server.tokens import add_token
+from remote_gym.auth.tokens import add_token
 
 
 @click.command()

@@ -13,10 +13,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
+from remote_gym.auth.identity import IdentityRule
+from remote_gym.auth.tokens import TokenFile, Tokens
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import EncodingError, NotPermitted, TransportError
-from remote_gym.server.identity import IdentityRule
-from remote_gym.server.tokens import TokenFile, Tokens
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.transport.direct_socket import DirectSocket, shut_down

@@ -12,10 +12,10 @@ from typing import Any
 
 import grpc
 
+from remote_gym.auth.expiry import near_from
+from remote_gym.auth.identity import IdentityRule
 from remote_gym.errors import NotPermitted
 from remote_gym.logs import get_logger, host_of
-from remote_gym.server.expiry import near_from
-from remote_gym.server.identity import IdentityRule
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 
 logger = get_logger(__name__)

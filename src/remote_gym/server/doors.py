@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
-from remote_gym.server.identity import IdentityRule
 from remote_gym.server.policy import (
     DEFAULT,
     EVERYTHING_TO_EVERYBODY,

@@ -14,6 +14,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix
+from remote_gym.auth.expiry import warn_of_clients
+from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
 from remote_gym.protocol.attempt import Attempt
@@ -21,10 +23,8 @@ from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY
 from remote_gym.server import session_log
 from remote_gym.server.caller import Caller, known_caller
 from remote_gym.server.crowding import Answers, Calls, CrowdedError
-from remote_gym.server.expiry import warn_of_clients
 from remote_gym.server.grpc_reading import Context, ReadLate, address_of, counted, message
 from remote_gym.server.health import NOT_SERVING, Health
-from remote_gym.server.identity import IdentityRule
 from remote_gym.server.intake import Intake
 from remote_gym.server.interacting import MOST_UNREAD, Interacting
 from remote_gym.server.listening import address_in_use, claim_path, local_addresses, unix_path

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from remote_gym.auth.argument_schema import check_schema
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.schema import check_schema
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -18,6 +18,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from remote_gym.address import grpc_address, is_loopback
+from remote_gym.auth.expiry import OwnCertificates
+from remote_gym.auth.identity import IdentityRule
+from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
@@ -25,12 +28,9 @@ from remote_gym.server.arguments import check_arguments, leaves_id_open
 from remote_gym.server.descriptors import make_room
 from remote_gym.server.direct import DirectListener
 from remote_gym.server.doors import PolicySource, has_policy
-from remote_gym.server.expiry import OwnCertificates
 from remote_gym.server.grpc_server import GrpcServer
-from remote_gym.server.identity import IdentityRule
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
-from remote_gym.server.tokens import TokenFile
 from remote_gym.server.trial import try_environments
 from remote_gym.server.watching import watch
 from remote_gym.server.workers import STOP_TIMEOUT, ProcessWorkers, ThreadWorkers

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from remote_gym.auth.argument_schema import check_arguments
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.ipc import close_reasons as endings
@@ -28,7 +29,6 @@ from remote_gym.server.host import Host
 from remote_gym.server.ids import IdNeeded
 from remote_gym.server.patience import Patience
 from remote_gym.server.resource_limits import limit_resources
-from remote_gym.server.schema import check_arguments
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import MessageSocket

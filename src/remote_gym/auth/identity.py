@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from remote_gym.auth.tokens import Tokens
 from remote_gym.errors import NotPermitted
-from remote_gym.server.tokens import Tokens
 from remote_gym.tls.peer import COMMON_NAME
 
 KINDS = ("URI", "DNS", "email")
