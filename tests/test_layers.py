@@ -105,13 +105,13 @@ def test_modules_import_only_what_their_rooms_may():
 @pytest.mark.parametrize(
     "source",
     [
-        "import remote_gym.server.host",
+        "import remote_gym.worker.host",
         "from remote_gym import server",
         "from remote_gym.server import host",
         "from ..server import host",
         "from ..server.host import Host",
         "def lazily():\n    from remote_gym.server import host",
-        "import importlib\nimportlib.import_module('remote_gym.server.host')",
+        "import importlib\nimportlib.import_module('remote_gym.worker.host')",
         "from remote_gym import RemoteEnvironment",
     ],
 )

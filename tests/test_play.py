@@ -14,10 +14,10 @@ import pytest
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError
 from remote_gym.play import Episode, MessageSizes, Recording, Step, load_policy, play_episodes, summarise
-from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.elements import encode_action
 from remote_gym.wire.spaces.layout import compile_layout
+from remote_gym.worker.host import Host
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import gymnasium as gym
 from google.protobuf import text_format
 
 from remote_gym.config import Limits
-from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parts import Joining, announced
+from remote_gym.worker.host import Host
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
 BLOCK = re.compile(r"^```textproto\n# (Request|Response)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -22,11 +22,11 @@ import pytest
 
 from catalogue import CARTPOLE_BYTES
 from remote_gym.config import Limits
-from remote_gym.server.host import Host
 from remote_gym.testing import loopback_server
 from remote_gym.transport.busy_poll import Wakefulness
 from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.worker.host import Host
 from workloads import create
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
@@ -86,7 +86,7 @@ def calls() -> Iterator[Recorder]:
 
 def test_a_step_is_one_message_each_way(calls):
     client = calls.calls[threading.get_ident()]
-    (worker,) = [counter for ident, counter in calls.calls.items() if counter["remote_gym.server.host.answer_in_parts"]]
+    (worker,) = [counter for ident, counter in calls.calls.items() if counter["remote_gym.worker.host.answer_in_parts"]]
     for end in (client, worker):
         assert end["remote_gym.transport.direct_socket.send"] == STEPS
         assert end["_SSLSocket:write"] == STEPS

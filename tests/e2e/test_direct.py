@@ -21,10 +21,10 @@ from remote_gym.client.direct import DirectConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
-from remote_gym.server.arrivals import ADMISSION_TIMEOUT, ARRIVALS_AT_ONCE
 from remote_gym.testing import loopback_server
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.worker.pending import ADMISSION_TIMEOUT, ARRIVALS_AT_ONCE
 from waiting import scaled, wait_until
 
 

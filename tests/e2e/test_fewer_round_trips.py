@@ -11,8 +11,8 @@ from gymnasium.error import ResetNeeded
 
 from environments import ACTION
 from remote_gym import EncodingError, InvalidAction, RemoteEnvironmentError
-from remote_gym.server.host import Host
 from remote_gym.testing import find_difference, loopback_server
+from remote_gym.worker.host import Host
 from waiting import wait_until
 
 

@@ -12,9 +12,9 @@ import pytest
 from remote_gym import ConfigError, RemoteEnvironmentError
 from remote_gym.client.rendering import PATIENCE
 from remote_gym.config import Limits
-from remote_gym.server.host import Host
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.worker.host import Host
 
 ENTRYPOINT = '''
 import gymnasium as gym

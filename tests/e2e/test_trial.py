@@ -65,7 +65,7 @@ def test_what_cannot_be_created_is_refused_with_the_environments_own_error(file)
     assert "the default environment cannot be created" in str(caught.value)
     assert TEXTS[file] in str(caught.value)
     children = psutil.Process().children(recursive=True)
-    assert not [child for child in children if "remote_gym.server.launcher" in " ".join(child.cmdline())]
+    assert not [child for child in children if "remote_gym.worker.forkserver" in " ".join(child.cmdline())]
 
 
 def test_a_named_environment_is_tried_and_named():

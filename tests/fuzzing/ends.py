@@ -24,18 +24,18 @@ from fuzzing.entrypoint import Meek
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.server.admission import Admission, Admitting
 from remote_gym.server.direct import _read_preamble
-from remote_gym.server.host import Host
 from remote_gym.server.link import Worker
 from remote_gym.server.service import Service
-from remote_gym.server.worker import _create_host
 from remote_gym.server.workers import ThreadWorkers
 from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, DirectSocket
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
+from remote_gym.worker.handshake import Admission, Admitting
+from remote_gym.worker.host import Host
+from remote_gym.worker.loop import _create_host
 
 SMALL = Limits(message_bytes=2**16, items=2**12, array_bytes=2**20, text_length=2**12)
 FOLDER = Path(__file__).parent

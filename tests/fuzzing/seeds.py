@@ -24,7 +24,6 @@ from fuzzing.entrypoint import Meek
 from remote_gym.certs.cfssl import CertificateRequest, KeyRequest
 from remote_gym.certs.signing import certificate_pem, generate_key, sign_authority
 from remote_gym.config import Limits
-from remote_gym.server.host import Host
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
@@ -36,6 +35,7 @@ from remote_gym.wire.spaces.encoding import encode_space
 from remote_gym.wire.splice import splice
 from remote_gym.wire.values import encode_value
 from remote_gym.wire.values.named import Member, Record, mark_tuple, marked
+from remote_gym.worker.host import Host
 from wire.examples import SPACES, seeded
 
 CORPUS = Path(__file__).parent / "corpus"

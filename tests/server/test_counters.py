@@ -16,8 +16,8 @@ from environments import ACTION, Obedient
 from remote_gym.config import Limits
 from remote_gym.ipc import counters as counters_module
 from remote_gym.ipc.counters import STEPS, Counters, Page, count_ended, map_words
-from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.worker.host import Host
 from waiting import scaled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="worker processes need fork")

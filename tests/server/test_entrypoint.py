@@ -14,9 +14,9 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server import entrypoint_modules
-from remote_gym.server.entrypoint import create_environment
 from remote_gym.v1 import worker_pb2
+from remote_gym.worker.environment import entrypoint_modules
+from remote_gym.worker.environment.entrypoint import create_environment
 from waiting import scaled
 
 EXPLORATION = Path(__file__).resolve().parents[2] / "exploration"
@@ -600,5 +600,5 @@ def test_the_example_imports_nothing_on_a_clients_word():
 
 
 def test_no_grpc_is_imported():
-    code = "import sys, remote_gym.server.entrypoint, remote_gym.server.repository; assert 'grpc' not in sys.modules"
+    code = "import sys, remote_gym.worker.environment.entrypoint, remote_gym.worker.environment.repository; assert 'grpc' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

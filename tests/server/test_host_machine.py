@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from remote_gym.config import Limits
-from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.splice import LARGE
 from remote_gym.wire.values import encode_value
+from remote_gym.worker.host import Host
 
 LIMITS = Limits()
 STEP, RAISE, LARGE_INFO, END = range(4)

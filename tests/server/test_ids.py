@@ -12,10 +12,10 @@ import pytest
 from remote_gym import create_remote_environment_server
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.entrypoint import create_environment
-from remote_gym.server.ids import check_client_id, noting
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import worker_pb2
+from remote_gym.worker.environment.entrypoint import create_environment
+from remote_gym.worker.environment.registered_ids import check_client_id, noting
 from waiting import scaled
 
 

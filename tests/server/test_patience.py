@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remote_gym.ipc.control import ToServer
-from remote_gym.server.patience import LINGER, Patience
+from remote_gym.worker.idle import LINGER, Patience
 
 
 class Clock:

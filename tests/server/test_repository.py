@@ -19,7 +19,7 @@ import pytest
 
 from processes import descendants, is_alive
 from remote_gym.errors import ConfigError
-from remote_gym.server.repository import checkout, default_cache
+from remote_gym.worker.environment.repository import checkout, default_cache
 from waiting import scaled, wait_until
 
 
@@ -316,7 +316,7 @@ def test_git_does_not_outlive_who_waits_for_it(cache):
         url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
         code = (
             "from pathlib import Path\n"
-            "from remote_gym.server.repository import checkout\n"
+            "from remote_gym.worker.environment.repository import checkout\n"
             f"checkout({url!r}, None, Path({str(cache)!r}))"
         )
         with subprocess.Popen([sys.executable, "-c", code]) as waiting:

@@ -10,9 +10,9 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
-from remote_gym.server.vectors import Together
 from remote_gym.testing import find_difference
 from remote_gym.wire.autoreset import AutoresetMode
+from remote_gym.worker.environment.vector import Together
 
 pytestmark = pytest.mark.skipif(AutoresetMode is None, reason="Gymnasium < 1.1 has one mode only, and its own step")
 

@@ -15,10 +15,12 @@ import pytest
 from environments import ACTION
 from remote_gym.config import Limits
 from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
-from remote_gym.server import admission, arrivals, worker
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.worker import handshake as admission
+from remote_gym.worker import loop as worker
+from remote_gym.worker import pending as arrivals
 from waiting import scaled
 
 

@@ -13,9 +13,9 @@ from processes import descendants, is_alive
 from remote_gym.errors import ServerFull
 from remote_gym.server import launching
 from remote_gym.server import workers as workers_module
-from remote_gym.server.launcher import Command
 from remote_gym.server.link import Worker
 from remote_gym.server.workers import ProcessWorkers
+from remote_gym.worker.forkserver import Command
 from waiting import scaled
 
 LIMIT = 2**20

@@ -10,8 +10,7 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.server import admission, arguments, attachment, routes, service, sessions, worker
-from remote_gym.server.host import Host
+from remote_gym.server import arguments, attachment, routes, service, sessions
 from remote_gym.testing import (
     LoopbackServer,
     Outcome,
@@ -26,6 +25,9 @@ from remote_gym.transport.busy_poll import Wakefulness
 from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
+from remote_gym.worker import handshake as admission
+from remote_gym.worker import loop as worker
+from remote_gym.worker.host import Host
 from waiting import scaled
 
 CARTPOLE = "CartPole-v1"

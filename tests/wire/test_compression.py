@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from remote_gym.client.opening import choose_encodings
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError, EncodingError
-from remote_gym.server.host import Host
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import (
     PAUSE,
@@ -32,6 +31,7 @@ from remote_gym.wire.compression import (
 from remote_gym.wire.frames import decode_frame, encode_frame
 from remote_gym.wire.spaces.elements import decode_observation, encode_observation
 from remote_gym.wire.spaces.layout import compile_layout
+from remote_gym.worker.host import Host
 from wire.examples import LIMITS, same
 
 zstandard = pytest.importorskip("zstandard")

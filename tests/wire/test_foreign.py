@@ -114,6 +114,6 @@ def test_pandas_columns_are_arrays():
 
 
 def test_none_of_the_libraries_is_imported():
-    code = "import sys, remote_gym.server.host; print({'torch', 'jax', 'cupy', 'tensorflow'} & set(sys.modules))"
+    code = "import sys, remote_gym.worker.host; print({'torch', 'jax', 'cupy', 'tensorflow'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert printed.stdout.strip() == "set()"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
-from remote_gym.server.host import Host
 from remote_gym.testing import find_difference
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frame_parts import FrameJoiner, FrameParts
 from remote_gym.wire.frames import encode_frame
+from remote_gym.worker.host import Host
 
 LIMITS = Limits(message_bytes=4000)
 

@@ -20,9 +20,9 @@ from remote_gym.cli.options import (
     session_options,
     verbose_option,
 )
-from remote_gym.server.entrypoint import create_environment
 from remote_gym.testing.conformance import CHECKS, Verdict, examine_server
 from remote_gym.v1 import worker_pb2
+from remote_gym.worker.environment.entrypoint import create_environment
 
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_APPLICABLE: ("-", "yellow")}
 

@@ -15,8 +15,8 @@ from google.protobuf.descriptor import Descriptor
 from remote_gym.ipc import control as handover
 from remote_gym.ipc import counters
 from remote_gym.protocol.constants import PROTOCOL_VERSION
-from remote_gym.server import launcher
 from remote_gym.v1 import remote_gym_pb2, worker_pb2
+from remote_gym.worker import forkserver as launcher
 
 CHECK = """
 import sys

@@ -21,12 +21,12 @@ from remote_gym.ipc.dialect import CHECK, dialect
 from remote_gym.ipc.leftovers import kill_marked, new_prefix
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
-from remote_gym.server.launcher import RECORD, Command, Event, kill_group
 from remote_gym.server.link import Worker, describe_exit
+from remote_gym.worker.forkserver import RECORD, Command, Event, kill_group
 
 logger = get_logger(__name__)
 
-_BOOTSTRAP = f"{CHECK}\nfrom remote_gym.server.launcher import main\nmain()"
+_BOOTSTRAP = f"{CHECK}\nfrom remote_gym.worker.forkserver import main\nmain()"
 
 COMPLAINTS_BYTES = 64 * 1024
 """What is read of a failed launcher's stderr, at most."""

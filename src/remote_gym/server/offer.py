@@ -12,8 +12,8 @@ import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from remote_gym.errors import ConfigError
-from remote_gym.server.entrypoint import entrypoint_file
-from remote_gym.server.ids import as_sentence
+from remote_gym.worker.environment.entrypoint import entrypoint_file
+from remote_gym.worker.environment.registered_ids import as_sentence
 
 
 def check_offer(arguments: Mapping[str, Any], *, imports: Sequence[str] = (), own_interpreter: bool = True) -> None:

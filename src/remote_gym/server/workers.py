@@ -18,14 +18,14 @@ from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.ipc.close_reasons import STOPPING
 from remote_gym.ipc.counters import Counters, Page, new_words
 from remote_gym.logs import get_logger
-from remote_gym.server.forks import ForkedChild
 from remote_gym.server.hangups import Hangups
-from remote_gym.server.launcher import GRACE, LINGER, STACKS_SIGNAL, Command
 from remote_gym.server.launching import LauncherProcess
 from remote_gym.server.link import Worker
 from remote_gym.server.output import Outputs
 from remote_gym.server.processes import STOPPED, why_no_signal
 from remote_gym.transport.direct_socket import DirectSocket
+from remote_gym.worker.forked_children import ForkedChild
+from remote_gym.worker.forkserver import GRACE, LINGER, STACKS_SIGNAL, Command
 
 logger = get_logger(__name__)
 
@@ -171,7 +171,7 @@ class ThreadWorkers:
         Raises:
             ServerFull: If the system gives no more descriptors.
         """
-        from remote_gym.server import worker as worker_module
+        from remote_gym.worker import loop as worker_module
 
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:

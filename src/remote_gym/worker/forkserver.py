@@ -34,8 +34,8 @@ import numpy as np
 from remote_gym.ipc.control import receive_descriptors
 from remote_gym.ipc.counters import map_words
 from remote_gym.ipc.leftovers import KILL_AFTER, Leftovers, set_mark
-from remote_gym.server import worker
-from remote_gym.server.forks import ForkedChild
+from remote_gym.worker import loop as worker
+from remote_gym.worker.forked_children import ForkedChild
 
 RECORD = struct.Struct("!BQq")
 """(command or event, worker number, value)"""

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from remote_gym.errors import ConfigError
-from remote_gym.server.entrypoint_modules import load, search
-from remote_gym.server.exposure import exposed_by_id
-from remote_gym.server.ids import as_sentence, check_client_id, id_needed, noting, parse_id
-from remote_gym.server.users_code import users_code
-from remote_gym.server.vectors import batch, check_vector_environment
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import autoreset_mode
+from remote_gym.worker.environment.entrypoint_modules import load, search
+from remote_gym.worker.environment.exposure import exposed_by_id
+from remote_gym.worker.environment.registered_ids import as_sentence, check_client_id, id_needed, noting, parse_id
+from remote_gym.worker.environment.user_code import users_code
+from remote_gym.worker.environment.vector import batch, check_vector_environment
 
 NAME = "create_environment"
 VECTOR_NAME = "create_vector_environment"
@@ -130,7 +130,7 @@ def _root(launch: worker_pb2.Launch) -> Path:
     if not launch.repo:
         return root
     # Here, since only who names a repository needs fcntl, which not every system has.
-    from remote_gym.server.repository import checkout, default_cache
+    from remote_gym.worker.environment.repository import checkout, default_cache
 
     local = root / launch.repo
     repo = str(local) if local.exists() else launch.repo

@@ -10,12 +10,12 @@ from gymnasium.vector import VectorEnv
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.logs import get_logger
-from remote_gym.server.forks import ForkedChild
-from remote_gym.server.users_code import users_code
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import FrameCompressor
 from remote_gym.wire.frame_parts import FrameParts
 from remote_gym.wire.frames import encode_frame
+from remote_gym.worker.environment.user_code import users_code
+from remote_gym.worker.forked_children import ForkedChild
 
 logger = get_logger(__name__)
 

@@ -21,14 +21,6 @@ from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, Sessio
 from remote_gym.ipc import close_reasons as endings
 from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
 from remote_gym.logs import get_logger
-from remote_gym.server.admission import Admission
-from remote_gym.server.arrivals import Arrivals, Arrived
-from remote_gym.server.entrypoint import create_environment
-from remote_gym.server.forks import ForkedChild, Serving, forked
-from remote_gym.server.host import Host
-from remote_gym.server.ids import IdNeeded
-from remote_gym.server.patience import Patience
-from remote_gym.server.resource_limits import limit_resources
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import MessageSocket
@@ -37,6 +29,14 @@ from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error, error_response
 from remote_gym.wire.parse import parse
 from remote_gym.wire.values import decode_value
+from remote_gym.worker.environment.entrypoint import create_environment
+from remote_gym.worker.environment.registered_ids import IdNeeded
+from remote_gym.worker.forked_children import ForkedChild, Serving, forked
+from remote_gym.worker.handshake import Admission
+from remote_gym.worker.host import Host
+from remote_gym.worker.idle import Patience
+from remote_gym.worker.pending import Arrivals, Arrived
+from remote_gym.worker.rlimits import limit_resources
 
 logger = get_logger(__name__)
 

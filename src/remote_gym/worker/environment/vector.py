@@ -13,13 +13,13 @@ from gymnasium.vector.utils import concatenate, iterate
 from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
-from remote_gym.server.forks import ForkedChild
-from remote_gym.server.pools import with_batched_spaces
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.infos import Infos, add_info
 from remote_gym.wire.values.foreign import local
 from remote_gym.wire.values.unencodable import type_name
+from remote_gym.worker.environment.pools import with_batched_spaces
+from remote_gym.worker.forked_children import ForkedChild
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
 _IS_0 = gym.__version__.startswith("0.")

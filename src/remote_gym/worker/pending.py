@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from remote_gym.errors import RemoteGymError
 from remote_gym.logs import get_logger
-from remote_gym.server.admission import Admission, Admitting
 from remote_gym.transport.direct_socket import DirectSocket
+from remote_gym.worker.handshake import Admission, Admitting
 
 logger = get_logger(__name__)
 

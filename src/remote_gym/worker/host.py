@@ -38,14 +38,6 @@ from remote_gym.ipc.counters import (
     new_words,
 )
 from remote_gym.protocol.constants import package_versions
-from remote_gym.server.about import encode_metadata, encode_spec
-from remote_gym.server.exposure import Exposure
-from remote_gym.server.forks import ForkedChild, forked
-from remote_gym.server.pools import Pool
-from remote_gym.server.rendering import Renderer, drop_frame
-from remote_gym.server.returned import local_flag, unpack_reset, unpackable_step
-from remote_gym.server.users_code import log_raised, of_users_code, users_code
-from remote_gym.server.vectors import mode_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import frame_compressor, observation_compressor
 from remote_gym.wire.errors import encode_error, error_response
@@ -55,6 +47,14 @@ from remote_gym.wire.spaces.encoding import encode_space
 from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.splice import splice
 from remote_gym.wire.values import decode_value, encode_value
+from remote_gym.worker.description import encode_metadata, encode_spec
+from remote_gym.worker.environment.exposure import Exposure
+from remote_gym.worker.environment.pools import Pool
+from remote_gym.worker.environment.rendering import Renderer, drop_frame
+from remote_gym.worker.environment.returned import local_flag, unpack_reset, unpackable_step
+from remote_gym.worker.environment.user_code import log_raised, of_users_code, users_code
+from remote_gym.worker.environment.vector import mode_of
+from remote_gym.worker.forked_children import ForkedChild, forked
 
 
 class Host:
