@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     __version__: str
 
     from remote_gym.client.environment import RemoteEnvironment
-    from remote_gym.client.ticket import SessionTicket
     from remote_gym.client.vector import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions
+    from remote_gym.protocol.ticket import SessionTicket
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
     from remote_gym.wire.values import Member, Record, Unencodable, remote_type
 
@@ -83,7 +83,7 @@ _HOMES = {
     "RemoteVectorEnv": "remote_gym.client.vector",
     "RetryPolicy": "remote_gym.config",
     "ServerOptions": "remote_gym.config",
-    "SessionTicket": "remote_gym.client.ticket",
+    "SessionTicket": "remote_gym.protocol.ticket",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.serve",
     "remote_type": "remote_gym.wire.values",

@@ -14,7 +14,6 @@ from remote_gym.client import attaching, carrier, dropped
 from remote_gym.client.recovery import leave_what_hangs
 from remote_gym.client.retry import Retry
 from remote_gym.client.session import ClientSession
-from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (
     ConnectError,
@@ -29,6 +28,7 @@ from remote_gym.errors import (
     SessionLost,
 )
 from remote_gym.protocol.stream import Stream
+from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import encode_error
 

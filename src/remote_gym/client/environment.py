@@ -13,16 +13,16 @@ from gymnasium.error import ResetNeeded
 from remote_gym.address import Address
 from remote_gym.client.addresses import Addresses, to_places
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
-from remote_gym.client.description import check_exposed, check_resumed, read_exposed, read_metadata, read_spec
 from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
-from remote_gym.client.reading import Reader
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.rendering import FrameTiming, Rendering
-from remote_gym.client.requests import assign_request, call_request, reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.client.spec import SpecAttribute
-from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata, read_spec
+from remote_gym.protocol.requests import assign_request, call_request, reset_request
+from remote_gym.protocol.responses import Reader
+from remote_gym.protocol.ticket import Resumption, SessionTicket
 from remote_gym.tls import absolute_paths
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error

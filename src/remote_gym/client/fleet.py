@@ -12,18 +12,18 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Place
 from remote_gym.client.addresses import Addresses
-from remote_gym.client.description import check_exposed
 from remote_gym.client.opening import CredentialPaths
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
-from remote_gym.client.requests import reset_request
 from remote_gym.client.resuming import resume_all
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
-from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import Failure, in_threads, raise_failures, receive
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
+from remote_gym.protocol.description import check_exposed
+from remote_gym.protocol.requests import reset_request
+from remote_gym.protocol.ticket import Resumption, SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frame_parts import FrameJoiner
 
@@ -156,7 +156,7 @@ class Fleet:
         """Refuse what the environments do not expose, unless they are lost, which asking tells.
 
         Raises:
-            AttributeError: As `remote_gym.client.description.check_exposed` does.
+            AttributeError: As `remote_gym.protocol.description.check_exposed` does.
         """
         if not self.slices[0].is_lost:
             check_exposed(self.slices[0].session.description, name, to_set=to_set)

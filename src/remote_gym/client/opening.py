@@ -9,10 +9,10 @@ from typing import Any
 from remote_gym.address import is_loopback
 from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.credentials import Credentials
-from remote_gym.client.ticket import SessionTicket
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, RemoteArgs, is_token
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
+from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import is_installed, require

@@ -6,16 +6,16 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.client.description import check_resumed
 from remote_gym.client.joining import Joiner
 from remote_gym.client.opening import CredentialPaths, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.client.slices import Slice
-from remote_gym.client.ticket import Resumption, SessionTicket
 from remote_gym.client.waiting import in_threads, raise_failures
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
+from remote_gym.protocol.description import check_resumed
+from remote_gym.protocol.ticket import Resumption, SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 

@@ -15,7 +15,6 @@ from remote_gym.client.connection import GrpcConnection
 from remote_gym.client.interaction import Interaction
 from remote_gym.client.opening import open_session
 from remote_gym.client.rpc_errors import what_struck
-from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
@@ -26,6 +25,7 @@ from remote_gym.errors import (
 )
 from remote_gym.logs import get_logger
 from remote_gym.protocol.exchange import Exchange
+from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.splice import parse_response

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from remote_gym.address import Place
 from remote_gym.client.recovery import LOSSES
-from remote_gym.client.requests import reset_request
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost
+from remote_gym.protocol.requests import reset_request
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_integer
 from remote_gym.wire.infos import add_info

@@ -18,14 +18,14 @@ from remote_gym.client.addresses import to_places
 from remote_gym.client.fleet import Fleet, for_each
 from remote_gym.client.joining import Joiner, Step
 from remote_gym.client.opening import CredentialPaths, check_arguments, open_request
-from remote_gym.client.requests import assign_request, call_request
 from remote_gym.client.resuming import check_tickets
 from remote_gym.client.slices import Slice, check_numbers, mark_lost, slices_of, take_mask
 from remote_gym.client.spec import SpecAttribute
-from remote_gym.client.ticket import SessionTicket
 from remote_gym.client.waiting import raise_failures, receive
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, SessionLost
+from remote_gym.protocol.requests import assign_request, call_request
+from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.transport.busy_poll import Wakefulness
 from remote_gym.transport.direct_socket import core_count
 from remote_gym.v1 import remote_gym_pb2 as pb
