@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from remote_gym.client.direct import DirectConnection
+from remote_gym.client.connect.direct_stream import DirectConnection
 from remote_gym.client.session import ClientSession
 from remote_gym.v1 import remote_gym_pb2 as pb
 

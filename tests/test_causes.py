@@ -14,9 +14,9 @@ from certificates import DAY, sign
 from remote_gym import ConfigError, ConnectError, RemoteEnvironment, create_remote_environment_server
 from remote_gym.certs import create_all
 from remote_gym.cli.words import in_flags
-from remote_gym.client.diagnosis import diagnose
+from remote_gym.client.connect.diagnosis import diagnose
+from remote_gym.client.connect.opening import connect
 from remote_gym.client.doctor import examine
-from remote_gym.client.opening import connect
 from remote_gym.config import ClientOptions, TlsFiles
 
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}

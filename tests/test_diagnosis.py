@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from remote_gym.auth.tokens import add_token
 from remote_gym.certs import create_all, create_certificate
-from remote_gym.client.diagnosis import diagnose, summarise
+from remote_gym.client.connect.diagnosis import diagnose, summarise
 from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import create_remote_environment_server

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from remote_gym.client.environment import RemoteEnvironment
-    from remote_gym.client.vector import RemoteVectorEnv
+    from remote_gym.client.vector.env import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions
     from remote_gym.protocol.ticket import SessionTicket
     from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
@@ -80,7 +80,7 @@ _HOMES = {
     "RemoteArgs": "remote_gym.config",
     "RemoteEnvironment": "remote_gym.client.environment",
     "RemoteEnvironmentServer": "remote_gym.server.serve",
-    "RemoteVectorEnv": "remote_gym.client.vector",
+    "RemoteVectorEnv": "remote_gym.client.vector.env",
     "RetryPolicy": "remote_gym.config",
     "ServerOptions": "remote_gym.config",
     "SessionTicket": "remote_gym.protocol.ticket",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.client.circuit import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, SHORTLY, Circuit
+from remote_gym.client.connect.circuit import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, SHORTLY, Circuit
 
 
 class Clock:

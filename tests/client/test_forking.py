@@ -14,8 +14,8 @@ import pytest
 
 from remote_gym.client import forking
 from remote_gym.client.channel import Channel
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.credentials import Credentials
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.registry import CHANNELS, SESSIONS, Registry
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConnectionLost

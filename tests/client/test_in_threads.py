@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from remote_gym.client.slices import Slice
-from remote_gym.client.waiting import in_threads
+from remote_gym.client.vector.gather import in_threads
+from remote_gym.client.vector.shard import Slice
 from remote_gym.errors import ServerFull
 from waiting import scaled
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_gym.client import attaching, carrier, dropped
+from remote_gym.client import carrier, dropped
+from remote_gym.client.connect import choose as attaching
+from remote_gym.client.connect.retry import Retry
 from remote_gym.client.recovery import leave_what_hangs
-from remote_gym.client.retry import Retry
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions, Limits, RetryPolicy
 from remote_gym.errors import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from remote_gym.client.slices import Slice
+from remote_gym.client.vector.shard import Slice
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb

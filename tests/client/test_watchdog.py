@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 
-from remote_gym.client.interaction import _Watchdog
+from remote_gym.client.connect.grpc_stream import _Watchdog
 from waiting import scaled, wait_until
 
 

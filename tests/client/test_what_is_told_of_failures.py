@@ -13,7 +13,7 @@ import pytest
 from certificates import sign
 from remote_gym import RemoteEnvironment, create_remote_environment_server
 from remote_gym.certs import create_all
-from remote_gym.client.waiting import raise_failures
+from remote_gym.client.vector.gather import raise_failures
 from remote_gym.errors import ConnectionLost, SessionError, SessionLost
 from remote_gym.protocol.stream import within
 from served import served

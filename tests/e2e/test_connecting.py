@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import remote_gym.client.connection as connection_module
+import remote_gym.client.connect.channel as connection_module
 from remote_gym import (
     ConfigError,
     ConnectError,
@@ -23,7 +23,7 @@ from remote_gym import (
     ServerFull,
     create_remote_environment_server,
 )
-from remote_gym.client.diagnosis import Check, diagnose
+from remote_gym.client.connect.diagnosis import Check, diagnose
 from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.testing import loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -276,7 +276,7 @@ def test_another_version_of_the_protocol_is_refused_with_both_named(secure_serve
 
 
 def test_a_client_of_another_version_is_told_so(secure_server, certificates, monkeypatch):
-    from remote_gym.client import opening
+    from remote_gym.client.connect import opening
 
     monkeypatch.setattr(opening, "PROTOCOL_VERSION", 99)
     with pytest.raises(ProtocolMismatch, match=r"client speaks version 99 .*remote-gym.*server version 1 .*remote-gym"):

@@ -16,9 +16,9 @@ from breaking import break_connection, fresh_address
 from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
-from remote_gym.client import attaching
-from remote_gym.client.direct import DirectConnection
-from remote_gym.client.interaction import Interaction
+from remote_gym.client.connect import choose as attaching
+from remote_gym.client.connect.direct_stream import DirectConnection
+from remote_gym.client.connect.grpc_stream import Interaction
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.testing import loopback_server

@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from environments import ACTION
 from remote_gym import RemoteVectorEnv, create_remote_environment_server
-from remote_gym.client.waiting import THREAD_NAME
+from remote_gym.client.vector.gather import THREAD_NAME
 from remote_gym.testing import loopback_server
 from waiting import wait_until
 

@@ -25,8 +25,8 @@ from raw_client import step as raw_step
 from remote_gym import ClientOptions, NotPermitted, RemoteEnvironment, create_remote_environment_server
 from remote_gym.auth.tokens import SETTLE, add_token
 from remote_gym.certs import CLIENT_IDENTITY, create_all
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.direct import DirectConnection
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.direct_stream import DirectConnection
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.v1 import remote_gym_pb2 as pb

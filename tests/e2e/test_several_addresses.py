@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import remote_gym.client.addresses as addresses_module
+import remote_gym.client.servers as addresses_module
 from environments import ACTION
 from remote_gym import (
     ConfigError,

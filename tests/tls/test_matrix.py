@@ -26,9 +26,9 @@ from environments import ACTION
 from raw_client import method, step
 from remote_gym import RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import CLIENT_IDENTITY, CertificateFiles
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.diagnosis import diagnose, summarise
-from remote_gym.client.direct import DirectConnection
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.diagnosis import diagnose, summarise
+from remote_gym.client.connect.direct_stream import DirectConnection
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConnectError
 from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_gym.client.opening import choose_encodings
+from remote_gym.client.connect.opening import choose_encodings
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from remote_gym.client.attaching import Attaching
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.retry import Retry
-from remote_gym.client.rpc_errors import what_struck
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.choose import Attaching
+from remote_gym.client.connect.retry import Retry
+from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError, SessionLost
 from remote_gym.logs import get_logger

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import grpc
 
 from remote_gym.client import forking
-from remote_gym.client.credentials import Credentials
-from remote_gym.client.interaction import Interaction
+from remote_gym.client.connect.credentials import Credentials
+from remote_gym.client.connect.grpc_stream import Interaction
 from remote_gym.client.registry import CHANNELS
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded

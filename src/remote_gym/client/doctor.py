@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from remote_gym.address import is_loopback
-from remote_gym.client.diagnosis import Check, diagnose, look
+from remote_gym.client.connect.diagnosis import Check, diagnose, look
+from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.client.opening import CredentialPaths, connect
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles
 from remote_gym.errors import (
     ConfigError,

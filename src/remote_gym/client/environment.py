@@ -11,11 +11,11 @@ from typing import Any
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
-from remote_gym.client.addresses import Addresses, to_places
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
-from remote_gym.client.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
+from remote_gym.client.connect.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.rendering import FrameTiming, Rendering
+from remote_gym.client.servers import Addresses, to_places
 from remote_gym.client.session import ClientSession
 from remote_gym.client.spec import SpecAttribute
 from remote_gym.config import ClientOptions, RemoteArgs

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from remote_gym.client.opening import mode_to_open
+from remote_gym.client.connect.opening import mode_to_open
 from remote_gym.client.recovery import LOSSES
 from remote_gym.client.session import ClientSession
-from remote_gym.client.window import Window
+from remote_gym.client.viewer import Window
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.responses import Reader

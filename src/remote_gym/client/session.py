@@ -11,10 +11,10 @@ import time
 from remote_gym.address import Place
 from remote_gym.client import dropped, forking
 from remote_gym.client.carrier import Carrier, Line
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.interaction import Interaction
-from remote_gym.client.opening import open_session
-from remote_gym.client.rpc_errors import what_struck
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.grpc_stream import Interaction
+from remote_gym.client.connect.opening import open_session
+from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (

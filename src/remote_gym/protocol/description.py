@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from remote_gym.client.opening import CredentialPaths, mode_to_open
+from remote_gym.client.connect.opening import CredentialPaths, mode_to_open
 from remote_gym.client.spec import ENTRY_POINT, RemoteSpec
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError

@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from remote_gym.client.opening import CredentialPaths
+from remote_gym.client.connect.opening import CredentialPaths
 from remote_gym.errors import ConfigError, RemoteGymError
 from remote_gym.testing import checks_of_connections, checks_of_environments, checks_of_sessions
 from remote_gym.testing.checks import Check, NotApplicable, Subject

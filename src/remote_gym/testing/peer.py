@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.opening import CredentialPaths, connect, open_request
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.opening import CredentialPaths, connect, open_request
 from remote_gym.config import ClientOptions
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from remote_gym.client.rpc_errors import from_rpc_error
+from remote_gym.client.connect.rpc_errors import from_rpc_error
 from remote_gym.errors import ConnectionLost, DeadlineExceeded
 from remote_gym.protocol.stream import Stream, within
 from remote_gym.wire.parts import cut

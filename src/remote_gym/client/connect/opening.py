@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_gym.address import is_loopback
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.credentials import Credentials
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.credentials import Credentials
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, RemoteArgs, is_token
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.client.joining import Joiner
-from remote_gym.client.opening import CredentialPaths, connect
+from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.session import ClientSession
-from remote_gym.client.slices import Slice
-from remote_gym.client.waiting import in_threads, raise_failures
+from remote_gym.client.vector.batching import Joiner
+from remote_gym.client.vector.gather import in_threads, raise_failures
+from remote_gym.client.vector.shard import Slice
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from remote_gym.address import Address, Place, grpc_address, to_place
-from remote_gym.client.circuit import Circuit
-from remote_gym.client.connection import GrpcConnection
-from remote_gym.client.credentials import Credentials
-from remote_gym.client.diagnosis import diagnose, summarise
-from remote_gym.client.opening import CredentialPaths, choose_encodings, connect
+from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.circuit import Circuit
+from remote_gym.client.connect.credentials import Credentials
+from remote_gym.client.connect.diagnosis import diagnose, summarise
+from remote_gym.client.connect.opening import CredentialPaths, choose_encodings, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gymnasium.error import ResetNeeded
 
-from remote_gym.client.slices import Slice
+from remote_gym.client.vector.shard import Slice
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import SLEEPS

@@ -11,11 +11,11 @@ import grpc
 
 from remote_gym.address import Place, grpc_address
 from remote_gym.client.channel import Channel, Metadata
-from remote_gym.client.credentials import Credentials
-from remote_gym.client.diagnosis import diagnose, summarise
-from remote_gym.client.direct import DirectConnection
-from remote_gym.client.interaction import Interaction
-from remote_gym.client.rpc_errors import answered, from_rpc_error
+from remote_gym.client.connect.credentials import Credentials
+from remote_gym.client.connect.diagnosis import diagnose, summarise
+from remote_gym.client.connect.direct_stream import DirectConnection
+from remote_gym.client.connect.grpc_stream import Interaction
+from remote_gym.client.connect.rpc_errors import answered, from_rpc_error
 from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, DeadlineExceeded, TransportError
 from remote_gym.protocol.attempt import Attempts

@@ -14,14 +14,14 @@ from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoA
 from numpy.typing import NDArray
 
 from remote_gym.address import Address
-from remote_gym.client.addresses import to_places
-from remote_gym.client.fleet import Fleet, for_each
-from remote_gym.client.joining import Joiner, Step
-from remote_gym.client.opening import CredentialPaths, check_arguments, open_request
-from remote_gym.client.resuming import check_tickets
-from remote_gym.client.slices import Slice, check_numbers, mark_lost, slices_of, take_mask
+from remote_gym.client.connect.opening import CredentialPaths, check_arguments, open_request
+from remote_gym.client.servers import to_places
 from remote_gym.client.spec import SpecAttribute
-from remote_gym.client.waiting import raise_failures, receive
+from remote_gym.client.vector.batching import Joiner, Step
+from remote_gym.client.vector.gather import raise_failures, receive
+from remote_gym.client.vector.pool import Fleet, for_each
+from remote_gym.client.vector.resume import check_tickets
+from remote_gym.client.vector.shard import Slice, check_numbers, mark_lost, slices_of, take_mask
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.protocol.requests import assign_request, call_request
