@@ -11,7 +11,7 @@ import pytest
 
 from raw_client import channel_to, method, open_request
 from remote_gym.protocol.constants import TOKEN_KEY
-from remote_gym.server import grpc_server
+from remote_gym.server.frontends import grpc as grpc_server
 from remote_gym.testing import loopback_server
 from waiting import scaled, wait_until
 

@@ -18,7 +18,7 @@ from raw_client import RawSession, channel_to, method, open_request, reset, step
 from remote_gym import EncodingError
 from remote_gym.config import Limits
 from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
-from remote_gym.server.grpc_server import REFUSALS
+from remote_gym.server.frontends.grpc import REFUSALS
 from remote_gym.testing import LoopbackServer, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parts import LARGEST_MESSAGE, PART_BYTES, cut, is_part

@@ -28,7 +28,7 @@ from remote_gym import (
     SessionLost,
     create_remote_environment_server,
 )
-from remote_gym.server import launching
+from remote_gym.server.launch import forkserver_client as launching
 from remote_gym.testing import loopback_server
 from waiting import scaled, wait_until
 

@@ -16,7 +16,7 @@ from environments import ACTION
 from raw_client import RawSession, channel_to, method, open_request, reset, step
 from remote_gym import SessionLost
 from remote_gym.server.attachment import MOST_ATTACHED
-from remote_gym.server.interacting import MOST_UNREAD, Interacting
+from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.testing import LoopbackServer, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import wait_until

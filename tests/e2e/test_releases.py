@@ -15,7 +15,7 @@ import remote_gym
 from remote_gym import SessionLost
 from remote_gym.ipc import control as handover
 from remote_gym.ipc.dialect import dialect
-from remote_gym.server import launching
+from remote_gym.server.launch import forkserver_client as launching
 from remote_gym.testing import loopback_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no launcher")

@@ -26,7 +26,7 @@ from remote_gym import (
     SessionLost,
     create_remote_environment_server,
 )
-from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.server.frontends.grpc import GrpcServer
 from remote_gym.testing import loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
 from waiting import scaled, wait_until

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from http2 import MIB, Half, announced_message, holding
 from raw_client import method
 from remote_gym.protocol.constants import PROTOCOL_VERSION
-from remote_gym.server.grpc_reading import OTHERS_CALLS
-from remote_gym.server.grpc_server import OPENING_FIELDS
+from remote_gym.server.frontends.grpc import OPENING_FIELDS
+from remote_gym.server.frontends.grpc_reading import OTHERS_CALLS
 from remote_gym.v1 import remote_gym_pb2 as pb
 from served import Served, served
 from waiting import scaled, wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from remote_gym.auth.tokens import add_token
-from remote_gym.server.policy import DEFAULT
+from remote_gym.server.access.policy import DEFAULT
 
 
 class Doors:

@@ -24,10 +24,10 @@ from fuzzing.entrypoint import Meek
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.server.direct import _read_preamble
-from remote_gym.server.link import Worker
+from remote_gym.server.frontends.direct import _read_preamble
+from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.workers import ThreadWorkers
 from remote_gym.server.service import Service
-from remote_gym.server.workers import ThreadWorkers
 from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, DirectSocket
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -198,7 +198,7 @@ def fuzz_host(data: bytes) -> None:
 
 def fuzz_launch(data: bytes) -> None:
     """Create an environment as a request to open tells, all that a client may say in it included."""
-    from remote_gym.server.arguments import launch_message
+    from remote_gym.server.launch_request import launch_message
 
     options = ServerOptions(max_num_envs=3, limits=SMALL)
     with contextlib.suppress(RemoteGymError):

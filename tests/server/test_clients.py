@@ -16,8 +16,8 @@ import pytest
 
 from processes import open_descriptors
 from remote_gym.ipc.control import RECORD, ToServer, receive_descriptors, tell
-from remote_gym.server.hangups import Hangups
-from remote_gym.server.link import Worker
+from remote_gym.server.launch.disconnects import Hangups
+from remote_gym.server.launch.handle import Worker
 from waiting import scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors cannot be sent")
@@ -111,7 +111,7 @@ def test_a_client_whose_session_is_closed_is_its_workers_to_tell_until_that_has_
 
 
 def test_a_client_of_a_worker_that_cannot_be_killed_loses_its_connection(ends, monkeypatch):
-    monkeypatch.setattr("remote_gym.server.link.KILL_TIMEOUT", 0.05)
+    monkeypatch.setattr("remote_gym.server.launch.handle.KILL_TIMEOUT", 0.05)
 
     async def test() -> None:
         worker = await connected(ends, hangups := Hangups())

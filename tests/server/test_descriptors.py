@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from remote_gym.server.descriptors import make_room
+from remote_gym.server.launch.open_files import make_room
 from waiting import scaled
 
 CODE = """

@@ -11,10 +11,10 @@ import pytest
 from raw_client import opening
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ServerFull
-from remote_gym.server.doors import POLICY_BYTES, SETTLE, Doors, PolicySource
-from remote_gym.server.policy import NOTHING_TO_NOBODY, Policy, Rule
+from remote_gym.server.access.authorizer import POLICY_BYTES, SETTLE, Doors, PolicySource
+from remote_gym.server.access.policy import NOTHING_TO_NOBODY, Policy, Rule
+from remote_gym.server.launch.workers import ThreadWorkers
 from remote_gym.server.service import Service
-from remote_gym.server.workers import ThreadWorkers
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled
 

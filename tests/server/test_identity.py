@@ -10,7 +10,7 @@ import pytest
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import Tokens, add_token, read_tokens
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.caller import caller
+from remote_gym.server.frontends.grpc_caller import caller
 
 BY_CERTIFICATE = IdentityRule(certificates=True)
 BY_COMMON_NAME = IdentityRule(certificates=True, common_names=True)

@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from remote_gym.server import intake as intake_module
-from remote_gym.server.intake import Claim, Intake, NoRoomError
+from remote_gym.server.frontends import intake as intake_module
+from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
 
 
 def run(test) -> None:

@@ -13,8 +13,8 @@ import pytest
 from processes import open_descriptors
 from remote_gym.errors import SessionLost
 from remote_gym.ipc.control import ToServer, tell
-from remote_gym.server.hangups import Hangups
-from remote_gym.server.link import Worker
+from remote_gym.server.launch.disconnects import Hangups
+from remote_gym.server.launch.handle import Worker
 from waiting import scaled
 
 LIMIT = 2**20

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from remote_gym.errors import SessionLost
-from remote_gym.server.link import _BUFFER_BYTES, Worker
+from remote_gym.server.launch.handle import _BUFFER_BYTES, Worker
 from waiting import scaled
 
 LIMIT = 2**20

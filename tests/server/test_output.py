@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from remote_gym.logs import printable
-from remote_gym.server import output as module
-from remote_gym.server.output import (
+from remote_gym.server.launch import output as module
+from remote_gym.server.launch.output import (
     BURST,
     LAST_BYTES,
     LINE_BYTES,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from remote_gym.auth.argument_schema import check_arguments
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.policy import (
+from remote_gym.server.access.policy import (
     EVERYTHING_TO_EVERYBODY,
     NOTHING_TO_NOBODY,
     Policy,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from remote_gym.server.processes import CAN_MEASURE, STOPPED, Processes, why_no_signal
+from remote_gym.server.launch.processes import CAN_MEASURE, STOPPED, Processes, why_no_signal
 from waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not CAN_MEASURE, reason="the system tells nothing in /proc")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_gym.server.rates import REMEMBERED, WINDOW, Rates
+from remote_gym.server.access.rates import REMEMBERED, WINDOW, Rates
 
 
 class Clock:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_gym.server.routes import ROUTES_AT_ONCE, Routes
+from remote_gym.server.routing_ids import ROUTES_AT_ONCE, Routes
 from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, ROUTING_ID_LIFETIME
 from remote_gym.v1 import remote_gym_pb2 as pb
 

@@ -21,14 +21,14 @@ from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import NotPermitted, OutOfSequence, RemoteGymError, ServerFull, SessionLost
 from remote_gym.ipc.control import ToWorker
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.server import clients as clients_module
-from remote_gym.server import link as link_module
 from remote_gym.server import service as service_module
+from remote_gym.server.access.policy import Policy, Rule, Terms
 from remote_gym.server.attachment import Attachment
-from remote_gym.server.link import Worker, describe_exit
-from remote_gym.server.policy import Policy, Rule, Terms
+from remote_gym.server.launch import connections as clients_module
+from remote_gym.server.launch import handle as link_module
+from remote_gym.server.launch.handle import Worker, describe_exit
+from remote_gym.server.launch.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.server.service import Service
-from remote_gym.server.workers import ProcessWorkers, ThreadWorkers
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from remote_gym.ipc.counters import Counters
-from remote_gym.server.watchdog import Sight, Watchdog, format_bytes
+from remote_gym.server.supervision.watchdog import Sight, Watchdog, format_bytes
 
 GIB = 2**30
 IDLE = Counters(since=7)

@@ -11,10 +11,10 @@ import pytest
 
 from processes import descendants, is_alive
 from remote_gym.errors import ServerFull
-from remote_gym.server import launching
-from remote_gym.server import workers as workers_module
-from remote_gym.server.link import Worker
-from remote_gym.server.workers import ProcessWorkers
+from remote_gym.server.launch import forkserver_client as launching
+from remote_gym.server.launch import workers as workers_module
+from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.workers import ProcessWorkers
 from remote_gym.worker.forkserver import Command
 from waiting import scaled
 

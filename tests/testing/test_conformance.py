@@ -10,7 +10,9 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.server import arguments, attachment, routes, service, sessions
+from remote_gym.server import attachment, service, sessions
+from remote_gym.server import launch_request as arguments
+from remote_gym.server import routing_ids as routes
 from remote_gym.testing import (
     LoopbackServer,
     Outcome,

@@ -20,7 +20,7 @@ from remote_gym.cli.report import report
 from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError
 from remote_gym.logs import JsonFormatter, TextFormatter
-from remote_gym.server.doors import has_policy
+from remote_gym.server.access.authorizer import has_policy
 from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
 from remote_gym.validation import LONGEST

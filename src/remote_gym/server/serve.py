@@ -24,16 +24,16 @@ from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
-from remote_gym.server.arguments import check_arguments, leaves_id_open
-from remote_gym.server.descriptors import make_room
-from remote_gym.server.direct import DirectListener
-from remote_gym.server.doors import PolicySource, has_policy
-from remote_gym.server.grpc_server import GrpcServer
+from remote_gym.server.access.authorizer import PolicySource, has_policy
+from remote_gym.server.frontends.direct import DirectListener
+from remote_gym.server.frontends.grpc import GrpcServer
+from remote_gym.server.launch.open_files import make_room
+from remote_gym.server.launch.workers import STOP_TIMEOUT, ProcessWorkers, ThreadWorkers
+from remote_gym.server.launch_request import check_arguments, leaves_id_open
+from remote_gym.server.preflight import try_environments
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
-from remote_gym.server.trial import try_environments
-from remote_gym.server.watching import watch
-from remote_gym.server.workers import STOP_TIMEOUT, ProcessWorkers, ThreadWorkers
+from remote_gym.server.supervision.supervisor import watch
 from remote_gym.tls import ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2

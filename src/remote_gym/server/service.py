@@ -16,16 +16,16 @@ from remote_gym.ipc import close_reasons as endings
 from remote_gym.ipc.control import ToServer
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import session_log
-from remote_gym.server.arguments import check_version, launch_message, restrict
+from remote_gym.server.access.authorizer import Doors
+from remote_gym.server.access.policy import Policy
+from remote_gym.server.admission_queue import Queue, stopping
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
-from remote_gym.server.doors import Doors
-from remote_gym.server.link import Worker
-from remote_gym.server.policy import Policy
-from remote_gym.server.queue import Queue, stopping
-from remote_gym.server.routes import Routes
+from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.workers import Launch
+from remote_gym.server.launch_request import check_version, launch_message, restrict
+from remote_gym.server.routing_ids import Routes
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
-from remote_gym.server.workers import Launch
 from remote_gym.transport.direct_socket import core_count
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2

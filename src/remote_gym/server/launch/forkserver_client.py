@@ -21,7 +21,7 @@ from remote_gym.ipc.dialect import CHECK, dialect
 from remote_gym.ipc.leftovers import kill_marked, new_prefix
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
-from remote_gym.server.link import Worker, describe_exit
+from remote_gym.server.launch.handle import Worker, describe_exit
 from remote_gym.worker.forkserver import RECORD, Command, Event, kill_group
 
 logger = get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 from remote_gym.address import is_unix
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
-from remote_gym.server.listening import claim_path, local_addresses, unix_path
+from remote_gym.server.frontends.binding import claim_path, local_addresses, unix_path
 from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, shut_down
 
 logger = get_logger(__name__)

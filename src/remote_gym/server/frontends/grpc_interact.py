@@ -17,8 +17,8 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.server.attachment import Attachment
-from remote_gym.server.grpc_reading import READ_TIMEOUT, Context, room
-from remote_gym.server.intake import Intake
+from remote_gym.server.frontends.grpc_reading import READ_TIMEOUT, Context, room
+from remote_gym.server.frontends.intake import Intake
 from remote_gym.wire.errors import error_response
 from remote_gym.wire.parts import Joining, announced, is_part
 

@@ -15,7 +15,7 @@ import grpc
 
 from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.server.crowding import Calls, CrowdedError
-from remote_gym.server.intake import Claim, Intake, NoRoomError
+from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
 from remote_gym.wire.parts import LARGEST_MESSAGE
 
 READ_TIMEOUT = 60.0

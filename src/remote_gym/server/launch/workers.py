@@ -18,11 +18,11 @@ from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.ipc.close_reasons import STOPPING
 from remote_gym.ipc.counters import Counters, Page, new_words
 from remote_gym.logs import get_logger
-from remote_gym.server.hangups import Hangups
-from remote_gym.server.launching import LauncherProcess
-from remote_gym.server.link import Worker
-from remote_gym.server.output import Outputs
-from remote_gym.server.processes import STOPPED, why_no_signal
+from remote_gym.server.launch.disconnects import Hangups
+from remote_gym.server.launch.forkserver_client import LauncherProcess
+from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.output import Outputs
+from remote_gym.server.launch.processes import STOPPED, why_no_signal
 from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.worker.forked_children import ForkedChild
 from remote_gym.worker.forkserver import GRACE, LINGER, STACKS_SIGNAL, Command

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 from remote_gym.config import ServerOptions
 from remote_gym.logs import get_logger
-from remote_gym.server.link import Worker
-from remote_gym.server.processes import CAN_MEASURE, Processes
-from remote_gym.server.watchdog import Sight, Watchdog
+from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.processes import CAN_MEASURE, Processes
+from remote_gym.server.supervision.watchdog import Sight, Watchdog
 
 logger = get_logger(__name__)
 

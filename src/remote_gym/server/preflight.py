@@ -10,9 +10,9 @@ from typing import Any
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
-from remote_gym.server.arguments import launch_message
-from remote_gym.server.policy import DEFAULT
-from remote_gym.server.workers import Launch
+from remote_gym.server.access.policy import DEFAULT
+from remote_gym.server.launch.workers import Launch
+from remote_gym.server.launch_request import launch_message
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse

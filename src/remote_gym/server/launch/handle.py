@@ -13,8 +13,8 @@ from remote_gym.ipc.close_reasons import Ending, lost
 from remote_gym.ipc.control import ToWorker
 from remote_gym.ipc.counters import Counters
 from remote_gym.logs import get_logger
-from remote_gym.server.clients import DirectClients
-from remote_gym.server.hangups import Hangups
+from remote_gym.server.launch.connections import DirectClients
+from remote_gym.server.launch.disconnects import Hangups
 
 logger = get_logger(__name__)
 

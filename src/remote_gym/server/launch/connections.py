@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
 from remote_gym.logs import get_logger
-from remote_gym.server.hangups import Hangups
+from remote_gym.server.launch.disconnects import Hangups
 
 logger = get_logger(__name__)
 

@@ -12,7 +12,7 @@ from remote_gym.config import RemoteArgs, ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
 from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
-from remote_gym.server.policy import DEFAULT, Terms
+from remote_gym.server.access.policy import DEFAULT, Terms
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value

@@ -11,7 +11,7 @@ from typing import Any
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
-from remote_gym.server.policy import (
+from remote_gym.server.access.policy import (
     DEFAULT,
     EVERYTHING_TO_EVERYBODY,
     NOTHING_TO_NOBODY,
@@ -19,7 +19,7 @@ from remote_gym.server.policy import (
     parse_allowed,
     parse_policy,
 )
-from remote_gym.server.rates import WINDOW, Rates
+from remote_gym.server.access.rates import WINDOW, Rates
 from remote_gym.tls import Reloaded
 from remote_gym.v1 import worker_pb2
 
