@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from remote_gym.client.connect.direct_stream import DirectConnection
+from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.session import ClientSession
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -13,7 +13,7 @@ def break_connection(session: ClientSession) -> None:
     """End the connection that the session uses, behind its back."""
     interaction = session._carrier.stream
     assert interaction is not None
-    if isinstance(interaction, DirectConnection):
+    if isinstance(interaction, DirectStream):
         # Not SSLSocket's own, which would go on to read what has arrived as if it were not encrypted.
         socket.socket.shutdown(interaction._socket._socket, socket.SHUT_RDWR)
     else:

@@ -3,30 +3,37 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import imports as imports_picture
 from waiting import scaled
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 EVERYTHING = {"*"}
-BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "v1", "validation", "wire"}
+BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "transport", "v1", "validation", "wire"}
+WORKERS = {*BOTH_ENDS, "auth", "ipc"}
 # A room, which is a module or folder of the package -> the rooms that it may import from, beside itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "v1": set(),
     "errors": set(),
-    "protocol": {"v1", "errors", "config", "wire"},
+    "logs": set(),
     "address": {"errors"},
     "validation": {"errors"},
-    "logs": set(),
     "config": {"errors", "validation"},
-    "certs": {"errors", "config", "logs"},
+    "certs": {"errors", "logs"},
     "tls": {"errors", "config", "logs"},
+    "transport": {"errors", "config"},
     "wire": {"v1", "errors", "config", "logs"},
+    "protocol": {"v1", "errors", "config", "address", "wire"},
+    "auth": {"errors", "config", "logs", "tls"},
+    "ipc": {"v1", "errors", "protocol"},
     "client": BOTH_ENDS,
-    "server": {*BOTH_ENDS, "certs"},
+    "worker": WORKERS,
+    "server": {*WORKERS, "certs", "worker"},
     "registration": {"client", "errors", "config"},
     "play": {*BOTH_ENDS, "client"},
     "demo": {*BOTH_ENDS, "certs", "client", "play"},
@@ -35,9 +42,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": EVERYTHING,
 }
+STARTS_WORKERS = ("server.launch", "server.offer", "server.preflight")
+"""The only parts of the server that know what runs in a worker."""
+MOST_MODULES = 16
+MOST_LINES = 400
 GRPC = {"grpc", "grpc_health", "grpc_reflection"}
 # A worker forks, so it has none of gRPC's threads; and servers of other protocols shall be able to use the service.
-WITHOUT_GRPC = ("wire", "server.host", "server.worker", "server.launcher", "server.sessions", "server.service")
+WITHOUT_GRPC = ("wire", "transport", "protocol", "auth", "ipc", "worker", "server.sessions", "server.service")
 
 
 def module_name(path: Path) -> str:
@@ -82,6 +93,8 @@ def violations(module: str, source: str) -> list[str]:
         for line, name in imports(source, ("remote_gym", *path.parts[:-1]))
         if name.partition(".")[0] == "remote_gym"
     ]
+    if own == "server" and not is_in(module, STARTS_WORKERS):
+        allowed -= {"worker"}
     return [
         f"{path}:{line}: imports {name}; {own} may import from {', '.join(sorted(allowed))}"
         for line, name in ours
@@ -89,8 +102,24 @@ def violations(module: str, source: str) -> list[str]:
     ]
 
 
+def is_in(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{room}.") for room in rooms)
+
+
 def without_grpc() -> list[str]:
-    return [name for name in MODULES if any(f"{name}.".startswith(f"{room}.") for room in WITHOUT_GRPC)]
+    return [name for name in MODULES if is_in(name, WITHOUT_GRPC)]
+
+
+def test_no_folder_has_more_modules_than_one_takes_in_at_a_glance():
+    counts = Counter(path.parent.relative_to(PACKAGE) for path in MODULES.values() if path.name != "__init__.py")
+    assert {str(folder): count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
+def test_no_module_is_longer_than_it_takes_to_read_in_one_go():
+    lengths = {
+        name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items() if path.parent.name != "v1"
+    }
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
 
 
 def test_every_room_has_its_rule():
@@ -105,13 +134,13 @@ def test_modules_import_only_what_their_rooms_may():
 @pytest.mark.parametrize(
     "source",
     [
-        "import remote_gym.worker.host",
+        "import remote_gym.server.service",
         "from remote_gym import server",
-        "from remote_gym.server import host",
-        "from ..server import host",
-        "from ..server.host import Host",
-        "def lazily():\n    from remote_gym.server import host",
-        "import importlib\nimportlib.import_module('remote_gym.worker.host')",
+        "from remote_gym.server import service",
+        "from ..server import service",
+        "from ..server.service import Service",
+        "def lazily():\n    from remote_gym.server import service",
+        "import importlib\nimportlib.import_module('remote_gym.server.service')",
         "from remote_gym import RemoteEnvironment",
     ],
 )
@@ -146,3 +175,8 @@ def test_what_a_worker_imports_loads_no_grpc():
         "    assert not loaded, f'importing {name} has loaded {loaded}'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=scaled(60))
+
+
+def test_the_picture_of_imports_is_drawn_from_them():
+    page = imports_picture.PAGE.read_text("utf-8")
+    assert imports_picture.draw(PACKAGE) in page, "python3 ci/imports.py --write"

@@ -26,7 +26,7 @@ from remote_gym.play import play_episodes
 from remote_gym.server.serve import create_remote_environment_server
 from waiting import scaled, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
 STOP_TIMEOUT = 20.0
 
@@ -258,7 +258,7 @@ def test_what_workers_may_do_has_flags_and_what_they_did_is_told():
         "as=64 GiB",
     )
     arguments = ("--entrypoint", "environments.py", "--port", "0", *limits)
-    with serving(*arguments, cwd=Path(__file__).parent) as (process, printed):
+    with serving(*arguments, cwd=ROOT / "tests") as (process, printed):
         with contextlib.closing(RemoteEnvironment("localhost", port_of(printed))) as environment:
             pid = environment.reset()[1]["pid"]
             for _ in range(3):
@@ -327,7 +327,7 @@ def test_signal_stops_server_and_workers(signal_number):
         environment = gym.make("remote_gym/Remote-v0", port=port_of(printed), close_timeout=scaled(0.5))
         environment.reset()
         workers = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers) >= 2  # the launcher, and one worker
+        assert len(workers) >= 2  # the forkserver, and one worker
         process.send_signal(signal_number)
         output, log = process.communicate(timeout=scaled(STOP_TIMEOUT))
         assert process.returncode == 0, log

@@ -7,8 +7,8 @@ import ssl
 
 import pytest
 from click.testing import CliRunner
-from test_cli import port_of, serving
 
+from cli.test_cli import port_of, serving
 from remote_gym import NotPermitted, RemoteEnvironment
 from remote_gym.auth.tokens import read_tokens
 from remote_gym.cli import main

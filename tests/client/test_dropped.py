@@ -13,7 +13,7 @@ import pytest
 
 from remote_gym.address import Place
 from remote_gym.client import dropped
-from remote_gym.client.registry import Registry
+from remote_gym.client.connect.registry import Registry
 from waiting import scaled, wait_until
 
 

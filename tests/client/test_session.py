@@ -64,7 +64,7 @@ def late(request: pb.Request) -> pb.Response:
 BREAK = failing(ConnectionLost("the line broke"))
 
 
-class Interaction(Stream):
+class GrpcStream(Stream):
     """What the connection attached: hands each request to the next answer of the script."""
 
     def __init__(self, connection: Connection) -> None:
@@ -104,7 +104,7 @@ class Connection:
         self.direct: list[object] = []
         self.reached = 0
         self.routing_ids: list[bytes] = []
-        self.interactions: list[Interaction] = []
+        self.interactions: list[GrpcStream] = []
 
     def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
         return self.opened
@@ -116,17 +116,17 @@ class Connection:
         self.reached += 1
         return pb.SpacesResponse(direct=pb.DirectAddress(port=1, routing_id=b"%d" % self.reached))
 
-    def attach(self, session_id: str, token: str, _message_bytes: int = 0) -> Interaction:
+    def attach(self, session_id: str, token: str, _message_bytes: int = 0) -> GrpcStream:
         self.events.append("attach")
-        self.interactions.append(Interaction(self))
+        self.interactions.append(GrpcStream(self))
         return self.interactions[-1]
 
-    def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> Interaction:
+    def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> GrpcStream:
         self.events.append("attach directly")
         self.routing_ids.append(address.routing_id)
         if self.direct:
             raise self.direct.pop(0)
-        stream = Interaction(self)
+        stream = GrpcStream(self)
         stream.is_direct = True
         return stream
 

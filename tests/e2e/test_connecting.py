@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import remote_gym.client.connect.channel as connection_module
+import remote_gym.client.connect.connection as connection_module
 from remote_gym import (
     ConfigError,
     ConnectError,
@@ -276,9 +276,9 @@ def test_another_version_of_the_protocol_is_refused_with_both_named(secure_serve
 
 
 def test_a_client_of_another_version_is_told_so(secure_server, certificates, monkeypatch):
-    from remote_gym.client.connect import opening
+    from remote_gym.protocol import open_request
 
-    monkeypatch.setattr(opening, "PROTOCOL_VERSION", 99)
+    monkeypatch.setattr(open_request, "PROTOCOL_VERSION", 99)
     with pytest.raises(ProtocolMismatch, match=r"client speaks version 99 .*remote-gym.*server version 1 .*remote-gym"):
         connect(secure_server, (certificates.ca, certificates.client, certificates.client_key))
     assert secure_server.session_count == 0

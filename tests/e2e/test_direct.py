@@ -17,8 +17,8 @@ from environments import ACTION
 from remote_gym import ConnectError, RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import create_certificate
 from remote_gym.client.connect import choose as attaching
-from remote_gym.client.connect.direct_stream import DirectConnection
-from remote_gym.client.connect.grpc_stream import Interaction
+from remote_gym.client.connect.direct_stream import DirectStream
+from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.testing import loopback_server
@@ -45,10 +45,10 @@ def raw_connection(address: pb.DirectAddress) -> socket.socket:
     return socket.create_connection(("localhost", address.port), timeout=scaled(10.0))
 
 
-def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None = None) -> DirectConnection:
+def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None = None) -> DirectStream:
     ca, certificate, key = server.client_credentials_paths
     files = files or TlsFiles(ca=ca, certificate=certificate, private_key=key)
-    return DirectConnection(
+    return DirectStream(
         "localhost", address, token, context=tls.client_context(files), limits=Limits(), timeout=30.0, poll_us=0
     )
 
@@ -72,7 +72,7 @@ def test_it_is_what_an_environment_uses_by_default(process_server):
     process_server.client_arguments.clear()
     environment = process_server.environment()
     environment.reset()
-    assert isinstance(environment._session._carrier.stream, DirectConnection)
+    assert isinstance(environment._session._carrier.stream, DirectStream)
 
 
 @pytest.mark.usefixtures("patience")
@@ -82,7 +82,7 @@ def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(pr
     session = environment._session
     for count in range(1, 9):
         assert environment.step(ACTION["step"])[0]["count"] == count
-        assert isinstance(session._carrier.stream, Interaction if count % 2 == 0 else DirectConnection)
+        assert isinstance(session._carrier.stream, GrpcStream if count % 2 == 0 else DirectStream)
         session._carrier._attaching._direct_from *= -1
         session._carrier.detach()
 
@@ -105,7 +105,7 @@ def test_silent_strangers_do_not_keep_clients_out(process_server, environment, a
         # A client comes all the same, in the place of the first of them.
         environment._session._carrier.detach()
         environment.step(ACTION["step"])
-        assert isinstance(environment._session._carrier.stream, DirectConnection)
+        assert isinstance(environment._session._carrier.stream, DirectStream)
         assert strangers[0].recv(1) == b""
         wait_until(lambda: len(pending) == most - 1)
         # And they are dropped in time.
@@ -187,11 +187,11 @@ def test_whose_routing_id_another_has_used_up_goes_on_over_grpc_and_directly_lat
         thief.sendall(PREAMBLE + address.routing_id)
         wait_until(lambda: address.routing_id not in process_server.server._service.routes._sessions)
         assert environment.step(ACTION["step"])[0]["count"] == 1
-        assert isinstance(session._carrier.stream, Interaction)
+        assert isinstance(session._carrier.stream, GrpcStream)
         session._carrier._attaching._direct_from = time.monotonic()
         session.improve()
         assert environment.step(ACTION["step"])[0]["count"] == 2
-        assert isinstance(session._carrier.stream, DirectConnection)
+        assert isinstance(session._carrier.stream, DirectStream)
     assert caplog.text.count("goes on over gRPC") == 1
 
 
@@ -224,7 +224,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
         environment.reset()
         session = environment._session._session
         with pytest.raises(NotPermitted, match="'DNS:mallory'"):
-            DirectConnection(
+            DirectStream(
                 "localhost",
                 fresh_address(environment._session),
                 session.token,
@@ -250,7 +250,7 @@ def test_a_client_that_attaches_again_cuts_off_the_older_connection(process_serv
     newer.close()
 
 
-def ask(connection: DirectConnection, data: bytes, deadline: float) -> bytes | memoryview:
+def ask(connection: DirectStream, data: bytes, deadline: float) -> bytes | memoryview:
     connection.send(data, deadline)
     return connection.receive(deadline)
 

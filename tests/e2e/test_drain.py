@@ -144,7 +144,7 @@ def test_a_session_that_is_opening_when_the_signal_comes_is_refused(log):
 
         thread = threading.Thread(target=come)
         thread.start()
-        wait_until(lambda: len(descendants(server.process.pid)) == 2)  # the launcher, and a worker that creates
+        wait_until(lambda: len(descendants(server.process.pid)) == 2)  # the forkserver, and a worker that creates
         server.process.terminate()
         assert server.process.wait(scaled(30)) == 0
         thread.join(scaled(30.0))

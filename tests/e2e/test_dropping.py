@@ -69,7 +69,7 @@ def test_one_that_is_dropped_after_its_session_was_lost_is_freed(process_server,
             environment.step(action)
         with pytest.raises((SessionLost, ResetNeeded)):
             environment.step(action)
-        sessions = [environment._session] if kind == "single" else [each.session for each in environment._slices]
+        sessions = [environment._session] if kind == "single" else [each.session for each in environment._shards]
         return [weakref.ref(environment), *map(weakref.ref, sessions)]
 
     references = lose()

@@ -104,20 +104,20 @@ def test_a_server_that_stops_leaves_nothing(server):
     assert not Path("/dev/shm", info["shared"]).exists()
 
 
-@pytest.mark.parametrize("who", ["server", "launcher"])
-def test_a_server_or_launcher_that_is_killed_leaves_nothing(who, serve):
+@pytest.mark.parametrize("who", ["server", "forkserver"])
+def test_a_server_or_forkserver_that_is_killed_leaves_nothing(who, serve):
     process, port = serve()
     environment = RemoteEnvironment("localhost", port, connect_timeout=5.0)
     _, info = environment.reset()
     started = all_of(info)
-    [launcher] = [pid for pid in descendants(process.pid) if parent(pid) == process.pid]
+    [forkserver] = [pid for pid in descendants(process.pid) if parent(pid) == process.pid]
     if who == "server":
         process.kill()
     else:
-        os.kill(launcher, signal.SIGKILL)
+        os.kill(forkserver, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, started)))
     if who == "server":
-        wait_until(lambda: not is_alive(launcher))
+        wait_until(lambda: not is_alive(forkserver))
     environment.close()
 
 
@@ -125,12 +125,12 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_a_child_of_the_launcher_that_an_environment_makes_harms_nobody(server):
+def test_a_child_of_the_forkserver_that_an_environment_makes_harms_nobody(server):
     environment = server.environment()
     environment.reset()
     quick, slow = environment.call("clone_sibling", 0.0), environment.call("clone_sibling", 600.0)
-    launcher = server.server._workers._launcher.process.pid
-    assert parent(slow) == launcher
+    forkserver = server.server._launcher._newest[None].process.pid
+    assert parent(slow) == forkserver
     wait_until(lambda: not Path(f"/proc/{quick}").exists())  # reaped
     environment.step(0)
     other = server.environment()
@@ -138,7 +138,7 @@ def test_a_child_of_the_launcher_that_an_environment_makes_harms_nobody(server):
     environment.close()
     wait_until(lambda: not is_alive(slow))
     other.step(0)
-    assert server.server._workers._launcher.process.pid == launcher
+    assert server.server._launcher._newest[None].process.pid == forkserver
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="needs to make a namespace of processes")
@@ -150,7 +150,7 @@ def test_as_process_1_of_a_container_a_server_has_no_zombies(serve, proc):
         environment.reset()
         environment.close()
     [server] = children(process.pid)
-    wait_until(lambda: len(children(server)) == 1)  # the launcher
+    wait_until(lambda: len(children(server)) == 1)  # the forkserver
     assert state(*children(server)) != "Z"
     if proc:
         wait_until(lambda: not children(*children(server)))
@@ -178,5 +178,5 @@ def test_a_server_that_was_started_with_signals_blocked_notices_the_ends_of_its_
     assert process.poll() is None
 
 
-def test_marks_of_different_launchers_differ():
+def test_marks_of_different_forkservers_differ():
     assert len({leftovers.new_prefix() for _ in range(100)}) == 100

@@ -80,7 +80,7 @@ def test_a_killed_server_takes_its_workers_along_and_its_clients_are_told(script
     thread = threading.Thread(target=step_until_lost, args=(hung,))
     thread.start()
     workers = descendants(script.pid)
-    assert len(workers) == 3  # the launcher and its two
+    assert len(workers) == 3  # the forkserver and its two
     script.kill()
     before = time.monotonic()
     wait_until(lambda: not any(map(is_alive, workers)))
@@ -98,38 +98,38 @@ def step_until_lost(environment: RemoteEnvironment) -> None:
         environment.step(ACTION["hang"])
 
 
-def test_a_killed_launcher_takes_its_workers_along_and_another_is_started(process_server):
+def test_a_killed_forkserver_takes_its_workers_along_and_another_is_started(process_server):
     environment = process_server.environment()
     _, info = environment.reset()
-    launcher = parent_of(info["pid"])
-    os.kill(launcher, signal.SIGKILL)
+    forkserver = parent_of(info["pid"])
+    os.kill(forkserver, signal.SIGKILL)
     wait_until(lambda: not is_alive(info["pid"]))
     with pytest.raises(SessionLost):
         environment.step(ACTION["step"])
     _, info = environment.reset()
-    assert parent_of(info["pid"]) != launcher
+    assert parent_of(info["pid"]) != forkserver
 
 
-def test_a_launcher_that_hangs_fails_who_opens_then_and_nobody_else(process_server, monkeypatch):
+def test_a_forkserver_that_hangs_fails_who_opens_then_and_nobody_else(process_server, monkeypatch):
     monkeypatch.setattr(launching, "ANSWER_TIMEOUT", 1.0)
     environment = process_server.environment()
     _, info = environment.reset()
-    launcher = parent_of(info["pid"])
-    os.kill(launcher, signal.SIGSTOP)
+    forkserver = parent_of(info["pid"])
+    os.kill(forkserver, signal.SIGSTOP)
     try:
         with pytest.raises(ServerFull, match=r"no worker was started: .* has not answered for 1 s"):
             process_server.environment().reset()
         other = process_server.environment()
         _, others = other.reset()
-        assert parent_of(others["pid"]) != launcher
+        assert parent_of(others["pid"]) != forkserver
         for each in (environment, other):
             assert each.step(ACTION["step"])[0]["count"] == 1
             each.close()
         wait_until(lambda: process_server.server._service.load().open == 0, timeout=30.0)
-        wait_until(lambda: not is_alive(launcher))
+        wait_until(lambda: not is_alive(forkserver))
     finally:
-        if is_alive(launcher):
-            os.kill(launcher, signal.SIGCONT)
+        if is_alive(forkserver):
+            os.kill(forkserver, signal.SIGCONT)
 
 
 def parent_of(pid: int) -> int:

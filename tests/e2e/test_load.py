@@ -60,7 +60,7 @@ def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_wor
                 calls = [
                     channel.unary_unary(method("Open")).future(open_request(), timeout=scaled(60.0)) for _ in range(6)
                 ]
-                # Three have a worker each, and three are refused; the launcher is one more process.
+                # Three have a worker each, and three are refused; the forkserver is one more process.
                 wait_until(lambda calls=calls: sum(call.done() for call in calls) == 3)
                 wait_until(lambda: len(descendants(os.getpid()) - before) == 4)
                 for call in calls:

@@ -18,17 +18,17 @@ from remote_gym.ipc.dialect import dialect
 from remote_gym.server.launch import forkserver_client as launching
 from remote_gym.testing import loopback_server
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no launcher")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no forkserver")
 
 
 @pytest.fixture
 def old_interpreter(tmp_path: Path) -> Path:
-    """A Python that has an older release, whose launcher never answers what it does not know."""
+    """A Python that has an older release, whose forkserver never answers what it does not know."""
     server = tmp_path / "old" / "remote_gym" / "server"
     server.mkdir(parents=True)
     (server.parent / "__init__.py").write_text('__version__ = "0.0.1"\n')
     (server / "__init__.py").write_text("")
-    (server / "launcher.py").write_text("import time\n\n\ndef main():\n    time.sleep(120)\n")
+    (server / "forkserver.py").write_text("import time\n\n\ndef main():\n    time.sleep(120)\n")
     interpreter = tmp_path / "python"
     interpreter.write_text(f'#!/bin/sh\nPYTHONPATH={server.parent.parent} exec {sys.executable} "$@"\n')
     interpreter.chmod(0o700)

@@ -25,8 +25,8 @@ from raw_client import step as raw_step
 from remote_gym import ClientOptions, NotPermitted, RemoteEnvironment, create_remote_environment_server
 from remote_gym.auth.tokens import SETTLE, add_token
 from remote_gym.certs import CLIENT_IDENTITY, create_all
-from remote_gym.client.connect.channel import GrpcConnection
-from remote_gym.client.connect.direct_stream import DirectConnection
+from remote_gym.client.connect.connection import GrpcConnection
+from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.config import TlsFiles
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -321,7 +321,7 @@ def test_a_token_file_may_be_rewritten_in_place_while_it_is_used(tokens, place, 
             assert step(environment) == count
             if count % 10 == 0:
                 place.open(client_credentials_paths=paths, token=mine).close()
-        assert isinstance(environment._session._carrier.stream, DirectConnection) == (place.kind == "direct")
+        assert isinstance(environment._session._carrier.stream, DirectStream) == (place.kind == "direct")
     finally:
         over.set()
         rewriting.join()

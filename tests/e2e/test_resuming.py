@@ -195,5 +195,5 @@ def test_a_ticket_is_a_secret_that_is_not_shown_and_no_use_without_it(process_se
 def test_a_ticket_of_a_vector_environment_is_refused(process_server):
     environments = process_server.vector_environment(2)
     with pytest.raises(ConfigError, match="worker with 2 environments"):
-        resume(process_server, environments._slices[0].session.ticket)
+        resume(process_server, environments._shards[0].session.ticket)
     environments.reset()

@@ -16,7 +16,7 @@ from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 
 from environments import ACTION
 from remote_gym import ConnectionLost, DeadlineExceeded, RemoteEnvironment, SessionLost
-from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.testing import LoopbackServer, find_difference, loopback_server
 from waiting import scaled
 

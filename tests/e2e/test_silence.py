@@ -74,7 +74,7 @@ def start_client(
 
 
 def wait_for_its_worker_to_go(server: Served) -> float:
-    """Seconds that it took; at first there are a launcher and a worker."""
+    """Seconds that it took; at first there are a forkserver and a worker."""
     before = time.monotonic()
     assert len(descendants(server.process.pid)) == 2
     wait_until(lambda: len(descendants(server.process.pid)) == 1, timeout=LEASE + 30.0)

@@ -130,10 +130,10 @@ def test_connections_that_broke_are_made_again_and_every_step_runs_once(make):
     assert find_difference(local.reset(seed=2), remote.reset(seed=2)) is None
     for number in range(6):
         if number % 2:
-            break_connection(remote._slices[number // 2 % 2].session)
+            break_connection(remote._shards[number // 2 % 2].session)
         assert find_difference(local.step(acting(4)), remote.step(acting(4))) is None
     remote.step_async(acting(4))
-    break_connection(remote._slices[1].session)
+    break_connection(remote._shards[1].session)
     assert find_difference(local.step(acting(4)), remote.step_wait()) is None
 
 

@@ -50,9 +50,9 @@ class Served:
     credentials: tuple[Path, Path, Path]
 
     def workers(self) -> set[int]:
-        """Processes of its workers: what the launcher, its only child, has started."""
-        launcher = children(self.pid)
-        return descendants(self.pid) - launcher
+        """Processes of its workers: what the forkserver, its only child, has started."""
+        forkserver = children(self.pid)
+        return descendants(self.pid) - forkserver
 
 
 @contextlib.contextmanager

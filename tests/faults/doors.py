@@ -8,7 +8,7 @@ from remote_gym.auth.tokens import add_token
 from remote_gym.server.access.policy import DEFAULT
 
 
-class Doors:
+class Authorizer:
     """Files for ``--token-file`` and ``--policy``, by which everybody named may open everything at first.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from faults.chaos import CONNECTIONS, MODES, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
-from faults.doors import Doors
+from faults.doors import Authorizer
 from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.server_kinds import PLACES, SERVER_KINDS, ServerKind, faketime_library
@@ -97,7 +97,7 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
             clock.write_text("+0\n")
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock, flags=flags)
         elif place == "doors":
-            server = chaos.server(place, doors=Doors(chaos.folder, CONNECTIONS), flags=flags)
+            server = chaos.server(place, doors=Authorizer(chaos.folder, CONNECTIONS), flags=flags)
         else:
             server = chaos.server(place, log=Path("/dev/full") if place == "full" else None, flags=flags)
         jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))

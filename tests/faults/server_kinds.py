@@ -146,10 +146,10 @@ def _pause(server: Server, lanes: Sequence[Lane]) -> None:
         _all(lanes, lambda lane: lane.expect("answered"))
 
 
-def _kill_launcher(server: Server, lanes: Sequence[Lane]) -> None:
+def _kill_forkserver(server: Server, lanes: Sequence[Lane]) -> None:
     workers = server.workers()
-    [launcher] = descendants(server.pid) - workers
-    os.kill(launcher, signal.SIGKILL)
+    [forkserver] = descendants(server.pid) - workers
+    os.kill(forkserver, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)), PATIENCE)
     _all(lanes, lambda lane: lane.expect("lost"))
     _all(lanes, lambda lane: lane.begin_all_anew())
@@ -258,7 +258,7 @@ SERVER_KINDS = {
     "server drained, started again": ServerKind(_drain),
     "server hurried while draining": ServerKind(_hurry),
     "server paused": ServerKind(_pause),
-    "launcher killed": ServerKind(_kill_launcher),
+    "forkserver killed": ServerKind(_kill_forkserver),
     "no descriptors to accept with": ServerKind(_accept_without_descriptors),
     "no descriptors to open with": ServerKind(_open_without_descriptors),
     "log's disk is full": ServerKind(_print_to_full_disk, "full"),
@@ -275,7 +275,7 @@ SERVER_KINDS = {
     "policy file broken": ServerKind(door_kinds.break_policy, "doors"),
     "vectors: server killed, started again": ServerKind(_kill, "vectors"),
     "vectors: server paused": ServerKind(_pause, "vectors"),
-    "vectors: launcher killed": ServerKind(_kill_launcher, "vectors"),
+    "vectors: forkserver killed": ServerKind(_kill_forkserver, "vectors"),
     "vectors: silence": ServerKind(_silence, "vectors"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),

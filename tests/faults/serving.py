@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from faults.doors import Doors
+from faults.doors import Authorizer
 from processes import PROC, descendants, is_alive
 from remote_gym.certs import create_all
 from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
@@ -124,7 +124,7 @@ class Server:
         environ: dict[str, str] | None = None,
         log: Path | None = None,
         clock: Path | None = None,
-        doors: Doors | None = None,
+        doors: Authorizer | None = None,
         flags: tuple[str, ...] = (),
     ) -> None:
         self.clock = clock
@@ -141,7 +141,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def doors(self) -> Doors:
+    def doors(self) -> Authorizer:
         """Those of a server that has some."""
         assert self._doors is not None
         return self._doors
@@ -222,7 +222,7 @@ class Server:
             sock.close()
 
     def workers(self) -> set[int]:
-        """Processes that are neither the server nor its launcher."""
+        """Processes that are neither the server nor its forkserver."""
         return {pid for child in descendants(self.pid) for pid in descendants(child)}
 
     def descriptor_count(self) -> int:

@@ -25,15 +25,15 @@ from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.frontends.direct import _read_preamble
-from remote_gym.server.launch.handle import Worker
-from remote_gym.server.launch.workers import ThreadWorkers
+from remote_gym.server.launch.handle import WorkerHandle
+from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.service import Service
 from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, DirectSocket
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
-from remote_gym.worker.handshake import Admission, Admitting
+from remote_gym.worker.handshake import Admitting, Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.loop import _create_host
 
@@ -121,7 +121,7 @@ def fuzz_admission(data: bytes) -> None:
         token = parse(pb.Attach, messages[0]).token if messages else None
     with sent(data) as sock:
         try:
-            direct = _admitted(Admission(launch, SMALL).admit(sock.dup(), 0), sock)
+            direct = _admitted(Handshake(launch, SMALL).admit(sock.dup(), 0), sock)
         except (OSError, RemoteGymError):
             assert token != TOKEN
             return
@@ -151,7 +151,7 @@ def fuzz_link(data: bytes) -> None:
 
 async def _ask_worker(data: bytes) -> bytes | None:
     (requests, theirs), (handover, their_handover) = socket.socketpair(), socket.socketpair()
-    worker = Worker("fuzzed", lambda: None, SMALL.message_bytes)
+    worker = WorkerHandle("fuzzed", lambda: None, SMALL.message_bytes)
     with requests, theirs, handover, their_handover:
         await worker.connect(requests.dup(), handover.dup())
         worker.set_exited("it was fuzzed")  # so that nobody waits for word of that
@@ -222,7 +222,7 @@ class _Served:
 
     async def _make(self, options: ServerOptions) -> Service:
         os.chdir(FOLDER)
-        return Service(ThreadWorkers(SMALL.message_bytes).launch, {"entrypoint": "entrypoint.py"}, options)
+        return Service(ThreadLauncher(SMALL.message_bytes), {"entrypoint": "entrypoint.py"}, options)
 
     def open(self) -> pb.Session:
         if self.session is None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from processes import open_descriptors
-from remote_gym.ipc.control import RECORD, ToServer, ToWorker, hear, tell
+from remote_gym.ipc.control import RECORD, WorkerCommand, WorkerEvent, receive_record, send_record
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors cannot be sent")
 
@@ -23,9 +23,9 @@ def pair():
 
 def test_a_descriptor_arrives_at_a_worker(pair):
     ours, theirs = pair
-    tell(theirs, ToWorker.CONNECTION, 3, descriptor=ours.fileno())
-    kind, value, descriptor = hear(ours)
-    assert (kind, value) == (ToWorker.CONNECTION, 3)
+    send_record(theirs, WorkerCommand.CONNECTION, 3, descriptor=ours.fileno())
+    kind, value, descriptor = receive_record(ours)
+    assert (kind, value) == (WorkerCommand.CONNECTION, 3)
     os.close(descriptor)
 
 
@@ -33,10 +33,10 @@ def test_a_descriptor_arrives_at_a_worker(pair):
 def test_of_many_descriptors_one_is_taken(pair):
     ours, theirs = pair
     before = open_descriptors()
-    record = RECORD.pack(ToServer.ATTACHED, 0)
+    record = RECORD.pack(WorkerEvent.ATTACHED, 0)
     for index in range(len(record)):
         socket.send_fds(theirs, [record[index : index + 1]], [ours.fileno()] * 20)
-    _, _, descriptor = hear(ours)
+    _, _, descriptor = receive_record(ours)
     assert len(open_descriptors()) == len(before) + 1
     os.close(descriptor)
 
@@ -44,4 +44,4 @@ def test_of_many_descriptors_one_is_taken(pair):
 def test_the_end_is_told(pair):
     ours, theirs = pair
     theirs.close()
-    assert hear(ours) is None
+    assert receive_record(ours) is None

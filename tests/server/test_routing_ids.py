@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_gym.server.routing_ids import ROUTES_AT_ONCE, Routes
+from remote_gym.server.routing_ids import ROUTES_AT_ONCE, RoutingIds
 from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, ROUTING_ID_LIFETIME
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -17,13 +17,13 @@ def clock() -> SimpleNamespace:
 
 
 @pytest.fixture
-def routes(clock) -> Routes:
-    routes = Routes(lambda: clock.now)
+def routes(clock) -> RoutingIds:
+    routes = RoutingIds(lambda: clock.now)
     routes.listener = pb.DirectAddress(port=7, tls=True)
     return routes
 
 
-def new_id(routes: Routes, session: str = "s") -> bytes:
+def new_id(routes: RoutingIds, session: str = "s") -> bytes:
     address = routes.address(session)
     assert address is not None
     return address.routing_id

@@ -19,16 +19,18 @@ from environments import ACTION
 from raw_client import opening
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import NotPermitted, OutOfSequence, RemoteGymError, ServerFull, SessionLost
-from remote_gym.ipc.control import ToWorker
+from remote_gym.ipc.control import WorkerCommand
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.server import service as service_module
 from remote_gym.server.access.policy import Policy, Rule, Terms
 from remote_gym.server.attachment import Attachment
 from remote_gym.server.launch import connections as clients_module
 from remote_gym.server.launch import handle as link_module
-from remote_gym.server.launch.handle import Worker, describe_exit
-from remote_gym.server.launch.workers import ProcessWorkers, ThreadWorkers
+from remote_gym.server.launch.fork import ForkLauncher
+from remote_gym.server.launch.handle import WorkerHandle, describe_exit
+from remote_gym.server.launch.launcher import Launcher, LaunchSpec
+from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.service import Service
+from remote_gym.transport import busy_poll
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -55,16 +57,16 @@ def _at_the_entrypoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(
-    clock: Callable[[], float] = lambda: 0.0, *, processes: bool = False, launch=None, **options
+    clock: Callable[[], float] = lambda: 0.0, *, processes: bool = False, launcher: Launcher | None = None, **options
 ) -> AsyncIterator[Service]:
-    workers = ProcessWorkers(None, LIMIT) if processes else ThreadWorkers(LIMIT)
+    launcher = launcher or (ForkLauncher(LIMIT) if processes else ThreadLauncher(LIMIT))
     arguments = {"entrypoint": "environments.py"}
-    service = Service(launch or workers.launch, arguments, ServerOptions(**options), clock)
+    service = Service(launcher, arguments, ServerOptions(**options), clock)
     try:
         yield service
     finally:
         await service.close()
-        await workers.stop()
+        await launcher.stop()
 
 
 def run(test: Callable[[], object]) -> None:
@@ -392,11 +394,13 @@ def test_a_session_cannot_be_used_while_it_opens():
 
 
 def test_a_launch_that_fails_gives_its_place_back():
-    async def launch(session: str) -> Worker:
+    async def launch(spec: LaunchSpec) -> WorkerHandle:
         raise ServerFull("no more processes")
 
     async def test() -> None:
-        async with running(launch=launch, max_sessions=1) as service:
+        launcher = ThreadLauncher(LIMIT)
+        launcher.launch = launch
+        async with running(launcher=launcher, max_sessions=1) as service:
             for _ in range(2):
                 response = await service.open(opening(), "alice")
                 assert response.error.message == "no more processes"
@@ -411,7 +415,7 @@ def test_a_worker_that_breaks_the_rules_is_cut_off():
     async def test() -> None:
         for words, reason in ((b"\xff\xff\xff\xff", "limit"), (b"\0\0\0\0", "without being asked")):
             ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
-            worker = Worker("name", lambda: None, LIMIT)
+            worker = WorkerHandle("name", lambda: None, LIMIT)
             await worker.connect(*ours)
             theirs[0].sendall(words)
             assert reason in await worker.gone
@@ -535,7 +539,7 @@ def test_nobody_is_handed_to_a_session_that_is_not_there():
 
 
 def test_workers_poll_only_while_each_has_a_core_and_the_clients_another(monkeypatch):
-    monkeypatch.setattr(service_module, "core_count", lambda: 3)
+    monkeypatch.setattr(busy_poll, "core_count", lambda: 3)
 
     async def test() -> None:
         async with running_directly(poll_us=70) as service:
@@ -560,16 +564,16 @@ def test_workers_poll_only_while_each_has_a_core_and_the_clients_another(monkeyp
 
 
 def test_workers_are_told_for_how_long_to_poll_when_that_changes(monkeypatch):
-    monkeypatch.setattr(service_module, "core_count", lambda: 3)
+    monkeypatch.setattr(busy_poll, "core_count", lambda: 3)
     told: list[tuple[int, int]] = []
-    tell = clients_module.tell
+    tell = clients_module.send_record
 
     def count(sock: socket.socket, kind: int, value: int = 0, descriptor: int | None = None) -> None:
-        if kind == ToWorker.POLL:
+        if kind == WorkerCommand.POLL:
             told.append((sock.fileno(), value))
         tell(sock, kind, value, descriptor)
 
-    monkeypatch.setattr(clients_module, "tell", count)
+    monkeypatch.setattr(clients_module, "send_record", count)
 
     async def test() -> None:
         async with running_directly(poll_us=70) as service:
@@ -741,15 +745,17 @@ def test_a_drained_session_ends_at_its_next_reset_with_the_reason(way):
 def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
     async def test() -> None:
         release = asyncio.Event()
-        workers = ThreadWorkers(LIMIT)
+        launcher = ThreadLauncher(LIMIT)
+        start = launcher.launch
 
-        async def launch(session: str) -> Worker:
-            worker = await workers.launch(session)
+        async def launch(spec: LaunchSpec) -> WorkerHandle:
+            worker = await start(spec)
             if not launched:
                 await release.wait()
             return worker
 
-        async with running(time.monotonic, launch=launch) as service:
+        launcher.launch = launch
+        async with running(time.monotonic, launcher=launcher) as service:
             opening = asyncio.ensure_future(service.open(slow_to_open(1.0), "alice"))
             await until(lambda: len(service))
             await until(lambda: service._open or not launched)
@@ -767,13 +773,15 @@ def test_a_session_that_is_opening_when_the_drain_begins_is_refused(launched):
 
 def test_who_opens_while_the_service_closes_hears_that_it_stops():
     async def test() -> None:
-        workers = ThreadWorkers(LIMIT)
+        launcher = ThreadLauncher(LIMIT)
+        start = launcher.launch
 
-        async def launch(session: str) -> Worker:
+        async def launch(spec: LaunchSpec) -> WorkerHandle:
             await asyncio.sleep(0.5)
-            return await workers.launch(session)
+            return await start(spec)
 
-        async with running(time.monotonic, launch=launch) as service:
+        launcher.launch = launch
+        async with running(time.monotonic, launcher=launcher) as service:
             opened = asyncio.ensure_future(service.open(opening(), "alice"))
             await until(lambda: len(service))
             await service.drain(0.0)
@@ -880,10 +888,11 @@ def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
 
 def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open():
     async def test() -> None:
-        workers = ThreadWorkers(LIMIT)
+        launcher = ThreadLauncher(LIMIT)
+        start = launcher.launch
 
-        async def launch(session: str) -> Worker:
-            worker = await workers.launch(session)
+        async def launch(spec: LaunchSpec) -> WorkerHandle:
+            worker = await start(spec)
             ask = worker.ask
 
             async def ask_and_lose_the_right(data: bytes) -> bytes:
@@ -894,7 +903,8 @@ def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open
             worker.ask = ask_and_lose_the_right
             return worker
 
-        async with running(launch=launch) as service:
+        launcher.launch = launch
+        async with running(launcher=launcher) as service:
             service.routes.listener = pb.DirectAddress(port=1)
             response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SESSION_LOST
@@ -952,7 +962,7 @@ def test_workers_are_told_the_servers_files():
     files = worker_pb2.Tls(certificate="c", private_key="k", ca="a")
     asked: list[worker_pb2.Launch] = []
 
-    class Listener(Worker):
+    class Listener(WorkerHandle):
         async def ask(self, data: bytes) -> bytes:
             asked.append(worker_pb2.Launch.FromString(data))
             raise SessionLost("enough")
@@ -960,11 +970,13 @@ def test_workers_are_told_the_servers_files():
         async def close(self, timeout: float) -> None:
             self.exited.set_result("closed")
 
-    async def launch(session: str) -> Worker:
-        return Listener(session, lambda: None, LIMIT)
+    async def launch(spec: LaunchSpec) -> WorkerHandle:
+        return Listener(spec.session, lambda: None, LIMIT)
 
     async def test() -> None:
-        async with running(launch=launch) as service:
+        launcher = ThreadLauncher(LIMIT)
+        launcher.launch = launch
+        async with running(launcher=launcher) as service:
             service.tls = lambda owner: files
             await service.open(opening(), "alice")
         assert asked[0].tls == files

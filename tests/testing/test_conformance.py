@@ -286,11 +286,11 @@ class WaitsForAnything(DirectSocket):
 FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     # It does not look at the token: of calls by themselves, or of direct connections.
     "wrong-token": ((sessions.Sessions, "find", any_token),),
-    "wrong-token ": ((admission.Admission, "_check", ignored),),
+    "wrong-token ": ((admission.Handshake, "_check", ignored),),
     "unknown-session": ((sessions.Sessions, "find", any_session),),
     # An older connection is neither cut off nor refused.
     "fence": ((sessions.Sessions, "check_epoch", ignored), (attachment.OpenSession, "cut_off", ignored)),
-    "routing-id": ((routes.Routes, "take", any_number_of_times),),
+    "routing-id": ((routes.RoutingIds, "take", any_number_of_times),),
     "open": ((sessions.secrets, "token_urlsafe", lambda _: "the same for all"),),
     "clients-code": ((arguments, "_take_client_code", ignored),),
     "spaces": ((service.Service, "spaces", other_spaces),),

@@ -26,9 +26,9 @@ from environments import ACTION
 from raw_client import method, step
 from remote_gym import RemoteEnvironment, create_remote_environment_server, tls
 from remote_gym.certs import CLIENT_IDENTITY, CertificateFiles
-from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.diagnosis import diagnose, summarise
-from remote_gym.client.connect.direct_stream import DirectConnection
+from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConnectError
 from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
@@ -377,7 +377,7 @@ def test_an_impostor_gets_neither_session_nor_token(
 def connect_directly(port: int, session: pb.Session, own: TlsFiles) -> None:
     address = pb.DirectAddress(port=port, routing_id=session.direct.routing_id, tls=True)
     limits, context = Limits(), tls.client_context(own)
-    DirectConnection(
+    DirectStream(
         "localhost", address, session.token, context=context, limits=limits, timeout=scaled(SECONDS), poll_us=0
     )
 

@@ -15,9 +15,9 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_gym.client.connect.opening import choose_encodings
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.protocol.open_request import choose_encodings
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import (
     PAUSE,

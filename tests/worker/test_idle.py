@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.ipc.control import ToServer
-from remote_gym.worker.idle import LINGER, Patience
+from remote_gym.ipc.control import WorkerEvent
+from remote_gym.worker.idle import LINGER, IdleClock
 
 
 class Clock:
@@ -22,8 +22,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def patience(clock: Clock) -> Patience:
-    return Patience(clock)
+def patience(clock: Clock) -> IdleClock:
+    return IdleClock(clock)
 
 
 def test_without_limits_it_is_endless(patience, clock):
@@ -36,7 +36,7 @@ def test_an_idle_client_is_told_of_when_its_time_is_over_and_again_after_as_long
     clock.now += 4.0
     assert patience.verdict(between_episodes=False) == (None, 1.0)
     clock.now += 1.0
-    assert patience.verdict(between_episodes=False) == (ToServer.IDLE, 5.0)
+    assert patience.verdict(between_episodes=False) == (WorkerEvent.IDLE, 5.0)
     assert patience.verdict(between_episodes=False) == (None, 5.0)
 
 
@@ -55,7 +55,7 @@ def test_a_drain_lets_an_episode_run_and_what_follows_it_linger(patience, clock)
     patience.restart()
     assert patience.verdict(between_episodes=True) == (None, LINGER)
     clock.now += LINGER
-    assert patience.verdict(between_episodes=True) == (ToServer.DRAINED, LINGER)
+    assert patience.verdict(between_episodes=True) == (WorkerEvent.DRAINED, LINGER)
 
 
 def test_between_episodes_a_drain_counts_and_within_one_idling(patience, clock):
@@ -64,6 +64,6 @@ def test_between_episodes_a_drain_counts_and_within_one_idling(patience, clock):
     patience.idle_timeout = LINGER / 2
     clock.now += LINGER / 2
     assert patience.verdict(between_episodes=True) == (None, LINGER / 2)
-    assert patience.verdict(between_episodes=False)[0] is ToServer.IDLE
+    assert patience.verdict(between_episodes=False)[0] is WorkerEvent.IDLE
     clock.now += LINGER
-    assert patience.verdict(between_episodes=True)[0] is ToServer.DRAINED
+    assert patience.verdict(between_episodes=True)[0] is WorkerEvent.DRAINED

@@ -14,7 +14,7 @@ import pytest
 
 from environments import ACTION
 from remote_gym.config import Limits
-from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
+from remote_gym.ipc.control import WorkerCommand, WorkerEvent, receive_record, send_record
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -40,10 +40,10 @@ class Server:
 
     def hear(self) -> tuple[int, int]:
         """What the worker tells, and the value; with word of a client comes a descriptor of its connection."""
-        heard = hear(self.handover)
+        heard = receive_record(self.handover)
         assert heard is not None
         word, value, descriptor = heard
-        assert (descriptor is not None) == (word == ToServer.ATTACHED)
+        assert (descriptor is not None) == (word == WorkerEvent.ATTACHED)
         if descriptor is not None:
             os.close(descriptor)
         return word, value
@@ -53,7 +53,7 @@ class Server:
         ours, theirs = socket.socketpair()
         ours.settimeout(scaled(10.0))
         with theirs:
-            tell(self.handover, ToWorker.CONNECTION, number, descriptor=theirs.fileno())
+            send_record(self.handover, WorkerCommand.CONNECTION, number, descriptor=theirs.fileno())
         return MessageSocket(ours, Limits())
 
     def bring(self, token: str = "t", number: int = 0) -> tuple[MessageSocket, pb.Attached]:
@@ -105,12 +105,12 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
-    assert server.hear() == (ToServer.ATTACHED, 0)
-    tell(server.handover, ToWorker.TAKEN_OVER)
+    assert server.hear() == (WorkerEvent.ATTACHED, 0)
+    send_record(server.handover, WorkerCommand.TAKEN_OVER)
     told = pb.Response.FromString(direct.receive())
     assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
     assert direct.receive() is None
-    assert server.hear() == (ToServer.DETACHED, 0)
+    assert server.hear() == (WorkerEvent.DETACHED, 0)
     assert server.ask(RESET).HasField("reset")
     direct.close()
 
@@ -120,7 +120,7 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
     direct, _ = server.bring()
     newer = None
     if by == "gRPC":
-        tell(server.handover, ToWorker.TAKEN_OVER)
+        send_record(server.handover, WorkerCommand.TAKEN_OVER)
     else:
         newer, _ = server.bring()
     told = pb.Response.FromString(direct.receive())
@@ -133,9 +133,9 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
 
 def test_a_client_is_cut_off_though_the_server_holds_its_connection(server):
     direct, _ = server.bring()
-    heard = hear(server.handover)
+    heard = receive_record(server.handover)
     assert heard is not None
-    tell(server.handover, ToWorker.DROP)
+    send_record(server.handover, WorkerCommand.DROP)
     assert direct.receive() is None
     os.close(heard[2])
     direct.close()
@@ -147,7 +147,7 @@ def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server)
     assert server.ask(RESET).HasField("reset")
     slow = pb.StepRequest(packed=ACTION["slow"].to_bytes(8, "little"))
     server.requests.send(pb.Request(sequence=2, step=slow).SerializeToString())
-    tell(server.handover, ToWorker.DROP)
+    send_record(server.handover, WorkerCommand.DROP)
     direct.close()
     assert pb.Response.FromString(server.requests.receive()).HasField("step")
     direct, attached = server.bring()
@@ -156,7 +156,7 @@ def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server)
 
 
 def test_a_client_is_told_for_how_long_the_worker_polls(server):
-    tell(server.handover, ToWorker.POLL, 70)
+    send_record(server.handover, WorkerCommand.POLL, 70)
     direct, attached = server.bring()
     assert attached.poll_us == 70
     direct.close()
@@ -195,7 +195,7 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up_and_is_closed_out_in_time(s
 
     with ours:
         with theirs:
-            tell(server.handover, ToWorker.CONNECTION, descriptor=theirs.fileno())
+            send_record(server.handover, WorkerCommand.CONNECTION, descriptor=theirs.fileno())
         thread = threading.Thread(target=drip)
         thread.start()
         try:
@@ -235,7 +235,7 @@ def test_who_comes_late_does_not_cut_off_who_came_after_it(server):
     """What an attempt sent that its client has given up may arrive after the next attempt's."""
     late = server.bring_silent(number=1)
     direct, _ = server.bring(number=2)
-    assert server.hear() == (ToServer.ATTACHED, 2)
+    assert server.hear() == (WorkerEvent.ATTACHED, 2)
     assert not attach(late).HasField("error")
     told = pb.Response.FromString(late.receive())
     assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
@@ -248,20 +248,20 @@ def test_who_comes_late_does_not_cut_off_who_came_after_it(server):
 
 def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
     late = server.bring_silent(number=1)
-    tell(server.handover, ToWorker.TAKEN_OVER)
+    send_record(server.handover, WorkerCommand.TAKEN_OVER)
     for _ in range(2):  # after which it has heard both words
         assert server.ask(RESET).HasField("reset")
     assert not attach(late).HasField("error")
     assert pb.Response.FromString(late.receive()).error.kind == pb.ErrorDetail.OUT_OF_SEQUENCE
     late.close()
     direct, _ = server.bring(number=2)
-    assert server.hear() == (ToServer.ATTACHED, 2)
+    assert server.hear() == (WorkerEvent.ATTACHED, 2)
     direct.close()
 
 
 def test_who_is_on_the_way_in_when_the_owner_is_shut_out_is_closed_out(server):
     late = server.bring_silent()
-    tell(server.handover, ToWorker.DROP)
+    send_record(server.handover, WorkerCommand.DROP)
     assert late.receive() is None
     late.close()
 
@@ -283,7 +283,7 @@ def step(sequence: int, behaviour: str = "step") -> pb.Request:
 
 def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
     assert server.ask(RESET).HasField("reset")
-    tell(server.handover, ToWorker.DRAIN)
+    send_record(server.handover, WorkerCommand.DRAIN)
     assert server.ask(RESET).HasField("reset")  # the same once more, whose answer may have been lost
     assert server.ask(step(2)).HasField("step")
     ended = server.ask(step(3, "truncate"))
@@ -292,23 +292,23 @@ def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
     refused = server.ask(pb.Request(sequence=4, reset=pb.ResetRequest()))
     assert (refused.sequence, refused.error.kind) == (0, pb.ErrorDetail.SESSION_LOST)
     assert "begins no more episodes" in refused.error.message
-    assert server.hear() == (ToServer.DRAINED, 0)
+    assert server.hear() == (WorkerEvent.DRAINED, 0)
 
 
 def test_a_drain_that_finds_no_episode_is_told_so(server):
-    tell(server.handover, ToWorker.DRAIN)
-    assert server.hear() == (ToServer.DRAINED, 0)
+    send_record(server.handover, WorkerCommand.DRAIN)
+    assert server.hear() == (WorkerEvent.DRAINED, 0)
 
 
 def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_other(server):
     direct, _ = server.bring()
-    assert server.hear()[0] == ToServer.ATTACHED
+    assert server.hear()[0] == WorkerEvent.ATTACHED
     direct.send(RESET.SerializeToString())
     direct.receive()
-    tell(server.handover, ToWorker.DRAIN)
+    send_record(server.handover, WorkerCommand.DRAIN)
     direct.send(step(2, "numpy_flags").SerializeToString())  # terminated by np.True_
     direct.receive()
-    assert server.hear() == (ToServer.DRAINED, 0)
+    assert server.hear() == (WorkerEvent.DRAINED, 0)
     server.requests.close()
     assert "begins no more episodes" in pb.Response.FromString(direct.receive()).error.message
     direct.close()
@@ -316,15 +316,15 @@ def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_ot
 
 @pytest.mark.parametrize("way", ["direct", "through the server"])
 def test_a_client_that_asks_nothing_is_told_of(server, way):
-    tell(server.handover, ToWorker.LIMIT_IDLE, 300)
+    send_record(server.handover, WorkerCommand.LIMIT_IDLE, 300)
     if way == "direct":
         direct, _ = server.bring()
-        assert server.hear()[0] == ToServer.ATTACHED
+        assert server.hear()[0] == WorkerEvent.ATTACHED
         direct.send(RESET.SerializeToString())
         direct.receive()
     else:
         server.ask(RESET)
-    assert server.hear() == (ToServer.IDLE, 0)
+    assert server.hear() == (WorkerEvent.IDLE, 0)
     if way == "direct":
         server.requests.close()
         assert "asked nothing for 0.3 s" in pb.Response.FromString(direct.receive()).error.message

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from remote_gym.client.connect.channel import GrpcConnection
 from remote_gym.client.connect.choose import Attaching
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.retry import Retry
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.config import ClientOptions

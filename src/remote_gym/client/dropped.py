@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 
 from remote_gym.address import Place
-from remote_gym.client.registry import SESSIONS, Session
+from remote_gym.client.connect.registry import SESSIONS, Session
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)

@@ -12,14 +12,15 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
-from remote_gym.client.connect.opening import CredentialPaths, check_arguments, connect, mode_to_open, open_request
+from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.servers import Addresses, to_places
 from remote_gym.client.session import ClientSession
-from remote_gym.client.spec import SpecAttribute
+from remote_gym.client.spec import SpecAttribute, read_spec
 from remote_gym.config import ClientOptions, RemoteArgs
-from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata, read_spec
+from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata
+from remote_gym.protocol.open_request import check_arguments, mode_to_open, open_request
 from remote_gym.protocol.requests import assign_request, call_request, reset_request
 from remote_gym.protocol.responses import Reader
 from remote_gym.protocol.ticket import Resumption, SessionTicket

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from remote_gym.client.connect.opening import mode_to_open
 from remote_gym.client.recovery import LOSSES
 from remote_gym.client.session import ClientSession
 from remote_gym.client.viewer import Window
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError
+from remote_gym.protocol.open_request import mode_to_open
 from remote_gym.protocol.responses import Reader
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.frame_parts import FrameJoiner

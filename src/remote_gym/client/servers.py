@@ -9,15 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from remote_gym.address import Address, Place, grpc_address, to_place
-from remote_gym.client.connect.channel import GrpcConnection
 from remote_gym.client.connect.circuit import Circuit
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.connect.diagnosis import diagnose, summarise
-from remote_gym.client.connect.opening import CredentialPaths, choose_encodings, connect
+from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
 from remote_gym.logs import get_logger
+from remote_gym.protocol.open_request import choose_encodings
 from remote_gym.tls import absolute_paths, client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 

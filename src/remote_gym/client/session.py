@@ -9,10 +9,11 @@ import os
 import time
 
 from remote_gym.address import Place
-from remote_gym.client import dropped, forking
+from remote_gym.client import dropped
 from remote_gym.client.carrier import Carrier, Line
-from remote_gym.client.connect.channel import GrpcConnection
-from remote_gym.client.connect.grpc_stream import Interaction
+from remote_gym.client.connect import forking
+from remote_gym.client.connect.connection import GrpcConnection
+from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.client.connect.opening import open_session
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.turn import Claim, Turn
@@ -277,11 +278,11 @@ class ClientSession:
         self._close(min(timeout, self._options.close_timeout), logging.DEBUG)
 
     def before_fork(self, deadline: float) -> None:
-        """Leave an idle stream over gRPC, which no fork may see; see `remote_gym.client.forking`."""
+        """Leave an idle stream over gRPC, which no fork may see; see `remote_gym.client.connect.forking`."""
         stream = self._carrier.stream
         if stream is not None and stream.is_direct:
             return
-        if not (isinstance(stream, Interaction) and stream.answered):
+        if not (isinstance(stream, GrpcStream) and stream.answered):
             deadline += forking.LONGEST_CONNECT
         claim = Claim()
         try:

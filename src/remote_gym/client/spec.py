@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
+
+from remote_gym.client.connect.opening import CredentialPaths
+from remote_gym.v1 import remote_gym_pb2 as pb
 
 ENTRY_POINT = "remote_gym:RemoteEnvironment"
 
@@ -55,3 +59,32 @@ def _as_remote(spec: EnvSpec) -> RemoteSpec:
     fields: dict[str, Any] = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec) if field.init}
     fields["kwargs"] = {name: value for name, value in spec.kwargs.items() if name not in _SECRET}
     return RemoteSpec(**fields)
+
+
+def read_spec(
+    description: pb.Description, *, client_credentials_paths: CredentialPaths | None, **arguments: Any
+) -> RemoteSpec | None:
+    """A spec that makes the environment again, by connecting to the server; None where it has none itself.
+
+    Args:
+        description: Of the environment.
+        client_credentials_paths: Of `RemoteEnvironment`.
+        **arguments: The others.
+    """
+    if not description.HasField("spec"):
+        return None
+    spec, paths = description.spec, client_credentials_paths
+    return RemoteSpec(
+        id=spec.id,
+        entry_point=ENTRY_POINT,
+        reward_threshold=spec.reward_threshold if spec.HasField("reward_threshold") else None,
+        nondeterministic=spec.nondeterministic,
+        max_episode_steps=spec.max_episode_steps if spec.HasField("max_episode_steps") else None,
+        order_enforce=False,
+        disable_env_checker=True,
+        kwargs={
+            **arguments,
+            # As texts, since a spec can be written as JSON.
+            "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
+        },
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from remote_gym.errors import LossReason, OutOfSequence, SessionLost
 
 
-class Ending(str):
+class CloseReason(str):
     """A reason in words, which also says what kind of reason it is, and the last that the session's worker printed."""
 
     __slots__ = ("output", "reason")
@@ -16,60 +16,60 @@ class Ending(str):
     reason: LossReason
     output: str
 
-    def __new__(cls, text: str, reason: LossReason = LossReason.UNKNOWN, output: str = "") -> Ending:
+    def __new__(cls, text: str, reason: LossReason = LossReason.UNKNOWN, output: str = "") -> CloseReason:
         """Make one."""
         ending = super().__new__(cls, text)
         ending.reason, ending.output = reason, output
         return ending
 
     @classmethod
-    def of(cls, text: str) -> Ending:
+    def of(cls, text: str) -> CloseReason:
         """Give a reason that may be no more than words as one that says what it knows."""
         return text if isinstance(text, cls) else cls(text)
 
 
 def lost(session_id: str, why: str) -> SessionLost:
     """Make the error for the client of a session that ended."""
-    ending = Ending.of(why)
+    ending = CloseReason.of(why)
     return SessionLost(f"session {session_id}: {ending}", reason=ending.reason, output=ending.output)
 
 
 FAILURES = {LossReason.CRASHED, LossReason.KILLED, LossReason.HUNG, LossReason.OUT_OF_MEMORY}
 """Reasons that lie with the environment rather than with its client or the operator."""
 
-STOPPING = Ending("the server is stopping", LossReason.SERVER_STOPPED)
-DRAINED = Ending("the server is stopping, and begins no more episodes", LossReason.DRAINED)
-CLOSED = Ending("its client closed it", LossReason.CLOSED)
-NOT_STARTED = Ending("its worker did not start")
-UNTOLD = Ending("the server has ended it, or stopped, and may have restarted")
+STOPPING = CloseReason("the server is stopping", LossReason.SERVER_STOPPED)
+DRAINED = CloseReason("the server is stopping, and begins no more episodes", LossReason.DRAINED)
+CLOSED = CloseReason("its client closed it", LossReason.CLOSED)
+NOT_STARTED = CloseReason("its worker did not start")
+UNTOLD = CloseReason("the server has ended it, or stopped, and may have restarted")
 """What a worker says that only sees its server go."""
 
 
-def idled(seconds: float | None) -> Ending:
+def idled(seconds: float | None) -> CloseReason:
     """Its client was silent for so long."""
-    return Ending(f"its client asked nothing for {seconds:g} s; see ServerOptions.idle_timeout", LossReason.IDLE)
+    return CloseReason(f"its client asked nothing for {seconds:g} s; see ServerOptions.idle_timeout", LossReason.IDLE)
 
 
-def deserted(lease: float) -> Ending:
+def deserted(lease: float) -> CloseReason:
     """Its lease is over."""
-    return Ending(f"nobody was attached for its lease of {lease:g} s", LossReason.EXPIRED)
+    return CloseReason(f"nobody was attached for its lease of {lease:g} s", LossReason.EXPIRED)
 
 
-def not_created(message: str) -> Ending:
+def not_created(message: str) -> CloseReason:
     """The environment, or its entrypoint, raised."""
-    return Ending(f"its environment could not be created: {message:.300}")
+    return CloseReason(f"its environment could not be created: {message:.300}")
 
 
-def not_opened(error: BaseException) -> Ending:
+def not_opened(error: BaseException) -> CloseReason:
     """Something else went wrong before its client had it."""
-    return Ending(
+    return CloseReason(
         f"it did not open: {error!r}", getattr(error, "reason", LossReason.UNKNOWN), getattr(error, "output", "")
     )
 
 
-def forbidden(error: Exception) -> Ending:
+def forbidden(error: Exception) -> CloseReason:
     """A policy that has changed would not let its client open it."""
-    return Ending(f"it may no longer be open: {error}", LossReason.FORBIDDEN)
+    return CloseReason(f"it may no longer be open: {error}", LossReason.FORBIDDEN)
 
 
 def taken_over(session_id: str) -> OutOfSequence:

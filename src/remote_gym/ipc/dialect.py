@@ -12,11 +12,9 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor
 
-from remote_gym.ipc import control as handover
-from remote_gym.ipc import counters
+from remote_gym.ipc import control, counters, forkserver_records
 from remote_gym.protocol.constants import PROTOCOL_VERSION
 from remote_gym.v1 import remote_gym_pb2, worker_pb2
-from remote_gym.worker import forkserver as launcher
 
 CHECK = """
 import sys
@@ -32,7 +30,7 @@ if dialect() != sys.argv[3]:
         f"environments for a server of remote_gym {sys.argv[4]}; install that release there"
     )
 """
-"""Python that sets a launcher's path, and ends it if its release does not agree with the server's; works in any."""
+"""Python that sets a forkserver's path, and ends it if its release does not agree with the server's; works in any."""
 
 
 @functools.cache
@@ -43,9 +41,14 @@ def dialect() -> str:
 
 def _terms() -> Iterator[str]:
     yield f"protocol {PROTOCOL_VERSION}"
-    for record in (handover.RECORD, launcher.RECORD, counters.WORDS):
+    for record in (control.RECORD, forkserver_records.RECORD, counters.WORDS):
         yield record.format
-    for enumeration in (handover.ToWorker, handover.ToServer, launcher.Command, launcher.Event):
+    for enumeration in (
+        control.WorkerCommand,
+        control.WorkerEvent,
+        forkserver_records.Command,
+        forkserver_records.Event,
+    ):
         yield from (f"{enumeration.__name__} {member.name} {member.value}" for member in enumeration)
     yield from (f"operation {name} {number}" for name, number in counters.OPERATIONS.items())
     for module in (remote_gym_pb2, worker_pb2):

@@ -1,7 +1,7 @@
 """What workers leave running: found by a mark that nothing loses by leaving a group or session, and ended.
 
 A worker's mark is its soft limit on file locks, which Linux has not enforced since 2.4.25: whatever the worker starts
-inherits it, through forks, other programs and daemons alike, and ``/proc`` shows it. The launcher is a *subreaper*:
+inherits it, through forks, other programs and daemons alike, and ``/proc`` shows it. The forkserver is a *subreaper*:
 processes whose parent ends become its children, and so it sees all that its workers leave.
 
 Other systems have no such thing, nor has a container whose ``/proc`` is another's. There a worker's process group is
@@ -39,7 +39,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def new_prefix() -> int:
-    """What the marks of one launcher's workers begin with; another one's differ, in whatever container it is."""
+    """What the marks of one forkserver's workers begin with; another one's differ, in whatever container it is."""
     return 1 << _PREFIX_BITS | secrets.randbits(_PREFIX_BITS)
 
 
@@ -76,10 +76,10 @@ def _mark_of(pid: int) -> tuple[int, int] | None:
 
 
 class Leftovers:
-    """What a launcher's workers have left. It belongs to the launcher, which it makes a subreaper.
+    """What a forkserver's workers have left. It belongs to the forkserver, which it makes a subreaper.
 
     Args:
-        prefix: Of this launcher's marks.
+        prefix: Of this forkserver's marks.
 
     Attributes:
         are_found: Whether the system lets them be found. If not, nothing here does anything.
@@ -135,7 +135,7 @@ class Leftovers:
                 _signal(pid, signal.SIGTERM)
 
     def kill_all(self) -> None:
-        """Kill all that there is below the launcher, whosever it is, and reap it. The last that a launcher does."""
+        """Kill all that there is below the forkserver, whosever it is, and reap it. The last that a forkserver does."""
         if not self.are_found:
             return
         deadline = time.monotonic() + GIVE_UP_AFTER
@@ -150,7 +150,7 @@ class Leftovers:
 
 
 def kill_marked(prefix: int) -> bool:
-    """Kill all that a launcher which is gone has left, workers included.
+    """Kill all that a forkserver which is gone has left, workers included.
 
     Returns:
         Whether there was something; if so, it may have started something else meanwhile.

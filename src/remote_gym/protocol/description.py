@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from typing import Any
 
-from remote_gym.client.connect.opening import CredentialPaths, mode_to_open
-from remote_gym.client.spec import ENTRY_POINT, RemoteSpec
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.protocol.open_request import mode_to_open
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values import decode_value
@@ -59,35 +57,6 @@ def check_exposed(description: pb.Description, name: str, *, to_set: bool = Fals
         )
     if to_set and exposed[name]:
         raise AttributeError(f"{name!r} is a method of the remote environment, and cannot be set")
-
-
-def read_spec(
-    description: pb.Description, *, client_credentials_paths: CredentialPaths | None, **arguments: Any
-) -> RemoteSpec | None:
-    """A spec that makes the environment again, by connecting to the server; None where it has none itself.
-
-    Args:
-        description: Of the environment.
-        client_credentials_paths: Of `RemoteEnvironment`.
-        **arguments: The others.
-    """
-    if not description.HasField("spec"):
-        return None
-    spec, paths = description.spec, client_credentials_paths
-    return RemoteSpec(
-        id=spec.id,
-        entry_point=ENTRY_POINT,
-        reward_threshold=spec.reward_threshold if spec.HasField("reward_threshold") else None,
-        nondeterministic=spec.nondeterministic,
-        max_episode_steps=spec.max_episode_steps if spec.HasField("max_episode_steps") else None,
-        order_enforce=False,
-        disable_env_checker=True,
-        kwargs={
-            **arguments,
-            # As texts, since a spec can be written as JSON.
-            "client_credentials_paths": paths and tuple(path and os.fspath(path) for path in paths),
-        },
-    )
 
 
 def check_resumed(description: pb.Description, render_mode: str | None, num_envs: int = 0) -> None:

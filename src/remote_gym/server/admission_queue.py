@@ -9,7 +9,7 @@ from remote_gym.errors import ServerFull
 from remote_gym.server.sessions import Session, Sessions
 
 
-class Queue:
+class AdmissionQueue:
     """Where clients that open a session pass, one after the other.
 
     Args:

@@ -12,7 +12,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.errors import LossReason, OutOfSequence, RemoteGymError, SessionLost
 from remote_gym.ipc.close_reasons import taken_over
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.routing_ids import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -36,7 +36,7 @@ class OpenSession:
     """An open session with what serves it."""
 
     session: Session
-    worker: Worker
+    worker: WorkerHandle
     environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
     direct: bool = False  # whether a client is attached to the worker itself

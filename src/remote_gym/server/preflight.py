@@ -11,7 +11,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.server.access.policy import DEFAULT
-from remote_gym.server.launch.workers import Launch
+from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import launch_message
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
@@ -29,12 +29,12 @@ _ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-on
 
 
 async def try_environments(
-    launch: Launch, default_args: Mapping[str, Any] | None, options: ServerOptions
+    launcher: Launcher, default_args: Mapping[str, Any] | None, options: ServerOptions
 ) -> tuple[str, ...]:
     """Create each environment that a server offers once, in a worker as a session has one, and close it again.
 
     Args:
-        launch: Starts a worker.
+        launcher: Starts workers.
         default_args: What clients get that name no environment; None where they have to.
         options: The server's.
 
@@ -51,7 +51,7 @@ async def try_environments(
         offered.setdefault("", default_args)
     for name in offered:
         where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
-        error = await _try(launch, name, default_args, options)
+        error = await _try(launcher, name, default_args, options)
         if isinstance(error, IdNeeded) and error.fault:
             raise ConfigError(error.fault) from error
         if error is None or isinstance(error, IdNeeded):
@@ -71,20 +71,20 @@ async def try_environments(
             f"{where} cannot be created, so no client could open it (check=False serves it all the same): {text}"
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
-        error = await _try(launch, "", {}, options)
+        error = await _try(launcher, "", {}, options)
         if error is not None and not isinstance(error, IdNeeded):
             raise ConfigError(str(error)) from error
     return examples
 
 
 async def _try(
-    launch: Launch, name: str, default_args: Mapping[str, Any] | None, options: ServerOptions
+    launcher: Launcher, name: str, default_args: Mapping[str, Any] | None, options: ServerOptions
 ) -> Exception | None:
     """What the first way to open an environment raised, if no other way works."""
     first: Exception | None = None
     for fields in REQUESTS:
         request = worker_pb2.Opening(environment=name, **fields)
-        error = await _create(launch, launch_message(request, default_args, options), options)
+        error = await _create(launcher, launch_message(request, default_args, options), options)
         if error is None:
             return None
         first = first or error
@@ -93,9 +93,9 @@ async def _try(
     return first
 
 
-async def _create(launch: Launch, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
+async def _create(launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
     message.session = "trial"
-    worker = await launch(message.session)
+    worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=options.interpreter))
     timeout = options.close_timeout
     try:
         answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)

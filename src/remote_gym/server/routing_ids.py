@@ -16,7 +16,7 @@ ROUTES_AT_ONCE = 4
 """Ids of one session that are good at the same time; a further one takes the place of the oldest."""
 
 
-class Routes:
+class RoutingIds:
     """The ids that clients have been told, and have not come by yet.
 
     An id travels before TLS, so that whoever listens on the network reads it: but not before it is used up.

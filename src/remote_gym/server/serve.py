@@ -13,22 +13,22 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from remote_gym.address import grpc_address, is_loopback
 from remote_gym.auth.expiry import OwnCertificates
-from remote_gym.auth.identity import IdentityRule
-from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
 from remote_gym.server.access.authorizer import PolicySource, has_policy
+from remote_gym.server.access.identities import identity_rule, worker_tls
 from remote_gym.server.frontends.direct import DirectListener
 from remote_gym.server.frontends.grpc import GrpcServer
+from remote_gym.server.launch.fork import STOP_TIMEOUT, ForkLauncher
+from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch.open_files import make_room
-from remote_gym.server.launch.workers import STOP_TIMEOUT, ProcessWorkers, ThreadWorkers
+from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.launch_request import check_arguments, leaves_id_open
 from remote_gym.server.preflight import try_environments
 from remote_gym.server.service import Service
@@ -36,7 +36,6 @@ from remote_gym.server.status import SessionStatus
 from remote_gym.server.supervision.supervisor import watch
 from remote_gym.tls import ServerCertificates, server_files
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.v1 import worker_pb2
 from remote_gym.validation import check_seconds
 
 logger = get_logger(__name__)
@@ -76,14 +75,14 @@ class RemoteEnvironmentServer:
         self.url = url
         self.options = options
         self.secure = files is not None
-        self._rule = _identity_rule(files, options)
+        self._rule = identity_rule(files, options)
         credentials = None if files is None else ServerCertificates(files).credentials
         limits = options.limits
         make_room(options.max_sessions)
-        self._workers = (
-            ThreadWorkers(limits.message_bytes)
+        self._launcher: Launcher = (
+            ThreadLauncher(limits.message_bytes)
             if options.use_thread
-            else ProcessWorkers(options.interpreter, limits.message_bytes, options.output_rate)
+            else ForkLauncher(limits.message_bytes, options.output_rate)
         )
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
@@ -94,7 +93,7 @@ class RemoteEnvironmentServer:
         self._terminated = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_handle_loop_error)
-        # A daemon: a script that forgets to stop its server must still end. The launcher notices, and ends the workers.
+        # A daemon: a script that forgets to stop its server must still end. The forkserver notices, and ends workers.
         self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
         self._thread.start()
         try:
@@ -181,7 +180,7 @@ class RemoteEnvironmentServer:
     def _try_environments(self, default_args: Mapping[str, Any] | None) -> tuple[str, ...]:
         """See that what is offered can be created. Each wait of it has an end of its own."""
         trial = asyncio.run_coroutine_threadsafe(
-            try_environments(self._workers.launch, default_args, self.options), self._loop
+            try_environments(self._launcher, default_args, self.options), self._loop
         )
         # In short waits, for the reason that `_wait` has them.
         while not trial.done():
@@ -191,7 +190,7 @@ class RemoteEnvironmentServer:
     def _abandon(self) -> None:
         """Leave nothing of a server that does not start."""
         with contextlib.suppress(Exception):  # the reason why it does not start matters more
-            self._call(self._workers.stop(), STOP_TIMEOUT + 1.0)
+            self._call(self._launcher.stop(), STOP_TIMEOUT + 1.0)
         self._end_loop()
 
     def _wait(self, deadline: float) -> bool:
@@ -217,7 +216,7 @@ class RemoteEnvironmentServer:
     async def _start(
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
     ) -> int:
-        self._service = Service(self._workers.launch, default_args, self.options)
+        self._service = Service(self._launcher, default_args, self.options)
         if has_policy(self.options):
             source = PolicySource(self.options, default_args)
             if self.options.check:
@@ -237,7 +236,7 @@ class RemoteEnvironmentServer:
                 port=self._direct.port, path=self._direct.path, tls=files is not None
             )
             if files is not None:
-                self._service.tls = functools.partial(_worker_tls, files, self.options, self._rule)
+                self._service.tls = functools.partial(worker_tls, files, self.options, self._rule)
         self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
@@ -280,7 +279,7 @@ class RemoteEnvironmentServer:
         await self._service.close()
         self._watching.cancel()
         await self._grpc.stop()
-        await self._workers.stop()
+        await self._launcher.stop()
 
     def _stop(self) -> None:
         try:
@@ -363,33 +362,6 @@ def create_remote_environment_server(
             "which the authority (ca) may be None: with it clients need certificates as well"
         )
     return RemoteEnvironmentServer(default_args, url, port, files, chosen)
-
-
-def _identity_rule(files: TlsFiles | None, options: ServerOptions) -> IdentityRule:
-    tokens = None
-    if options.token_file is not None:
-        path = Path(options.token_file).absolute()
-        tokens = TokenFile(path).get
-        tokens()  # says so, if they cannot be read
-    return IdentityRule(
-        certificates=files is not None and files.ca is not None, common_names=options.common_names, tokens=tokens
-    )
-
-
-def _worker_tls(files: TlsFiles, options: ServerOptions, rule: IdentityRule, owner: str) -> worker_pb2.Tls:
-    # Absolute, since a worker changes its working directory.
-    def absolute(path: Path | str | os.PathLike[str] | None) -> str:
-        return "" if path is None else str(Path(path).absolute())
-
-    return worker_pb2.Tls(
-        certificate=absolute(files.certificate),
-        private_key=absolute(files.private_key),
-        ca=absolute(files.ca),
-        common_names=options.common_names,
-        token_file=absolute(options.token_file),
-        token_digests=rule.digests_of(owner),
-        certificate_lifetime=options.certificate_lifetime or 0.0,
-    )
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

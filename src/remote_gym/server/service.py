@@ -12,21 +12,21 @@ from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
-from remote_gym.ipc import close_reasons as endings
-from remote_gym.ipc.control import ToServer
+from remote_gym.ipc import close_reasons
+from remote_gym.ipc.control import WorkerEvent
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import session_log
-from remote_gym.server.access.authorizer import Doors
+from remote_gym.server.access.authorizer import Authorizer
 from remote_gym.server.access.policy import Policy
-from remote_gym.server.admission_queue import Queue, stopping
+from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
-from remote_gym.server.launch.handle import Worker
-from remote_gym.server.launch.workers import Launch
+from remote_gym.server.launch.handle import WorkerHandle
+from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import check_version, launch_message, restrict
-from remote_gym.server.routing_ids import Routes
+from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
-from remote_gym.transport.direct_socket import core_count
+from remote_gym.transport.busy_poll import poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error, error_response
@@ -39,7 +39,7 @@ class Service:
     All methods run on one event loop.
 
     Args:
-        launch: Starts a worker.
+        launcher: Starts workers.
         default_args: What a client gets that names no environment; None where it has to.
         options: The server's.
         clock: Monotonic seconds.
@@ -47,23 +47,23 @@ class Service:
 
     def __init__(
         self,
-        launch: Launch,
+        launcher: Launcher,
         default_args: Mapping[str, Any] | None,
         options: ServerOptions,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._launch = launch
+        self._launcher = launcher
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
-        self.doors = Doors(options, clock)
+        self.authorizer = Authorizer(options, clock)
         self._clock = clock
         self._drain_end = math.inf
-        self._queue = Queue(self._sessions, options.admit_timeout, clock)
+        self._queue = AdmissionQueue(self._sessions, options.admit_timeout, clock)
         self.draining = False
         """Whether no more sessions are opened, since the server stops."""
         self._open: dict[str, OpenSession] = {}
-        self.routes = Routes(clock)
+        self.routes = RoutingIds(clock)
         """By which direct connections find their sessions."""
         self.tls: Callable[[str], worker_pb2.Tls] | None = None
         """Tells what a worker admits direct connections by, whose session has that owner."""
@@ -139,11 +139,11 @@ class Service:
         try:
             found = self._find(session_id, token, owner)
             if attempt is not None and found.is_anothers(attempt):
-                raise endings.taken_over(session_id)
+                raise close_reasons.taken_over(session_id)
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
-        self._dismiss(found, endings.CLOSED)
+        self._dismiss(found, close_reasons.CLOSED)
         await asyncio.shield(found.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
@@ -170,10 +170,10 @@ class Service:
         if found is None:
             return False
         others = sum(other.direct for other in self._open.values() if other is not found)
-        found.worker.set_polling(self._poll_us(others + 1))
+        found.worker.set_polling(poll_us(self._options.poll_us, others + 1))
         return found.hand_over(routing_id, sock)
 
-    def workers(self) -> dict[str, Worker]:
+    def workers(self) -> dict[str, WorkerHandle]:
         """Those of all open sessions, by the session's id."""
         return {id_: found.worker for id_, found in self._open.items()}
 
@@ -196,7 +196,7 @@ class Service:
         """Close sessions whose lease is over."""
         for session in self._sessions.expired():
             session_log.deserted(session, self._options.lease)
-            self._end(self._open[session.id], endings.deserted(self._options.lease))
+            self._end(self._open[session.id], close_reasons.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
         """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
@@ -208,13 +208,13 @@ class Service:
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
-        self.doors.policy = policy
+        self.authorizer.policy = policy
         for found in list(self._open.values()):
             try:
                 policy.decide(found.session.owner, found.environment)
             except NotPermitted as error:
-                reason = endings.forbidden(error)
-                found.cut_off(endings.lost(found.session.id, reason))
+                reason = close_reasons.forbidden(error)
+                found.cut_off(close_reasons.lost(found.session.id, reason))
                 self._end(found, reason)
 
     async def drain(self, grace: float) -> None:
@@ -227,7 +227,7 @@ class Service:
         self._queue.close()
         for found in list(self._open.values()):
             if found.description is None:  # its client has nothing to lose yet, and may go elsewhere
-                self._end(found, endings.STOPPING)
+                self._end(found, close_reasons.STOPPING)
             else:
                 found.worker.drain()
         while self._open and self._clock() < self._drain_end:
@@ -240,7 +240,7 @@ class Service:
     async def close(self) -> None:
         """Cut off every client and close every environment."""
         for found in list(self._open.values()):
-            self._dismiss(found, endings.STOPPING)
+            self._dismiss(found, close_reasons.STOPPING)
         # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
         end = time.monotonic() + self._options.close_timeout
         while self.draining and self._opening and time.monotonic() < end:
@@ -250,12 +250,12 @@ class Service:
 
     async def _open_session(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
-        self.doors.admit(owner, request)
+        self.authorizer.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
             session = await self._queue.admit(owner, request.num_envs or 1)
         except BaseException:
-            self.doors.let_go(owner)
+            self.authorizer.let_go(owner)
             raise
         message.session, message.env_id = session.id, session.env_id
         message.token, message.owner = session.token, owner
@@ -263,26 +263,26 @@ class Service:
             message.tls.CopyFrom(self.tls(owner))
         self._sessions.enter(session)
         try:
-            worker = await self._launch(session.id)
+            worker = await self._launcher.launch(LaunchSpec(session=session.id, interpreter=self._options.interpreter))
         except BaseException:
-            self._sessions.end(session, endings.NOT_STARTED)
+            self._sessions.end(session, close_reasons.NOT_STARTED)
             self._release(session)
             raise
-        found = OpenSession(session, worker, self.doors.environment(request), attempt=attempt)
+        found = OpenSession(session, worker, self.authorizer.environment(request), attempt=attempt)
         self._open[session.id] = found
         if self.draining:  # which began meanwhile
-            self._end(found, endings.STOPPING, close_timeout=0.0)
+            self._end(found, close_reasons.STOPPING, close_timeout=0.0)
             raise stopping()
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
-            restrict(message, self.doors.policy.decide(owner, found.environment).terms)
+            restrict(message, self.authorizer.policy.decide(owner, found.environment).terms)
             answer = await found.ask_within(message.SerializeToString(), "creating the environment", self._options)
             launched = parse(worker_pb2.Launched, answer, self._options.limits)
         except BaseException as error:
             self._give_up(found, error)
             raise
         if launched.HasField("error"):
-            self._end(found, endings.not_created(launched.error.message), details=launched.error.remote_traceback)
+            self._end(found, close_reasons.not_created(launched.error.message), details=launched.error.remote_traceback)
             await asyncio.shield(found.closing)
             return pb.OpenResponse(error=launched.error)
         first = b""
@@ -293,14 +293,14 @@ class Service:
                 self._give_up(found, error)
                 raise
         if self.draining:
-            self._end(found, endings.STOPPING)
+            self._end(found, close_reasons.STOPPING)
             raise stopping()
         if session.id not in self._open:  # it was ended after the worker's answer
             raise self._sessions.explain(session, SessionLost(f"session {session.id}: it has ended"))
         self._sessions.leave(session)
         found.description = launched.description
         worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
-        worker.on_word = functools.partial(self._hear, found)
+        worker.on_word = functools.partial(self._on_event, found)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
         session_log.opened(session)
@@ -308,7 +308,7 @@ class Service:
             id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
         )
         opened.identity = owner
-        opened.environments.extend(self.doors.open_to(owner, has_default=self._default_args is not None))
+        opened.environments.extend(self.authorizer.open_to(owner, has_default=self._default_args is not None))
         if (direct := found.offer(self.routes.address(session.id), attempt)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
@@ -322,23 +322,23 @@ class Service:
         """
         ended = found.session.id not in self._open
         # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
-        self._end(found, endings.not_opened(error), close_timeout=0.0)
+        self._end(found, close_reasons.not_opened(error), close_timeout=0.0)
         if isinstance(error, SessionLost):
             if self.draining:
                 raise stopping() from error
             if ended:
                 raise self._sessions.explain(found.session, error) from error
 
-    def _hear(self, found: OpenSession, word: int, value: int) -> None:
+    def _on_event(self, found: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
-        if word == ToServer.DRAINED:
-            self._dismiss(found, endings.DRAINED)
-        elif word == ToServer.IDLE and found.session.users:  # else its lease is what counts
-            self._dismiss(found, endings.idled(self._options.idle_timeout))
-        elif word in (ToServer.ATTACHED, ToServer.DETACHED):
-            if word == ToServer.ATTACHED:
+        if word == WorkerEvent.DRAINED:
+            self._dismiss(found, close_reasons.DRAINED)
+        elif word == WorkerEvent.IDLE and found.session.users:  # else its lease is what counts
+            self._dismiss(found, close_reasons.idled(self._options.idle_timeout))
+        elif word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
+            if word == WorkerEvent.ATTACHED:
                 found.arrived(value)
-            self._on_direct(found, word == ToServer.ATTACHED, value / 1000)
+            self._on_direct(found, word == WorkerEvent.ATTACHED, value / 1000)
 
     def _on_direct(self, found: OpenSession, attached: bool, silence: float) -> None:
         """A client has attached to the worker itself, or has left it."""
@@ -346,7 +346,7 @@ class Service:
             return
         found.direct = attached
         if attached:
-            found.cut_grpc(endings.taken_over(found.session.id))
+            found.cut_grpc(close_reasons.taken_over(found.session.id))
             self._sessions.attach(found.session)
         else:
             self._sessions.leave(found.session, silence)
@@ -356,11 +356,7 @@ class Service:
         """Let those who are attached directly know how many they are, where that makes a difference to them."""
         polling = [other for other in self._open.values() if other.direct]
         for other in polling:
-            other.worker.set_polling(self._poll_us(len(polling)))
-
-    def _poll_us(self, workers: int) -> int:
-        """How long workers may poll if so many do: not at all, unless each has a core, and the client another."""
-        return self._options.poll_us if workers < core_count() else 0
+            other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
 
     def _find(self, session_id: str, token: str, owner: str) -> OpenSession:
         session = self._sessions.find(session_id, token, owner)
@@ -371,7 +367,7 @@ class Service:
 
     def _dismiss(self, found: OpenSession, reason: str) -> None:
         """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        found.cut_grpc(endings.lost(found.session.id, reason))
+        found.cut_grpc(close_reasons.lost(found.session.id, reason))
         self._end(found, reason)
 
     def _end(self, found: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
@@ -398,4 +394,4 @@ class Service:
     def _release(self, session: Session) -> None:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(session)
-        self.doors.let_go(session.owner)
+        self.authorizer.let_go(session.owner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from remote_gym.errors import RemoteGymError
-from remote_gym.ipc.close_reasons import FAILURES, Ending
+from remote_gym.ipc.close_reasons import FAILURES, CloseReason
 from remote_gym.logs import get_logger
 from remote_gym.server.sessions import Session, holder
 
@@ -60,7 +60,7 @@ def ended(session: Session, reason: str, details: str = "") -> None:
         reason: Why.
         details: What the environment raised, if that is why; else the last that its worker printed is shown, if known.
     """
-    ending = Ending.of(reason)
+    ending = CloseReason.of(reason)
     level = logging.WARNING if details or ending.reason in FAILURES else logging.INFO
     text = "session %s of %s ended: %s"
     _log(

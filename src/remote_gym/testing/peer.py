@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from remote_gym.client.connect.channel import GrpcConnection
-from remote_gym.client.connect.opening import CredentialPaths, connect, open_request
+from remote_gym.client.connect.connection import GrpcConnection
+from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.config import ClientOptions
+from remote_gym.protocol.open_request import open_request
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error

@@ -16,6 +16,16 @@ REST = 100
 """Waits without looking any longer, after another process was found to need the core."""
 
 
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def poll_us(longest: int, workers: int) -> int:
+    """For how many microseconds so many workers may look: for none, unless each has a core, and a client another."""
+    return longest if workers < core_count() else 0
+
+
 class Wakefulness:
     """Looking costs a processor's time; to sleep and be woken costs the other end's step some tens of microseconds.
 

@@ -7,7 +7,6 @@ sleeps: waking a process costs more than all the rest of a step.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import ssl
@@ -233,11 +232,6 @@ def silence_ms(sock: socket.socket) -> int:
         return 0
     # Not the error tells which it was: through TLS all of them look like an orderly end.
     return silence if silence > _ALIVE_MS else 0
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_options(sock: socket.socket) -> None:

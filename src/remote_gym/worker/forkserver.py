@@ -2,19 +2,16 @@
 
 A server cannot fork them itself: gRPC's threads do not survive a fork. Nor can `multiprocessing`: its other ways
 to start a process import the user's ``__main__`` again, which runs a server script without a guard twice. So the
-server starts one launcher, a process without threads of its own and without gRPC, and asks it over a Unix socket.
+server starts one forkserver, a process without threads of its own and without gRPC, and asks it over a Unix socket.
 
-The launcher reaps its children, tells the server how each ended, ends what they have left running, and kills them
+The forkserver reaps its children, tells the server how each ended, ends what they have left running, and kills them
 all, hung ones too, when its socket to the server closes, which it does however the server ends.
-
-Both directions carry records of a fixed size, so the stream needs no framing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import faulthandler
 import gc
 import io
@@ -22,7 +19,6 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 import warnings
@@ -31,34 +27,12 @@ from typing import TextIO
 
 import numpy as np
 
-from remote_gym.ipc.control import receive_descriptors
 from remote_gym.ipc.counters import map_words
+from remote_gym.ipc.forkserver_records import RECORD, Command, Event
 from remote_gym.ipc.leftovers import KILL_AFTER, Leftovers, set_mark
+from remote_gym.ipc.records import receive_record
 from remote_gym.worker import loop as worker
-from remote_gym.worker.forked_children import ForkedChild
-
-RECORD = struct.Struct("!BQq")
-"""(command or event, worker number, value)"""
-
-
-class Command(enum.IntEnum):
-    """What the server asks."""
-
-    LAUNCH = 1
-    """Comes with four descriptors: the worker's two sockets, its page of counters, and where its output goes."""
-    KILL = 2
-    STACKS = 3
-    """Let the worker write where its Python threads are, behind its page."""
-
-
-class Event(enum.IntEnum):
-    """What the launcher tells."""
-
-    STARTED = 1
-    """The value is the process id."""
-    EXITED = 2
-    """The value is the exit code, or minus the number of the signal that ended it."""
-
+from remote_gym.worker.environment.forked_children import ForkedChild
 
 STACKS_SIGNAL: int = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
 """Asks a worker for its stacks. One that environments, and what they are made with, leave alone."""
@@ -69,8 +43,8 @@ LINGER = KILL_AFTER + 0.5
 """Seconds that remain for what those have left that had to be killed."""
 
 
-class Launcher:
-    """The loop of a launcher process.
+class Forkserver:
+    """The loop of a forkserver process.
 
     Args:
         control: Connected to the server.
@@ -90,7 +64,7 @@ class Launcher:
         """Serve until the server is gone.
 
         Returns:
-            None in the launcher, at its end; in a forked child what it is to do. The child returns through here,
+            None in the forkserver, at its end; in a forked child what it is to do. The child returns through here,
             rather than doing it in place, so that it unwinds to the interpreter and ends like any other program.
         """
         signal.set_wakeup_fd(self._wakeup_writer.fileno())
@@ -113,17 +87,13 @@ class Launcher:
                         return job
 
     def _receive(self) -> tuple[Command, int, list[int]] | None:
-        data, descriptors = b"", []
-        while len(data) < RECORD.size:
-            try:
-                part, fds = receive_descriptors(self._control, RECORD.size - len(data), 4)
-            except ConnectionError:
-                return None
-            if not part:
-                return None
-            data += part
-            descriptors += fds
-        command, number, _ = RECORD.unpack(data)
+        try:
+            found = receive_record(self._control, RECORD, 4)
+        except ConnectionError:
+            return None
+        if found is None:
+            return None
+        (command, number, _), descriptors = found
         return Command(command), number, descriptors
 
     def _obey(self, command: Command, number: int, descriptors: list[int]) -> Callable[[], None] | None:
@@ -179,7 +149,7 @@ class Launcher:
                 setattr(sys, attribute, stream)
         # A crash's stack goes after what it has printed, whatever becomes of `sys.stderr`.
         faulthandler.enable(file=2, all_threads=True)
-        # NumPy's global generator was seeded when the launcher imported it; all workers would draw the same numbers.
+        # NumPy's global generator was seeded when the forkserver imported it; all workers would draw the same numbers.
         np.random.seed()
 
     def _reap(self) -> None:
@@ -229,7 +199,7 @@ class Launcher:
 
 
 def _as_python_makes(stream: TextIO) -> TextIO:
-    """A stream like one that Python made when the launcher started, whose descriptor leads elsewhere now.
+    """A stream like one that Python made when the forkserver started, whose descriptor leads elsewhere now.
 
     Python has chosen the encoding, and what becomes of characters that it lacks, by PYTHONIOENCODING and its like, and
     whether there is a buffer by PYTHONUNBUFFERED.
@@ -266,14 +236,14 @@ def kill_group(pid: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the launcher dies; elsewhere the closing socket has to do."""
+    """Ask Linux to kill this process when the forkserver dies; elsewhere the closing socket has to do."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 def main() -> None:
-    """Run a launcher on the descriptor named by the first argument; workers leave through here too.
+    """Run a forkserver on the descriptor named by the first argument; workers leave through here too.
 
     A worker, and what its environment forks, ends as any script does: threads are waited for, exit handlers run, open
     files are flushed, what is left is finalised.
@@ -285,7 +255,7 @@ def main() -> None:
     sys.argv = [""]  # environments that read their program's arguments find none
     gc.collect()
     gc.freeze()
-    job = Launcher(control, prefix).run()
+    job = Forkserver(control, prefix).run()
     if job is None:
         os._exit(0)  # it owns nothing that would need more, and its exit handlers are those of its workers
     error = None

@@ -36,7 +36,7 @@ Admitting = Generator[int, None, tuple[DirectSocket, float]]
 connection, and until when that is to be answered, on `time.perf_counter`. Closing it closes the connection."""
 
 
-class Admission:
+class Handshake:
     """Decides who may use a session directly.
 
     Files are read when somebody comes, and again when they have changed.

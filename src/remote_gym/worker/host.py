@@ -49,12 +49,12 @@ from remote_gym.wire.splice import splice
 from remote_gym.wire.values import decode_value, encode_value
 from remote_gym.worker.description import encode_metadata, encode_spec
 from remote_gym.worker.environment.exposure import Exposure
+from remote_gym.worker.environment.forked_children import ForkedChild, forked
 from remote_gym.worker.environment.pools import Pool
 from remote_gym.worker.environment.rendering import Renderer, drop_frame
 from remote_gym.worker.environment.returned import local_flag, unpack_reset, unpackable_step
 from remote_gym.worker.environment.user_code import log_raised, of_users_code, users_code
 from remote_gym.worker.environment.vector import mode_of
-from remote_gym.worker.forked_children import ForkedChild, forked
 
 
 class Host:

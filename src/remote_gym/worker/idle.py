@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remote_gym.ipc.control import ToServer
+from remote_gym.ipc.control import WorkerEvent
 
 LINGER = 1.0
 """Seconds that a client may be silent between two episodes of a server that drains.
@@ -13,7 +13,7 @@ Long enough for the last frame to be rendered, or the last answer to be asked fo
 """
 
 
-class Patience:
+class IdleClock:
     """How long to wait for the next request, and what to tell the server when none came.
 
     Args:
@@ -34,7 +34,7 @@ class Patience:
         """A request has been answered, or a client has come: silence begins now."""
         self._since = self._clock()
 
-    def verdict(self, between_episodes: bool) -> tuple[ToServer | None, float | None]:
+    def verdict(self, between_episodes: bool) -> tuple[WorkerEvent | None, float | None]:
         """What to tell the server, and for how many seconds to wait before this is asked again.
 
         What is told is told again after as long a silence, if the session still stands then.
@@ -43,9 +43,9 @@ class Patience:
             between_episodes: Whether no episode runs.
         """
         if self.draining and between_episodes:
-            limit, word = LINGER, ToServer.DRAINED
+            limit, word = LINGER, WorkerEvent.DRAINED
         elif self.idle_timeout is not None:
-            limit, word = self.idle_timeout, ToServer.IDLE
+            limit, word = self.idle_timeout, WorkerEvent.IDLE
         else:
             return None, None
         remaining = self._since + limit - self._clock()

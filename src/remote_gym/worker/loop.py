@@ -1,6 +1,6 @@
 """What runs in a worker: create the environment, then answer requests until the other end is gone.
 
-The same loop serves in a process of its own, which a launcher forks, and in a thread of the server. It cannot tell,
+The same loop serves in a process of its own, which a forkserver forks, and in a thread of the server. It cannot tell,
 nor need, which way a request came: through the server, or over a connection that the server handed over.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 from remote_gym.auth.argument_schema import check_arguments
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.ipc import close_reasons as endings
-from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
+from remote_gym.ipc import close_reasons
+from remote_gym.ipc.control import WorkerCommand, WorkerEvent, receive_record, send_record
 from remote_gym.logs import get_logger
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
@@ -30,12 +30,12 @@ from remote_gym.wire.errors import encode_error, error_response
 from remote_gym.wire.parse import parse
 from remote_gym.wire.values import decode_value
 from remote_gym.worker.environment.entrypoint import create_environment
+from remote_gym.worker.environment.forked_children import ForkedChild, Serving, forked
 from remote_gym.worker.environment.registered_ids import IdNeeded
-from remote_gym.worker.forked_children import ForkedChild, Serving, forked
-from remote_gym.worker.handshake import Admission
+from remote_gym.worker.handshake import Handshake
 from remote_gym.worker.host import Host
-from remote_gym.worker.idle import Patience
-from remote_gym.worker.pending import Arrivals, Arrived
+from remote_gym.worker.idle import IdleClock
+from remote_gym.worker.pending import AdmittedClient, PendingClients
 from remote_gym.worker.rlimits import limit_resources
 
 logger = get_logger(__name__)
@@ -124,7 +124,7 @@ def _serve(
         gc.collect()
     try:
         server.send(launched)
-        worker = Worker(host, server, serving.handover, launch, limits, on_direct)
+        worker = WorkerLoop(host, server, serving.handover, launch, limits, on_direct)
         serving.clients = worker.clients
         worker.serve()
     finally:
@@ -163,7 +163,7 @@ def _decode_kwargs(message: pb.Value, limits: Limits) -> dict[str, Any]:
     return kwargs
 
 
-class Worker:
+class WorkerLoop:
     """The loop that waits for requests wherever they may come from.
 
     Args:
@@ -195,14 +195,14 @@ class Worker:
         self._poll_us = 0
         self._wakefulness = Wakefulness(0.0)
         self._answer = host.answer_in_parts
-        self._patience: Patience | None = None  # none is needed while neither the server drains nor idling is limited
+        self._patience: IdleClock | None = None  # none is needed while neither the server drains nor idling is limited
         self._asked = False  # whether there was a request since patience was last looked at
         self._sleep_ms: float | None = None  # how long to wait before it is looked at again
-        self._farewell = endings.UNTOLD
+        self._farewell = close_reasons.UNTOLD
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(handover, select.POLLIN)
-        self._arrivals = Arrivals(Admission(launch, limits), self._poll)
+        self._arrivals = PendingClients(Handshake(launch, limits), self._poll)
 
     def serve(self) -> None:
         """Answer until the environment is closed or the server is gone.
@@ -253,7 +253,7 @@ class Worker:
             _say_farewell(self._direct, reason)
 
     def _lost(self) -> SessionLost:
-        return endings.lost(self._launch.session, self._farewell)
+        return close_reasons.lost(self._launch.session, self._farewell)
 
     def _wait(self) -> list[int]:
         """Descriptors of which something can be read."""
@@ -285,22 +285,24 @@ class Worker:
             milliseconds = until_late if milliseconds is None else min(until_late, milliseconds)
         return self._poll.poll(milliseconds)
 
-    def _look_at_clock(self, patience: Patience) -> None:
+    def _look_at_clock(self, patience: IdleClock) -> None:
         if self._asked:
             self._asked = False
             patience.restart()
         word, seconds = patience.verdict(self._host.between_episodes)
         if word is not None:
             # The server ends the session, or not: it knows better whether anybody is attached.
-            self._farewell = endings.DRAINED if word is ToServer.DRAINED else endings.idled(patience.idle_timeout)
+            self._farewell = (
+                close_reasons.DRAINED if word is WorkerEvent.DRAINED else close_reasons.idled(patience.idle_timeout)
+            )
             self._tell(word)
         self._sleep_ms = None if seconds is None else 1000 * seconds + 1
 
     def _answer_while_draining(self, data: bytes | memoryview) -> tuple[bytes, ...]:
         if not self._host.begins_episode(data):
             return self._host.answer_in_parts(data)
-        self._farewell = endings.DRAINED
-        self._tell(ToServer.DRAINED)
+        self._farewell = close_reasons.DRAINED
+        self._tell(WorkerEvent.DRAINED)
         return (error_response(self._lost()),)
 
     def _answer_server(self) -> bool:
@@ -323,28 +325,28 @@ class Worker:
 
     def _hear(self, *, admits: bool = True) -> None:
         try:
-            heard = hear(self._handover)
+            heard = receive_record(self._handover)
         except OSError:  # the server closed it with something of ours unread
             heard = None
         if heard is None:
             self._poll.unregister(self._handover)
             return
         kind, value, descriptor = heard
-        if kind == ToWorker.TAKEN_OVER:
-            self._say_farewell(endings.taken_over(self._launch.session))
+        if kind == WorkerCommand.TAKEN_OVER:
+            self._say_farewell(close_reasons.taken_over(self._launch.session))
             self._arrivals.outdate()
             self._drop()
-        elif kind == ToWorker.DROP:
+        elif kind == WorkerCommand.DROP:
             self._arrivals.close()
             self._drop()
-        elif kind == ToWorker.POLL:
+        elif kind == WorkerCommand.POLL:
             self._poll_us = value
             self._wakefulness.set_base(value / 1e6)
-        elif kind == ToWorker.DRAIN:
+        elif kind == WorkerCommand.DRAIN:
             self._be_patient().draining = True
             self._answer = self._answer_while_draining
-            self._farewell = endings.STOPPING
-        elif kind == ToWorker.LIMIT_IDLE:
+            self._farewell = close_reasons.STOPPING
+        elif kind == WorkerCommand.LIMIT_IDLE:
             self._be_patient().idle_timeout = value / 1000
         elif descriptor is not None:
             sock = socket.socket(fileno=descriptor)
@@ -354,27 +356,27 @@ class Worker:
                 shut_down(sock)
                 sock.close()
 
-    def _be_patient(self) -> Patience:
+    def _be_patient(self) -> IdleClock:
         if self._patience is None:
-            self._patience = Patience(time.monotonic)
+            self._patience = IdleClock(time.monotonic)
         return self._patience
 
-    def _take(self, arrived: Arrived | None) -> None:
+    def _take(self, arrived: AdmittedClient | None) -> None:
         """Use a client's connection from now on, if there is one, in place of the one before."""
         if arrived is None:
             return
         if arrived.outdated:
-            _say_farewell(arrived.direct, endings.taken_over(self._launch.session))
+            _say_farewell(arrived.direct, close_reasons.taken_over(self._launch.session))
             arrived.direct.shut_down()
             arrived.direct.close()
             return
-        self._say_farewell(endings.taken_over(self._launch.session))
+        self._say_farewell(close_reasons.taken_over(self._launch.session))
         self._drop()
         self._direct, self._answered_until = arrived.direct, arrived.answered_until
         self._on_direct(arrived.direct)
         self._poll.register(arrived.direct, select.POLLIN)
         self._asked = True
-        self._tell(ToServer.ATTACHED, arrived.number, arrived.direct.fileno())
+        self._tell(WorkerEvent.ATTACHED, arrived.number, arrived.direct.fileno())
 
     def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:
@@ -382,11 +384,11 @@ class Worker:
             self._direct.shut_down()  # closing alone would not end it, since the server holds a descriptor of it
             self._direct.close()
             self._direct = None
-            self._tell(ToServer.DETACHED, silence_ms)
+            self._tell(WorkerEvent.DETACHED, silence_ms)
 
-    def _tell(self, event: ToServer, value: int = 0, descriptor: int | None = None) -> None:
+    def _tell(self, event: WorkerEvent, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
-            tell(self._handover, event, value, descriptor)
+            send_record(self._handover, event, value, descriptor)
 
 
 def _say_farewell(direct: DirectSocket, reason: RemoteGymError) -> None:

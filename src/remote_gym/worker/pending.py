@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from remote_gym.errors import RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.transport.direct_socket import DirectSocket
-from remote_gym.worker.handshake import Admission, Admitting
+from remote_gym.worker.handshake import Admitting, Handshake
 
 logger = get_logger(__name__)
 
@@ -25,7 +25,7 @@ ARRIVALS_AT_ONCE = 4
 
 
 @dataclass(kw_only=True, eq=False)
-class Arrival:
+class PendingClient:
     """One client.
 
     Attributes:
@@ -41,7 +41,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrived:
+class AdmittedClient:
     """One that was let in.
 
     Attributes:
@@ -57,7 +57,7 @@ class Arrived:
     outdated: bool
 
 
-class Arrivals:
+class PendingClients:
     """All who are on their way in.
 
     Args:
@@ -68,12 +68,12 @@ class Arrivals:
         pending: They, by descriptor, in the order in which they came.
     """
 
-    def __init__(self, admission: Admission, poll: select.poll) -> None:
+    def __init__(self, admission: Handshake, poll: select.poll) -> None:
         self._admission = admission
         self._poll = poll
-        self.pending: dict[int, Arrival] = {}
+        self.pending: dict[int, PendingClient] = {}
 
-    def begin(self, sock: socket.socket, number: int, poll_us: int) -> Arrived | None:
+    def begin(self, sock: socket.socket, number: int, poll_us: int) -> AdmittedClient | None:
         """Let a client come in.
 
         Args:
@@ -87,14 +87,14 @@ class Arrivals:
         if len(self.pending) >= ARRIVALS_AT_ONCE:
             self._refuse(next(iter(self.pending)), "too many came after it")
         descriptor = sock.fileno()
-        self.pending[descriptor] = Arrival(
+        self.pending[descriptor] = PendingClient(
             admitting=self._admission.admit(sock, poll_us),
             number=number,
             patience=ADMISSION_TIMEOUT,
         )
         return self.go_on(descriptor)
 
-    def go_on(self, descriptor: int) -> Arrived | None:
+    def go_on(self, descriptor: int) -> AdmittedClient | None:
         """See what a client has sent.
 
         Returns:
@@ -114,7 +114,9 @@ class Arrivals:
         self._forget(descriptor)
         for other in self.pending.values():
             other.outdated |= other.number < arrival.number
-        return Arrived(direct=direct, answered_until=answered_until, number=arrival.number, outdated=arrival.outdated)
+        return AdmittedClient(
+            direct=direct, answered_until=answered_until, number=arrival.number, outdated=arrival.outdated
+        )
 
     def outdate(self) -> None:
         """The session has been taken over, by a newer connection than all of these."""
@@ -146,7 +148,7 @@ class Arrivals:
         logger.warning("refused a direct connection: %s", why, repeats=f"{why!s:.80}")
         self._forget(descriptor).admitting.close()
 
-    def _forget(self, descriptor: int) -> Arrival:
+    def _forget(self, descriptor: int) -> PendingClient:
         arrival = self.pending.pop(descriptor)
         with contextlib.suppress(KeyError):  # it was never waited for
             self._poll.unregister(descriptor)

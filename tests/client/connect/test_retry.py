@@ -9,7 +9,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from remote_gym.client.channel import channel_options
+from remote_gym.client.connect.channel import channel_options
 from remote_gym.client.connect.retry import FIRST_REACH, NOTICED_LATER, Retry
 from remote_gym.config import Limits, RetryPolicy
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded

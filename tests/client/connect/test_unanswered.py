@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectionLost
 from remote_gym.protocol.constants import SERVICE_NAME

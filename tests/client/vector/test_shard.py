@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from remote_gym.client.vector.shard import Slice
+from remote_gym.client.vector.shard import Shard
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import encode_value
 
 
-def slice_with(**fields: Any) -> Slice:
+def slice_with(**fields: Any) -> Shard:
     """Environments 4 to 6, whose newest transition has those fields."""
 
     def no_session(_: int) -> Any:
         raise AssertionError("nothing is asked here")
 
-    found = Slice(4, 7, no_session)
+    found = Shard(4, 7, no_session)
     found.transition = pb.Transition()
     for name, value in fields.items():
         encode_value(value, getattr(found.transition, name), strict=True, limits=Limits())

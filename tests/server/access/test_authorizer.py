@@ -11,9 +11,10 @@ import pytest
 from raw_client import opening
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ServerFull
-from remote_gym.server.access.authorizer import POLICY_BYTES, SETTLE, Doors, PolicySource
+from remote_gym.server.access.authorizer import POLICY_BYTES, SETTLE, Authorizer, PolicySource
 from remote_gym.server.access.policy import NOTHING_TO_NOBODY, Policy, Rule
-from remote_gym.server.launch.workers import ThreadWorkers
+from remote_gym.server.launch.launcher import LaunchSpec
+from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from waiting import scaled
@@ -118,63 +119,65 @@ def test_without_a_default_environment_there_is_none_to_allow():
 
 def test_where_there_are_rules_nobody_is_let_in_before_they_are_known():
     with pytest.raises(NotPermitted):
-        Doors(ServerOptions(allow=("DNS:alice",)), lambda: 0.0).admit("DNS:alice", REQUEST)
+        Authorizer(ServerOptions(allow=("DNS:alice",)), lambda: 0.0).admit("DNS:alice", REQUEST)
 
 
 def test_a_rules_quota_is_instead_of_the_servers():
-    doors = Doors(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
-    doors.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_opens_per_second=0.2)})
+    authorizer = Authorizer(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
+    authorizer.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_opens_per_second=0.2)})
     for _ in range(2):
-        doors.admit("DNS:alice", REQUEST)
+        authorizer.admit("DNS:alice", REQUEST)
     with pytest.raises(
         ServerFull, match=r"than its policy allows, which is 0\.2 a second and 2 at once; try again in 5\.0"
     ):
-        doors.admit("DNS:alice", REQUEST)
-    doors.admit("DNS:bob", REQUEST)
+        authorizer.admit("DNS:alice", REQUEST)
+    authorizer.admit("DNS:bob", REQUEST)
     with pytest.raises(ServerFull, match=r"than ServerOptions\.max_opens_per_second allows, which is 0\.1 a second"):
-        doors.admit("DNS:bob", REQUEST)
+        authorizer.admit("DNS:bob", REQUEST)
 
 
 def test_a_session_counts_as_its_identitys_from_before_it_opens_until_it_is_gone():
-    doors = Doors(ServerOptions(max_sessions_per_identity=1), lambda: 0.0)
-    doors.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_sessions=2)})
+    authorizer = Authorizer(ServerOptions(max_sessions_per_identity=1), lambda: 0.0)
+    authorizer.policy = Policy({"*": Rule(), "DNS:alice": Rule(max_sessions=2)})
     for _ in range(2):
-        doors.admit("DNS:alice", REQUEST)
-    doors.admit("DNS:bob", REQUEST)
+        authorizer.admit("DNS:alice", REQUEST)
+    authorizer.admit("DNS:bob", REQUEST)
     for identity, count in {"DNS:alice": 2, "DNS:bob": 1}.items():
         with pytest.raises(ServerFull, match=f"'{identity}' has {count} sessions, .*max_sessions_per_identity"):
-            doors.admit(identity, REQUEST)
-        doors.let_go(identity)
-        doors.admit(identity, REQUEST)
+            authorizer.admit(identity, REQUEST)
+        authorizer.let_go(identity)
+        authorizer.admit(identity, REQUEST)
     for identity in ("DNS:alice", "DNS:alice", "DNS:bob"):
-        doors.let_go(identity)
-    assert not doors._held
+        authorizer.let_go(identity)
+    assert not authorizer._held
 
 
 def test_who_may_not_open_takes_nothing_from_who_may():
-    doors = Doors(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
-    doors.policy = Policy({"DNS:alice": Rule(environments={})})
+    authorizer = Authorizer(ServerOptions(max_opens_per_second=0.1), lambda: 0.0)
+    authorizer.policy = Policy({"DNS:alice": Rule(environments={})})
     for _ in range(3):
         with pytest.raises(NotPermitted):
-            doors.admit("DNS:alice", REQUEST)
+            authorizer.admit("DNS:alice", REQUEST)
 
 
 def test_a_right_that_is_withdrawn_while_a_session_opens_is_not_given(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
 
     async def test() -> None:
-        workers = ThreadWorkers(2**20)
+        launcher = ThreadLauncher(2**20)
+        start = launcher.launch
 
-        async def launch(session: str):
-            worker = await workers.launch(session)
+        async def launch(spec: LaunchSpec):
+            worker = await start(spec)
             service.set_policy(NOTHING_TO_NOBODY)
             return worker
 
-        service = Service(launch, {"entrypoint": "environments.py"}, ServerOptions())
+        launcher.launch = launch
+        service = Service(launcher, {"entrypoint": "environments.py"}, ServerOptions())
         answer = await service.open(REQUEST, "DNS:alice")
         assert answer.error.kind == pb.ErrorDetail.NOT_PERMITTED
         assert len(service) == 0
         await service.close()
-        assert not service.doors._held
+        assert not service.authorizer._held
 
     asyncio.run(asyncio.wait_for(test(), scaled(30)))

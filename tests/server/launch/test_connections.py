@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import pytest
 
 from processes import open_descriptors
-from remote_gym.ipc.control import RECORD, ToServer, receive_descriptors, tell
-from remote_gym.server.launch.disconnects import Hangups
-from remote_gym.server.launch.handle import Worker
+from remote_gym.ipc.control import RECORD, WorkerEvent, send_record
+from remote_gym.ipc.records import receive_descriptors
+from remote_gym.server.launch.disconnects import Disconnects
+from remote_gym.server.launch.handle import WorkerHandle
 from waiting import scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors cannot be sent")
@@ -49,16 +50,16 @@ def has_ended(client: socket.socket, timeout: float = 0.0) -> bool:
     return bool(ready) and client.recv(100) == b""
 
 
-async def connected(ends: Ends, hangups: Hangups) -> Worker:
-    worker = Worker("name", lambda: None, 2**20)
+async def connected(ends: Ends, hangups: Disconnects) -> WorkerHandle:
+    worker = WorkerHandle("name", lambda: None, 2**20)
     await worker.connect(*ends.ours, hangups=hangups)
     return worker
 
 
-async def attached(ends: Ends, worker: Worker) -> None:
+async def attached(ends: Ends, worker: WorkerHandle) -> None:
     heard = asyncio.Event()
     worker.on_word = lambda word, _: heard.set()
-    tell(ends.theirs[1], ToServer.ATTACHED, 1, descriptor=ends.held.fileno())
+    send_record(ends.theirs[1], WorkerEvent.ATTACHED, 1, descriptor=ends.held.fileno())
     await heard.wait()
 
 
@@ -68,7 +69,7 @@ def run(test) -> None:
 
 def test_a_client_loses_its_connection_with_its_worker(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Hangups())
+        worker = await connected(ends, hangups := Disconnects())
         await attached(ends, worker)
         ends.held.sendall(b"the last answer")
         worker.set_exited("its worker was ended by SIGKILL")
@@ -82,9 +83,9 @@ def test_a_client_loses_its_connection_with_its_worker(ends):
 
 def test_a_client_that_came_just_before_its_workers_end_loses_its_connection(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Hangups())
-        tell(ends.theirs[1], ToServer.DRAINED)
-        tell(ends.theirs[1], ToServer.ATTACHED, 1, descriptor=ends.held.fileno())
+        worker = await connected(ends, hangups := Disconnects())
+        send_record(ends.theirs[1], WorkerEvent.DRAINED)
+        send_record(ends.theirs[1], WorkerEvent.ATTACHED, 1, descriptor=ends.held.fileno())
         worker.set_exited("its worker was ended by SIGKILL")  # of which the server hears first
         assert has_ended(ends.client)
         await worker.gone
@@ -95,7 +96,7 @@ def test_a_client_that_came_just_before_its_workers_end_loses_its_connection(end
 
 def test_a_client_whose_session_is_closed_is_its_workers_to_tell_until_that_has_ended(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Hangups())
+        worker = await connected(ends, hangups := Disconnects())
         await attached(ends, worker)
         closing = asyncio.ensure_future(worker.close(10.0))
         await worker.gone
@@ -114,7 +115,7 @@ def test_a_client_of_a_worker_that_cannot_be_killed_loses_its_connection(ends, m
     monkeypatch.setattr("remote_gym.server.launch.handle.KILL_TIMEOUT", 0.05)
 
     async def test() -> None:
-        worker = await connected(ends, hangups := Hangups())
+        worker = await connected(ends, hangups := Disconnects())
         await attached(ends, worker)
         await worker.close(0.05)
         assert has_ended(ends.client)
@@ -130,11 +131,11 @@ def test_a_worker_that_has_ended_leaves_nothing_though_another_goes_on_sending(e
     def flood() -> None:
         with contextlib.suppress(OSError):
             while not stop.is_set():
-                ends.theirs[1].sendall(RECORD.pack(ToServer.DRAINED, 0) * 100)
+                ends.theirs[1].sendall(RECORD.pack(WorkerEvent.DRAINED, 0) * 100)
 
     async def test() -> None:
         before = set(open_descriptors())
-        worker = await connected(ends, hangups := Hangups())
+        worker = await connected(ends, hangups := Disconnects())
         await attached(ends, worker)
         sender = threading.Thread(target=flood)
         sender.start()

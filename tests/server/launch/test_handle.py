@@ -12,9 +12,9 @@ import pytest
 
 from processes import open_descriptors
 from remote_gym.errors import SessionLost
-from remote_gym.ipc.control import ToServer, tell
-from remote_gym.server.launch.disconnects import Hangups
-from remote_gym.server.launch.handle import Worker
+from remote_gym.ipc.control import WorkerEvent, send_record
+from remote_gym.server.launch.disconnects import Disconnects
+from remote_gym.server.launch.handle import WorkerHandle
 from waiting import scaled
 
 LIMIT = 2**20
@@ -28,7 +28,7 @@ def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_rea
     async def test() -> None:
         killed = asyncio.Event()
         ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
-        worker = Worker("name", killed.set, LIMIT, stacks=stacks)
+        worker = WorkerHandle("name", killed.set, LIMIT, stacks=stacks)
         worker.pid = 2**22 + 1
         await worker.connect(*ours)
         assert not worker.ending
@@ -66,7 +66,7 @@ def test_who_is_ended_sees_nothing_of_it_until_dead_and_who_asks_is_told_the_rea
 def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
     async def test() -> None:
         ours, theirs = zip(socket.socketpair(), socket.socketpair(), strict=True)
-        worker = Worker("name", lambda: None, LIMIT, stacks=stacks)
+        worker = WorkerHandle("name", lambda: None, LIMIT, stacks=stacks)
         await worker.connect(*ours)
         await worker.end("it hung")
         assert await worker.gone == "it hung"
@@ -81,20 +81,20 @@ def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
 def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
     async def test() -> None:
         ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
-        hangups = Hangups()
-        worker = Worker("name", lambda: None, LIMIT)
+        hangups = Disconnects()
+        worker = WorkerHandle("name", lambda: None, LIMIT)
         words: list[int] = []
         worker.on_word = lambda word, _: words.append(word)
         await worker.connect(*ours, hangups=hangups)
         client, other = socket.socketpair()
         with client, other, Path("/dev/null").open() as file:
-            tell(theirs[1], ToServer.ATTACHED, 1, descriptor=client.fileno())
+            send_record(theirs[1], WorkerEvent.ATTACHED, 1, descriptor=client.fileno())
             while len(words) < 1:
                 await asyncio.sleep(0.001)
             held = len(open_descriptors())
-            sent = [(ToServer.ATTACHED, client), (ToServer.ATTACHED, client), (ToServer.DRAINED, client)]
-            for word, what in [*sent, (ToServer.DETACHED, client), (ToServer.ATTACHED, file)]:
-                tell(theirs[1], word, 1, descriptor=what.fileno())
+            sent = [(WorkerEvent.ATTACHED, client), (WorkerEvent.ATTACHED, client), (WorkerEvent.DRAINED, client)]
+            for word, what in [*sent, (WorkerEvent.DETACHED, client), (WorkerEvent.ATTACHED, file)]:
+                send_record(theirs[1], word, 1, descriptor=what.fileno())
             while len(words) < 6:
                 await asyncio.sleep(0.001)
             assert len(open_descriptors()) == held - 1

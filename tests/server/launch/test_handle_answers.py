@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from remote_gym.errors import SessionLost
-from remote_gym.server.launch.handle import _BUFFER_BYTES, Worker
+from remote_gym.server.launch.handle import _BUFFER_BYTES, WorkerHandle
 from waiting import scaled
 
 LIMIT = 2**20
@@ -20,10 +20,10 @@ HELD = _BUFFER_BYTES - 4
 
 
 @contextlib.asynccontextmanager
-async def linked() -> AsyncIterator[tuple[Worker, asyncio.StreamReader, asyncio.StreamWriter]]:
+async def linked() -> AsyncIterator[tuple[WorkerHandle, asyncio.StreamReader, asyncio.StreamWriter]]:
     ours, theirs = socket.socketpair()
     handover, other = socket.socketpair()
-    worker = Worker("s", lambda: None, LIMIT)
+    worker = WorkerHandle("s", lambda: None, LIMIT)
     await worker.connect(ours, handover)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:

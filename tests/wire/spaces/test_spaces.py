@@ -16,9 +16,8 @@ from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces.encoding import casting as conform
+from remote_gym.wire.spaces import casting, decoding
 from remote_gym.wire.spaces.encoding import decode_space, encode_space
-from remote_gym.wire.spaces.encoding import decoding as rebuild
 from wire.examples import ANY_SPACE, DICT_HAS_SORT_KEYS, DISCRETE_HAS_DTYPE, HAS_ONE_OF, LIMITS, SPACES, same
 
 
@@ -300,7 +299,7 @@ def test_the_characters_of_texts_count() -> None:
 
 
 def test_a_discrete_dtype_unknown_to_the_installed_gymnasium_names_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild, "_DISCRETE_HAS_DTYPE", False)
+    monkeypatch.setattr(decoding, "_DISCRETE_HAS_DTYPE", False)
     message = pb.Space(discrete=pb.DiscreteSpace(n=2, dtype=pb.UINT8))
     with pytest.raises(EncodingError, match=gym.__version__):
         decode_space(message, LIMITS)
@@ -308,12 +307,12 @@ def test_a_discrete_dtype_unknown_to_the_installed_gymnasium_names_its_version(m
 
 
 def test_one_of_unknown_to_the_installed_gymnasium_names_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild, "OneOf", None)
+    monkeypatch.setattr(decoding, "OneOf", None)
     message = pb.Space(one_of=pb.OneOfSpace(spaces=[pb.Space(tuple=pb.TupleSpace())]))
     with pytest.raises(EncodingError, match=gym.__version__):
         decode_space(message, LIMITS)
 
 
 def test_features_are_those_of_the_installed_gymnasium() -> None:
-    assert (conform.OneOf is not None) == HAS_ONE_OF
-    assert rebuild._DISCRETE_HAS_DTYPE == DISCRETE_HAS_DTYPE
+    assert (casting.OneOf is not None) == HAS_ONE_OF
+    assert decoding._DISCRETE_HAS_DTYPE == DISCRETE_HAS_DTYPE

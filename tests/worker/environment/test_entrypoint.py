@@ -19,7 +19,7 @@ from remote_gym.worker.environment import entrypoint_modules
 from remote_gym.worker.environment.entrypoint import create_environment
 from waiting import scaled
 
-EXPLORATION = Path(__file__).resolve().parents[2] / "exploration"
+EXPLORATION = Path(__file__).resolve().parents[3] / "exploration"
 ENVIRONMENT = """
 import gymnasium as gym
 
@@ -600,5 +600,6 @@ def test_the_example_imports_nothing_on_a_clients_word():
 
 
 def test_no_grpc_is_imported():
-    code = "import sys, remote_gym.worker.environment.entrypoint, remote_gym.worker.environment.repository; assert 'grpc' not in sys.modules"
+    modules = ", ".join(f"remote_gym.worker.environment.{name}" for name in ("entrypoint", "repository"))
+    code = f"import sys, {modules}; assert 'grpc' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

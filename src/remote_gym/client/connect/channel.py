@@ -1,284 +1,247 @@
-"""The calls that are made to one server, over gRPC."""
+"""A gRPC channel that lives through forks, changed certificates, and Ctrl-C."""
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import math
+import queue
+import threading
 import time
-from collections.abc import Callable
-from typing import NoReturn
+import weakref
+from collections.abc import Iterator
 
 import grpc
 
-from remote_gym.address import Place, grpc_address
-from remote_gym.client.channel import Channel, Metadata
+from remote_gym.client.connect import forking
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.client.connect.diagnosis import diagnose, summarise
-from remote_gym.client.connect.direct_stream import DirectConnection
-from remote_gym.client.connect.grpc_stream import Interaction
-from remote_gym.client.connect.rpc_errors import answered, from_rpc_error
-from remote_gym.config import ClientOptions, TlsFiles
-from remote_gym.errors import ConfigError, ConnectError, DeadlineExceeded, TransportError
-from remote_gym.protocol.attempt import Attempts
-from remote_gym.protocol.constants import ATTEMPT_KEY, SESSION_KEY, TOKEN_KEY
-from remote_gym.protocol.stream import within
-from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.errors import decode_error
-from remote_gym.wire.parse import parse
+from remote_gym.client.connect.grpc_stream import GrpcStream
+from remote_gym.client.connect.registry import CHANNELS
+from remote_gym.config import Limits
+from remote_gym.errors import ConnectionLost, DeadlineExceeded
+from remote_gym.protocol.constants import SERVICE_NAME
 
-PATIENCE = 0.5
-"""Seconds without an answer after which it is worth finding out why."""
+Metadata = tuple[tuple[str, str], ...]
+
+_PAUSE = 0.0005
+"""Seconds between two looks at whether a fork is over."""
 
 
-class GrpcConnection:
-    """A channel to one server.
+def channel_options(limits: Limits) -> list[tuple[str, int]]:
+    """GRPC's own settings."""
+    return [
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would step twice
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # one environment's trouble is not another's
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also how long one attempt may take
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
+        # Without it a half-open connection takes a minute to notice, whatever the keepalive timeout says.
+        ("grpc.http2.ping_timeout_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+class Channel:
+    """A channel to one server: gRPC's, another one after each fork.
 
     Args:
-        url: Host name, address, or ``unix:path``.
-        port: TCP port.
-        files: None for plaintext.
-        options: The client's.
-        token: What the server knows the client by, where that is no certificate; empty without one. Needs TLS.
-        credentials: Of an earlier connection with the same files, whose last good ones are used while these do not fit.
+        address: As gRPC takes it.
+        credentials: What the client shows.
+        limits: Bounds on messages.
     """
 
-    def __init__(
-        self,
-        url: str,
-        port: int,
-        files: TlsFiles | None,
-        options: ClientOptions,
-        token: str = "",
-        credentials: Credentials | None = None,
-    ) -> None:
-        self.address = grpc_address(url, port)
-        self._where = (url, port, files)
-        self._options = options
-        if credentials is None or credentials.token != token:
-            credentials = Credentials(files, token)
-        self.credentials = credentials
-        self._attempts = Attempts()
-        self._channel = Channel(self.address, credentials, options.limits)
+    def __init__(self, address: str, credentials: Credentials, limits: Limits) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._limits = limits
+        self._closed = self._suspended = False
+        self._calls: set[object] = set()  # those of one answer that are waited for
+        self._stream: weakref.ref[GrpcStream] | None = None
+        CHANNELS.add(self)
+        with self._in_use(math.inf, f"a channel to {address}", is_new=True):
+            self._make()
 
     @property
-    def place(self) -> Place:
-        """Url and port."""
-        url, port, _ = self._where
-        return url, port
+    def is_outdated(self) -> bool:
+        """Whether certificates have changed: a channel keeps those that it was made with."""
+        return self._credentials.channel() is not self._used
 
     def renew(self) -> None:
-        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C."""
-        self._channel.renew()
+        """Go on with another channel, since certificates have changed, or a call was interrupted by Ctrl-C.
 
-    def ask_load(self, timeout: float) -> Callable[[], pb.LoadResponse | None]:
-        """Ask how busy the server is, without waiting for the answer.
+        An interrupt between two lines of gRPC's can leave a lock of the call held for good, by which the channel's one
+        thread for streams then waits. The old channel is closed by a thread that may wait with it.
+        """
+        with self._in_use(math.inf, f"another channel to {self._address}"):
+            if self._closed:  # or it would be open again
+                return
+            threading.Thread(target=_close, args=(self._channel,), name="remote_gym-old-channel", daemon=True).start()
+            self._make()
+
+    def ask(
+        self,
+        method: str,
+        data: bytes,
+        timeout: float,
+        what: str,
+        metadata: Metadata = (),
+        *,
+        wait_for_ready: bool | None = None,
+    ) -> bytes | None:
+        """Make a call, and wait for its answer.
 
         Args:
+            method: Such as ``"Step"``.
+            data: The encoded request.
             timeout: Seconds.
+            what: Is done, for errors.
+            metadata: Beside the credentials'.
+            wait_for_ready: As gRPC has it.
 
         Returns:
-            What waits for it, and returns None for a server that does not tell: of an older release, or because it does
-            not know the client, which opening will say.
+            The answer; see `answered` for None.
 
         Raises:
-            TransportError: By what is returned, if the server could not be reached in time.
+            grpc.RpcError: If there is none.
+            ConnectionLost: If the channel has been closed.
+            DeadlineExceeded: If a fork did not end in time.
         """
-        what = f"asking {self.address} for its load"
-        try:
-            call = self._channel.begin("Load", b"", timeout, what)
-        except TransportError as error:
-            return functools.partial(_fail, error)
-
-        def answer() -> pb.LoadResponse | None:
-            try:
-                response = parse(pb.LoadResponse, answered(call.result(), what))
-                return None if response.HasField("error") else response
-            except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    return None
-                raise from_rpc_error(error, what) from error
-
+        deadline = time.monotonic() + timeout
+        with self._in_use(deadline, what):
+            call = self._channel.unary_unary(_method(method))
+            timeout = max(0.0, deadline - time.monotonic())
+            answer: bytes | None = call(
+                data, timeout=timeout, metadata=(*self._credentials.metadata, *metadata), wait_for_ready=wait_for_ready
+            )
         return answer
 
-    def check_known(self, timeout: float) -> None:
-        """See whether the server knows this client, without opening anything.
+    def begin(
+        self,
+        method: str,
+        data: bytes,
+        timeout: float,
+        what: str,
+        metadata: Metadata = (),
+        *,
+        wait_for_ready: bool | None = None,
+    ) -> grpc.CallFuture[bytes]:
+        """Make a call, whose answer is not waited for here. Arguments and errors are those of `ask`."""
+        deadline = time.monotonic() + timeout
+        with self._in_use(deadline, what):
+            call = self._channel.unary_unary(_method(method)).future(
+                data,
+                timeout=max(0.0, deadline - time.monotonic()),
+                metadata=(*self._credentials.metadata, *metadata),
+                wait_for_ready=wait_for_ready,
+            )
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        return call
 
-        Args:
-            timeout: Seconds.
-
-        Raises:
-            NotPermitted: If it does not, saying what is missing.
-            TransportError: If no answer came in time.
-        """
-        what = f"asking whether {self.address} knows this client"
-        try:
-            response = parse(pb.LoadResponse, answered(self._channel.ask("Load", b"", timeout, what), what))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, what) from error
-        if response.HasField("error"):
-            raise decode_error(response.error)
-
-    def open(self, request: pb.OpenRequest, *, connect_timeout: float, open_timeout: float) -> pb.OpenResponse:
-        """Reach the server and open a session.
-
-        Raises:
-            ConnectError: If the server was not reached within `connect_timeout` seconds, or one end does not accept
-                the other; with what to check.
-            ConnectionLost: If the connection broke; the server closes what it may have opened after its lease.
-            DeadlineExceeded: If opening took longer than `open_timeout` seconds.
-            EncodingError: If the answer is none.
-        """
-        # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
-        # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
-        what = f"opening a session at {self.address}"
-        data, attempt = request.SerializeToString(), (self._attempt(),)
-        call = self._channel.begin("Open", data, open_timeout, what, attempt, wait_for_ready=True)
-        deadline = time.monotonic() + connect_timeout
-        reached = False
-        while True:
-            try:
-                answer = call.result(timeout=None if reached else min(PATIENCE, connect_timeout))
-                return parse(pb.OpenResponse, answered(answer, what), self._options.limits)
-            except grpc.FutureTimeoutError:
-                try:
-                    reached = self._look(deadline)
-                except BaseException:
-                    call.cancel()
-                    raise
-            except grpc.RpcError as error:
-                raise from_rpc_error(error, what) from error
-
-    def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
-        """Make a broken connection again, if that can be done, and see that the session is still there.
-
-        Returns:
-            What the server tells of it.
-
-        Raises:
-            ConnectError: If it is not done within `timeout` seconds; with what to check.
-            ConnectionLost: If the server was reached and gave no answer, or `close` was called.
-            SessionLost: If the session has ended, with the reason.
-        """
-        # A channel keeps the certificates that it was made with.
-        if self._channel.is_outdated:
-            self._channel.renew()
-        what, start = f"looking for session {session_id} at {self.address}", time.monotonic()
-        metadata = (*_metadata(session_id, token), self._attempt())
-        try:
-            data = self._channel.ask("Spaces", b"", timeout, what, metadata, wait_for_ready=True)
-        except (grpc.RpcError, DeadlineExceeded) as error:
-            waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
-            found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
-            raise ConnectError(f"no connection to {self.address}{within(waited)}: {found}") from error
-        answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
-        if answer.HasField("error"):
-            raise decode_error(answer.error)
-        return answer
-
-    def _look(self, deadline: float) -> bool:
-        """Whether the server can be reached, as far as one can see from outside.
-
-        Raises:
-            ConnectError: If it cannot, and trying again would not help or the time is up.
-        """
-        checks = diagnose(*self._where, timeout=max(0.1, min(2.0, deadline - time.monotonic())))
-        if all(check.works for check in checks):
-            return True
-        # A server may still be starting; certificates that do not fit will not begin to.
-        if time.monotonic() >= deadline or any(check.hopeless for check in checks):
-            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
-        return False
-
-    def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
-        """Let the server close a session, whatever state it is in. Does not wait for a server that is gone.
-
-        Args:
-            session_id: The session's.
-            token: Its secret.
-            timeout: Seconds.
-            anyones: Whether to close it also where another client has taken it over.
-
-        Raises:
-            ConnectionLost: If the server cannot be reached.
-            DeadlineExceeded: If it does not answer within `timeout` seconds.
-        """
-        what, metadata = f"closing session {session_id} at {self.address}", _metadata(session_id, token)
-        try:
-            self._channel.ask("Close", b"", timeout, what, metadata if anyones else (*metadata, self._attempt()))
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, what) from error
-
-    def attach(self, session_id: str, token: str, message_bytes: int = 0) -> Interaction:
-        """Begin an `Interact` call for a session.
-
-        Args:
-            session_id: The session's.
-            token: Its secret.
-            message_bytes: Size of the largest message that the server takes; 0 for any.
+    def attach(self, what: str, metadata: Metadata, message_bytes: int) -> GrpcStream:
+        """Begin an `Interact` call.
 
         Raises:
             ConnectionLost: If the channel has been closed.
         """
-        what = f"attaching to session {session_id} at {self.address}"
-        # Whatever interrupts this line leaves a call that may arrive late: after the one that is made next.
-        return self._channel.attach(what, (*_metadata(session_id, token), self._attempt()), message_bytes)
-
-    def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectConnection:
-        """Connect to a session's worker itself.
-
-        Raises:
-            ConnectError: If that is not done within `timeout` seconds.
-        """
-        options = self._options
-        try:
-            context = self.credentials.context()
-        except ConfigError as error:  # the channel has been made, so the files have changed since
-            raise ConnectError(f"no direct connection for the time being: {error}") from error
-        return DirectConnection(
-            self._where[0],
-            address,
-            token,
-            context=context,
-            limits=options.limits,
-            timeout=timeout,
-            poll_us=options.poll_us,
-            client_token=self.credentials.token,
-        )
-
-    def call(self, method: str, session_id: str, token: str, data: bytes, timeout: float) -> bytes:
-        """Make one call by itself, for those that do without `Interact`, and return the answer as it came.
-
-        Args:
-            method: Such as ``"Step"``.
-            session_id: The session's.
-            token: Its secret.
-            data: The encoded request.
-            timeout: Seconds.
-
-        Raises:
-            TransportError: If it was not answered.
-            EncodingError: If one end did not take the message.
-        """
-        what = f"{method} at {self.address}"
-        try:
-            return answered(self._channel.ask(method, data, timeout, what, _metadata(session_id, token)), what)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, what) from error
+        requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        with self._in_use(math.inf, what):
+            interact = self._channel.stream_stream(_method("Interact"))
+            call = interact(iter(requests.get, None), metadata=(*self._credentials.metadata, *metadata))
+            stream = GrpcStream(call, requests, self._address, message_bytes)
+            self._stream = weakref.ref(stream)
+        return stream
 
     def suspend(self) -> None:
-        """Have all calls wait for the end of the fork that this thread begins."""
-        self._channel.suspend()
+        """Have all uses that begin wait for `after_fork`."""
+        self._suspended = True
+
+    def before_fork(self, deadline: float) -> bool:
+        """Close the channel, which no fork may see, unless it is in use; see `remote_gym.client.connect.forking`."""
+        self._suspended = True
+        stream = None if self._stream is None else self._stream()
+        is_attached = stream is not None and not stream.closed
+        while self._calls and not is_attached and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+        if self._calls or is_attached:
+            self._suspended = False
+            return False
+        self._channel.close()
+        forking.channel_closed()
+        return True
+
+    def after_fork(self) -> None:
+        """Make another channel."""
+        if self._suspended:
+            if not self._closed:
+                self._make()
+            self._suspended = False
+
+    def in_child(self) -> None:
+        """Leave it closed: it was the parent's."""
+        self._suspended = False
 
     def close(self) -> None:
         """End every call and close the channel."""
-        self._channel.close()
+        self._closed = True
+        _close(self._channel)
 
-    def _attempt(self) -> tuple[str, str]:
-        return ATTEMPT_KEY, str(self._attempts.next())
+    @contextlib.contextmanager
+    def _in_use(self, deadline: float, what: str, *, is_new: bool = False) -> Iterator[None]:
+        """Use the channel: no fork closes it meanwhile. Waits for the end of one that has, as every use does here.
+
+        Args:
+            deadline: On `time.monotonic`.
+            what: Is done, for errors.
+            is_new: Whether the channel is to be made, which no fork should see.
+
+        Raises:
+            ConnectionLost: If the channel has been closed.
+            DeadlineExceeded: If a fork does not end in time.
+        """
+        deadline = min(deadline, time.monotonic() + forking.LONGEST_FORK)
+        use = object()
+        try:
+            # Without a lock, which a signal's handler that forks would wait for within itself. Either side first says
+            # what it is about to do and then looks at the other, so at least one of them sees that.
+            self._calls.add(use)
+            while self._suspended or (is_new and forking.is_going_on()):
+                if forking.is_mine():
+                    self.after_fork()  # a handler amid `os.fork`: its call is worth more than the child's use of gRPC
+                    break
+                self._calls.discard(use)
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded(f"{what} took too long: the process was forking")
+                time.sleep(_PAUSE)
+                self._calls.add(use)
+            yield
+        except ValueError as error:
+            if "Cannot invoke RPC" not in str(error):
+                raise
+            raise ConnectionLost(f"{what}: the channel to {self._address} is closed") from error
+        finally:
+            self._calls.discard(use)
+
+    def _make(self) -> None:
+        self._used = self._credentials.channel()
+        settings = channel_options(self._limits)
+        if self._used is None:
+            self._channel = grpc.insecure_channel(self._address, options=settings)
+        else:
+            self._channel = grpc.secure_channel(self._address, self._used, options=settings)
+        if self._closed:  # by another thread, which has not seen this one
+            self._channel.close()
 
 
-def _metadata(session_id: str, token: str) -> Metadata:
-    return (SESSION_KEY, session_id), (TOKEN_KEY, token)
+def _close(channel: grpc.Channel) -> None:
+    channel.close()
+    forking.channel_closed()
 
 
-def _fail(error: TransportError) -> NoReturn:
-    raise error
+def _method(name: str) -> str:
+    return f"/{SERVICE_NAME}/{name}"

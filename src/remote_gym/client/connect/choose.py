@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, NotPermitted, TransportError
 from remote_gym.logs import get_logger

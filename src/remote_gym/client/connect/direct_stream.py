@@ -18,7 +18,7 @@ from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
 
 
-class DirectConnection(Stream):
+class DirectStream(Stream):
     """Attached to a session: send, and receive the answer, again and again.
 
     Args:

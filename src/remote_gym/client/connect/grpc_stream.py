@@ -17,7 +17,7 @@ from remote_gym.protocol.stream import Stream, within
 from remote_gym.wire.parts import cut
 
 
-class Interaction(Stream):
+class GrpcStream(Stream):
     """One `Interact` call: send, and receive the answer, again and again.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from remote_gym.client.vector.shard import Slice
+from remote_gym.client.vector.shard import Shard
 from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -22,7 +22,7 @@ Step = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
 class Joiner:
-    """Joins what slices hold. A pickled copy does the same.
+    """Joins what shards hold. A pickled copy does the same.
 
     Args:
         descriptions: What each slice's worker told of its environments, in their order.
@@ -72,35 +72,35 @@ class Joiner:
         self.__dict__.update(state)
         self._compile()
 
-    def transitions(self, slices: Sequence[Slice]) -> Step:
-        """What a step of some slices returned: observations, rewards, terminations, truncations and infos.
+    def transitions(self, shards: Sequence[Shard]) -> Step:
+        """What a step of some shards returned: observations, rewards, terminations, truncations and infos.
 
         Raises:
             EncodingError: If something does not fit.
         """
         rewards, terminations, truncations = (
-            np.concatenate([each.array(name, self._limits) for each in slices])
+            np.concatenate([each.array(name, self._limits) for each in shards])
             for name in ("reward_value", "terminated_value", "truncated_value")
         )
-        return self.observations(slices), rewards, terminations, truncations, self.infos(slices, slices)
+        return self.observations(shards), rewards, terminations, truncations, self.infos(shards, shards)
 
-    def observations(self, slices: Sequence[Slice]) -> Any:
-        """The newest observations of some slices, in writable arrays of their own.
+    def observations(self, shards: Sequence[Shard]) -> Any:
+        """The newest observations of some shards, in writable arrays of their own.
 
         Raises:
             EncodingError: If one does not fit the space.
         """
-        parts = [Part(each.size, each.transition, each.packed) for each in slices if each.transition is not None]
+        parts = [Part(each.size, each.transition, each.packed) for each in shards if each.transition is not None]
         return self._observations.join(parts, self._limits)
 
-    def infos(self, slices: Sequence[Slice], having: Sequence[Slice]) -> dict[str, Any]:
-        """The infos of those among some slices that have new ones, in rows for all of these.
+    def infos(self, shards: Sequence[Shard], having: Sequence[Shard]) -> dict[str, Any]:
+        """The infos of those among some shards that have new ones, in rows for all of these.
 
         Raises:
             EncodingError: If one is no dict.
         """
-        infos = [each.info(self._limits) if each in having else {} for each in slices]
+        infos = [each.info(self._limits) if each in having else {} for each in shards]
         if self._numbers_environments:
-            for each, info in zip(slices, infos, strict=True):
+            for each, info in zip(shards, infos, strict=True):
                 renumber(info, each.start)
-        return join_infos([each.size for each in slices], infos)
+        return join_infos([each.size for each in shards], infos)

@@ -14,20 +14,20 @@ from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoA
 from numpy.typing import NDArray
 
 from remote_gym.address import Address
-from remote_gym.client.connect.opening import CredentialPaths, check_arguments, open_request
+from remote_gym.client.connect.opening import CredentialPaths
 from remote_gym.client.servers import to_places
 from remote_gym.client.spec import SpecAttribute
 from remote_gym.client.vector.batching import Joiner, Step
 from remote_gym.client.vector.gather import raise_failures, receive
-from remote_gym.client.vector.pool import Fleet, for_each
+from remote_gym.client.vector.pool import Pool, for_each
 from remote_gym.client.vector.resume import check_tickets
-from remote_gym.client.vector.shard import Slice, check_numbers, mark_lost, slices_of, take_mask
+from remote_gym.client.vector.shard import Shard, check_numbers, choose, mark_lost, shards_of
 from remote_gym.config import ClientOptions, RemoteArgs
 from remote_gym.errors import ConfigError, SessionLost
+from remote_gym.protocol.open_request import check_arguments, open_request
 from remote_gym.protocol.requests import assign_request, call_request
 from remote_gym.protocol.ticket import SessionTicket
-from remote_gym.transport.busy_poll import Wakefulness
-from remote_gym.transport.direct_socket import core_count
+from remote_gym.transport.busy_poll import Wakefulness, poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.frames import decode_frame
@@ -99,8 +99,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self.render_mode = render_mode
         self.closed = False
         self._options = ClientOptions(**options)
-        if core_count() <= count:  # the workers may be on this machine, and have better use for its cores
-            self._options = dataclasses.replace(self._options, poll_us=0)
+        # The workers may be on this machine, and have better use for its cores.
+        self._options = dataclasses.replace(self._options, poll_us=poll_us(self._options.poll_us, count))
         self._wakefulness = Wakefulness(self._options.poll_us / 1e6)
         self._streams_frames = frames == "step" and render_mode is not None
         request = open_request(
@@ -109,8 +109,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         request.autoreset_mode = autoreset_code(autoreset_mode)
         self._truncates = self._options.on_session_lost == "truncate"
         self._pending: Literal["step", "send"] | None = None
-        self._arrived: list[Slice] = []  # of those that were sent actions, which `recv` has still to return
-        self._fleet = Fleet(
+        self._arrived: list[Shard] = []  # of those that were sent actions, which `recv` has still to return
+        self._fleet = Pool(
             num_envs,
             count,
             places,
@@ -120,18 +120,15 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             resume=tickets,
         )
         self.resumed = self._fleet.resumed
-        self._slices = self._fleet.slices
+        self._shards = self._fleet.shards
         try:
-            self._adopt(Joiner([each.session.description for each in self._slices], self._options.limits))
+            self._adopt(Joiner([each.session.description for each in self._shards], self._options.limits))
         except BaseException:
             self._fleet.abandon()
             raise
 
     def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Reset all environments, or some, on new sessions where they were lost.
 
@@ -149,14 +146,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             RemoteGymError: As `RemoteEnvironment.reset`, naming the environments concerned; the others are reset.
         """
         self._check_idle("reset")
-        if seed is not None and not isinstance(seed, int) and len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds for {self.num_envs} environments")
-        mask, options = take_mask(options, self.num_envs)
-        chosen = [each for each in self._slices if mask[each.rows].any()]
-        for each in self._slices:
-            if not mask[each.rows].all() and (each.transition is None or (each.needs_reset and each in chosen)):
-                raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
-        lost, reasons = chosen, dict[Slice, str]()
+        chosen, mask, options = choose(self._shards, seed, options)
+        lost, reasons = chosen, dict[Shard, str]()
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
             reasons |= self._fleet.reopen(lost)
             for each in lost:
@@ -166,10 +157,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             reasons |= {each: each.lost_because or "" for each in lost}
         if lost:
             raise SessionLost("; ".join(f"{each}: {each.lost_because}" for each in lost))
-        infos = self._joiner.infos(self._slices, chosen)
+        infos = self._joiner.infos(self._shards, chosen)
         for each, reason in reasons.items():
             mark_lost(infos, each.rows, self.num_envs, reason)
-        return self._joiner.observations(self._slices), infos
+        return self._joiner.observations(self._shards), infos
 
     def step(self, actions: Any) -> Step:
         """Step every environment once.
@@ -200,11 +191,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         """
         self._check_idle("step_async")
         try:
-            self._send_actions(self._slices, actions, self.num_envs)
+            self._send_actions(self._shards, actions, self.num_envs)
         except BaseException:
-            if any(each.is_waiting for each in self._slices):  # and others are not, which would be a step behind
-                for each in self._slices:
-                    each.is_waiting, each.needs_reset = False, True
+            self._fleet.forbid_uneven_steps()
             raise
         self._pending = "step"
 
@@ -218,8 +207,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending != "step":
             raise NoAsyncCallError("Calling `step_wait` without any prior call to `step_async`.", "step")
         self._pending = None
-        self._collect(self._slices)
-        return self._joiner.transitions(self._slices)
+        self._collect(self._shards)
+        return self._joiner.transitions(self._shards)
 
     def send(self, actions: Any, env_ids: Sequence[int] | NDArray[Any] | None = None) -> None:
         """Begin a step of some environments, without waiting for the others.
@@ -237,7 +226,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending != "send":
             self._check_idle("send")
         ids = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids)
-        chosen = slices_of(ids.tolist(), self._slices)
+        chosen = shards_of(ids.tolist(), self._shards)
         if any(each.is_waiting or each in self._arrived for each in chosen):
             raise AlreadyPendingCallError(
                 "Calling `send` for environments that are stepping; `recv` them first.", "send"
@@ -245,7 +234,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         try:
             self._send_actions(chosen, actions, len(ids))
         finally:  # those that Ctrl-C came too early for can be sent theirs, once the others' answers are received
-            if self._arrived or any(each.is_waiting for each in self._slices):
+            if self._arrived or any(each.is_waiting for each in self._shards):
                 self._pending = "send"
 
     def recv(self, min_envs: int = 1) -> Step:
@@ -263,10 +252,10 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if self._pending != "send":
             raise NoAsyncCallError("Calling `recv` without any prior call to `send`.", "send")
         try:
-            self._collect([each for each in self._slices if each.is_waiting], min_envs)
+            self._collect([each for each in self._shards if each.is_waiting], min_envs)
             arrived, self._arrived = sorted(self._arrived, key=lambda each: each.start), []
         finally:
-            if not self._arrived and not any(each.is_waiting for each in self._slices):
+            if not self._arrived and not any(each.is_waiting for each in self._shards):
                 self._pending = None
         observations, rewards, terminations, truncations, infos = self._joiner.transitions(arrived)
         infos["env_id"] = np.concatenate([np.arange(each.start, each.stop) for each in arrived])
@@ -275,12 +264,12 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
     def render(self) -> tuple[Any, ...] | None:
         """A frame of each environment; None without a render mode, or before the first reset."""
         self._check_idle("render")
-        if self.render_mode is None or any(each.transition is None for each in self._slices):
+        if self.render_mode is None or any(each.transition is None for each in self._shards):
             return None
         if self._streams_frames:
-            sent = (each.transition.frame for each in self._slices if each.transition is not None)
-            return for_each(self._slices, (decode_frame(frame, self._options.limits) for frame in sent))
-        return for_each(self._slices, self._fleet.render(self._options.step_timeout))
+            sent = (each.transition.frame for each in self._shards if each.transition is not None)
+            return for_each(self._shards, (decode_frame(frame, self._options.limits) for frame in sent))
+        return for_each(self._shards, self._fleet.render(self._options.step_timeout))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.
@@ -293,8 +282,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._check_idle("call")
         self._fleet.check_exposed(name)
         request = call_request(name, args, kwargs, self._options.limits)
-        answers = self._fleet.ask([request] * len(self._slices), self._options.step_timeout)
-        return for_each(self._slices, (decode_value(each.call.value, self._options.limits) for each in answers))
+        answers = self._fleet.ask([request] * len(self._shards), self._options.step_timeout)
+        return for_each(self._shards, (decode_value(each.call.value, self._options.limits) for each in answers))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Read an attribute of each environment, as `call` does."""
@@ -318,7 +307,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         if len(values) != self.num_envs:
             raise ValueError(f"{len(values)} values for {self.num_envs} environments")
         limits = self._options.limits
-        requests = [assign_request(name, tuple(values[each.rows]), limits) for each in self._slices]
+        requests = [assign_request(name, tuple(values[each.rows]), limits) for each in self._shards]
         self._fleet.ask(requests, self._options.step_timeout)
 
     @property
@@ -347,7 +336,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
 
     def __del__(self) -> None:
         """Drop the sessions, which `remote_gym.client.dropped` closes; Gymnasium before 1.0 would wait for that."""
-        for each in getattr(self, "_slices", ()):
+        for each in getattr(self, "_shards", ()):
             each.drop()
 
     def __copy__(self) -> RemoteVectorEnv:
@@ -355,7 +344,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        # As its slices do: what was under way, or resumed, a session of this process has.
+        # As its shards do: what was under way, or resumed, a session of this process has.
         return {**self.__dict__, "_pending": None, "_arrived": [], "resumed": None}
 
     def _adopt(self, joiner: Joiner) -> None:
@@ -373,7 +362,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
                 "that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
             )
 
-    def _send_actions(self, chosen: Sequence[Slice], actions: Any, count: int) -> None:
+    def _send_actions(self, chosen: Sequence[Shard], actions: Any, count: int) -> None:
         ended = [each for each in chosen if self._resets_itself and each.lost_because is not None]
         if unready := [str(each) for each in chosen if each.needs_reset and each not in ended]:
             raise ResetNeeded(f"Cannot step before a reset of {', '.join(unready)}, which failed or never had one")
@@ -387,8 +376,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
 
-    def _collect(self, chosen: Sequence[Slice], at_least: int | None = None) -> None:
-        """Let slices have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
+    def _collect(self, chosen: Sequence[Shard], at_least: int | None = None) -> None:
+        """Let shards have what came for them: all that wait, or as soon as `at_least` environments have arrived."""
         missing = None if at_least is None else at_least - sum(each.size for each in self._arrived)
         begin = time.perf_counter()
         answers, failures = receive(chosen, self._wakefulness, missing)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gymnasium.error import ResetNeeded
 
-from remote_gym.client.vector.shard import Slice
+from remote_gym.client.vector.shard import Shard
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import SLEEPS
@@ -23,24 +23,24 @@ THREAD_NAME = "remote_gym-each-worker"
 SIGNAL_INTERVAL = 0.2
 """Seconds within which Ctrl-C is noticed, whichever thread receives it."""
 
-Failure = tuple[Slice, Exception]
-Done = tuple[Slice, BaseException | None]
+Failure = tuple[Shard, Exception]
+Done = tuple[Shard, BaseException | None]
 
 
 def receive(
-    slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS, at_least: int | None = None
-) -> tuple[dict[Slice, pb.Response], list[Failure]]:
+    shards: Iterable[Shard], wakefulness: Wakefulness = SLEEPS, at_least: int | None = None
+) -> tuple[dict[Shard, pb.Response], list[Failure]]:
     """Wait for answers, and tell who failed instead.
 
     Args:
-        slices: All waiting.
+        shards: All waiting.
         wakefulness: How long to look for answers without sleeping.
         at_least: Of how many environments to wait for answers, or failures; None for all.
     """
-    answers: dict[Slice, pb.Response] = {}
+    answers: dict[Shard, pb.Response] = {}
     failures: list[Failure] = []
     count = 0
-    coming = as_they_come(slices, wakefulness)
+    coming = as_they_come(shards, wakefulness)
     while (at_least is None or count < at_least) and (each := next(coming, None)) is not None:
         count += each.size
         try:
@@ -50,20 +50,20 @@ def receive(
     return answers, failures
 
 
-def as_they_come(slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS) -> Iterator[Slice]:
+def as_they_come(shards: Iterable[Shard], wakefulness: Wakefulness = SLEEPS) -> Iterator[Shard]:
     """Slices that wait for answers: each when its answer has begun to arrive, or its time is up.
 
     Those on direct connections come as they are; then, one after another, those over gRPC, which cannot be waited for
     together.
 
     Args:
-        slices: All waiting.
+        shards: All waiting.
         wakefulness: How long to look for answers without sleeping.
     """
-    waiting: dict[int, Slice] = {}
+    waiting: dict[int, Shard] = {}
     others = []
     poll = select.poll()
-    for each in slices:
+    for each in shards:
         descriptor = each.fileno()
         if descriptor is None:
             others.append(each)
@@ -86,12 +86,12 @@ def as_they_come(slices: Iterable[Slice], wakefulness: Wakefulness = SLEEPS) -> 
 
 
 def in_threads(
-    slices: Sequence[Slice], do: Callable[[Slice], None], given_up: threading.Event | None = None
+    shards: Sequence[Shard], do: Callable[[Shard], None], given_up: threading.Event | None = None
 ) -> list[Failure]:
     """Do for all at once what takes a round trip or more each.
 
     Args:
-        slices: Each of which `do` gets.
+        shards: Each of which `do` gets.
         do: Called in threads, if there is more than one slice.
         given_up: Set where Ctrl-C or the like ends the waiting: `do` has to look at it, and to leave nothing behind.
             None for what is soon over: the threads are then waited for even so.
@@ -99,12 +99,12 @@ def in_threads(
     Returns:
         Those that raised an error of ours, with the error.
     """
-    if len(slices) < 2:
-        found = [_attempt(do, each) for each in slices]
+    if len(shards) < 2:
+        found = [_attempt(do, each) for each in shards]
     else:
-        tasks: queue.SimpleQueue[Slice] = queue.SimpleQueue()
+        tasks: queue.SimpleQueue[Shard] = queue.SimpleQueue()
         results: queue.SimpleQueue[Done] = queue.SimpleQueue()
-        for each in slices:
+        for each in shards:
             tasks.put(each)
 
         def work() -> None:
@@ -117,12 +117,12 @@ def in_threads(
 
         # Not those of concurrent.futures, whose threads hold up the end of the interpreter.
         threads = [
-            threading.Thread(target=work, name=THREAD_NAME, daemon=True) for _ in range(min(len(slices), MOST_THREADS))
+            threading.Thread(target=work, name=THREAD_NAME, daemon=True) for _ in range(min(len(shards), MOST_THREADS))
         ]
         try:
             for thread in threads:
                 thread.start()
-            found = [_next(results) for _ in slices]
+            found = [_next(results) for _ in shards]
         except BaseException:
             if given_up is not None:
                 given_up.set()
@@ -135,7 +135,7 @@ def in_threads(
     for error in error_of.values():
         if error is not None and not isinstance(error, RemoteGymError):
             raise error
-    return [(each, error) for each in slices if isinstance(error := error_of[each], RemoteGymError)]
+    return [(each, error) for each in shards if isinstance(error := error_of[each], RemoteGymError)]
 
 
 def _next(results: queue.SimpleQueue[Done]) -> Done:
@@ -145,7 +145,7 @@ def _next(results: queue.SimpleQueue[Done]) -> Done:
             return results.get(timeout=SIGNAL_INTERVAL)
 
 
-def _attempt(do: Callable[[Slice], None], each: Slice) -> Done:
+def _attempt(do: Callable[[Shard], None], each: Shard) -> Done:
     try:
         do(each)
     except BaseException as error:  # noqa: BLE001 - what is not ours is raised by the thread that waits

@@ -17,7 +17,7 @@ from remote_gym.client.servers import Addresses
 from remote_gym.client.session import ClientSession
 from remote_gym.client.vector.gather import Failure, in_threads, raise_failures, receive
 from remote_gym.client.vector.resume import resume_all
-from remote_gym.client.vector.shard import Slice
+from remote_gym.client.vector.shard import Shard
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
@@ -30,7 +30,7 @@ from remote_gym.wire.frame_parts import FrameJoiner
 logger = get_logger(__name__)
 
 
-class Fleet:
+class Pool:
     """Workers that hold a slice each, all of the same kind of environment.
 
     Args:
@@ -44,7 +44,7 @@ class Fleet:
         resume: Tickets of sessions to go on with, one for each worker, in place of opening them.
 
     Attributes:
-        slices: In the order of their environments.
+        shards: In the order of their environments.
         resumed: Where the sessions of `resume` stand; None without them.
 
     Raises:
@@ -67,8 +67,8 @@ class Fleet:
         self._request = request
         self._options = options
         self._first: pb.Description | None = None
-        self.slices = [
-            Slice(
+        self.shards = [
+            Shard(
                 num_envs * number // workers,
                 num_envs * (number + 1) // workers,
                 functools.partial(self._open, places[number * len(places) // workers]),
@@ -78,16 +78,16 @@ class Fleet:
         self.resumed: tuple[Resumption, ...] | None = None
         if resume is not None:
             mode = request.render_mode or None
-            self.resumed = resume_all(self.slices, resume, credentials=credentials, render_mode=mode, options=options)
+            self.resumed = resume_all(self.shards, resume, credentials=credentials, render_mode=mode, options=options)
         try:
             if resume is None:
-                raise_failures(self._in_threads(self.slices, Slice.open))
+                raise_failures(self._in_threads(self.shards, Shard.open))
             self._first = self._what_all_are()
         except BaseException:
             self.abandon()
             raise
 
-    def reopen(self, slices: Iterable[Slice]) -> dict[Slice, str]:
+    def reopen(self, shards: Iterable[Shard]) -> dict[Shard, str]:
         """Open a new session for those that have lost theirs, or owe an answer and still do not give it.
 
         Returns:
@@ -97,19 +97,19 @@ class Fleet:
             ConfigError: If its environments are of another kind.
             RemoteGymError: As `ClientSession` does, naming the environments concerned.
         """
-        slices = list(slices)
-        behind = [each for each in slices if each.is_behind]
+        shards = list(shards)
+        behind = [each for each in shards if each.is_behind]
         failures = in_threads(behind, lambda each: leave_what_hangs(each.session, self._options, each))
         truncates = self._options.on_session_lost == "truncate"
         ended = {each: str(error) for each, error in failures if truncates and isinstance(error, LOSSES)}
         raise_failures([(each, error) for each, error in failures if each not in ended])
-        raise_failures(self._in_threads([each for each in slices if each.is_lost], self._replace))
+        raise_failures(self._in_threads([each for each in shards if each.is_lost], self._replace))
         return ended
 
-    def restart(self, slices: Sequence[Slice], timeout: float) -> None:
-        """Open new sessions for slices, and send each a reset. What goes wrong is raised when it is received."""
+    def restart(self, shards: Sequence[Shard], timeout: float) -> None:
+        """Open new sessions for shards, and send each a reset. What goes wrong is raised when it is received."""
 
-        def restart(each: Slice, given_up: threading.Event) -> None:
+        def restart(each: Shard, given_up: threading.Event) -> None:
             try:
                 self._replace(each, given_up)
             except RemoteGymError as error:
@@ -118,8 +118,14 @@ class Fleet:
                 if not given_up.is_set():
                     each.send(reset_request(None, None, self._options.limits), timeout)
 
-        if slices:
-            self._in_threads(slices, restart)
+        if shards:
+            self._in_threads(shards, restart)
+
+    def forbid_uneven_steps(self) -> None:
+        """Have all be reset before the next step, where some were sent one and others not, as Ctrl-C came between."""
+        if any(each.is_waiting for each in self.shards):
+            for each in self.shards:
+                each.is_waiting, each.needs_reset = False, True
 
     def render(self, timeout: float) -> list[Any]:
         """What each slice rendered; of those that have ended, the last that were rendered.
@@ -127,7 +133,7 @@ class Fleet:
         Raises:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
-        alive = [each for each in self.slices if each.frame is None or each.lost_because is None]
+        alive = [each for each in self.shards if each.frame is None or each.lost_because is None]
         joiners = {each: FrameJoiner(self._options.limits) for each in alive}
         while alive:  # until the last parts of what some rendered have come
             requests = [joiners[each].request() for each in alive]
@@ -135,17 +141,17 @@ class Fleet:
             alive = [each for each, answer in answers if joiners[each].add(answer.render)]
         for each, joiner in joiners.items():
             each.frame = joiner.rendered
-        return [each.frame for each in self.slices]
+        return [each.frame for each in self.shards]
 
     def ask(
-        self, requests: Sequence[pb.Request], timeout: float, slices: Sequence[Slice] | None = None
+        self, requests: Sequence[pb.Request], timeout: float, shards: Sequence[Shard] | None = None
     ) -> list[pb.Response]:
-        """Ask each worker, or those of some slices, its own request, all at once.
+        """Ask each worker, or those of some shards, its own request, all at once.
 
         Raises:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
-        chosen = self.slices if slices is None else slices
+        chosen = self.shards if shards is None else shards
         for each, request in zip(chosen, requests, strict=True):
             each.send(request, timeout)
         answers, failures = receive(chosen)
@@ -158,8 +164,8 @@ class Fleet:
         Raises:
             AttributeError: As `remote_gym.protocol.description.check_exposed` does.
         """
-        if not self.slices[0].is_lost:
-            check_exposed(self.slices[0].session.description, name, to_set=to_set)
+        if not self.shards[0].is_lost:
+            check_exposed(self.shards[0].session.description, name, to_set=to_set)
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:
@@ -168,13 +174,13 @@ class Fleet:
         Raises:
             gymnasium.error.ResetNeeded: If one was lost.
         """
-        if lost := [str(each) for each in self.slices if each.is_lost]:
+        if lost := [str(each) for each in self.shards if each.is_lost]:
             raise ResetNeeded(f"There are no tickets before a reset of {', '.join(lost)}, which were lost")
-        return tuple(each.session.ticket for each in self.slices)
+        return tuple(each.session.ticket for each in self.shards)
 
     def detach(self) -> None:
         """Leave all sessions that are open for their leases."""
-        for each in self.slices:
+        for each in self.shards:
             if not each.is_lost:
                 each.session.let_go()
 
@@ -186,18 +192,18 @@ class Fleet:
 
     def close(self) -> None:
         """Close all environments and sessions."""
-        in_threads(self.slices, Slice.close)
+        in_threads(self.shards, Shard.close)
 
     def _what_all_are(self) -> pb.Description:
-        """The description of all slices' environments.
+        """The description of all shards' environments.
 
         Raises:
             ConfigError: If they differ, or are not as was asked for.
         """
-        first = self.slices[0].session.description
-        for each in self.slices:
+        first = self.shards[0].session.description
+        for each in self.shards:
             if not _are_alike(each.session.description, first):
-                raise ConfigError(f"{each} have other spaces, or another autoreset mode, than {self.slices[0]}")
+                raise ConfigError(f"{each} have other spaces, or another autoreset mode, than {self.shards[0]}")
         asked = self._request.autoreset_mode
         # Where they were opened the server has seen to it.
         if self.resumed is not None and asked not in (pb.AUTORESET_UNSPECIFIED, first.autoreset_mode):
@@ -206,12 +212,12 @@ class Fleet:
         return first
 
     @staticmethod
-    def _in_threads(slices: Sequence[Slice], do: Callable[[Slice, threading.Event], None]) -> list[Failure]:
+    def _in_threads(shards: Sequence[Shard], do: Callable[[Shard, threading.Event], None]) -> list[Failure]:
         """Do for all at once what may take as long as ``recover_timeout``, and which Ctrl-C ends at once."""
         given_up = threading.Event()
-        return in_threads(slices, lambda each: do(each, given_up), given_up)
+        return in_threads(shards, lambda each: do(each, given_up), given_up)
 
-    def _replace(self, each: Slice, given_up: threading.Event) -> None:
+    def _replace(self, each: Shard, given_up: threading.Event) -> None:
         if (place := each.place) is not None:
             self._addresses.lost(place)
         each.open(given_up)
@@ -253,14 +259,14 @@ def _are_alike(one: pb.Description, other: pb.Description) -> bool:
     )
 
 
-def for_each(slices: Iterable[Slice], answers: Iterable[Any]) -> tuple[Any, ...]:
+def for_each(shards: Iterable[Shard], answers: Iterable[Any]) -> tuple[Any, ...]:
     """The values of all environments, of a tuple of those of each slice.
 
     Raises:
         EncodingError: If there is not one for each.
     """
     values: list[Any] = []
-    for each, answer in zip(slices, answers, strict=True):
+    for each, answer in zip(shards, answers, strict=True):
         if not isinstance(answer, tuple | list | np.ndarray) or len(answer) != each.size:
             raise EncodingError(f"{each} gave {answer!r}, which is not a value for each")
         values.extend(answer)

@@ -10,7 +10,7 @@ from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.client.vector.batching import Joiner
 from remote_gym.client.vector.gather import in_threads, raise_failures
-from remote_gym.client.vector.shard import Slice
+from remote_gym.client.vector.shard import Shard
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
@@ -49,17 +49,17 @@ def check_tickets(resume: Iterable[SessionTicket] | None, workers: int | None) -
 
 
 def resume_all(
-    slices: Sequence[Slice],
+    shards: Sequence[Shard],
     tickets: Sequence[SessionTicket],
     *,
     credentials: CredentialPaths | None,
     render_mode: str | None,
     options: ClientOptions,
 ) -> tuple[Resumption, ...]:
-    """Have slices go on with the sessions of some tickets, one for each, and tell where these stand.
+    """Have shards go on with the sessions of some tickets, one for each, and tell where these stand.
 
     Args:
-        slices: Without sessions.
+        shards: Without sessions.
         tickets: In the same order.
         credentials: PEM files; None for no TLS.
         render_mode: That they were opened with.
@@ -70,12 +70,12 @@ def resume_all(
         RemoteGymError: As `ClientSession` does, naming the environments concerned. None is resumed then, but whoever
             had them may have been cut off from some.
     """
-    ticket_of = dict(zip(slices, tickets, strict=True))
-    found: dict[Slice, Resumption] = {}
+    ticket_of = dict(zip(shards, tickets, strict=True))
+    found: dict[Shard, Resumption] = {}
 
     given_up = threading.Event()
 
-    def resume(each: Slice) -> None:
+    def resume(each: Shard) -> None:
         ticket = ticket_of[each]
         session = ClientSession(connect(ticket.url, ticket.port, credentials, options), ticket, options)
         try:
@@ -92,21 +92,21 @@ def resume_all(
             raise
 
     try:
-        raise_failures(in_threads(slices, resume, given_up))
+        raise_failures(in_threads(shards, resume, given_up))
     except BaseException:
         for each in found:
             each.session.let_go()
         raise
-    _warn_if_apart(slices, found)
-    return tuple(found[each] for each in slices)
+    _warn_if_apart(shards, found)
+    return tuple(found[each] for each in shards)
 
 
-def _warn_if_apart(slices: Sequence[Slice], found: Mapping[Slice, Resumption]) -> None:
+def _warn_if_apart(shards: Sequence[Shard], found: Mapping[Shard, Resumption]) -> None:
     """Report workers that have executed requests which others have not: their trainer died between sending the two."""
     ahead = max(each.executed for each in found.values())
-    behind = [each for each in slices if found[each].executed < ahead]
+    behind = [each for each in shards if found[each].executed < ahead]
     if behind:
-        counts = "; ".join(f"{each}: {found[each].executed}" for each in slices)
+        counts = "; ".join(f"{each}: {found[each].executed}" for each in shards)
         logger.warning(
             "the workers stand at different steps. Requests that each has executed since its ticket was taken: %s. "
             "`send` steps to %s, and `recv` them, before a `step` of all, to have them level",
@@ -115,7 +115,7 @@ def _warn_if_apart(slices: Sequence[Slice], found: Mapping[Slice, Resumption]) -
         )
 
 
-def _returned(each: Slice, answer: pb.Response | None, limits: Limits) -> Any:
+def _returned(each: Shard, answer: pb.Response | None, limits: Limits) -> Any:
     """What the worker's last request returned of its own environments, or the exception that it raised."""
     kind = None if answer is None else answer.WhichOneof("result")
     if answer is not None and kind == "error":

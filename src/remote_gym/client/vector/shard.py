@@ -27,7 +27,7 @@ _OUTCOMES = {"reward_value": np.float64, "terminated_value": np.bool_, "truncate
 OpenSession = Callable[[int, threading.Event], ClientSession]
 
 
-class Slice:
+class Shard:
     """Environments `start` to `stop`, less one, of a vector environment, and the session of the worker that holds them.
 
     Args:
@@ -65,7 +65,7 @@ class Slice:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session belongs to one process: the copy has what a slice begins with, and opens its own.
-        return Slice, (self.start, self.stop, self._open_session)
+        return Shard, (self.start, self.stop, self._open_session)
 
     @property
     def session(self) -> ClientSession:
@@ -145,7 +145,7 @@ class Slice:
         self._is_reset = True
 
     def send(self, request: pb.Request, timeout: float) -> None:
-        """Send a request. What goes wrong is raised by `receive`, so that other slices get theirs."""
+        """Send a request. What goes wrong is raised by `receive`, so that other shards get theirs."""
         self.is_waiting, self._error, self._is_reset = True, None, False
         try:
             if self._session is None:
@@ -248,7 +248,7 @@ class Slice:
         return found
 
     def drop(self) -> None:
-        """Have no session any more, without waiting for anything: slices and their fleet refer to each other."""
+        """Have no session any more, without waiting for anything: shards and their fleet refer to each other."""
         self._session = None
 
     def close(self) -> None:
@@ -275,27 +275,48 @@ def check_numbers(num_envs: int, workers: int, addresses: int) -> None:
         )
 
 
-def slices_of(env_ids: list[int], slices: Sequence[Slice]) -> list[Slice]:
+def shards_of(env_ids: list[int], shards: Sequence[Shard]) -> list[Shard]:
     """Whose environments those are.
 
     Raises:
-        ValueError: If they are not all of some slices' environments, one slice's after another's.
+        ValueError: If they are not all of some shards' environments, one slice's after another's.
     """
-    by_start = {each.start: each for each in slices}
-    chosen: list[Slice] = []
+    by_start = {each.start: each for each in shards}
+    chosen: list[Shard] = []
     position = 0
     while position < len(env_ids):
         each = by_start.get(env_ids[position])
         if each is None or env_ids[position : position + each.size] != list(range(each.start, each.stop)):
             raise ValueError(
                 f"env_ids {env_ids} are not whole workers' environments, as `recv` tells them: "
-                + ", ".join(map(str, slices))
+                + ", ".join(map(str, shards))
             )
         chosen.append(each)
         position += each.size
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"env_ids are {env_ids}; name each environment once, and at least those of one worker")
     return chosen
+
+
+def choose(
+    shards: Sequence[Shard], seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
+) -> tuple[list[Shard], NDArray[np.bool_], dict[str, Any] | None]:
+    """What of a vector environment to reset: shards, and which of all environments; and the options for these.
+
+    Raises:
+        TypeError: As `take_mask`.
+        ValueError: As `take_mask`, or if there is another number of seeds.
+        ResetNeeded: If some were never reset, or have failed, and are not all in the mask.
+    """
+    num_envs = shards[-1].stop
+    if seed is not None and not isinstance(seed, int) and len(seed) != num_envs:
+        raise ValueError(f"{len(seed)} seeds for {num_envs} environments")
+    mask, options = take_mask(options, num_envs)
+    chosen = [each for each in shards if mask[each.rows].any()]
+    for each in shards:
+        if not mask[each.rows].all() and (each.transition is None or (each.needs_reset and each in chosen)):
+            raise ResetNeeded(f"{each} were never reset, or share a worker that failed; reset them all")
+    return chosen, mask, options
 
 
 def take_mask(options: dict[str, Any] | None, num_envs: int) -> tuple[NDArray[np.bool_], dict[str, Any] | None]:

@@ -29,7 +29,7 @@ POLICY_BYTES = 2**20
 """Size of a policy file, at most."""
 
 
-class Doors:
+class Authorizer:
     """What is decided about a client before anything is done for it.
 
     Args:

@@ -21,13 +21,13 @@ from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, Server
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server import session_log
-from remote_gym.server.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses, unix_path
+from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.frontends.grpc_caller import Caller, known_caller
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message
+from remote_gym.server.frontends.health import NOT_SERVING, Health
 from remote_gym.server.frontends.intake import Intake
-from remote_gym.server.health import NOT_SERVING, Health
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -260,7 +260,7 @@ class GrpcServer:
 
     def _check_rate(self, client: Caller, *, take: bool = False) -> None:
         try:
-            self._service.doors.check_rate(client.identity, take=take)
+            self._service.authorizer.check_rate(client.identity, take=take)
         except ServerFull as error:
             session_log.refused(client.identity, error)
             raise

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from remote_gym.protocol.constants import SERVICE_NAME
-from remote_gym.server.crowding import Calls, CrowdedError
+from remote_gym.server.frontends.crowding import Calls, CrowdedError
 from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
 from remote_gym.wire.parts import LARGEST_MESSAGE
 

@@ -12,9 +12,9 @@ import socket
 from asyncio import get_running_loop
 from collections.abc import Callable
 
-from remote_gym.ipc.control import ToServer, ToWorker, hear, tell
+from remote_gym.ipc.control import WorkerCommand, WorkerEvent, receive_record, send_record
 from remote_gym.logs import get_logger
-from remote_gym.server.launch.disconnects import Hangups
+from remote_gym.server.launch.disconnects import Disconnects
 
 logger = get_logger(__name__)
 
@@ -22,7 +22,7 @@ _LEFT = 1_000
 """Records of a dead worker that are still read, at most: a process that it forked could send more without end."""
 
 
-class DirectClients:
+class DirectConnections:
     """Of one worker. Runs on the server's event loop; does nothing before `connect` and after `close`.
 
     Args:
@@ -36,12 +36,12 @@ class DirectClients:
         self.on_word: Callable[[int, int], None] = lambda word, value: None
         self._session = session
         self._handover: socket.socket | None = None
-        self._hangups = Hangups()
+        self._hangups = Disconnects()
         self._client: int | None = None  # descriptor of the direct connection that it serves
         self._handed_over = 0  # direct connections so far
         self._stale = 0  # how many of them came before the session was last taken over
 
-    def connect(self, handover: socket.socket, hangups: Hangups) -> None:
+    def connect(self, handover: socket.socket, hangups: Disconnects) -> None:
         """Take the server's end of the socket, and what waits for the ends of clients' connections."""
         handover.setblocking(False)
         self._handover = handover
@@ -55,13 +55,13 @@ class DirectClients:
             Whether the worker is there to take it.
         """
         self._handed_over += 1
-        return self.tell(ToWorker.CONNECTION, self._handed_over, sock.fileno())
+        return self.tell(WorkerCommand.CONNECTION, self._handed_over, sock.fileno())
 
     def outdate(self) -> None:
         """The session has been taken over, by a newer connection than all that were handed over."""
         self._stale = self._handed_over
 
-    def tell(self, kind: ToWorker, value: int = 0, descriptor: int | None = None) -> bool:
+    def tell(self, kind: WorkerCommand, value: int = 0, descriptor: int | None = None) -> bool:
         """Send the worker a record.
 
         Returns:
@@ -70,7 +70,7 @@ class DirectClients:
         if self._handover is None:
             return False
         try:
-            tell(self._handover, kind, value, descriptor)
+            send_record(self._handover, kind, value, descriptor)
         except OSError as error:  # it is ending, or so far behind that its buffer is full
             logger.debug("session %s: its worker does not listen: %s", self._session, error)
             return False
@@ -86,11 +86,11 @@ class DirectClients:
         # Word of a client that was let in just before may not have been read yet.
         with contextlib.suppress(OSError):
             for _ in range(_LEFT):
-                heard = hear(self._handover)
+                heard = receive_record(self._handover)
                 if heard is None:
                     break
                 word, _, descriptor = heard
-                if word in (ToServer.ATTACHED, ToServer.DETACHED):
+                if word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
                     self._forget_client()
                 if descriptor is not None:
                     self._watch_client(word, descriptor)
@@ -108,7 +108,7 @@ class DirectClients:
     def _hear(self) -> None:
         assert self._handover is not None
         try:
-            heard = hear(self._handover)
+            heard = receive_record(self._handover)
         except OSError:
             heard = None
         if heard is None:
@@ -117,11 +117,11 @@ class DirectClients:
             return
         word, value, descriptor = heard
         # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
-        if word == ToServer.ATTACHED and value <= self._stale:
+        if word == WorkerEvent.ATTACHED and value <= self._stale:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        if word in (ToServer.ATTACHED, ToServer.DETACHED):
+        if word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
             self._forget_client()
         if descriptor is not None:
             self._watch_client(word, descriptor)
@@ -129,7 +129,7 @@ class DirectClients:
 
     def _watch_client(self, word: int, descriptor: int) -> None:
         try:
-            if word != ToServer.ATTACHED:
+            if word != WorkerEvent.ATTACHED:
                 raise OSError("it came with other words than of a client")
             sock = socket.socket(fileno=descriptor)
         except OSError as error:  # an environment can have its worker send what it likes
@@ -142,7 +142,7 @@ class DirectClients:
             )
             return
         self._client = descriptor
-        self._hangups.watch(sock, lambda silence_ms: self.on_word(ToServer.DETACHED, silence_ms))
+        self._hangups.watch(sock, lambda silence_ms: self.on_word(WorkerEvent.DETACHED, silence_ms))
 
     def _forget_client(self) -> None:
         if self._client is not None:

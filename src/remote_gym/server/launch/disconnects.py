@@ -18,7 +18,7 @@ _ENDS = getattr(select, "EPOLLRDHUP", 0) | getattr(select, "EPOLLONESHOT", 0)
 """Beside errors, which are always told."""
 
 
-class Hangups:
+class Disconnects:
     """Waits for the ends of sockets; for none where the system cannot. Runs on the server's event loop."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A launcher as the server sees it: a process to ask for workers, which may die, or not answer."""
+"""A forkserver as the server sees it: a process to ask for workers, which may die, or not answer."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ from typing import IO, Any
 
 from remote_gym.errors import LossReason, ServerFull
 from remote_gym.ipc import variables
-from remote_gym.ipc.close_reasons import Ending
+from remote_gym.ipc.close_reasons import CloseReason
 from remote_gym.ipc.counters import anonymous_file
 from remote_gym.ipc.dialect import CHECK, dialect
+from remote_gym.ipc.forkserver_records import RECORD, Command, Event
 from remote_gym.ipc.leftovers import kill_marked, new_prefix
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
-from remote_gym.server.launch.handle import Worker, describe_exit
-from remote_gym.worker.forkserver import RECORD, Command, Event, kill_group
+from remote_gym.server.launch.handle import WorkerHandle, describe_exit
+from remote_gym.worker.forkserver import kill_group
 
 logger = get_logger(__name__)
 
 _BOOTSTRAP = f"{CHECK}\nfrom remote_gym.worker.forkserver import main\nmain()"
 
 COMPLAINTS_BYTES = 64 * 1024
-"""What is read of a failed launcher's stderr, at most."""
+"""What is read of a failed forkserver's stderr, at most."""
 
 START_TIMEOUT = 60.0
-"""Seconds that a launcher has until its first worker runs: it loads what workers need, perhaps from a slow disk."""
+"""Seconds that a forkserver has until its first worker runs: it loads what workers need, perhaps from a slow disk."""
 CLEANING_TIMEOUT = 5.0
-"""Seconds in which a launcher that was killed, and all that its workers have left, is to be gone."""
+"""Seconds in which a forkserver that was killed, and all that its workers have left, is to be gone."""
 CLEANING_INTERVAL = 0.02
 ANSWER_TIMEOUT = 20.0
-"""Seconds for which a launcher that has something to do may say nothing. It forks a worker in some 20 ms."""
+"""Seconds for which a forkserver that has something to do may say nothing. It forks a worker in some 20 ms."""
 
 
-class LauncherProcess:
+class ForkserverClient:
     """Starts when it is made. Runs on the server's event loop.
 
     Args:
         interpreter: Its Python executable; None for this one.
 
     Attributes:
-        process: The launcher.
+        process: The forkserver.
         is_good: Whether it can be asked for workers.
 
     Raises:
@@ -58,9 +59,9 @@ class LauncherProcess:
         import fcntl  # here, since the systems without it can have workers in threads
 
         self._prefix = new_prefix()
-        self._name = f"the launcher ({interpreter or sys.executable})"
+        self._name = f"the forkserver ({interpreter or sys.executable})"
         self._loop = asyncio.get_running_loop()
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, WorkerHandle] = {}
         self._starting: dict[int, asyncio.Future[None]] = {}
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()  # records and their descriptors, which are ours
         self._received = b""
@@ -74,7 +75,7 @@ class LauncherProcess:
             ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
             # Beyond 0 to 2, which a server without standard streams, such as a daemon, has to give away.
             passed = stack.enter_context(socket.socket(fileno=fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)))
-            # Not a pipe: nobody reads it, unless the launcher fails.
+            # Not a pipe: nobody reads it, unless the forkserver fails.
             complaints = stack.enter_context(os.fdopen(anonymous_file(), "rb"))
             arguments = [str(passed.fileno()), str(self._prefix), dialect(), package_versions()["remote-gym"], *path]
             self.process = subprocess.Popen(
@@ -91,16 +92,16 @@ class LauncherProcess:
         self._control.setblocking(False)
         self._loop.add_reader(self._control, self._listen)
 
-    async def launch(self, number: int, worker: Worker, descriptors: Sequence[int]) -> None:
+    async def launch(self, number: int, worker: WorkerHandle, descriptors: Sequence[int]) -> None:
         """Have a worker forked; done when it runs, or has ended at once.
 
         Args:
-            number: The worker's, which no other of this launcher's has.
+            number: The worker's, which no other of this forkserver's has.
             worker: Told when it ends.
             descriptors: As `Command.LAUNCH` has them; the caller closes its own.
 
         Raises:
-            ServerFull: If the launcher does not answer. It is not asked for any more workers then.
+            ServerFull: If the forkserver does not answer. It is not asked for any more workers then.
             OSError: If there are no more descriptors.
         """
         started: asyncio.Future[None] = self._loop.create_future()
@@ -122,7 +123,7 @@ class LauncherProcess:
             del self._starting[number]
 
     def kill(self, number: int) -> None:
-        """Have a worker killed; or, where the launcher does not see to it, kill it here."""
+        """Have a worker killed; or, where the forkserver does not see to it, kill it here."""
         if number not in self._workers:
             return
         if not self.is_good:
@@ -132,7 +133,7 @@ class LauncherProcess:
             self._expect_end(number)
 
     def send(self, command: Command, number: int, descriptors: Sequence[int] = ()) -> None:
-        """Queue a record. It is sent at once, unless the launcher is so busy forking that its socket is full.
+        """Queue a record. It is sent at once, unless the forkserver is so busy forking that its socket is full.
 
         Raises:
             OSError: If there are no more descriptors.
@@ -193,7 +194,7 @@ class LauncherProcess:
                 self._loop.add_writer(self._control, self._flush)
                 return
             except OSError as error:
-                self._give_up(f"the launcher does not listen: {error}")
+                self._give_up(f"the forkserver does not listen: {error}")
                 return
             self._drop_first()
         self._loop.remove_writer(self._control)
@@ -208,7 +209,7 @@ class LauncherProcess:
         except ConnectionError:
             data = b""
         if not data:
-            self._give_up("the launcher ended unasked")
+            self._give_up("the forkserver ended unasked")
             return
         self._heard_at = self._loop.time()
         self._received += data
@@ -229,14 +230,14 @@ class LauncherProcess:
         said = self._complaints.read(COMPLAINTS_BYTES).decode(errors="replace").rstrip()
         logger.error("%s; its workers end with it", reason, details=said)
         why = f"{self._name} failed: {said.splitlines()[-1]}" if said else f"{self._name} was killed"
-        self.disconnect(Ending(f"its worker ended with the launcher: {why}", LossReason.KILLED))
+        self.disconnect(CloseReason(f"its worker ended with the forkserver: {why}", LossReason.KILLED))
 
     def _kill(self) -> None:
         self.process.kill()
         self._cleaning = asyncio.ensure_future(self.kill_leftovers())
 
     async def kill_leftovers(self) -> None:
-        """Kill what the launcher's workers have left, now that it has ended and does not see to that itself."""
+        """Kill what the forkserver's workers have left, now that it has ended and does not see to that itself."""
         end = self._loop.time() + CLEANING_TIMEOUT
         while (self.process.poll() is None or kill_marked(self._prefix)) and self._loop.time() < end:
             await asyncio.sleep(CLEANING_INTERVAL)
@@ -245,10 +246,10 @@ class LauncherProcess:
         """Retired, it has nothing more to do when its last worker is gone."""
         if not self.is_good and not self._workers and self._control is not None:
             self._kill()
-            self.disconnect("its launcher was replaced")
+            self.disconnect("its forkserver was replaced")
 
     def _expect_end(self, number: int) -> None:
-        """See that a worker ends which was to be killed, unless the launcher says nothing at all."""
+        """See that a worker ends which was to be killed, unless the forkserver says nothing at all."""
         asked_at = self._loop.time()
 
         def look() -> None:
@@ -260,11 +261,13 @@ class LauncherProcess:
         self._dying[number] = self._loop.call_later(ANSWER_TIMEOUT, look)
 
     def _kill_ourselves(self, number: int) -> None:
-        """Kill a worker past the launcher, which has not reaped it, so that its process id is no other's yet."""
+        """Kill a worker past the forkserver, which has not reaped it, so that its process id is no other's yet."""
         pid = self._workers[number].pid
         if pid is not None:
             kill_group(pid)
-        self._set_exited(number, Ending("its worker was killed, and its launcher does not answer", LossReason.KILLED))
+        self._set_exited(
+            number, CloseReason("its worker was killed, and its forkserver does not answer", LossReason.KILLED)
+        )
         self._end_if_done()
 
     def _set_exited(self, number: int, how: str) -> None:

@@ -9,12 +9,12 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from remote_gym.errors import LossReason
-from remote_gym.ipc.close_reasons import Ending, lost
-from remote_gym.ipc.control import ToWorker
+from remote_gym.ipc.close_reasons import CloseReason, lost
+from remote_gym.ipc.control import WorkerCommand
 from remote_gym.ipc.counters import Counters
 from remote_gym.logs import get_logger
-from remote_gym.server.launch.connections import DirectClients
-from remote_gym.server.launch.disconnects import Hangups
+from remote_gym.server.launch.connections import DirectConnections
+from remote_gym.server.launch.disconnects import Disconnects
 
 logger = get_logger(__name__)
 
@@ -38,7 +38,7 @@ async def _no_stacks() -> str:
     return ""
 
 
-class Worker(asyncio.BufferedProtocol):
+class WorkerHandle(asyncio.BufferedProtocol):
     """The server's end of a worker's two sockets. Connect it before it is used.
 
     Args:
@@ -74,7 +74,7 @@ class Worker(asyncio.BufferedProtocol):
         self._stacks = stacks
         self._message_bytes = message_bytes
         self.last_lines: Callable[[], str] = lambda: ""
-        self._clients = DirectClients(session)
+        self._clients = DirectConnections(session)
         self._polling = 0  # microseconds, as it was last told
         self._closing = False  # whether it is to end by itself
         self._answer: asyncio.Future[bytes] | None = None  # to the request that the worker has
@@ -104,11 +104,11 @@ class Worker(asyncio.BufferedProtocol):
         )
 
     async def connect(
-        self, requests: socket.socket, handover: socket.socket, *, hangups: Hangups | None = None
+        self, requests: socket.socket, handover: socket.socket, *, hangups: Disconnects | None = None
     ) -> None:
         """Take the server's ends of the worker's sockets, and what waits for the ends of its clients' connections."""
         requests.setblocking(False)
-        self._clients.connect(handover, Hangups() if hangups is None else hangups)
+        self._clients.connect(handover, Disconnects() if hangups is None else hangups)
         await asyncio.get_running_loop().create_connection(lambda: self, sock=requests)
 
     async def ask(self, data: bytes | memoryview) -> bytes:
@@ -149,20 +149,20 @@ class Worker(asyncio.BufferedProtocol):
                 have attached. Else all are closed out without a word, and ask here why.
         """
         self._clients.outdate()
-        self._clients.tell(ToWorker.TAKEN_OVER if taken_over else ToWorker.DROP)
+        self._clients.tell(WorkerCommand.TAKEN_OVER if taken_over else WorkerCommand.DROP)
 
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps. It is told what it does not know yet."""
-        if microseconds != self._polling and self._clients.tell(ToWorker.POLL, microseconds):
+        if microseconds != self._polling and self._clients.tell(WorkerCommand.POLL, microseconds):
             self._polling = microseconds
 
     def drain(self) -> None:
         """Let the worker begin no more episodes, and say when none runs."""
-        self._clients.tell(ToWorker.DRAIN)
+        self._clients.tell(WorkerCommand.DRAIN)
 
     def limit_idle(self, seconds: float) -> None:
         """Let the worker say when no request came for so long."""
-        self._clients.tell(ToWorker.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
+        self._clients.tell(WorkerCommand.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
     async def close(self, timeout: float) -> None:
         """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
@@ -253,7 +253,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def _break(self, how: str) -> None:
         """Give up a worker that does not keep to what was agreed."""
-        self._fail(Ending(how, LossReason.CRASHED))
+        self._fail(CloseReason(how, LossReason.CRASHED))
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
@@ -269,8 +269,8 @@ class Worker(asyncio.BufferedProtocol):
         if reason is None:
             with contextlib.suppress(asyncio.TimeoutError):
                 reason = await asyncio.wait_for(asyncio.shield(self.exited), SETTLE)
-        ending = Ending.of(reason or Ending("its worker closed its connection", LossReason.CRASHED))
-        self.gone.set_result(Ending(ending, ending.reason, self.last_lines()))
+        ending = CloseReason.of(reason or CloseReason("its worker closed its connection", LossReason.CRASHED))
+        self.gone.set_result(CloseReason(ending, ending.reason, self.last_lines()))
         if self._answer is not None:
             answer, self._answer = self._answer, None
             if not answer.done():
@@ -278,17 +278,17 @@ class Worker(asyncio.BufferedProtocol):
         self._let_next_ask()
 
 
-def describe_exit(code: int) -> Ending:
+def describe_exit(code: int) -> CloseReason:
     """Say in words how a process ended.
 
     Args:
         code: Its exit status, or minus the number of the signal that ended it.
     """
     if code >= 0:
-        return Ending(f"its worker ended with status {code}", LossReason.CRASHED)
+        return CloseReason(f"its worker ended with status {code}", LossReason.CRASHED)
     name = f"signal {-code}"
     with contextlib.suppress(ValueError):
         name = signal.Signals(-code).name
     why = ": it had used its processor time up (ServerOptions.worker_limits, 'cpu')" if name == "SIGXCPU" else ""
     reason = LossReason.CRASHED if name in _FAULTS else LossReason.KILLED
-    return Ending(f"its worker was ended by {name}{why}", reason)
+    return CloseReason(f"its worker was ended by {name}{why}", reason)

@@ -40,7 +40,7 @@ class Processes:
         """What a process holds and those that it started, or that are in its group.
 
         Pages that several share, such as what a fork has not written to since, count in equal parts for each (PSS), so
-        that neither what workers have from their launcher, nor what they share with their own children, counts
+        that neither what workers have from their forkserver, nor what they share with their own children, counts
         twice. To find that out the system walks all pages; so it is asked only where the resident pages, of which the
         shared ones count in full, exceed `enough`.
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 
 from remote_gym.config import ServerOptions
 from remote_gym.logs import get_logger
-from remote_gym.server.launch.handle import Worker
+from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.processes import CAN_MEASURE, Processes
 from remote_gym.server.supervision.watchdog import Sight, Watchdog
 
 logger = get_logger(__name__)
 
 
-async def watch(workers: Callable[[], Mapping[str, Worker]], options: ServerOptions) -> None:
+async def watch(workers: Callable[[], Mapping[str, WorkerHandle]], options: ServerOptions) -> None:
     """Look after a server's workers until cancelled; return at once if its options leave nothing to do.
 
     Args:
@@ -38,7 +38,7 @@ async def watch(workers: Callable[[], Mapping[str, Worker]], options: ServerOpti
             logger.exception("could not look after the workers")
 
 
-def _see(workers: Mapping[str, Worker], options: ServerOptions) -> dict[str, Sight]:
+def _see(workers: Mapping[str, WorkerHandle], options: ServerOptions) -> dict[str, Sight]:
     processes = Processes() if CAN_MEASURE and workers else None
     seen = {}
     for session, worker in workers.items():

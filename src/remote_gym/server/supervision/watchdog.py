@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from remote_gym.errors import LossReason
-from remote_gym.ipc.close_reasons import Ending
+from remote_gym.ipc.close_reasons import CloseReason
 from remote_gym.ipc.counters import Counters
 
 LONGEST_INTERVAL = 1.0
@@ -113,12 +113,12 @@ class Watchdog:
         # A time of beginning names the request: no other of this worker has it.
         if waits.request.is_over((counters.operation, counters.since), timeout or 0.0, passed) and timeout is not None:
             option = _RESET if counters.operation == "reset" else _STEP
-            return Ending(f"its {counters.operation} took over {timeout:g} s ({option})", LossReason.HUNG)
+            return CloseReason(f"its {counters.operation} took over {timeout:g} s ({option})", LossReason.HUNG)
         limit = self._step_timeout
         if limit is not None and waits.stop.is_over(sight.stopped, limit, passed) and sight.stopped:
-            return Ending(f"its worker was stopped for over {limit:g} s ({_STEP})", LossReason.HUNG)
+            return CloseReason(f"its worker was stopped for over {limit:g} s ({_STEP})", LossReason.HUNG)
         if self._memory_limit is not None and sight.memory is not None and sight.memory > self._memory_limit:
-            return Ending(
+            return CloseReason(
                 f"its worker held {format_bytes(sight.memory)} of memory, over the "
                 f"{format_bytes(self._memory_limit)} of ServerOptions.memory_limit",
                 LossReason.OUT_OF_MEMORY,

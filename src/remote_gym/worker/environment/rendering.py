@@ -14,8 +14,8 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import FrameCompressor
 from remote_gym.wire.frame_parts import FrameParts
 from remote_gym.wire.frames import encode_frame
+from remote_gym.worker.environment.forked_children import ForkedChild
 from remote_gym.worker.environment.user_code import users_code
-from remote_gym.worker.forked_children import ForkedChild
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.worker.forked_children import forked
+from remote_gym.worker.environment.forked_children import forked
 
 logger = get_logger(__name__)
 

@@ -18,8 +18,8 @@ from remote_gym.wire.autoreset import autoreset_code, autoreset_mode
 from remote_gym.wire.infos import Infos, add_info
 from remote_gym.wire.values.foreign import local
 from remote_gym.wire.values.unencodable import type_name
+from remote_gym.worker.environment.forked_children import ForkedChild
 from remote_gym.worker.environment.pools import with_batched_spaces
-from remote_gym.worker.forked_children import ForkedChild
 
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
 _IS_0 = gym.__version__.startswith("0.")

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from remote_gym.client.registry import CHANNELS, SESSIONS
+from remote_gym.client.connect.registry import CHANNELS, SESSIONS
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)

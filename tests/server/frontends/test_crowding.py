@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from remote_gym.server import crowding
-from remote_gym.server.crowding import CALL_BYTES, Answers, Calls, CrowdedError
+from remote_gym.server.frontends import crowding
+from remote_gym.server.frontends.crowding import CALL_BYTES, Answers, Calls, CrowdedError
 
 
 def test_calls_are_counted_while_they_last():

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from remote_gym.client import forking
-from remote_gym.client.channel import Channel
-from remote_gym.client.connect.channel import GrpcConnection
+from remote_gym.client.connect import forking
+from remote_gym.client.connect.channel import Channel
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.client.registry import CHANNELS, SESSIONS, Registry
+from remote_gym.client.connect.registry import CHANNELS, SESSIONS, Registry
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConnectionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -26,7 +26,7 @@ from waiting import scaled
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 needs_tasks = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what its threads are called")
 
-ENVIRONMENTS = Path(__file__).resolve().parent.parent / "environments.py"
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / "environments.py"
 
 # In a process of its own: pytest's has channels and servers of other tests.
 PREAMBLE = """
@@ -34,7 +34,7 @@ import _thread, gc, os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 from environments import ACTION
 from remote_gym import RemoteEnvironment
-from remote_gym.client import forking
+from remote_gym.client.connect import forking
 
 def make():
     return RemoteEnvironment(port={port}, connection="grpc")

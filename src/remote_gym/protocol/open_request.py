@@ -1,0 +1,114 @@
+"""What a client says to have a session opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from remote_gym.address import is_loopback
+from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.errors import ConfigError
+from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
+from remote_gym.protocol.ticket import SessionTicket
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.compression import is_installed, require
+from remote_gym.wire.values import encode_value
+
+ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODING_JPEG}
+
+
+def check_arguments(
+    frames: object,
+    remote_args: object,
+    render_mode: object,
+    resume: object = None,
+    *,
+    timings: Sequence[str] = ("step", "on_demand"),
+) -> None:
+    """Refuse arguments of a `RemoteEnvironment` or a `RemoteVectorEnv` that cannot work.
+
+    Args:
+        frames: Whose value is to be one of `timings`.
+        remote_args: As given.
+        render_mode: As given.
+        resume: As given.
+        timings: When frames may travel.
+
+    Raises:
+        ConfigError: Naming the argument.
+    """
+    if frames not in timings:
+        raise ConfigError(f"frames is {frames!r}; use {' or '.join(map(repr, timings))}")
+    if remote_args is not None and not isinstance(remote_args, Mapping):
+        raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
+    if render_mode is not None and not isinstance(render_mode, str):
+        raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
+    if resume is not None and not isinstance(resume, SessionTicket):
+        # By its type: it may be a secret, such as a ticket's token.
+        raise ConfigError(
+            f"resume is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
+            "RemoteEnvironment gives one"
+        )
+
+
+def mode_to_open(render_mode: str | None) -> str | None:
+    """The render mode of the environment: ``"human"`` is this end's own, for which it renders ``"rgb_array"``."""
+    return "rgb_array" if render_mode == "human" else render_mode
+
+
+def open_request(
+    arguments: Mapping[str, Any], options: ClientOptions, *, render_mode: str | None, streams_frames: bool
+) -> pb.OpenRequest:
+    """What to open.
+
+    Args:
+        arguments: `RemoteArgs`.
+        options: The client's.
+        render_mode: The environment's.
+        streams_frames: Whether frames come with observations.
+
+    Raises:
+        ConfigError: If there is an argument that `RemoteArgs` does not have, or one of another type.
+        EncodingError: If a keyword argument has no wire form.
+    """
+    for name, value in arguments.items():
+        if name not in RemoteArgs.__annotations__:
+            raise ConfigError(f"remote_args has no {name!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
+        if name == "entrypoint_kwargs":
+            if value is not None and not isinstance(value, Mapping):
+                raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict")
+        elif value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None")
+    request = pb.OpenRequest(
+        protocol_version=PROTOCOL_VERSION,
+        versions=package_versions(),
+        environment=os.fspath(arguments.get("environment") or ""),
+        entrypoint=os.fspath(arguments.get("entrypoint") or ""),
+        repo=os.fspath(arguments.get("repo") or ""),
+        reference=os.fspath(arguments.get("reference") or ""),
+        render_mode=render_mode or "",
+        frames=pb.FRAMES_STEP if streams_frames else pb.FRAMES_NEVER,
+    )
+    kwargs = dict(arguments.get("entrypoint_kwargs") or {})
+    encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=options.limits, path="entrypoint_kwargs")
+    return request
+
+
+def choose_encodings(request: pb.OpenRequest, options: ClientOptions, url: str) -> None:
+    """Write how frames and observations shall travel from `url`.
+
+    Raises:
+        ConfigError: If one was asked for whose library is not installed here.
+    """
+    request.frame_encoding = _encoding("frame_encoding", options.frame_encoding, url)
+    request.observation_encoding = _encoding("observation_encoding", options.observation_encoding, url)
+
+
+def _encoding(option: str, asked: str, url: str) -> pb.Encoding:
+    if asked == "auto":
+        # On one machine, copying is faster than compressing.
+        return pb.ENCODING_AUTO if is_installed("zstd") and not is_loopback(url) else pb.ENCODING_RAW
+    if asked != "raw":
+        require(asked, option, "client")
+    return ENCODINGS[asked]
