@@ -54,7 +54,7 @@ class Carrier:
         self._sent_on: Stream | None = None  # the stream that the pending request was sent on
         self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         # Whether the stream is in use, or was when something struck. It is set before and reset after all that could
-        # put the stream out of step, since whoever catches one exception may be struck by another on its first line.
+        # put the stream out of step, as a second exception may strike on the first line of the handler of the first.
         self._midway = False
         self.deadline = 0.0
         self.packed: memoryview | None = None
@@ -219,8 +219,8 @@ class Carrier:
         """
         stream = self._line.stream
         if stream is not None:
-            # Before it is let go of: closing it hands gRPC's call to another thread, and to free one here that was
-            # interrupted can take for ever. Where it is closed twice, since something strikes again, that is nothing.
+            # Before it is let go of: closing it hands gRPC's call to another thread. Freed here, a call that was
+            # interrupted may never return. If another exception strikes, it is closed twice, which does no harm.
             stream.close()
             self._line.stream = None
         if renew and (stream is None or not stream.is_direct) and not self._exchange.is_over:

@@ -322,7 +322,7 @@ class RemoteEnvironment(RemoteAttributes):
             first.sequence = 1
             request.first.CopyFrom(first)
         open_once = functools.partial(self._addresses.open, request)
-        # Only a reset waits for a server that is away: whoever calls the constructor sees at once that nobody is there.
+        # Only a reset waits for a server that is away; the constructor reports at once that nobody answers.
         self._session = open_once() if first is None else open_again(open_once, self._options)
         try:
             self._adopt(self._session)

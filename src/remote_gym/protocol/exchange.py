@@ -61,7 +61,7 @@ class Exchange:
     def __init__(self, session: str, limits: Limits, answered: int = 0) -> None:
         self._session = session
         self._limits = limits
-        # Not the error that ended it: by its traceback it holds whoever asked, who could never be freed then.
+        # Not the error that ended it: its traceback refers to the caller, which would then never be freed.
         self._text = self._why = self._output = ""
         self._reason = LossReason.UNKNOWN
         self.answered = answered
@@ -172,7 +172,7 @@ class Exchange:
             RemoteGymError: As the refusal says otherwise.
         """
         error = decode_error(refusal.error)
-        # Both are refused under the number 0: the probe, and whoever comes second in a race for the same ticket.
+        # Both are refused under the number 0: the probe, and the client that comes second in a race for a ticket.
         if not isinstance(error, OutOfSequence) or error.answered is None:
             self.fail(error)
             raise error
