@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from environments import Sampler, make_spaces
 from remote_gym.testing import find_difference, loopback_server, play_in_lockstep
 
-STEPS = 500
+STEPS = pytest.mark.parametrize("steps", [100, pytest.param(2000, marks=pytest.mark.long)])
 
 REGISTERED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "CartPole-v1": ({}, ()),
@@ -29,7 +29,18 @@ REGISTERED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+CHECKED = ("CartPole-v1", "Blackjack-v1", "ALE/Pong-v5", "HalfCheetah-v5")
+"""What Gymnasium's checker looks at by default: one each of plain numbers, a Tuple, frames, and what cannot be rendered."""
+
 MUJOCO = ("HalfCheetah-v5", "Humanoid-v5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_a_screen() -> Iterator[None]:
+    # Of the module, as the servers are: workers have what their forkserver began with.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDL_VIDEODRIVER", "dummy")
+        yield
 
 
 def import_or_skip(id_: str, modules: tuple[str, ...]) -> None:
@@ -41,11 +52,12 @@ def import_or_skip(id_: str, modules: tuple[str, ...]) -> None:
         pytest.importorskip("mujoco")
 
 
+@STEPS
 @pytest.mark.parametrize("id_", REGISTERED)
-def test_a_registered_environment_plays_in_lockstep_with_a_local_one(id_):
+def test_a_registered_environment_plays_in_lockstep_with_a_local_one(id_, steps, servers):
     arguments, modules = REGISTERED[id_]
     import_or_skip(id_, modules)
-    with loopback_server(id_, imports=modules) as server:
+    with servers.lend(id_, imports=modules) as server:
         remote = server.environment(**arguments)
         local = gym.make(id_, **arguments)
         try:
@@ -55,28 +67,30 @@ def test_a_registered_environment_plays_in_lockstep_with_a_local_one(id_):
             assert local.spec is not None
             assert remote.spec.id == local.spec.id
             assert remote.metadata["render_fps"] == local.metadata["render_fps"]
-            play_in_lockstep(local, remote, steps=STEPS, seed=7, frames=bool(arguments))
+            play_in_lockstep(local, remote, steps=steps, seed=7, frames=bool(arguments))
         finally:
             local.close()
 
 
+@STEPS
 @pytest.mark.parametrize("name", make_spaces())
-def test_an_environment_of_any_space_plays_in_lockstep_with_a_local_one(name, monkeypatch, tests_folder):
+def test_an_environment_of_any_space_plays_in_lockstep_with_a_local_one(name, steps, monkeypatch, tests_folder):
     monkeypatch.chdir(tests_folder)
     arguments = {"entrypoint": "environments.py", "entrypoint_kwargs": {"space": name}}
     with loopback_server(arguments, use_thread=True) as server:
         remote = server.environment()
         local = Sampler(make_spaces()[name])
         assert remote.observation_space == local.observation_space
-        play_in_lockstep(local, remote, steps=STEPS, seed=11)
+        play_in_lockstep(local, remote, steps=steps, seed=11)
 
 
-@pytest.mark.parametrize("id_", REGISTERED)
-def test_gymnasiums_checker_accepts_a_remote_environment(id_, monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+@pytest.mark.parametrize(
+    "id_", [id_ if id_ in CHECKED else pytest.param(id_, marks=pytest.mark.long) for id_ in REGISTERED]
+)
+def test_gymnasiums_checker_accepts_a_remote_environment(id_, servers, monkeypatch):
     arguments, modules = REGISTERED[id_]
     import_or_skip(id_, modules)
-    with loopback_server(id_, imports=modules) as server:
+    with servers.lend(id_, imports=modules) as server:
         assert_checker_agrees(
             lambda: gym.make(id_, **arguments).unwrapped,
             lambda: server.environment(**arguments),

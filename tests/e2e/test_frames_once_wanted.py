@@ -56,21 +56,31 @@ class Painter(gym.Env):
 def create_environment(render_mode=None, side=4):
     return Painter(render_mode, side)
 '''
+FAILING = ENTRYPOINT.replace(
+    "        self.clock += 1\n",
+    "        self.clock += 1\n        if action == 1:\n            raise ValueError(self.clock)\n",
+)
 
 
-@pytest.fixture
-def painted(tmp_path, monkeypatch):
-    """Starts a server of `Painter`."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "painter.py").write_text(ENTRYPOINT)
-    return {"entrypoint": "painter.py"}
+@pytest.fixture(scope="module", autouse=True)
+def _in_a_folder(tmp_path_factory, _at_the_root):
+    folder = tmp_path_factory.mktemp("entrypoints")
+    (folder / "painter.py").write_text(ENTRYPOINT)
+    (folder / "failing_painter.py").write_text(FAILING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+
+
+PAINTED = {"entrypoint": "painter.py"}
+"""A server's arguments, with which it serves `Painter`."""
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def server(painted, request):
-    with loopback_server(painted) as running:
-        running.client_arguments |= {"connection": request.param, "render_mode": "rgb_array"}
-        yield running
+def server(servers, request):
+    with servers.lend(PAINTED) as lent:
+        lent.client_arguments |= {"connection": request.param, "render_mode": "rgb_array"}
+        yield lent
 
 
 def steps(environment: gym.Env[Any, Any], count: int) -> list[int]:
@@ -154,9 +164,9 @@ def test_a_frame_that_fails_costs_no_step_and_whoever_renders_is_told(server):
     assert (environment.render() == 3).all()
 
 
-def test_a_frame_that_makes_an_answer_too_large_is_left_out(painted):
+def test_a_frame_that_makes_an_answer_too_large_is_left_out():
     side = {"entrypoint_kwargs": {"side": 100}}
-    with loopback_server(painted | side, limits=Limits(message_bytes=20_000)) as server:
+    with loopback_server(PAINTED | side, use_thread=True, limits=Limits(message_bytes=20_000)) as server:
         environment = server.environment(render_mode="rgb_array", connection="direct")
         environment.reset()
         for _ in range(2):
@@ -166,7 +176,7 @@ def test_a_frame_that_makes_an_answer_too_large_is_left_out(painted):
         assert environment.step_many([0, 0])[1][0] == 4
 
 
-def test_a_server_that_knows_no_such_requests_is_asked_for_each_frame(painted, monkeypatch):
+def test_a_server_that_knows_no_such_requests_is_asked_for_each_frame(monkeypatch):
     answer = Host._run
 
     def run_as_before(host: Host, request: pb.Request) -> tuple[bytes, ...]:
@@ -174,7 +184,7 @@ def test_a_server_that_knows_no_such_requests_is_asked_for_each_frame(painted, m
         return answer(host, request)
 
     monkeypatch.setattr(Host, "_run", run_as_before)
-    with loopback_server(painted, use_thread=True) as server:
+    with loopback_server(PAINTED, use_thread=True) as server:
         environment = server.environment(render_mode="rgb_array")
         environment.reset()
         for count in range(1, 12):
@@ -231,17 +241,9 @@ def test_it_is_for_single_environments():
         RemoteVectorEnv(port=1, num_envs=2, frames="auto")
 
 
-FAILING = ENTRYPOINT.replace(
-    "        self.clock += 1\n",
-    "        self.clock += 1\n        if action == 1:\n            raise ValueError(self.clock)\n",
-)
-
-
 @pytest.mark.parametrize("frames", ["auto", "on_demand"])
-def test_what_a_step_that_failed_has_changed_is_seen(tmp_path, monkeypatch, frames):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "painter.py").write_text(FAILING)
-    with loopback_server({"entrypoint": "painter.py"}) as running:
+def test_what_a_step_that_failed_has_changed_is_seen(frames):
+    with loopback_server({"entrypoint": "failing_painter.py"}, use_thread=True) as running:
         environment = running.environment(render_mode="rgb_array", frames=frames)
         environment.reset()
         environment.step(0)

@@ -46,7 +46,7 @@ def verdicts(outcomes: list[Outcome]) -> dict[str, Verdict]:
 
 def test_our_own_server_passes_every_check():
     with loopback_server(CARTPOLE) as server:
-        outcomes = examine(server, local=lambda: gym.make(CARTPOLE))
+        outcomes = examine(server, local=lambda: gym.make(CARTPOLE), steps=60)
     assert [str(outcome) for outcome in outcomes if outcome.verdict is Verdict.FAILED] == []
     assert [outcome.check for outcome in outcomes] == [check.name for check in CHECKS]
     skipped = [name for name, verdict in verdicts(outcomes).items() if verdict is Verdict.NOT_APPLICABLE]
@@ -65,8 +65,8 @@ def test_what_a_server_lacks_is_not_applicable():
 
 
 def test_a_lease_that_is_short_is_waited_for(monkeypatch):
-    monkeypatch.setattr(checks_of_sessions, "PATIENCE", 3.0)
-    with loopback_server(CARTPOLE, lease=scaled(0.2)) as server:
+    monkeypatch.setattr(checks_of_sessions, "PATIENCE", scaled(0.5))
+    with loopback_server(CARTPOLE, lease=scaled(0.2), use_thread=True) as server:
         assert verdicts(examine(server, checks=["lease-ends"])) == {"lease-ends": Verdict.PASSED}
 
 
@@ -279,7 +279,7 @@ class WaitsForAnything(DirectSocket):
         try:
             return super().receive(deadline, wakefulness)
         except EncodingError:
-            select.select([self], [], [], 20.0)  # until the client has had enough
+            select.select([self], [], [], scaled(20.0))  # until the client has had enough
             raise
 
 
@@ -295,7 +295,7 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "clients-code": ((arguments, "_take_client_code", ignored),),
     "spaces": ((service.Service, "spaces", other_spaces),),
     "oversized-message": ((admission, "DirectSocket", WaitsForAnything),),
-    "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 2.0)),
+    "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 0.3)),
     "other-version": ((service, "check_version", ignored),),
     "close": ((service.Service, "close_session", says_closed),),
     "lease-resumes": ((attachment.Attachment, "detach", locks_out),),

@@ -23,7 +23,12 @@ from remote_gym.server.serve import create_remote_environment_server
 from waiting import scaled
 
 TIMEOUT = 2.0
-CARTPOLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+
+
+def cartpole_server(url="localhost", port=0, server_credentials_paths=None, **options):
+    """In threads: the way to the environment is examined, and not what runs it."""
+    cartpole = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+    return create_remote_environment_server(cartpole, url, port, server_credentials_paths, use_thread=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +39,13 @@ def files(certificates):
 @pytest.fixture(scope="module")
 def secure_port(certificates):
     paths = (certificates.server, certificates.server_key, certificates.ca)
-    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+    with cartpole_server(server_credentials_paths=paths) as server:
         yield server.port
 
 
 @pytest.fixture(scope="module")
 def plain_port():
-    with create_remote_environment_server(CARTPOLE, port=0) as server:
+    with cartpole_server() as server:
         yield server.port
 
 
@@ -206,9 +211,7 @@ def test_token_that_the_server_does_not_know(token, found, certificates, tmp_pat
     paths = (certificates.server, certificates.server_key, None)
     files = TlsFiles(ca=certificates.ca)
     set_token(monkeypatch, token)
-    with create_remote_environment_server(
-        CARTPOLE, port=0, server_credentials_paths=paths, token_file=tmp_path / "tokens"
-    ) as server:
+    with cartpole_server(server_credentials_paths=paths, token_file=tmp_path / "tokens") as server:
         steps, last = examined(server.port, files)
         assert (steps[-1], last.step, last.hopeless) == ("TLS", "identity", True)
         assert found in last.found
@@ -235,7 +238,7 @@ def test_certificate_that_names_nobody(certificates, tmp_path):
     )
     paths = (certificates.server, certificates.server_key, certificates.ca)
     files = TlsFiles(ca=certificates.ca, certificate=nobody.certificate, private_key=nobody.private_key)
-    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+    with cartpole_server(server_credentials_paths=paths) as server:
         _, last = examined(server.port, files)
     assert last.step == "identity"
     assert "certificate that names this client" in last.mend
@@ -243,9 +246,7 @@ def test_certificate_that_names_nobody(certificates, tmp_path):
 
 def test_what_a_known_client_may_not_open_is_no_matter_of_its_identity(certificates, files):
     paths = (certificates.server, certificates.server_key, certificates.ca)
-    with create_remote_environment_server(
-        CARTPOLE, port=0, server_credentials_paths=paths, allow=("DNS:somebody-else",)
-    ) as server:
+    with cartpole_server(server_credentials_paths=paths, allow=("DNS:somebody-else",)) as server:
         steps, last = examined(server.port, files)
     assert (steps[-2:], last.step) == (["identity", "protocol"], "session")
     assert "have the server allow it" in last.mend
@@ -255,7 +256,7 @@ def test_name_that_the_certificate_does_not_hold(files, tmp_path):
     other = create_all(tmp_path, ["server.example.com"])
     paths = (other.server.certificate, other.server.private_key, other.ca.certificate)
     mine = TlsFiles(ca=other.ca.certificate, certificate=other.client.certificate, private_key=other.client.private_key)
-    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+    with cartpole_server(server_credentials_paths=paths) as server:
         steps, last = examined(server.port, mine)
     assert (steps[-1], last.step) == ("server's demand", "TLS")
     assert "server.example.com" not in last.mend
@@ -264,7 +265,7 @@ def test_name_that_the_certificate_does_not_hold(files, tmp_path):
 
 def test_server_without_demand(certificates):
     paths = (certificates.server, certificates.server_key, None)
-    with create_remote_environment_server(CARTPOLE, port=0, server_credentials_paths=paths) as server:
+    with cartpole_server(server_credentials_paths=paths) as server:
         checks = list(examine("localhost", server.port, TlsFiles(ca=certificates.ca), None, timeout=scaled(TIMEOUT)))
     assert all(check.works for check in checks)
     assert "no client certificate" in [check.found for check in checks]
@@ -321,7 +322,7 @@ def test_environment_that_raises(step, tmp_path, monkeypatch):
         "    return Faulty()\n"
     )
     monkeypatch.chdir(tmp_path)
-    with create_remote_environment_server({"entrypoint": "faulty.py"}, port=0) as server:
+    with create_remote_environment_server({"entrypoint": "faulty.py"}, port=0, use_thread=True) as server:
         _, last = examined(server.port)
     assert last.step == step
     assert last.found == "the environment raised builtins.RuntimeError: out of paint"
@@ -336,7 +337,7 @@ def test_each_kind_of_connection_by_itself(secure_port, files):
 
 
 def test_server_with_a_single_place_is_examined_over_both():
-    with create_remote_environment_server(CARTPOLE, port=0, max_sessions=1) as server:
+    with cartpole_server(max_sessions=1) as server:
         steps, last = examined(server.port)
         assert (steps[-1], last.step, last.works) == ("step", "direct connection", True)
         assert server.session_count == 0
@@ -344,7 +345,7 @@ def test_server_with_a_single_place_is_examined_over_both():
 
 @pytest.mark.parametrize(("connection", "needed"), [("auto", False), ("direct", True)])
 def test_server_without_direct_connections(connection, needed):
-    with create_remote_environment_server(CARTPOLE, port=0, direct=False) as server:
+    with cartpole_server(direct=False) as server:
         _, last = examined(server.port, connection=connection)
     assert (last.step, last.works, last.needed) == ("direct connection", False, needed)
     assert "offers no direct" in last.found
@@ -353,7 +354,7 @@ def test_server_without_direct_connections(connection, needed):
 
 
 def test_direct_port_that_cannot_be_reached():
-    with create_remote_environment_server(CARTPOLE, port=0) as server, socket.socket() as reserved:
+    with cartpole_server() as server, socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         server._service.routes.listener.port = reserved.getsockname()[1]
         steps, last = examined(server.port)
@@ -365,7 +366,7 @@ def test_plaintext_to_another_machine_is_refused_as_an_environment_would_be():
     address = address_of_this_machine()
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    with create_remote_environment_server(CARTPOLE, address, 0, allow_insecure=True) as server:
+    with cartpole_server(address, 0, allow_insecure=True) as server:
         steps, last = examined(server.port, url=address)
         assert (steps[-1], last.step, last.works) == ("plaintext", "encryption", False)
         assert "allow_insecure=True" in last.mend
@@ -383,7 +384,7 @@ def address_of_this_machine():
 def test_unix_socket(tmp_path):
     url = f"unix:{tmp_path}/socket"
     assert examined(0, url=url)[1].step == "Unix socket"
-    with create_remote_environment_server(CARTPOLE, url=url, port=0):
+    with cartpole_server(url, 0):
         assert examined(0, url=url)[1].works
 
 
