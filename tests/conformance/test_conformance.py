@@ -30,7 +30,7 @@ REGISTERED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 CHECKED = ("CartPole-v1", "Blackjack-v1", "ALE/Pong-v5", "HalfCheetah-v5")
-"""What Gymnasium's checker looks at by default: one each of plain numbers, a Tuple, frames, and what cannot be rendered."""
+"""What Gymnasium's checker looks at by default: plain numbers, a Tuple, frames, and what cannot be rendered here."""
 
 MUJOCO = ("HalfCheetah-v5", "Humanoid-v5")
 

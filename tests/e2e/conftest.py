@@ -24,6 +24,14 @@ def _at_the_root() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory: pytest.TempPathFactory, _at_the_root: None) -> Iterator[Path]:
+    """A folder of the module's, for entrypoints that it writes; the working directory of its tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder := tmp_path_factory.mktemp("entrypoints"))
+        yield folder
+
+
 @pytest.fixture
 def obedient() -> dict[str, Any]:
     """Arguments for a server of `environments.Obedient`."""

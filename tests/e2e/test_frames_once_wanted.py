@@ -63,13 +63,9 @@ FAILING = ENTRYPOINT.replace(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_a_folder(tmp_path_factory, _at_the_root):
-    folder = tmp_path_factory.mktemp("entrypoints")
-    (folder / "painter.py").write_text(ENTRYPOINT)
-    (folder / "failing_painter.py").write_text(FAILING)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield
+def _entrypoints(own_folder):
+    (own_folder / "painter.py").write_text(ENTRYPOINT)
+    (own_folder / "failing_painter.py").write_text(FAILING)
 
 
 PAINTED = {"entrypoint": "painter.py"}

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
 
 from remote_gym import EncodingError, RemoteEnvironment
-from remote_gym.testing import find_difference, loopback_server
+from remote_gym.testing import find_difference
 
 ENTRYPOINT = """
 import gymnasium as gym
@@ -37,12 +37,11 @@ def create_environment(render_mode=None):
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def server(request, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tuned.py").write_text(ENTRYPOINT)
-    with loopback_server({"entrypoint": "tuned.py"}) as running:
-        running.client_arguments["connection"] = request.param
-        yield running
+def server(request, servers, own_folder):
+    (own_folder / "tuned.py").write_text(ENTRYPOINT)
+    with servers.lend({"entrypoint": "tuned.py"}) as lent:
+        lent.client_arguments["connection"] = request.param
+        yield lent
 
 
 def play(environment: gym.Env[Any, Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import warnings
@@ -44,23 +45,22 @@ def create_environment(kind=None):
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def gamble(request, tmp_path, monkeypatch):
-    """Starts a server of `Gambler`; gives a local environment and a remote one."""
-    monkeypatch.chdir(tmp_path)
-    servers = []
+def gamble(request, servers, own_folder):
+    """Makes a local `Gambler` and a remote one."""
+    with contextlib.ExitStack() as stack:
 
-    def start(exposed: tuple[str, ...] = ("np_random",), kind: str | None = None) -> tuple[gym.Env, gym.Env]:
-        code = ENTRYPOINT.format(exposed=exposed)
-        (tmp_path / "gambler.py").write_text(code)
-        namespace: dict[str, Any] = {}
-        exec(code, namespace)
-        servers.append(loopback_server({"entrypoint": "gambler.py", "entrypoint_kwargs": {"kind": kind}}))
-        server = servers[-1].__enter__()
-        return namespace["create_environment"](kind), server.environment(connection=request.param)
+        def make(exposed: tuple[str, ...] = ("np_random",), kind: str | None = None) -> tuple[gym.Env, gym.Env]:
+            code = ENTRYPOINT.format(exposed=exposed)
+            file = own_folder / f"gambler_who_shows_{'_'.join(exposed) or 'nothing'}.py"
+            file.write_text(code)
+            namespace: dict[str, Any] = {}
+            exec(code, namespace)
+            server = stack.enter_context(servers.lend({"entrypoint": file.name}))
+            arguments = {"entrypoint_kwargs": {"kind": kind}}
+            remote = server.environment(connection=request.param, remote_args=arguments)
+            return namespace["create_environment"](kind), remote
 
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
+        yield make
 
 
 class Drawing(gym.Wrapper):

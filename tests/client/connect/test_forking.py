@@ -191,7 +191,7 @@ def test_forks_that_follow_one_another_at_once_find_no_thread_amid_attaching(run
             failures.append(error)
     thread = threading.Thread(target=step)
     thread.start()
-    for _ in range(250):
+    for _ in range(150):
         fork()
     going = False
     thread.join()
@@ -202,43 +202,45 @@ def test_forks_that_follow_one_another_at_once_find_no_thread_amid_attaching(run
 
 
 @needs_fork
-@pytest.mark.parametrize("what", ["step", "reset", "close", "drop", "open"])
-def test_what_begins_amid_a_fork_waits_for_its_end(run, what):
+def test_what_begins_amid_a_fork_waits_for_its_end(run):
     """Deterministically: each begins while `before_fork` has closed the channels, and the fork has not been done."""
-    code = f"""
-    environment = make()
-    environment.reset()
-    environment.step(ACTION["step"])
-    box, failures = [environment], []
-    del environment
-    def act():
-        try:
-            if {what!r} == "step":
-                assert box[0].step(ACTION["step"])[0]["count"] == 2
-            elif {what!r} == "reset":
-                box[0].reset()
-            elif {what!r} == "close":
-                box[0].close()
-            elif {what!r} == "drop":
-                box.clear()
-                gc.collect()
-            else:
-                make().close()
-        except BaseException as error:
-            failures.append(error)
-    thread = threading.Thread(target=act)
-    def wait():
-        thread.start()
-        thread.join(0.3)
-    forking._wait_for_grpcs_threads = wait
-    fork()
-    forking._wait_for_grpcs_threads = real_wait
-    thread.join()
-    print(failures)
-    for each in box:
-        each.close()
+    code = """
+    def begin_amid_a_fork(what):
+        environment = make()
+        environment.reset()
+        environment.step(ACTION["step"])
+        box, failures = [environment], []
+        del environment
+        def act():
+            try:
+                if what == "step":
+                    assert box[0].step(ACTION["step"])[0]["count"] == 2
+                elif what == "reset":
+                    box[0].reset()
+                elif what == "close":
+                    box[0].close()
+                elif what == "drop":
+                    box.clear()
+                    gc.collect()
+                else:
+                    make().close()
+            except BaseException as error:
+                failures.append(error)
+        thread = threading.Thread(target=act)
+        def wait():
+            thread.start()
+            thread.join(0.3)
+        forking._wait_for_grpcs_threads = wait
+        fork()
+        forking._wait_for_grpcs_threads = real_wait
+        thread.join()
+        for each in box:
+            each.close()
+        print(what, failures)
+    for what in ("step", "reset", "close", "drop", "open"):
+        begin_amid_a_fork(what)
     """
-    assert run(code) == "[]\n"
+    assert run(code).splitlines() == ["step []", "reset []", "close []", "drop []", "open []"]
 
 
 @needs_fork
@@ -262,30 +264,30 @@ def test_a_signals_handler_amid_a_fork_can_use_the_session_that_it_suspends(run)
 
 
 @needs_fork
-@pytest.mark.parametrize("amid", ["_wait_for_grpcs_threads", "_end"])
-def test_ctrl_c_amid_a_fork_is_raised_after_it(run, amid):
-    code = f"""
+def test_ctrl_c_amid_a_fork_is_raised_after_it(run):
+    code = """
     environment = make()
-    environment.reset()
-    real = forking.{amid}
-    def interrupted():
-        if forking.{amid} is not real:
-            forking.{amid} = real
-            signal.raise_signal(signal.SIGINT)
-        return real()
-    forking.{amid} = interrupted
-    try:
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-        time.sleep(30)
-        print("swallowed")
-    except KeyboardInterrupt:
-        print("raised", environment.step(ACTION["step"])[0]["count"])
+    for amid in ("_wait_for_grpcs_threads", "_end"):
+        environment.reset()
+        real = getattr(forking, amid)
+        def interrupted():
+            if getattr(forking, amid) is not real:
+                setattr(forking, amid, real)
+                signal.raise_signal(signal.SIGINT)
+            return real()
+        setattr(forking, amid, interrupted)
+        try:
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+            time.sleep(30)
+            print("swallowed")
+        except KeyboardInterrupt:
+            print("raised", environment.step(ACTION["step"])[0]["count"])
     environment.close()
     """
-    assert run(code) == "raised 1\n"
+    assert run(code) == "raised 1\nraised 1\n"
 
 
 @needs_fork
