@@ -24,7 +24,7 @@ from catalogue import CARTPOLE_BYTES
 from remote_gym.config import Limits
 from remote_gym.testing import loopback_server
 from remote_gym.transport.busy_poll import Wakefulness
-from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
+from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.worker.host import Host
 from workloads import create
@@ -145,7 +145,7 @@ def test_a_step_of_cartpole_is_as_small_as_the_benchmarks_say(monkeypatch):
         sizes["send"].add(len(data))
         send(self, data, deadline)
 
-    def spying_receive(self: DirectSocket, deadline: float, wakefulness: Wakefulness = SLEEPS) -> bytes | None:
+    def spying_receive(self: DirectSocket, deadline: float, wakefulness: Wakefulness | None = None) -> bytes | None:
         data = receive(self, deadline, wakefulness)
         sizes["receive"].add(len(data or b""))
         return data

@@ -24,7 +24,7 @@ from remote_gym.testing import (
 )
 from remote_gym.testing.conformance import CHECKS
 from remote_gym.transport.busy_poll import Wakefulness
-from remote_gym.transport.direct_socket import SLEEPS, DirectSocket
+from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
 from remote_gym.worker import handshake as admission
@@ -275,7 +275,7 @@ async def other_spaces(self: Any, session_id: str, token: str, owner: str) -> pb
 class WaitsForAnything(DirectSocket):
     """Goes on to wait where a message that is too long is announced."""
 
-    def receive(self, deadline: float, wakefulness: Wakefulness = SLEEPS) -> Any:
+    def receive(self, deadline: float, wakefulness: Wakefulness | None = None) -> Any:
         try:
             return super().receive(deadline, wakefulness)
         except EncodingError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 
@@ -52,15 +51,18 @@ class Turn:
             Whether it came: not in time, or never where it `is_mine` already. The claim is over then.
         """
         claim.thread = threading.get_ident()
-        if (len(self._queue) > 1 or not self._queue[0].over) and self.is_mine():
+        queue = self._queue
+        if (len(queue) > 1 or not queue[0].over) and self.is_mine():
             claim.over = True
             return False
-        self._queue.append(claim)
+        queue.append(claim)
         pause = _FIRST_PAUSE
-        while (first := self._queue[0]) is not claim:
+        while (first := queue[0]) is not claim:
             if first.over:
-                with contextlib.suppress(ValueError):  # another thread was faster
-                    self._queue.remove(first)
+                try:  # noqa: SIM105 - the three calls of `suppress` would be made by each step
+                    queue.remove(first)
+                except ValueError:  # another thread was faster
+                    pass
                 continue
             remaining = deadline - time.monotonic()
             if remaining <= 0:

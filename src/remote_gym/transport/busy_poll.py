@@ -71,6 +71,10 @@ class Wakefulness:
         self._resting = REST
 
 
+SLEEPS = Wakefulness(0.0)
+"""That of an end which sleeps at once."""
+
+
 def look(
     poll: Callable[[int], list[tuple[int, int]]],
     wakefulness: Wakefulness,

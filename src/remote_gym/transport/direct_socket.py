@@ -37,10 +37,6 @@ _SENT_WHOLE = 2**14
 """Messages up to this size are sent with their header in one piece: a TLS record holds as much."""
 
 
-SLEEPS = Wakefulness(0.0)
-"""That of an end which sleeps at once."""
-
-
 class DirectSocket:
     """One end of a connected stream socket, encrypted or not, which it owns.
 
@@ -56,7 +52,8 @@ class DirectSocket:
         set_options(sock)
         sock.setblocking(False)
         self._socket = sock
-        self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        # Bytes that TLS has read and nobody has had yet; the socket has them no more.
+        self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else int
         self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
         self._sent_whole = min(_SENT_WHOLE - HEADER_BYTES, self._limit)
         self._buffer = bytearray(_BUFFER_BYTES)
@@ -98,14 +95,14 @@ class DirectSocket:
             if len(taken) < len(part):
                 self._send_all(memoryview(part)[len(taken) :], deadline)
 
-    def receive(self, deadline: float, wakefulness: Wakefulness = SLEEPS) -> bytes | memoryview | None:
+    def receive(self, deadline: float, wakefulness: Wakefulness | None = None) -> bytes | memoryview | None:
         """Wait for the next message; None where the other end closed after the last one.
 
         A large one is memory of its own, which may be written to.
 
         Args:
             deadline: On `time.monotonic`.
-            wakefulness: How long to look for it without sleeping.
+            wakefulness: How long to look for it before sleeping; None where something is known to have come.
 
         Raises:
             EncodingError: If its length is over the limit.
@@ -113,8 +110,11 @@ class DirectSocket:
             DeadlineExceeded: If it did not come whole in time.
         """
         if not self._filled:
-            if wakefulness.seconds > 0:
-                look(self._poll.poll, wakefulness)
+            if wakefulness is not None:
+                has_come = wakefulness.seconds > 0 and look(self._poll.poll, wakefulness)
+                # To read in vain costs several times as much as to ask, since it raises an error of OpenSSL's.
+                if not has_come and not self._pending():
+                    self._wait(select.POLLIN, deadline)
             self._filled = self._read_into(self._view, deadline)
             if not self._filled:
                 return None
@@ -137,7 +137,7 @@ class DirectSocket:
 
     def has_message_begun(self) -> bool:
         """Whether bytes were read that no `receive` has returned yet; the socket itself would not tell of them."""
-        return self._filled > 0 or (self._pending is not None and self._pending() > 0)
+        return self._filled > 0 or self._pending() > 0
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once closed."""
@@ -176,7 +176,7 @@ class DirectSocket:
     def _read_into(self, view: memoryview, deadline: float) -> int:
         while True:
             try:
-                return self._socket.recv_into(view)
+                return self._socket.recv_into(view, len(view))  # or it looks at the view to find that out
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(select.POLLIN, deadline)
             except ssl.SSLWantWriteError:
@@ -201,13 +201,17 @@ class DirectSocket:
             data = memoryview(data)[sent:]
 
     def _wait(self, events: int, deadline: float) -> None:
-        remaining = deadline - time.monotonic()
-        self._poll.modify(self._socket, events)
-        try:
-            if remaining <= 0 or not self._poll.poll(min(remaining, 1e6) * 1000):
-                raise DeadlineExceeded("the other end did not answer in time")
-        finally:
-            self._poll.modify(self._socket, select.POLLIN)
+        milliseconds = 1000 * min(max(0.0, deadline - time.monotonic()), 1e6)
+        if events == select.POLLIN:  # as it is registered
+            ready = self._poll.poll(milliseconds)
+        else:
+            self._poll.modify(self._socket, events)
+            try:
+                ready = self._poll.poll(milliseconds)
+            finally:
+                self._poll.modify(self._socket, select.POLLIN)
+        if not ready:
+            raise DeadlineExceeded("the other end did not answer in time")
 
 
 def shut_down(sock: socket.socket) -> None:

@@ -52,7 +52,7 @@ from remote_gym.worker.environment.exposure import Exposure
 from remote_gym.worker.environment.forked_children import ForkedChild, forked
 from remote_gym.worker.environment.pools import Pool
 from remote_gym.worker.environment.rendering import Renderer, drop_frame
-from remote_gym.worker.environment.returned import local_flag, unpack_reset, unpackable_step
+from remote_gym.worker.environment.returned import encode_flags, local_flag, unpack_reset, unpackable_step
 from remote_gym.worker.environment.user_code import log_raised, of_users_code, users_code
 from remote_gym.worker.environment.vector import mode_of
 
@@ -238,7 +238,7 @@ class Host:
             self._operations[operation](request, response)
             if forked.thread:
                 forked.leave()
-            return self._within_limit(response, may_drop_frame=request.frame and not self._send_frames)
+            return self._within_limit(response, request)
         except ForkedChild:
             raise
         # An environment may raise whatever it likes, SystemExit included; the session outlives it, and the client
@@ -252,7 +252,7 @@ class Host:
             self._words[BYTES_SENT] += len(failure)
             return (failure,)
 
-    def _within_limit(self, response: pb.Response, *, may_drop_frame: bool = False) -> tuple[bytes, ...]:
+    def _within_limit(self, response: pb.Response, request: pb.Request) -> tuple[bytes, ...]:
         parts: tuple[bytes, ...]
         try:
             parts = (response.SerializeToString(),) if self._large is None else splice(response, self._large)
@@ -260,8 +260,8 @@ class Host:
             raise EncodingError(f"the response cannot be encoded: {error}") from error
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         if size > self._limits.message_bytes:
-            if may_drop_frame and drop_frame(response):
-                return self._within_limit(response)
+            if request.frame and not self._send_frames and drop_frame(response):
+                return self._within_limit(response, request)
             raise EncodingError(
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
@@ -335,7 +335,8 @@ class Host:
             observation, reward, terminated, truncated, info = returned
         except (TypeError, ValueError) as error:
             raise unpackable_step(returned) from error
-        if type(terminated) is not bool or type(truncated) is not bool:
+        has_plain_flags = type(terminated) is bool and type(truncated) is bool
+        if not has_plain_flags:
             terminated, truncated = local_flag("terminated", terminated), local_flag("truncated", truncated)
         self._words[STEPS] += 1
         self._flags = (terminated, truncated)
@@ -350,17 +351,13 @@ class Host:
             transition.reward_float = reward
         else:
             encode_value(reward, transition.reward_value, strict=True, limits=self._limits, path="reward")
-        if type(terminated) is bool:
+        if has_plain_flags:
             transition.terminated_bool = terminated
-        else:
-            encode_value(terminated, transition.terminated_value, strict=True, limits=self._limits, path="terminated")
-        if type(truncated) is bool:
             transition.truncated_bool = truncated
+            if terminated or truncated:
+                self._words[EPISODES] += 1
         else:
-            encode_value(truncated, transition.truncated_value, strict=True, limits=self._limits, path="truncated")
-        if terminated is True or truncated is True:
-            self._words[EPISODES] += 1
-        elif terminated is not False or truncated is not False:
+            encode_flags(terminated, truncated, transition, self._limits)
             self._words[EPISODES] += count_ended(terminated, truncated)
         self._finish(info, transition, wants_frame)
         return large, terminated, truncated

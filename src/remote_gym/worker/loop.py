@@ -263,11 +263,12 @@ class WorkerLoop:
             if self._direct.has_message_begun():
                 return [self._direct.fileno()]
             # A client that steps at full speed comes back before this process could be sent to sleep and woken.
-            events = look(self._poll.poll, self._wakefulness) or self._sleep()
+            wakefulness = self._wakefulness
+            events = (wakefulness.seconds > 0 and look(self._poll.poll, wakefulness)) or self._sleep()
             now = time.perf_counter()
             self._is_old = now >= self._answered_until
-            if 0 < self._wakefulness.base < now - begin:
-                self._wakefulness.learn(now - begin)
+            if 0 < wakefulness.base < now - begin:
+                wakefulness.learn(now - begin)
             return [descriptor for descriptor, _ in events]
         return [descriptor for descriptor, _ in self._sleep()]
 

@@ -13,8 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.client.vector.shard import Shard
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
-from remote_gym.transport.busy_poll import Wakefulness, look
-from remote_gym.transport.direct_socket import SLEEPS
+from remote_gym.transport.busy_poll import SLEEPS, Wakefulness, look
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 MOST_THREADS = 32

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from remote_gym.config import Limits
 from remote_gym.errors import EncodingError, InvalidObservation
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.values import encode_value
 from remote_gym.wire.values.foreign import NoArray, local
 from remote_gym.wire.values.unencodable import short_repr
 
@@ -44,6 +47,22 @@ def local_flag(name: str, flag: Any) -> Any:
         return local(flag)
     except NoArray as reason:
         raise EncodingError(f"{name}: {reason}") from reason
+
+
+def encode_flags(terminated: Any, truncated: Any, transition: pb.Transition, limits: Limits) -> None:
+    """Write the flags of a step where they are not both of type bool: arrays, as of a vector environment, or whatever.
+
+    Raises:
+        EncodingError: If one has no wire form.
+    """
+    if type(terminated) is bool:
+        transition.terminated_bool = terminated
+    else:
+        encode_value(terminated, transition.terminated_value, strict=True, limits=limits, path="terminated")
+    if type(truncated) is bool:
+        transition.truncated_bool = truncated
+    else:
+        encode_value(truncated, transition.truncated_value, strict=True, limits=limits, path="truncated")
 
 
 def _describe(returned: Any) -> str:
