@@ -47,6 +47,9 @@ class GrpcStream(Stream):
             deadline: Without meaning: it goes into a queue.
         """
         self._sent = time.monotonic()
+        if len(data) <= self._message_bytes:
+            self._requests.put(data)
+            return
         for message in cut(data, self._message_bytes):
             self._requests.put(message)
 

@@ -88,7 +88,9 @@ class Interacting:
                 self._last = self._last or error_response(error)
             if self._last is not None:
                 # An idle client finds it when it asks next, and need not look for the reason.
-                await self._write(self._last)
+                self._writing = True
+                await self._context.write(self._last)
+                self._writing = False
         finally:
             if self._counted:
                 self._unread[self._holder] -= 1
@@ -112,12 +114,9 @@ class Interacting:
             answer = await (self._ask_in_parts(attachment, data) if is_part(data) else attachment.ask(data))
             if answer is None:
                 return
-            await self._write(answer)
-
-    async def _write(self, data: bytes) -> None:
-        self._writing = True
-        await self._context.write(data)
-        self._writing = False
+            self._writing = True
+            await self._context.write(answer)
+            self._writing = False
 
     async def _ask_in_parts(self, attachment: Attachment, first: bytes) -> bytes | None:
         """The answer to a request that comes in parts; None where the client leaves before the last one."""
