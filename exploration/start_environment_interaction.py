@@ -11,7 +11,7 @@ import contextlib
 
 import click
 
-from remote_gym import RemoteEnvironment
+from remote_gym import RemoteEnvironment, TlsFiles
 from remote_gym.play import play_episodes, summarise
 
 EPISODES = 100
@@ -33,14 +33,17 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Play, and say how it went."""
     arguments = parse_arguments()
+    files = None
+    if arguments.root_certificate is not None:
+        files = TlsFiles(
+            ca=arguments.root_certificate,
+            certificate=arguments.client_certificate,
+            private_key=arguments.client_private_key,
+        )
     environment = RemoteEnvironment(
         url=arguments.url,
         port=arguments.port,
-        client_credentials_paths=(
-            arguments.root_certificate,
-            arguments.client_certificate,
-            arguments.client_private_key,
-        ),
+        tls=files,
         render_mode=arguments.render_mode,
     )
     with contextlib.closing(environment):

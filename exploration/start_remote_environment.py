@@ -12,7 +12,7 @@ import logging
 import os
 from pathlib import Path
 
-from remote_gym import create_remote_environment_server
+from remote_gym import TlsFiles, create_remote_environment_server
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -39,6 +39,13 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO)
     os.chdir(FOLDER)  # where the server looks for the entrypoint
+    files = None
+    if arguments.server_certificate is not None:
+        files = TlsFiles(
+            certificate=arguments.server_certificate,
+            private_key=arguments.server_private_key,
+            ca=arguments.root_certificate,
+        )
     server = create_remote_environment_server(
         default_args={
             "entrypoint": "remote_environment_entrypoint.py",
@@ -46,11 +53,7 @@ def main() -> None:
         },
         url=arguments.url,
         port=arguments.port,
-        server_credentials_paths=(
-            arguments.server_certificate,
-            arguments.server_private_key,
-            arguments.root_certificate,
-        ),
+        tls=files,
         use_thread=arguments.use_thread,
     )
     print(f"Serving at {server.address}", flush=True)

@@ -105,7 +105,7 @@ def split_infos(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
 
 def train(num_envs: int, workers: int, timesteps: int, seed: int) -> list[float]:
     """The return of each episode of a training on remote environments."""
-    server = create_remote_environment_server({"entrypoint_kwargs": {"id": "CartPole-v1"}}, "localhost", 0)
+    server = create_remote_environment_server("CartPole-v1", port=0)
     try:
         environment = RemoteVectorEnv(
             "localhost", server.port, num_envs=num_envs, workers=workers, autoreset_mode="SameStep"

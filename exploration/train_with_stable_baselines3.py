@@ -27,7 +27,7 @@ def train(environment: gym.Env[Any, Any], timesteps: int, seed: int) -> list[flo
 
 def compare(timesteps: int, seed: int) -> tuple[list[float], list[float]]:
     """The returns of training on the remote environment, and on the local one."""
-    server = create_remote_environment_server({"entrypoint_kwargs": {"id": "CartPole-v1"}}, "localhost", 0)
+    server = create_remote_environment_server("CartPole-v1", port=0)
     try:
         environment = RemoteEnvironment("localhost", server.port)
         check_env(environment)

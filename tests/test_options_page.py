@@ -43,11 +43,11 @@ def test_every_option_is_told_with_its_default(section):
 )
 def test_flags_are_those_of_the_command_and_have_the_same_defaults(section, command, arguments):
     parsed = command.make_context("command", arguments).params
-    parameters = {parameter.name: parameter for parameter in command.params} | {"environments": "named"}
+    parameters = {parameter.name: parameter for parameter in command.params}
     for name, default, flag, _ in rows(section):
         parameter = parameters.get(name.strip("`"))
-        if parameter == "named":  # texts of the form NAME=ID rather than a mapping
-            parameter, default = parameters["named"], "`()`"
+        if name == "`environments`":  # texts of the form NAME=ID rather than a mapping
+            default = "`()`"
         assert [flag] == [f"`{opt}`" for opt in parameter.opts if opt == flag.strip("`")] if parameter else not flag
         if parameter is not None:
             assert default == f"`{parsed[parameter.name]!r}`"

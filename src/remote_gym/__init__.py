@@ -29,17 +29,20 @@ from remote_gym.registration import register as _register
 if TYPE_CHECKING:
     __version__: str
 
+    from remote_gym.client.connection_info import ConnectionInfo
     from remote_gym.client.environment import RemoteEnvironment
     from remote_gym.client.vector.env import RemoteVectorEnv
-    from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions
+    from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions, TlsFiles
     from remote_gym.protocol.ticket import SessionTicket
-    from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
+    from remote_gym.server.create import create_remote_environment_server
+    from remote_gym.server.serve import RemoteEnvironmentServer
     from remote_gym.wire.values import Member, Record, Unencodable, remote_type
 
 __all__ = [
     "ClientOptions",
     "ConfigError",
     "ConnectError",
+    "ConnectionInfo",
     "ConnectionLost",
     "DeadlineExceeded",
     "EncodingError",
@@ -64,6 +67,7 @@ __all__ = [
     "SessionError",
     "SessionLost",
     "SessionTicket",
+    "TlsFiles",
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
@@ -74,6 +78,7 @@ __all__ = [
 # trainer's process that only wants the exceptions.
 _HOMES = {
     "ClientOptions": "remote_gym.config",
+    "ConnectionInfo": "remote_gym.client.connection_info",
     "Limits": "remote_gym.config",
     "Member": "remote_gym.wire.values",
     "Record": "remote_gym.wire.values",
@@ -84,8 +89,9 @@ _HOMES = {
     "RetryPolicy": "remote_gym.config",
     "ServerOptions": "remote_gym.config",
     "SessionTicket": "remote_gym.protocol.ticket",
+    "TlsFiles": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
-    "create_remote_environment_server": "remote_gym.server.serve",
+    "create_remote_environment_server": "remote_gym.server.create",
     "remote_type": "remote_gym.wire.values",
 }
 

@@ -37,16 +37,22 @@ def grpc_address(url: str, port: int) -> str:
     if isinstance(url, str) and is_unix(url):
         return url
     if not isinstance(url, str) or not url or "/" in url:
-        raise ConfigError(f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme")
+        raise ConfigError(
+            f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme", field="url"
+        )
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-        raise ConfigError(f"port is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one")
+        raise ConfigError(
+            f"port is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one", field="port"
+        )
     host = url.strip("[]")
     if ":" not in host:
         return f"{host}:{port}"
     try:
         ipaddress.IPv6Address(host)
     except ValueError:
-        raise ConfigError(f"url is {url!r}; use a host name or an address, and the port apart from it") from None
+        raise ConfigError(
+            f"url is {url!r}; use a host name or an address, and the port apart from it", field="url"
+        ) from None
     return f"[{host}]:{port}"
 
 
@@ -60,7 +66,9 @@ def parse_address(address: str) -> tuple[str, int]:
         return address, 0
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ConfigError(f"address is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH")
+        raise ConfigError(
+            f"address is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH", field="address"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -73,9 +81,9 @@ def to_place(address: Address) -> Place:
     if isinstance(address, str):
         address = parse_address(address)
     elif not isinstance(address, tuple) or len(address) != 2:
-        raise ConfigError(f"address is {address!r}; use 'HOST:PORT', or a pair of a host and a port")
+        raise ConfigError(f"address is {address!r}; use 'HOST:PORT', or a pair of a host and a port", field="address")
     url, port = address
     grpc_address(url, port)
     if port == 0 and not is_unix(url):
-        raise ConfigError(f"port is 0 in {address!r}; use the server's, an integer from 1 to 65535")
+        raise ConfigError(f"port is 0 in {address!r}; use the server's, an integer from 1 to 65535", field="port")
     return url, port

@@ -1,7 +1,7 @@
 """Every exception that remote_gym raises.
 
 RemoteGymError
-├ ConfigError(ValueError)          which file or field, what was found, what would be right
+├ ConfigError(ValueError)          .field; which file or field, what was found, what would be right
 ├ EncodingError(TypeError)         a value with no wire form, or bytes that do not fit
 ├ TransportError(ConnectionError)
 │ ├ ConnectError                   could not reach or authenticate, with what to check
@@ -41,7 +41,16 @@ class RemoteGymError(Exception):
 
 
 class ConfigError(RemoteGymError, ValueError):
-    """An argument, a file or a field that cannot work as given."""
+    """An argument, a file or a field that cannot work as given.
+
+    Attributes:
+        field: Name of the argument or option that is at fault, such as ``"lease"``; None where that is a file's
+            content, or what the other end said.
+    """
+
+    def __init__(self, message: str = "", *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class EncodingError(RemoteGymError, TypeError):

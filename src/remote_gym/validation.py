@@ -17,6 +17,11 @@ LEAST_MEMORY = 16 * 2**20
 """Bytes: less than a worker holds with the smallest of environments."""
 
 
+def _refusal(where: str, problem: str) -> ConfigError:
+    """What is wrong with the value at a place such as ``"ServerOptions.lease"``, whose last part is the field."""
+    return ConfigError(f"{where} {problem}", field=where.rpartition(".")[2])
+
+
 def is_number(value: object) -> bool:
     """Whether it is a real number rather than a text or a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -36,7 +41,7 @@ def check_seconds(where: str, value: Any, *, lowest: float = SHORTEST, or_zero: 
     """
     if not is_number(value) or not (lowest <= value <= LONGEST or (or_zero and value == 0)):
         zero = "0, or " if or_zero else ""
-        raise ConfigError(f"{where} is {value!r}; use {zero}a number of seconds from {lowest:g} to {LONGEST:,}")
+        raise _refusal(where, f"is {value!r}; use {zero}a number of seconds from {lowest:g} to {LONGEST:,}")
 
 
 def check_integer(where: str, value: Any, lowest: int, highest: int) -> None:
@@ -47,7 +52,7 @@ def check_integer(where: str, value: Any, lowest: int, highest: int) -> None:
     """
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)  # those of NumPy included
     if not is_integer or not lowest <= int(value) <= highest:
-        raise ConfigError(f"{where} is {value!r}; use an integer from {lowest:,} to {highest:,}")
+        raise _refusal(where, f"is {value!r}; use an integer from {lowest:,} to {highest:,}")
 
 
 def check_number(where: str, value: Any, lowest: float, highest: float) -> None:
@@ -57,7 +62,7 @@ def check_number(where: str, value: Any, lowest: float, highest: float) -> None:
         ConfigError: If it is none.
     """
     if not is_number(value) or not lowest <= value <= highest:
-        raise ConfigError(f"{where} is {value!r}; use a number from {lowest:,} to {highest:,}")
+        raise _refusal(where, f"is {value!r}; use a number from {lowest:,} to {highest:,}")
 
 
 def check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -68,7 +73,7 @@ def check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         *others, last = map(repr, choices)
-        raise ConfigError(f"{where} is {value!r}; use {', '.join(others)} or {last}")
+        raise _refusal(where, f"is {value!r}; use {', '.join(others)} or {last}")
 
 
 def check_type(where: str, value: Any, kind: type | tuple[type, ...], mend: str) -> None:
@@ -84,7 +89,7 @@ def check_type(where: str, value: Any, kind: type | tuple[type, ...], mend: str)
         ConfigError: If it is not.
     """
     if not isinstance(value, kind):
-        raise ConfigError(f"{where} is {value!r}; use {mend}")
+        raise _refusal(where, f"is {value!r}; use {mend}")
 
 
 def check_resource_limit(where: str, name: Any, value: Any) -> None:
@@ -101,15 +106,15 @@ def check_resource_limit(where: str, name: Any, value: Any) -> None:
     try:
         import resource  # here, since Windows has none
     except ImportError:
-        raise ConfigError(f"{where} is given, but this system has no such limits; leave it out") from None
+        raise _refusal(where, "is given, but this system has no such limits; leave it out") from None
     names = sorted(kind[7:].lower() for kind in dir(resource) if kind.startswith("RLIMIT_"))
     if name not in names:
-        raise ConfigError(f"{where} is of {name!r}; this system limits {', '.join(names)}")
-    where = f"{where} is {value!r} for {name!r}"
+        raise _refusal(where, f"is of {name!r}; this system limits {', '.join(names)}")
+    found = f"is {value!r} for {name!r}"
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise ConfigError(f"{where}; use an integer, in the units of the system's setrlimit")
+        raise _refusal(where, f"{found}; use an integer, in the units of the system's setrlimit")
     if name == "as" and value < LEAST_MEMORY:
-        raise ConfigError(f"{where}; use {LEAST_MEMORY:,} bytes at least, without which no worker could run")
+        raise _refusal(where, f"{found}; use {LEAST_MEMORY:,} bytes at least, without which no worker could run")
     most = resource.getrlimit(getattr(resource, f"RLIMIT_{str(name).upper()}"))[1]
     if most != resource.RLIM_INFINITY and value > most:
-        raise ConfigError(f"{where}; this server's own hard limit is {most}")
+        raise _refusal(where, f"{found}; this server's own hard limit is {most}")

@@ -313,7 +313,7 @@ def test_an_answer_to_another_request_is_an_error_and_the_server_is_told_to_clos
 
 def test_a_request_over_the_limit_uses_up_no_number():
     connection = Connection(stepped)
-    session = begin(connection, limits=Limits(message_bytes=100))
+    session = begin(connection, message_limits=Limits(message_bytes=100))
     with pytest.raises(EncodingError, match="100"):
         session.ask(pb.Request(step=pb.StepRequest(packed=bytes(200))), 5.0)
     ask(session)

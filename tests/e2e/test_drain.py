@@ -59,7 +59,7 @@ def hears_of_the_drain(process: subprocess.Popen[str]) -> bool:
 @BY_EITHER
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_episode_end_opens_nothing_and_closes_the_environment(serve, log, connection, signal_number):
-    with serve("--drain", LONG_ENOUGH) as server:
+    with serve("--drain-timeout", LONG_ENOUGH) as server:
         environment = RemoteEnvironment("localhost", server.port, connection=connection)
         environment.reset()
         workers = descendants(server.process.pid)
@@ -81,7 +81,7 @@ def test_a_signal_lets_the_episode_end_opens_nothing_and_closes_the_environment(
 
 @BY_EITHER
 def test_a_drain_does_not_wait_for_clients_without_an_episode_and_they_hear_why(serve, connection):
-    with serve("--drain", LONG_ENOUGH) as server:
+    with serve("--drain-timeout", LONG_ENOUGH) as server:
         opened = RemoteEnvironment("localhost", server.port, connection=connection)
         environment = RemoteEnvironment("localhost", server.port, connection=connection)
         environment.reset()
@@ -96,7 +96,7 @@ def test_a_drain_does_not_wait_for_clients_without_an_episode_and_they_hear_why(
 
 @BY_EITHER
 def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve, log, connection):
-    with serve("--drain", LONG_ENOUGH) as server:
+    with serve("--drain-timeout", LONG_ENOUGH) as server:
         environment = RemoteEnvironment("localhost", server.port, connection=connection)
         environment.reset()
         server.process.terminate()
@@ -111,7 +111,7 @@ def test_a_second_signal_ends_the_drain_and_environments_are_still_closed(serve,
 
 
 def test_at_the_end_of_the_drain_what_still_runs_is_closed_and_what_hangs_is_killed(serve, log):
-    with serve("--drain", 1, "--close-timeout", 1) as server:
+    with serve("--drain-timeout", 1, "--close-timeout", 1) as server:
         running = RemoteEnvironment("localhost", server.port)
         hung = RemoteEnvironment("localhost", server.port, step_timeout=scaled(0.3), close_timeout=scaled(0.1))
         running.reset()
@@ -133,7 +133,7 @@ def test_at_the_end_of_the_drain_what_still_runs_is_closed_and_what_hangs_is_kil
 def test_a_session_that_is_opening_when_the_signal_comes_is_refused(log):
     kwargs = f'{{"log": "{log}", "delay": 600}}'
     arguments = ("--entrypoint", "environments.py", "--kwargs", kwargs, "--port", 0)
-    with served(*arguments, "--drain", LONG_ENOUGH, "--close-timeout", 1) as server:
+    with served(*arguments, "--drain-timeout", LONG_ENOUGH, "--close-timeout", 1) as server:
         refused: list[Exception] = []
 
         def come() -> None:
@@ -154,7 +154,7 @@ def test_a_session_that_is_opening_when_the_signal_comes_is_refused(log):
 SCRIPT = """
 import signal
 from remote_gym import create_remote_environment_server
-server = create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", 0, drain=60)
+server = create_remote_environment_server({"entrypoint": "environments.py"}, "localhost", 0, drain_timeout=60)
 signal.signal(signal.SIGTERM, lambda *_: server.stop())
 print(server.port, flush=True)
 server.wait_for_termination()
@@ -188,7 +188,7 @@ def test_a_script_of_ones_own_drains_by_stop_and_hurries_by_another(tmp_path, si
 
 
 def test_stop_takes_the_shorter_of_two_graces(obedient):
-    with loopback_server(obedient, secure=False, drain=1000.0) as server:
+    with loopback_server(obedient, secure=False, drain_timeout=1000.0) as server:
         environment = server.environment()
         environment.reset()
         stopped = server.server.stop()
@@ -200,7 +200,7 @@ def test_stop_takes_the_shorter_of_two_graces(obedient):
 
 
 def test_a_killed_client_leaves_the_queue(obedient):
-    with loopback_server(obedient, secure=False, max_sessions=1, admit_timeout=600.0) as server:
+    with loopback_server(obedient, secure=False, max_sessions=1, queue_timeout=600.0) as server:
         first = server.environment()
         service = server.server._service
         come = f"from remote_gym import RemoteEnvironment; RemoteEnvironment('localhost', {server.server.port})"

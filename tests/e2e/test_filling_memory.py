@@ -246,7 +246,7 @@ def test_a_resumed_session_sends_large_requests_too():
 
 
 def test_a_request_over_the_servers_limit_says_which_and_whose():
-    with loopback_server({"entrypoint": "environments.py"}, limits=Limits(message_bytes=MIB)) as server:
+    with loopback_server({"entrypoint": "environments.py"}, message_limits=Limits(message_bytes=MIB)) as server:
         environment = server.environment(connection="grpc")
         environment.reset()
         with pytest.raises(EncodingError, match=r"3,\d+,\d+ bytes.*at most 1,048,576"):

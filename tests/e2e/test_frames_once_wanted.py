@@ -162,7 +162,7 @@ def test_a_frame_that_fails_costs_no_step_and_whoever_renders_is_told(server):
 
 def test_a_frame_that_makes_an_answer_too_large_is_left_out():
     side = {"entrypoint_kwargs": {"side": 100}}
-    with loopback_server(PAINTED | side, use_thread=True, limits=Limits(message_bytes=20_000)) as server:
+    with loopback_server(PAINTED | side, use_thread=True, message_limits=Limits(message_bytes=20_000)) as server:
         environment = server.environment(render_mode="rgb_array", connection="direct")
         environment.reset()
         for _ in range(2):

@@ -166,7 +166,7 @@ def test_a_thread_that_hangs_is_lost_to_its_client_and_keeps_its_place(obedient,
 
 
 def test_a_worker_limited_by_the_system_says_so(obedient):
-    options = {"worker_limits": {"nofile": 200, "as": 64 * 2**30, "core": 0, "cpu": 2}}
+    options = {"rlimits": {"nofile": 200, "as": 64 * 2**30, "core": 0, "cpu": 2}}
     with loopback_server(obedient, **options) as server:
         environment = server.environment()
         environment.reset()

@@ -16,7 +16,7 @@ SMALL = Limits(message_bytes=100_000)
 
 
 def test_an_answer_over_the_clients_limit_is_told_once_and_reset_opens_a_new_session(server):
-    environment = server.environment(limits=SMALL)
+    environment = server.environment(message_limits=SMALL)
     environment.reset()
     with pytest.raises(EncodingError, match=r"(?i)limit.*100,?000|100,?000.*limit"):
         environment.step(ACTION["large_info"])
@@ -26,7 +26,7 @@ def test_an_answer_over_the_clients_limit_is_told_once_and_reset_opens_a_new_ses
 
 
 def test_closing_after_an_answer_over_the_limit_is_quick_and_frees_the_place(server):
-    environment = server.environment(limits=SMALL, close_timeout=scaled(60.0))
+    environment = server.environment(message_limits=SMALL, close_timeout=scaled(60.0))
     environment.reset()
     with pytest.raises(EncodingError, match=r"(?i)limit.*100,?000|100,?000.*limit"):
         environment.step(ACTION["large_info"])
@@ -37,7 +37,7 @@ def test_closing_after_an_answer_over_the_limit_is_quick_and_frees_the_place(ser
 
 
 def test_a_request_over_the_clients_limit_is_refused_before_it_is_sent(server):
-    environment = server.environment(limits=SMALL)
+    environment = server.environment(message_limits=SMALL)
     environment.reset()
     with pytest.raises(EncodingError, match=r"100,000"):
         environment.reset(options={"large": bytes(200_000)})
@@ -49,7 +49,7 @@ def test_a_request_over_the_clients_limit_is_refused_before_it_is_sent(server):
 def test_what_is_over_the_servers_limit_is_shortened_or_refused_and_the_session_lives_on(
     obedient, use_thread, connection
 ):
-    with loopback_server(obedient, use_thread=use_thread, limits=SMALL) as server:
+    with loopback_server(obedient, use_thread=use_thread, message_limits=SMALL) as server:
         environment = server.environment(connection=connection)
         environment.reset()
         with pytest.raises(RemoteEnvironmentError) as caught:
@@ -71,7 +71,7 @@ def test_an_environment_whose_description_is_over_the_limit_cannot_be_opened(tmp
         "    environment.unwrapped.observation_space = gymnasium.spaces.Box(low, low + 1)\n"
         "    return environment\n"
     )
-    with loopback_server({"entrypoint": "large.py"}, limits=SMALL) as server:
+    with loopback_server({"entrypoint": "large.py"}, message_limits=SMALL) as server:
         with pytest.raises(ConfigError, match=r"description has [\d,]+ bytes; Limits.message_bytes allows 100,000"):
             server.environment()
         assert server.server.session_count == 0

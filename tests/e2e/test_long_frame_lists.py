@@ -43,11 +43,11 @@ def server(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "painter.py").write_text(ENTRYPOINT)
     limits = Limits(message_bytes=100_000)
-    with loopback_server({"entrypoint": "painter.py"}, limits=limits) as running:
+    with loopback_server({"entrypoint": "painter.py"}, message_limits=limits) as running:
         running.client_arguments |= {
             "connection": request.param,
             "render_mode": "rgb_array_list",
-            "limits": limits,
+            "message_limits": limits,
         }
         yield running
 

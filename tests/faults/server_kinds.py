@@ -226,7 +226,7 @@ def _jump(by: timedelta) -> Callable[[Server, Sequence[Lane]], None]:
 
 
 PLACES: dict[str, tuple[str, ...]] = {
-    "plain": ("--drain", "60"),
+    "plain": ("--drain-timeout", "60"),
     "full": (),
     "clock": (),
     "strict": ("--certificate-lifetime", "2", "--step-timeout", "4"),

@@ -175,7 +175,7 @@ _hosts: list[Host] = []
 def fuzz_host(data: bytes) -> None:
     """Answer requests: always a response, and the same one to a number that was answered."""
     if not _hosts:
-        _hosts.append(Host(Meek("rgb_array"), exposed=("level", "add"), send_frames=True, limits=SMALL))
+        _hosts.append(Host(Meek("rgb_array"), exposed=("level", "add"), send_frames=True, message_limits=SMALL))
     host = _hosts[0]
     for part in chunks(data):
         with contextlib.suppress(EncodingError):
@@ -200,7 +200,7 @@ def fuzz_launch(data: bytes) -> None:
     """Create an environment as a request to open tells, all that a client may say in it included."""
     from remote_gym.server.launch_request import launch_message
 
-    options = ServerOptions(max_num_envs=3, limits=SMALL)
+    options = ServerOptions(max_num_envs=3, message_limits=SMALL)
     with contextlib.suppress(RemoteGymError):
         opened = parse(worker_pb2.Opening, data)
         launch = launch_message(opened, {"entrypoint": "entrypoint.py"}, options)
@@ -216,7 +216,7 @@ class _Served:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        options = ServerOptions(use_thread=True, max_num_envs=2, limits=SMALL, max_sessions=4)
+        options = ServerOptions(use_thread=True, max_num_envs=2, message_limits=SMALL, max_sessions=4)
         self.service = self.loop.run_until_complete(self._make(options))
         self.session: pb.Session | None = None
 
@@ -301,7 +301,7 @@ def fuzz_client(data: bytes) -> None:
     connection = _Connection(chunks(data))
     documented = contextlib.suppress(RemoteGymError, ResetNeeded)
     with mock.patch("remote_gym.client.environment.connect", return_value=connection), documented:
-        environment = RemoteEnvironment(port=1, render_mode="rgb_array", limits=SMALL)
+        environment = RemoteEnvironment(port=1, render_mode="rgb_array", message_limits=SMALL)
         with contextlib.closing(environment):
             environment.reset(seed=1)
             action = _sample(environment)

@@ -806,7 +806,7 @@ def test_a_client_may_name_the_default_environment():
 
 def test_who_waits_for_a_place_gets_the_next_and_in_turn():
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=scaled(20.0)) as service:
+        async with running(time.monotonic, max_sessions=1, queue_timeout=scaled(20.0)) as service:
             first = await open_session(service)
             second = asyncio.ensure_future(open_session(service))
             await until(lambda: service.load().waiting == 1)
@@ -824,7 +824,7 @@ def test_who_waits_for_a_place_gets_the_next_and_in_turn():
 
 def test_who_waited_long_enough_hears_how_many_still_do():
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=scaled(0.3)) as service:
+        async with running(time.monotonic, max_sessions=1, queue_timeout=scaled(0.3)) as service:
             await open_session(service)
             response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SERVER_FULL
@@ -836,7 +836,7 @@ def test_who_waited_long_enough_hears_how_many_still_do():
 
 def test_who_gives_up_leaves_the_queue_and_a_drain_ends_it():
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=1000.0) as service:
+        async with running(time.monotonic, max_sessions=1, queue_timeout=1000.0) as service:
             await open_session(service)
             waiting = [asyncio.ensure_future(open_session(service)) for _ in range(2)]
             await until(lambda: service.load().waiting == 2)
@@ -859,7 +859,7 @@ def test_whoever_waits_for_a_place_opens_on_the_terms_that_hold_when_it_gets_one
         return Policy({"*": Rule(terms=Terms(arguments=arguments))})
 
     async def test() -> None:
-        async with running(time.monotonic, max_sessions=1, admit_timeout=1000.0) as service:
+        async with running(time.monotonic, max_sessions=1, queue_timeout=1000.0) as service:
             service.set_policy(policy("delay"))
             first = await open_session(service)
             late = asyncio.ensure_future(service.open(slow_to_open(0.0), "bob"))

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from remote_gym.cli.options import is_verbose
-from remote_gym.cli.words import in_flags
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.logs import get_logger, printable
 
@@ -77,7 +76,7 @@ def _message(error: RemoteGymError, *, verbose: bool) -> str:
     if isinstance(error, RemoteEnvironmentError):
         text = f"the environment raised {error.remote_type}: {error.remote_message} (--verbose shows its traceback)"
     else:
-        text = in_flags(str(error))
+        text = str(error)
     return "\n".join(map(printable, text.split("\n")))
 
 

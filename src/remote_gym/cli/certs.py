@@ -8,19 +8,23 @@ from typing import Any
 import click
 
 from remote_gym.certs import CertificateFiles, create_all, create_authority, create_certificate
-from remote_gym.cli.options import FILE, FOLDER, Command
+from remote_gym.cli.command import Decorated, Group, flag
+from remote_gym.cli.options import FILE, FOLDER
 from remote_gym.errors import ConfigError
 
+FILES = "Files"
+CERTIFICATE = "Certificate"
 
-@click.group()
+
+@click.group(cls=Group)
 def certs() -> None:
     """Make certificates for mutual TLS: an authority's, servers' and clients'."""
 
 
-def _output_options(command: Command) -> Command:
+def _output_options(command: Decorated) -> Decorated:
     for option in (
-        click.option("--force", is_flag=True, help="Replace files that are there."),
-        click.option("--directory", type=FOLDER, default=".", help="Where the files go."),
+        flag(FILES, "--force", is_flag=True, help="Replace files that are there."),
+        flag(FILES, "--directory", type=FOLDER, default=".", help="Folder that the files are written to."),
     ):
         command = option(command)
     return command
@@ -28,14 +32,15 @@ def _output_options(command: Command) -> Command:
 
 @certs.command()
 @click.argument("directory", type=FOLDER)
-@click.option(
+@flag(
+    CERTIFICATE,
     "--host",
     "hosts",
     multiple=True,
     default=("localhost", "127.0.0.1", "::1"),
-    help="Name or address by which clients reach the server; repeatable.",
+    help="Name or address by which clients reach the server. Repeatable.",
 )
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@flag(FILES, "--force", is_flag=True, help="Replace files that are there.")
 def init(directory: Path, hosts: tuple[str, ...], force: bool) -> None:
     """Make an authority's, a server's and a client's certificate in DIRECTORY, all at once."""
     files = create_all(directory, hosts, force=force)
@@ -46,29 +51,42 @@ def init(directory: Path, hosts: tuple[str, ...], force: bool) -> None:
 
 @certs.command()
 @click.argument("csr", type=FILE)
-@click.option("--name", default="ca", help="Of the files: NAME.pem and NAME-key.pem.")
+@flag(FILES, "--name", default="ca", help="Name of the files, NAME.pem and NAME-key.pem.")
 @_output_options
 def ca(csr: Path, name: str, directory: Path, force: bool) -> None:
     """Make an authority from CSR, a request in cfssl's JSON such as ssl/ca-csr.json."""
     _tell("authority", create_authority(csr, directory, name=name, force=force))
 
 
-def _leaf_options(command: Command) -> Command:
+def _leaf_options(command: Decorated) -> Decorated:
     for option in (
-        click.option(
+        flag(
+            CERTIFICATE,
             "--host",
             "hosts",
             multiple=True,
-            help="Name or address of a server, name of a client; repeatable. Instead of those that CSR holds.",
+            help="Name or address of a server, name of a client, instead of those that CSR holds. Repeatable.",
         ),
-        click.option(
+        flag(
+            FILES,
             "--name",
-            help="Of the files: NAME.pem and NAME-key.pem.  [default: CSR's, alice of alice.json or alice-csr.json]",
+            help="Name of the files, NAME.pem and NAME-key.pem.  [default: alice of alice.json or alice-csr.json]",
         ),
-        click.option("--profile", help="Of --config; without it, its default."),
-        click.option("--config", type=FILE, help="Signing profiles in cfssl's JSON, such as ssl/ca-config.json."),
-        click.option("--ca-key", type=FILE, help="The authority's private key.  [default: ca-key.pem beside --ca]"),
-        click.option("--ca", "ca_file", type=FILE, help="The authority.  [default: ca.pem in --directory]"),
+        flag(CERTIFICATE, "--profile", help="Profile of --config. Without it, the default one of that."),
+        flag(CERTIFICATE, "--config", type=FILE, help="Signing profiles in cfssl's JSON, such as ssl/ca-config.json."),
+        flag(
+            CERTIFICATE,
+            "--ca-key",
+            type=FILE,
+            help="Private key of the authority.  [default: ca-key.pem beside --ca]",
+        ),
+        flag(
+            CERTIFICATE,
+            "--ca",
+            "ca_file",
+            type=FILE,
+            help="Authority that signs the certificate.  [default: ca.pem in --directory]",
+        ),
         click.argument("csr", type=FILE),
     ):
         command = option(command)

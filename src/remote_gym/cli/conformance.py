@@ -11,48 +11,54 @@ from typing import Any
 import click
 import gymnasium as gym
 
+from remote_gym.cli.command import COUNT, OTHERS, Command, Number, flag
 from remote_gym.cli.options import (
     address_argument,
-    client_credentials,
     client_tls_options,
+    insecure_option,
     is_verbose,
     remote_args,
     session_options,
     verbose_option,
 )
+from remote_gym.config import TlsFiles
 from remote_gym.testing.conformance import CHECKS, Verdict, examine_server
 from remote_gym.v1 import worker_pb2
 from remote_gym.worker.environment.entrypoint import create_environment
 
+COMPARING = "Comparing with an environment here"
+
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_APPLICABLE: ("-", "yellow")}
 
 
-@click.command()
+@click.command(cls=Command)
 @address_argument
 @client_tls_options
 @session_options
-@click.option(
+@flag(
+    COMPARING,
     "--local",
     metavar="FILE|ID",
     help="The same environment here, an entrypoint or a Gymnasium id: the server's is compared with it, bit for bit.",
 )
-@click.option("--steps", type=click.IntRange(1), default=200, help="How many to compare then.")
-@click.option(
+@flag(COMPARING, "--steps", type=COUNT, default=200, help="How many steps to compare then.")
+@flag(
+    OTHERS,
     "--check",
     "checks",
     multiple=True,
     metavar="NAME",
     type=click.Choice([check.name for check in CHECKS]),
-    help="Do this one only; may be repeated. All are done without it.",
+    help="Do this check only. Repeatable; all are done without it.",
 )
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds for each answer.")
-@click.option("--allow-insecure", is_flag=True, help="Connect to another machine without certificates.")
+@flag(
+    OTHERS, "--timeout", type=Number(float, 0.001, "seconds"), default=30.0, help="Seconds that each answer may take."
+)
+@insecure_option
 @verbose_option
 def conformance(
     address: tuple[str, int],
-    ca: Path | None,
-    certificate: Path | None,
-    key: Path | None,
+    tls: TlsFiles | None,
     environment: str | None,
     kwargs: dict[str, Any],
     local: str | None,
@@ -69,7 +75,7 @@ def conformance(
     outcomes = examine_server(
         *address,
         remote_args(environment, kwargs),
-        client_credentials(ca, certificate, key),
+        tls=tls,
         local=None if local is None else _creator(local, kwargs),
         steps=steps,
         checks=checks or None,

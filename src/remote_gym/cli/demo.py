@@ -8,21 +8,32 @@ from pathlib import Path
 
 import click
 
+from remote_gym.cli.command import COUNT, INTEGER, Command, flag
 from remote_gym.cli.options import progress, verbose_option
 from remote_gym.demo import Demonstration, connect, running_server
 from remote_gym.play import Summary, check_recordable, summarise
 
+PLAYING = "Playing"
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("environment_id", metavar="[ENVIRONMENT]", default="Acrobot-v1")
-@click.option("--episodes", type=click.IntRange(1), default=20, help="How many to play.")
-@click.option("--import", "imports", metavar="MODULE", multiple=True, help="Registers environments; repeatable.")
-@click.option("--seed", type=int, help="Of the first reset, and of random actions.")
-@click.option(
+@flag(PLAYING, "--episodes", type=COUNT, default=20, help="How many episodes to play.")
+@flag(
+    PLAYING,
+    "--import",
+    "imports",
+    metavar="MODULE",
+    multiple=True,
+    help="Module that registers environments. Repeatable.",
+)
+@flag(PLAYING, "--seed", type=INTEGER, help="Seed of the first reset, and of random actions.")
+@flag(
+    PLAYING,
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
     default="remote-gym-demo.gif",
-    help="Where the last episode goes, as .gif or .mp4.",
+    help="File that the last episode is written to, .gif or .mp4.",
 )
 @verbose_option
 def demo(environment_id: str, episodes: int, imports: tuple[str, ...], seed: int | None, record: Path) -> None:

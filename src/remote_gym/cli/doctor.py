@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import click
 
+from remote_gym.cli.command import OTHERS, Command, Number, flag
 from remote_gym.cli.options import (
     address_argument,
-    client_credentials,
     client_tls_options,
     connection_options,
     is_verbose,
@@ -18,24 +17,21 @@ from remote_gym.cli.options import (
     session_options,
     verbose_option,
 )
-from remote_gym.cli.words import in_flags
 from remote_gym.client.doctor import examine
+from remote_gym.config import TlsFiles
 from remote_gym.logs import printable
-from remote_gym.tls import client_files
 
 
-@click.command()
+@click.command(cls=Command)
 @address_argument
 @client_tls_options
 @connection_options
 @session_options
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=5.0, help="Seconds for each step.")
+@flag(OTHERS, "--timeout", type=Number(float, 0.001, "seconds"), default=5.0, help="Seconds that each step may take.")
 @verbose_option
 def doctor(
     address: tuple[str, int],
-    ca: Path | None,
-    certificate: Path | None,
-    key: Path | None,
+    tls: TlsFiles | None,
     environment: str | None,
     kwargs: dict[str, Any],
     **options: Any,
@@ -45,14 +41,13 @@ def doctor(
     logging.getLogger("remote_gym").setLevel(
         logging.DEBUG if is_verbose(click.get_current_context()) else logging.ERROR
     )
-    files = client_files(client_credentials(ca, certificate, key))
     healthy = True
-    for check in examine(*address, files, remote_args(environment, kwargs), **options):
+    for check in examine(*address, tls, remote_args(environment, kwargs), **options):
         healthy = healthy and (check.works or not check.needed)
         mark = click.style("✓", fg="green") if check.works else click.style("✗" if check.needed else "!", fg="red")
-        click.echo(f"{mark} {check.step}: {_printable(in_flags(check.found))}")
+        click.echo(f"{mark} {check.step}: {_printable(check.found)}")
         if check.mend:
-            click.echo(f"  → {in_flags(check.mend)}")
+            click.echo(f"  → {check.mend}")
         if check.details and is_verbose(click.get_current_context()):
             click.echo(_printable(check.details))
     if not healthy:

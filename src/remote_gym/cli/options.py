@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from remote_gym.address import parse_address
-from remote_gym.config import TOKEN_VARIABLE
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from remote_gym.cli.command import OTHERS, Decorated, flag
+from remote_gym.cli.tls import tls_files
+from remote_gym.config import CERTS_VARIABLE, TOKEN_VARIABLE
 
 T = TypeVar("T")
+
+CONNECTION = "Connection"
+ENVIRONMENT = "Environment"
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -47,12 +51,17 @@ def parse_size(text: str) -> int:
     return int(Decimal(found[1]) * _UNITS[found[2]])
 
 
-def size_or_none(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
-    """A number of bytes, for an option that need not be given."""
-    try:
-        return None if value is None else parse_size(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic, but in older releases of click
+    """A number of bytes, as `parse_size` reads it."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it from a text, or take it from a configuration file."""
+        try:
+            return value if isinstance(value, int) else parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -68,69 +77,110 @@ def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str
 
 
 def _parse_json_object(_ctx: click.Context, _param: click.Parameter, value: str | None) -> dict[str, Any]:
-    if value is None:
-        return {}
+    return {} if value is None else _json_object(value)
+
+
+def parse_kwargs(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str | None, dict[str, Any]]:
+    """``JSON`` or ``NAME=JSON`` of each, by name; the default environment's by None."""
+    found: dict[str | None, dict[str, Any]] = {}
+    for text in values:
+        name, equals, value = (None, "", text) if text.lstrip().startswith("{") else text.partition("=")
+        if name is not None and not equals:
+            name, value = None, text
+        if name in found:
+            raise click.BadParameter(f"{text!r} is the second of {'the same' if name is None else repr(name)}.")
+        found[name] = _json_object(value)
+    return found
+
+
+def _json_object(value: str) -> dict[str, Any]:
     try:
         parsed = json.loads(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise click.BadParameter(f'{value!r} is not a JSON object; use one such as {{"difficulty": 2}}')
-    return parsed
+    return dict(parsed)
 
 
-def address_argument(command: Command) -> Command:
+def address_argument(command: Decorated) -> Decorated:
     """``ADDRESS``, as a url and a port."""
     return click.argument("address", metavar="HOST:PORT", callback=_parse_address)(command)
 
 
-def kwargs_option(command: Command) -> Command:
+def kwargs_option(command: Decorated) -> Decorated:
     """``--kwargs``, as a dict; empty without it."""
-    return click.option(
-        "--kwargs", metavar="JSON", callback=_parse_json_object, help="Keyword arguments for the environment."
-    )(command)
+    text = "Keyword arguments for the environment."
+    return flag(ENVIRONMENT, "--kwargs", metavar="JSON", callback=_parse_json_object, help=text)(command)
 
 
-def client_tls_options(command: Command) -> Command:
-    """``--ca``, ``--certificate`` and ``--key`` of a client."""
+def certs_option(group: str, files: str) -> Callable[[Decorated], Decorated]:
+    """``--certs``, or the environment variable for it."""
+    return flag(
+        group,
+        "--certs",
+        metavar="FOLDER",
+        envvar=CERTS_VARIABLE,
+        help=f"Folder of 'remote-gym certs init' that holds {files}. Instead of the three flags below; without either, "
+        f"{CERTS_VARIABLE} of the environment counts.",
+    )
+
+
+def client_tls_options(command: Decorated) -> Decorated:
+    """``--certs``, ``--ca``, ``--certificate`` and ``--key`` of a client, given to the command as ``tls``."""
+
+    @functools.wraps(command)
+    def with_tls(*args: Any, **params: Any) -> Any:
+        files = {name: params.pop(name) for name in ("certs", "certificate", "key", "ca")}
+        return command(*args, tls=tls_files(click.get_current_context(), files, "client"), **params)
+
+    decorated: Any = with_tls
     for option in (
-        click.option("--key", type=FILE, help="This client's private key."),
-        click.option(
+        flag(CONNECTION, "--key", type=FILE, help="Private key of this client."),
+        flag(
+            CONNECTION,
             "--certificate",
             type=FILE,
-            help=f"This client's certificate. A server with tokens needs none: set {TOKEN_VARIABLE} to one.",
+            help=f"Certificate of this client. A server with tokens needs none: set {TOKEN_VARIABLE} to one.",
         ),
-        click.option("--ca", type=FILE, help="The certificate authority that the server's certificate comes from."),
+        flag(CONNECTION, "--ca", type=FILE, help="Certificate authority that the server's certificate comes from."),
+        certs_option(CONNECTION, "ca.pem and, if there are such, client.pem and client-key.pem"),
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return cast("Decorated", decorated)
 
 
-def connection_options(command: Command) -> Command:
+def insecure_option(command: Decorated) -> Decorated:
+    """``--allow-insecure`` of a client."""
+    text = "Connect to another machine without certificates."
+    return flag(CONNECTION, "--allow-insecure", is_flag=True, help=text)(command)
+
+
+def connection_options(command: Decorated) -> Decorated:
     """``--connection`` and ``--allow-insecure`` of a client."""
-    for option in (
-        click.option("--allow-insecure", is_flag=True, help="Connect to another machine without certificates."),
-        click.option(
-            "--connection",
-            type=click.Choice(["auto", "direct", "grpc"]),
-            default="auto",
-            help="Whether to connect to the environment's worker directly: if it can be had, in any case, or never.",
-        ),
-    ):
-        command = option(command)
-    return command
+    return flag(
+        CONNECTION,
+        "--connection",
+        type=click.Choice(["auto", "direct", "grpc"]),
+        default="auto",
+        help="Whether to connect to the environment's worker directly: if it can be had, in any case, or never.",
+    )(insecure_option(command))
 
 
-def encoding_options(command: Command) -> Command:
+def encoding_options(command: Decorated) -> Decorated:
     """``--frame-encoding`` and ``--observation-encoding`` of a client."""
     for option in (
-        click.option(
+        flag(
+            CONNECTION,
             "--observation-encoding",
             type=click.Choice(["auto", "raw", "zstd"]),
             default="auto",
             help="How large observations travel.",
         ),
-        click.option(
+        flag(
+            CONNECTION,
             "--frame-encoding",
             type=click.Choice(["auto", "raw", "zstd", "jpeg"]),
             default="auto",
@@ -141,13 +191,14 @@ def encoding_options(command: Command) -> Command:
     return command
 
 
-def verbose_option(command: Command) -> Command:
+def verbose_option(command: Decorated) -> Decorated:
     """``--verbose``, for `is_verbose`."""
 
     def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         ctx.meta[__name__] = value
 
-    option = click.option(
+    option = flag(
+        OTHERS,
         "-v",
         "--verbose",
         is_flag=True,
@@ -173,32 +224,12 @@ def progress(iterable: Iterable[T], length: int, label: str) -> Iterator[Iterabl
         yield bar
 
 
-def session_options(command: Command) -> Command:
+def session_options(command: Decorated) -> Decorated:
     """``--environment`` and ``--kwargs``: what to open at a server."""
-    named = click.option("--environment", metavar="NAME", help="Which of the environments that the server offers.")
-    return named(kwargs_option(command))
+    text = "Which of the environments that the server offers by name."
+    return flag(ENVIRONMENT, "--environment", metavar="NAME", help=text)(kwargs_option(command))
 
 
 def remote_args(environment: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     """What `session_options` gave, as ``remote_args`` of a client."""
     return {"environment": environment, "entrypoint_kwargs": kwargs}
-
-
-def client_credentials(
-    ca: Path | None, certificate: Path | None, key: Path | None
-) -> tuple[Path | None, Path | None, Path | None] | None:
-    """What `client_tls_options` gave, as ``client_credentials_paths``; None for none of them."""
-    check_pair(certificate, key)
-    return (ca, certificate, key) if ca or certificate or key else None
-
-
-def check_pair(certificate: Path | None, key: Path | None) -> None:
-    """Refuse ``--certificate`` without ``--key``, and the other way round.
-
-    Raises:
-        click.UsageError: Naming the flag that is missing.
-    """
-    if certificate and not key:
-        raise click.UsageError(f"--certificate {certificate} needs --key, the private key that belongs to it.")
-    if key and not certificate:
-        raise click.UsageError(f"--key {key} needs --certificate, the certificate that it belongs to.")

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from remote_gym.cli.command import COUNT, INTEGER, Command, flag
 from remote_gym.cli.options import (
     address_argument,
-    client_credentials,
     client_tls_options,
     connection_options,
     encoding_options,
@@ -21,7 +21,10 @@ from remote_gym.cli.options import (
     verbose_option,
 )
 from remote_gym.client.environment import RemoteEnvironment
+from remote_gym.config import TlsFiles
 from remote_gym.play import Episode, Recording, Step, check_recordable, load_policy, play_episodes, summarise
+
+PLAYING = "Playing"
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -76,23 +79,28 @@ class Display:
         self._width = len(text)
 
 
-@click.command()
+@click.command(cls=Command)
 @address_argument
 @client_tls_options
 @connection_options
 @encoding_options
 @session_options
-@click.option("--policy", metavar="MODULE:CALLABLE", help="Chooses an action for an observation; random without it.")
-@click.option("--episodes", type=click.IntRange(1), default=10)
-@click.option("--seed", type=int, help="Of the first reset, and of random actions.")
-@click.option("--render-mode", help="rgb_array, human, or another that the environment knows.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write frames to a .gif or .mp4 file.")
+@flag(
+    PLAYING,
+    "--policy",
+    metavar="MODULE:CALLABLE",
+    help="Chooses an action for an observation. Without it actions are random.",
+)
+@flag(PLAYING, "--episodes", type=COUNT, default=10, help="How many episodes to play.")
+@flag(PLAYING, "--seed", type=INTEGER, help="Seed of the first reset, and of random actions.")
+@flag(PLAYING, "--render-mode", help="One of rgb_array, human, or another that the environment knows.")
+@flag(
+    PLAYING, "--record", type=click.Path(dir_okay=False, path_type=Path), help="Write frames to this .gif or .mp4 file."
+)
 @verbose_option
 def play(
     address: tuple[str, int],
-    ca: Path | None,
-    certificate: Path | None,
-    key: Path | None,
+    tls: TlsFiles | None,
     environment: str | None,
     kwargs: dict[str, Any],
     policy: str | None,
@@ -118,8 +126,8 @@ def play(
                 RemoteEnvironment(
                     *address,
                     remote_args(environment, kwargs),
-                    client_credentials(ca, certificate, key),
-                    "rgb_array" if record else render_mode,
+                    render_mode="rgb_array" if record else render_mode,
+                    tls=tls,
                     frames="step" if record else "auto",
                     **options,
                 )

@@ -7,15 +7,17 @@ from pathlib import Path
 import click
 
 from remote_gym.auth.tokens import add_token
+from remote_gym.cli.command import Command, flag
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
-@click.option(
+@flag(
+    "Files",
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="Where its digest goes: the --token-file of a server.",
+    help="File that the digest is written to, which is the --token-file of a server.",
 )
 def token(name: str, file: Path) -> None:
     """Make a token for the client NAME, and print it: it is shown only now, and the file does not hold it.

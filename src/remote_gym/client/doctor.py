@@ -85,7 +85,7 @@ def examine(
     if not all(check.works for check in checks):
         return
     if files is None and not allow_insecure and not is_loopback(url):
-        mend = "give client_credentials_paths, or accept it by allow_insecure=True"
+        mend = "give certificates, or accept it by allow_insecure=True (--allow-insecure)"
         yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
         return
     credentials = _paths(files) if files else None

@@ -5,26 +5,27 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
 from remote_gym.client.connect.opening import CredentialPaths, connect
+from remote_gym.client.connection_info import ConnectionInfo
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.servers import Addresses, to_places
 from remote_gym.client.session import ClientSession
-from remote_gym.client.spec import SpecAttribute, read_spec
-from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.client.spec import SpecAttribute, read_spec, without_secrets
+from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment, shows_options
 from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata
 from remote_gym.protocol.open_request import check_arguments, mode_to_open, open_request
 from remote_gym.protocol.requests import assign_request, call_request, reset_request
 from remote_gym.protocol.responses import Reader
 from remote_gym.protocol.ticket import Resumption, SessionTicket
-from remote_gym.tls import absolute_paths
+from remote_gym.tls import absolute_paths, client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.spaces.elements import encode_action
@@ -32,7 +33,13 @@ from remote_gym.wire.spaces.encoding import decode_space
 from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_value
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+    from remote_gym.config import ClientKeywords
+
+
+@shows_options(ClientOptions)
 class RemoteEnvironment(RemoteAttributes):
     """An environment that a server hosts, used as if it were local.
 
@@ -44,19 +51,22 @@ class RemoteEnvironment(RemoteAttributes):
     Args:
         url: Host name or address of the server, or ``unix:`` and a path.
         port: TCP port.
-        remote_args: What to create: ``entrypoint_kwargs`` are merged over the server's, and ``environment`` chooses
-            one that the server offers by name. What remains of `RemoteArgs` only a server may set, as a rule.
-        client_credentials_paths: PEM files: certificate authority of the server, this client's certificate and its
-            private key (both None where the server asks for none). None for no TLS.
+        remote_args: What to create, unless what the server offers by itself: ``{"environment": "easy"}``, one that it
+            offers by name; ``{"entrypoint_kwargs": {...}}``, merged over the server's; where it lets clients choose, a
+            Gymnasium id, ``"CartPole-v1"`` or ``{"id": "CartPole-v1", ...}``, or the path of an entrypoint. What
+            remains of `RemoteArgs` only a server may set.
+        client_credentials_paths: `tls` as a tuple: certificate authority of the server, this client's certificate and
+            its private key (both None where the server asks for none).
         render_mode: ``"rgb_array"`` or ``"human"``, for which the server renders and sends frames; or another that the
             environment knows, such as ``"ansi"``, which is rendered when `render` is called.
         frames: When frames of the mode ``"rgb_array"`` travel: ``"auto"``, with observations while they are looked at;
             with each ``"step"`` and reset; or ``"on_demand"``, by themselves, whenever `render` is called.
         addresses: Several servers, each ``"host:port"`` or a pair, in place of `url` and `port`. Sessions are opened on
             the least loaded.
-        resume: A ticket of another process's environment, to go on with that one. The other arguments are to be those
-            that it was made with.
-        **options: Any field of `ClientOptions`.
+        tls: PEM files of this client, such as ``TlsFiles.from_folder("certificates", "client")``. None for no TLS.
+        options: Options all at once, as `ClientOptions`.
+        resume: A ticket of another process's environment, to go on with it; the other arguments are to be those of it.
+        **keywords: Single options; of `options` too, the keyword argument wins.
 
     Attributes:
         observation_space, action_space: As on the server.
@@ -83,31 +93,35 @@ class RemoteEnvironment(RemoteAttributes):
         self,
         url: str = "localhost",
         port: int = 56789,
-        remote_args: RemoteArgs | Mapping[str, Any] | None = None,
+        remote_args: EnvironmentLike | None = None,
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,
         *,
         frames: FrameTiming = "auto",
         addresses: Iterable[Address] | None = None,
         resume: SessionTicket | None = None,
-        **options: Any,
+        tls: TlsFiles | None = None,
+        options: ClientOptions | None = None,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
         places = to_places(url, port, addresses)
-        check_arguments(frames, remote_args, render_mode, resume, timings=("auto", "step", "on_demand"))
+        check_arguments(frames, render_mode, resume, timings=("auto", "step", "on_demand"))
         self.url, self.port = places[0]
-        self.remote_args = dict(remote_args or {})
+        self.remote_args = {} if remote_args is None else dict(read_environment("remote_args", remote_args))
         self.client_credentials_paths = client_credentials_paths = absolute_paths(client_credentials_paths)
         self.render_mode = render_mode
-        self._options = ClientOptions(**options)
+        self._options = merge_options(ClientOptions, options, keywords)
+        self._files = client_files(client_credentials_paths, tls)
         self._made_with: dict[str, Any] = {
             "remote_args": self.remote_args,
             "client_credentials_paths": client_credentials_paths,
             "render_mode": render_mode,
             "frames": frames,
+            **({} if tls is None else {"tls": self._files}),
             **({} if addresses is None else {"addresses": places}),
-            **{name: value for name, value in options.items() if name != "token"},  # specs are printed and saved
+            **without_secrets({"options": options, **keywords}),
         }
-        self._addresses = Addresses(places, client_credentials_paths, self._options)
+        self._addresses = Addresses(places, self._files, self._options)
         self._session: ClientSession | None = None
         self._reader: Reader | None = None
         self.resumed: Resumption | None = None
@@ -135,7 +149,7 @@ class RemoteEnvironment(RemoteAttributes):
             InvalidObservation: If the observation does not fit the environment's own space.
         """
         super().reset(seed=seed)
-        request = reset_request(seed, options, self._options.limits)
+        request = reset_request(seed, options, self._options.message_limits)
         self._rendering.begin_episode(self._reader)
         response, of_a_loss = None, {}
         session = self._session
@@ -182,7 +196,7 @@ class RemoteEnvironment(RemoteAttributes):
         if not self._was_reset or self._session is None or self._reader is None:
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         request = pb.Request()
-        encode_action(self._action_layout, action, request.step, self._options.limits)
+        encode_action(self._action_layout, action, request.step, self._options.message_limits)
         if self._rendering.wanted:
             self._rendering.ask(request, self._reader)
         try:
@@ -216,7 +230,7 @@ class RemoteEnvironment(RemoteAttributes):
         request = pb.Request()
         request.step_many.SetInParent()
         for action in actions:
-            encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.limits)
+            encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.message_limits)
         if self._rendering.wanted:
             self._rendering.ask(request, self._reader, len(request.step_many.steps))
         try:
@@ -247,18 +261,26 @@ class RemoteEnvironment(RemoteAttributes):
         check_exposed(self._session.description, name)
         if self._lent is not None:
             self._return_generator()
-        request = call_request(name, args, kwargs, self._options.limits)
+        request = call_request(name, args, kwargs, self._options.message_limits)
         if self._exposed.get(name) is not False:  # a method may change what is to be seen, also where it raises
             self._rendering.outdate(self._reader)
         answer = self._session.ask(request, self._options.step_timeout)
-        return decode_value(answer.call.value, self._options.limits)
+        return decode_value(answer.call.value, self._options.message_limits)
 
     def _assign(self, name: str, value: Any) -> None:
         if self._session is None:
             raise ResetNeeded(f"Cannot set {name!r} before env.reset() has opened a session")
-        request = assign_request(name, value, self._options.limits)
+        request = assign_request(name, value, self._options.message_limits)
         self._rendering.outdate(self._reader)
         self._session.ask(request, self._options.step_timeout)
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """Server, environment and session, and what they are connected over now."""
+        return ConnectionInfo.of(self._session, (self.url, self.port), self.remote_args)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.connection_info}>"
 
     @property
     def ticket(self) -> SessionTicket:
@@ -337,7 +359,7 @@ class RemoteEnvironment(RemoteAttributes):
 
     def _resume(self, ticket: SessionTicket) -> None:
         """Go on with a session of another process."""
-        connection = connect(ticket.url, ticket.port, self.client_credentials_paths, self._options)
+        connection = connect(ticket.url, ticket.port, self._files, self._options)
         session = self._session = ClientSession(connection, ticket, self._options)
         try:
             check_resumed(session.description, self.render_mode)
@@ -353,7 +375,7 @@ class RemoteEnvironment(RemoteAttributes):
             raise
 
     def _adopt(self, session: ClientSession) -> None:
-        description, limits = session.description, self._options.limits
+        description, limits = session.description, self._options.message_limits
         self._rendering.check(description)
         self.url, self.port = session.place
         self.observation_space = decode_space(description.observation_space, limits)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from remote_gym.client.connect.retry import GROWTH
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError, ServerFull, SessionLost
@@ -58,7 +59,7 @@ def open_again(
                 raise type(error)(text) from error
             logger.info("no session in place of the lost one yet: %s", error)
         sleep(pause)
-        pause = min(max(pause, 0.001) * options.retry.multiplier, options.retry.longest_pause)
+        pause = min(max(pause, 0.001) * GROWTH, options.retry.longest_pause)
 
 
 def leave_what_hangs(session: ClientSession, options: ClientOptions, name: object) -> None:

@@ -116,7 +116,7 @@ class Rendering:
 
     def _fetch(self, session: ClientSession | None, reader: Reader) -> Any:
         assert session is not None
-        joiner = FrameJoiner(self._options.limits)
+        joiner = FrameJoiner(self._options.message_limits)
         try:
             while joiner.add(session.ask(joiner.request(), self._options.step_timeout).render):
                 pass

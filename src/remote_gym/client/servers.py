@@ -13,7 +13,7 @@ from remote_gym.client.connect.circuit import Circuit
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.connect.diagnosis import diagnose, summarise
-from remote_gym.client.connect.opening import CredentialPaths, connect
+from remote_gym.client.connect.opening import TlsSource, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
@@ -50,15 +50,16 @@ def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[
         return [to_place((url, port))]
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         address = addresses if isinstance(addresses, str) else grpc_address(*DEFAULT_PLACE)
-        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{address!r}]")
+        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{address!r}]", field="addresses")
     if (url, port) != DEFAULT_PLACE:
         raise ConfigError(
             f"url is {url!r} and port {port!r} beside addresses, which take their place; add the server to addresses, "
-            "or leave url and port out"
+            "or leave url and port out",
+            field="addresses",
         )
     places = [to_place(address) for address in addresses]
     if not places:
-        raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'")
+        raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'", field="addresses")
     return places
 
 
@@ -75,7 +76,7 @@ class Addresses:
         options: The client's.
     """
 
-    def __init__(self, places: Sequence[Place], credentials: CredentialPaths | None, options: ClientOptions) -> None:
+    def __init__(self, places: Sequence[Place], credentials: TlsSource | None, options: ClientOptions) -> None:
         self._paths = absolute_paths(credentials)
         self._credentials: Credentials | None = None
         self._options = options

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import time
+from typing import Literal
 
 from remote_gym.address import Place
 from remote_gym.client import dropped
@@ -65,14 +66,14 @@ class ClientSession:
             self._session = opened = open_session(connection, request, options)
             if options.connection == "direct" and not opened.HasField("direct"):
                 raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
-            self._exchange = Exchange(opened.id, options.limits)
+            self._exchange = Exchange(opened.id, options.message_limits)
             line = Line()
             self._carrier = Carrier(connection, opened, options, self._exchange, line)
             # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
             close = functools.partial(_close_dropped, connection, opened.id, opened.token, self._exchange, line)
             self._forget = dropped.see_to(self, close, options.close_timeout)
             if isinstance(request, pb.OpenRequest) and request.HasField("first"):
-                self.first, self._carrier.packed = parse_response(opened.first, options.limits)
+                self.first, self._carrier.packed = parse_response(opened.first, options.message_limits)
                 self._exchange.answered = 1
         except BaseException as error:  # noqa: BLE001 - it is raised again
             struck = what_struck(error)
@@ -98,6 +99,14 @@ class ClientSession:
     def place(self) -> Place:
         """Where the server is."""
         return self._connection.place
+
+    @property
+    def connected_over(self) -> Literal["direct", "grpc"] | None:
+        """What carries requests and answers now; None if nothing does, or the session has ended."""
+        stream = self._carrier.stream
+        if stream is None or self.lost:
+            return None
+        return "direct" if stream.is_direct else "grpc"
 
     @property
     def ticket(self) -> SessionTicket:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
 from remote_gym.client.connect.opening import CredentialPaths
+from remote_gym.config import differing_options
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 ENTRY_POINT = "remote_gym:RemoteEnvironment"
 
 _SECRET = frozenset({"token"})
-_OF_THIS_MACHINE = frozenset({"url", "port", "addresses", "client_credentials_paths", "resume"})
+_OF_THIS_MACHINE = frozenset({"url", "port", "addresses", "client_credentials_paths", "tls", "resume"})
+
+
+def without_secrets(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `RemoteEnvironment` as a spec keeps them: specs are printed and saved."""
+    named = {name: value for name, value in arguments.items() if name != "options"}
+    all_at_once = differing_options(arguments.get("options"))
+    return {name: value for name, value in {**all_at_once, **named}.items() if name not in _SECRET}
 
 
 @dataclass
@@ -57,7 +66,7 @@ def _leads_here(spec: EnvSpec) -> bool:
 
 def _as_remote(spec: EnvSpec) -> RemoteSpec:
     fields: dict[str, Any] = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec) if field.init}
-    fields["kwargs"] = {name: value for name, value in spec.kwargs.items() if name not in _SECRET}
+    fields["kwargs"] = without_secrets(spec.kwargs)
     return RemoteSpec(**fields)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_gym.address import is_loopback
-from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.config import ClientOptions, RemoteArgs, check_names
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.protocol.ticket import SessionTicket
@@ -20,7 +20,6 @@ ENCODINGS = {"raw": pb.ENCODING_RAW, "zstd": pb.ENCODING_ZSTD, "jpeg": pb.ENCODI
 
 def check_arguments(
     frames: object,
-    remote_args: object,
     render_mode: object,
     resume: object = None,
     *,
@@ -30,7 +29,6 @@ def check_arguments(
 
     Args:
         frames: Whose value is to be one of `timings`.
-        remote_args: As given.
         render_mode: As given.
         resume: As given.
         timings: When frames may travel.
@@ -39,16 +37,17 @@ def check_arguments(
         ConfigError: Naming the argument.
     """
     if frames not in timings:
-        raise ConfigError(f"frames is {frames!r}; use {' or '.join(map(repr, timings))}")
-    if remote_args is not None and not isinstance(remote_args, Mapping):
-        raise ConfigError(f"remote_args is {remote_args!r}; use a dict, such as {{'entrypoint_kwargs': {{...}}}}")
+        raise ConfigError(f"frames is {frames!r}; use {' or '.join(map(repr, timings))}", field="frames")
     if render_mode is not None and not isinstance(render_mode, str):
-        raise ConfigError(f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None")
+        raise ConfigError(
+            f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None", field="render_mode"
+        )
     if resume is not None and not isinstance(resume, SessionTicket):
         # By its type: it may be a secret, such as a ticket's token.
         raise ConfigError(
             f"resume is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
-            "RemoteEnvironment gives one"
+            "RemoteEnvironment gives one",
+            field="resume",
         )
 
 
@@ -72,14 +71,13 @@ def open_request(
         ConfigError: If there is an argument that `RemoteArgs` does not have, or one of another type.
         EncodingError: If a keyword argument has no wire form.
     """
+    check_names("remote_args", arguments, RemoteArgs.__annotations__)
     for name, value in arguments.items():
-        if name not in RemoteArgs.__annotations__:
-            raise ConfigError(f"remote_args has no {name!r}; it takes {', '.join(RemoteArgs.__annotations__)}")
         if name == "entrypoint_kwargs":
             if value is not None and not isinstance(value, Mapping):
-                raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict")
+                raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict", field="remote_args")
         elif value is not None and not isinstance(value, (str, os.PathLike)):
-            raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None")
+            raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None", field="remote_args")
     request = pb.OpenRequest(
         protocol_version=PROTOCOL_VERSION,
         versions=package_versions(),
@@ -91,7 +89,9 @@ def open_request(
         frames=pb.FRAMES_STEP if streams_frames else pb.FRAMES_NEVER,
     )
     kwargs = dict(arguments.get("entrypoint_kwargs") or {})
-    encode_value(kwargs, request.entrypoint_kwargs, strict=True, limits=options.limits, path="entrypoint_kwargs")
+    encode_value(
+        kwargs, request.entrypoint_kwargs, strict=True, limits=options.message_limits, path="entrypoint_kwargs"
+    )
     return request
 
 

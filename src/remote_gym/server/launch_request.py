@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from remote_gym.config import RemoteArgs, ServerOptions
+from remote_gym.config import RemoteArgs, ServerOptions, check_names
 from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
 from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
@@ -31,19 +31,17 @@ def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
     """
     if not isinstance(arguments, Mapping):
         raise ConfigError(f"{where} is {arguments!r}; use a dict, such as {{'entrypoint': 'entrypoint.py'}}")
-    unknown = sorted(set(arguments) - (ARGUMENTS - {"environment"}))
-    if unknown:
-        raise ConfigError(
-            f"{where}: there is no argument {unknown[0]!r}; use entrypoint, entrypoint_kwargs, repo, reference"
-        )
+    check_names(where, arguments, ARGUMENTS - {"environment"})
     for name in ("entrypoint", "repo", "reference"):
         value = arguments.get(name)
         if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
-            raise ConfigError(f"{where}: {name} is {value!r}; use a text or None")
+            raise ConfigError(f"{where}: {name} is {value!r}; use a text or None", field=name)
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise ConfigError(f"{where}: entrypoint_kwargs is {kwargs!r}; use a dict with str keys")
-    encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().limits, path="entrypoint_kwargs")
+        raise ConfigError(
+            f"{where}: entrypoint_kwargs is {kwargs!r}; use a dict with str keys", field="entrypoint_kwargs"
+        )
+    encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
 
 
 def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
@@ -77,8 +75,9 @@ def launch_message(
         NotPermitted: If the client names code to run where the server allows none.
     """
     names_code = request.entrypoint and options.client_entrypoints is not None
-    offered = {} if names_code else _choose(request.environment, default_args, options.environments)
-    limits = options.limits
+    environments = cast("Mapping[str, Mapping[str, Any]]", options.environments)  # in one form by now
+    offered = {} if names_code else _choose(request.environment, default_args, environments)
+    limits = options.message_limits
     if request.num_envs > options.max_num_envs:
         raise ConfigError(
             f"{request.num_envs} environments were asked for in one session, and ServerOptions.max_num_envs allows "
@@ -95,7 +94,7 @@ def launch_message(
         ids=options.ids,
         check_actions=options.check_actions,
         limits=asdict(limits),
-        worker_limits=options.worker_limits,
+        worker_limits=options.rlimits,
         num_envs=request.num_envs,
         autoreset_mode=request.autoreset_mode,
         frame_encoding=request.frame_encoding,
@@ -119,7 +118,7 @@ def restrict(launch: worker_pb2.Launch, terms: Terms) -> None:
 
 
 def _choose(
-    name: str, default_args: Mapping[str, Any] | None, environments: Mapping[str, RemoteArgs]
+    name: str, default_args: Mapping[str, Any] | None, environments: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     if name in environments:
         return environments[name]

@@ -46,7 +46,7 @@ async def try_environments(
             matches what clients are to choose from.
     """
     examples: tuple[str, ...] = ()
-    offered: dict[str, Mapping[str, Any]] = dict(options.environments)
+    offered: dict[str, Any] = dict(options.environments)
     if default_args is not None:
         offered.setdefault("", default_args)
     for name in offered:
@@ -68,7 +68,8 @@ async def try_environments(
         if "No module named 'remote_gym'" in text:
             text = f"{options.interpreter} has no remote_gym; install the same release there as here ({text})"
         raise ConfigError(
-            f"{where} cannot be created, so no client could open it (check=False serves it all the same): {text}"
+            f"{where} cannot be created, so no client could open it (check=False, or --no-check, serves it all "
+            f"the same): {text}"
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
         error = await _try(launcher, "", {}, options)

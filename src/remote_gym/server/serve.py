@@ -8,7 +8,6 @@ import contextlib
 import functools
 import itertools
 import math
-import os
 import socket
 import threading
 import time
@@ -16,9 +15,9 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from remote_gym.address import grpc_address, is_loopback
+from remote_gym.address import grpc_address
 from remote_gym.auth.expiry import OwnCertificates
-from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
+from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
 from remote_gym.server.access.authorizer import PolicySource, has_policy
@@ -29,12 +28,11 @@ from remote_gym.server.launch.fork import STOP_TIMEOUT, ForkLauncher
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch.open_files import make_room
 from remote_gym.server.launch.thread import ThreadLauncher
-from remote_gym.server.launch_request import check_arguments, leaves_id_open
 from remote_gym.server.preflight import try_environments
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.supervision.supervisor import watch
-from remote_gym.tls import ServerCertificates, server_files
+from remote_gym.tls import ServerCertificates
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_seconds
 
@@ -50,7 +48,6 @@ POLICY_INTERVAL = 1.0
 """Seconds between two looks whether the policy has changed."""
 
 T = TypeVar("T")
-PathLike = str | os.PathLike[str]
 
 
 class RemoteEnvironmentServer:
@@ -59,7 +56,7 @@ class RemoteEnvironmentServer:
     Attributes:
         url: Where it listens, as it was given.
         port: The port, also where 0 asked for a free one; 0 for a Unix socket.
-        options: As given.
+        options: All of them; their `environments` in the form of `RemoteArgs`.
         secure: Whether clients need TLS.
         examples: Some ids that clients may choose, if the trial of what is offered found that they have to.
     """
@@ -77,7 +74,7 @@ class RemoteEnvironmentServer:
         self.secure = files is not None
         self._rule = identity_rule(files, options)
         credentials = None if files is None else ServerCertificates(files).credentials
-        limits = options.limits
+        limits = options.message_limits
         make_room(options.max_sessions)
         self._launcher: Launcher = (
             ThreadLauncher(limits.message_bytes)
@@ -87,7 +84,7 @@ class RemoteEnvironmentServer:
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
         self._stopper = threading.Thread(target=self._stop, name="remote_gym-stop")
-        self._grace = options.drain
+        self._grace = options.drain_timeout
         self._stop_deadline = 0.0
         self._following: asyncio.Task[None] | None = None
         self._terminated = threading.Event()
@@ -146,7 +143,7 @@ class RemoteEnvironmentServer:
         after `grace` seconds from now if that is sooner, or at once.
 
         Args:
-            grace: Seconds that episodes have to end; None for `ServerOptions.drain`, or 0 when called again.
+            grace: Seconds that episodes have to end; None for `ServerOptions.drain_timeout`, or 0 when called again.
 
         Returns:
             An event that is set when that is done: environments are closed, and those whose ``close`` hung are killed.
@@ -205,7 +202,7 @@ class RemoteEnvironmentServer:
         """Stop in a thread, unless that has begun before."""
         if next(self._stops):
             return False
-        self._grace = self.options.drain if grace is None else grace
+        self._grace = self.options.drain_timeout if grace is None else grace
         self._stop_deadline = time.monotonic() + self._stop_timeout(self._grace)
         self._stopper.start()
         return True
@@ -309,59 +306,6 @@ class RemoteEnvironmentServer:
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10.0)
-
-
-def create_remote_environment_server(
-    default_args: RemoteArgs | Mapping[str, Any] | None,
-    url: str = "localhost",
-    port: int = 56789,
-    server_credentials_paths: tuple[PathLike | None, PathLike | None, PathLike | None] | None = None,
-    use_thread: bool = False,
-    **options: Any,
-) -> RemoteEnvironmentServer:
-    """Serve environments to `RemoteEnvironment` clients, and return once it listens.
-
-    Args:
-        default_args: Which environment a client gets, and how it is made: ``entrypoint``, ``entrypoint_kwargs``,
-            ``repo``, ``reference``. Without an entrypoint, ``entrypoint_kwargs`` are those of `gymnasium.make`.
-            None if clients have to choose one of the `environments` option.
-        url: Host name or address to listen on, or ``unix:`` and a path.
-        port: TCP port; 0 picks a free one, which `RemoteEnvironmentServer.port` tells.
-        server_credentials_paths: PEM files: certificate, private key, and the certificate authority whose clients
-            may connect (None: any client may). None for no TLS, which only this machine can reach.
-        use_thread: Run environments in threads of this process rather than in processes of their own.
-        **options: Any field of `ServerOptions`.
-
-    Raises:
-        ConfigError: If an argument, an option, or a certificate file cannot work, or the port is in use.
-    """
-    chosen = ServerOptions(use_thread=use_thread, **options)
-    grpc_address(url, port)  # says so, if they are none
-    if default_args is None and not chosen.environments and chosen.client_entrypoints is None:
-        raise ConfigError("default_args is None, and there are no named environments; give one of them")
-    if default_args is not None:
-        check_arguments("default_args", default_args)
-    for name, arguments in chosen.environments.items():
-        check_arguments(f"environments[{name!r}]", arguments)
-    offered = [*([] if default_args is None else [default_args]), *chosen.environments.values()]
-    if chosen.ids and not any(map(leaves_id_open, offered)):
-        raise ConfigError(
-            f"ServerOptions.ids is {chosen.ids!r}, but no environment leaves its id to clients; leave out the id in "
-            "entrypoint_kwargs, or this option"
-        )
-    files = server_files(server_credentials_paths) if server_credentials_paths is not None else None
-    if files is None and not chosen.allow_insecure and not is_loopback(url):
-        raise ConfigError(
-            f"url {url!r} can be reached from other machines, and without server_credentials_paths anybody could use "
-            "the server; give certificates ('remote-gym certs init' makes them), listen on 'localhost', or accept it "
-            "by allow_insecure=True"
-        )
-    if files is None and chosen.token_file is not None:
-        raise ConfigError(
-            "ServerOptions.token_file needs TLS, or anybody could read the tokens; give server_credentials_paths, of "
-            "which the authority (ca) may be None: with it clients need certificates as well"
-        )
-    return RemoteEnvironmentServer(default_args, url, port, files, chosen)
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

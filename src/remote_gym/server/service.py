@@ -59,7 +59,7 @@ class Service:
         self.authorizer = Authorizer(options, clock)
         self._clock = clock
         self._drain_end = math.inf
-        self._queue = AdmissionQueue(self._sessions, options.admit_timeout, clock)
+        self._queue = AdmissionQueue(self._sessions, options.queue_timeout, clock)
         self.draining = False
         """Whether no more sessions are opened, since the server stops."""
         self._open: dict[str, OpenSession] = {}
@@ -277,7 +277,7 @@ class Service:
             # Again: it may have changed while the client waited for a place, and the worker started.
             restrict(message, self.authorizer.policy.decide(owner, found.environment).terms)
             answer = await found.ask_within(message.SerializeToString(), "creating the environment", self._options)
-            launched = parse(worker_pb2.Launched, answer, self._options.limits)
+            launched = parse(worker_pb2.Launched, answer, self._options.message_limits)
         except BaseException as error:
             self._give_up(found, error)
             raise

@@ -38,7 +38,7 @@ def _seeds(subject: Subject) -> str:
 def _lockstep(subject: Subject) -> str:
     if subject.local is None:
         raise NotApplicable("no local environment was given to compare it with")
-    limits = subject.target.options.limits
+    limits = subject.target.options.message_limits
     for connection in ("grpc", "direct") if subject.offers_direct else ("grpc",):
         with (
             contextlib.closing(subject.local()) as local,
@@ -121,7 +121,7 @@ def _error_travels(subject: Subject) -> str:
 
 
 def _frames(subject: Subject) -> str:
-    limits = subject.target.options.limits
+    limits = subject.target.options.message_limits
     metadata = decode_value(subject.description.metadata, limits)
     if "rgb_array" not in (metadata.get("render_modes") or ()):
         raise NotApplicable("the environment has no render mode 'rgb_array'")
@@ -163,7 +163,7 @@ def remote(subject: Subject, **options: Any) -> gym.Env[Any, Any]:
     """The environment, as Python's own client has it."""
     target = subject.target
     chosen = {**target.changed_options, **options}
-    return RemoteEnvironment(target.url, target.port, dict(target.remote_args), target.credentials, **chosen)
+    return RemoteEnvironment(target.url, target.port, dict(target.remote_args), tls=target.tls, **chosen)
 
 
 CHECKS = (

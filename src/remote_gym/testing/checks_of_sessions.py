@@ -50,7 +50,7 @@ def _code_refused(subject: Subject) -> str:
 
 
 def _spaces(subject: Subject) -> str:
-    limits = subject.target.options.limits
+    limits = subject.target.options.message_limits
     with subject.target.session() as peer:
         answer = parse(pb.SpacesResponse, peer.call("Spaces"))
         told = (answer.description.observation_space, answer.description.action_space)

@@ -13,10 +13,12 @@ from typing import Any
 import gymnasium as gym
 
 from remote_gym.client.connect.opening import CredentialPaths
+from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError, RemoteGymError
 from remote_gym.testing import checks_of_connections, checks_of_environments, checks_of_sessions
 from remote_gym.testing.checks import Check, NotApplicable, Subject
 from remote_gym.testing.peer import Target
+from remote_gym.tls import client_files
 
 CHECKS: tuple[Check, ...] = (
     *checks_of_sessions.CHECKS,
@@ -57,6 +59,7 @@ def examine_server(
     port: int,
     remote_args: Mapping[str, Any] | None = None,
     client_credentials_paths: CredentialPaths | None = None,
+    tls: TlsFiles | None = None,
     *,
     local: Callable[[], gym.Env[Any, Any]] | None = None,
     steps: int = 200,
@@ -71,6 +74,7 @@ def examine_server(
         remote_args: What to open. Checks apply that its environment allows: those that compare two sessions need one
             that repeats itself under the same seed.
         client_credentials_paths: As for `RemoteEnvironment`.
+        tls: As for `RemoteEnvironment`.
         local: Creates the same environment here, to compare it with the server's bit for bit.
         steps: How many to compare then, over each kind of connection.
         checks: Names of those to do; None for all.
@@ -87,7 +91,7 @@ def examine_server(
     target = Target(
         url=url,
         port=port,
-        credentials=client_credentials_paths,
+        tls=client_files(client_credentials_paths, tls),
         remote_args=dict(remote_args or {}),
         changed_options={"step_timeout": 30.0, **options},
     )

@@ -12,7 +12,8 @@ from typing import Any
 from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.vector.env import RemoteVectorEnv
-from remote_gym.server.serve import RemoteEnvironmentServer, create_remote_environment_server
+from remote_gym.server.create import create_remote_environment_server
+from remote_gym.server.serve import RemoteEnvironmentServer
 
 
 @dataclass

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from remote_gym.client.connect.connection import GrpcConnection
-from remote_gym.client.connect.opening import CredentialPaths, connect
-from remote_gym.config import ClientOptions
+from remote_gym.client.connect.opening import connect
+from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.protocol.open_request import open_request
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -36,14 +36,14 @@ class Target:
     Attributes:
         url: Host name, address, or ``unix:path``.
         port: TCP port.
-        credentials: As `RemoteEnvironment` takes them.
+        tls: As `RemoteEnvironment` takes them.
         remote_args: As `RemoteEnvironment` takes them.
         changed_options: Fields of `ClientOptions`; ``step_timeout`` is how long any answer may take.
     """
 
     url: str
     port: int
-    credentials: CredentialPaths | None = None
+    tls: TlsFiles | None = None
     remote_args: Mapping[str, Any] = field(default_factory=dict)
     changed_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ class Target:
             connection.close()
 
     def _connection(self) -> GrpcConnection:
-        return connect(self.url, self.port, self.credentials, self.options)
+        return connect(self.url, self.port, self.tls, self.options)
 
     def _ask_to_open(self, connection: GrpcConnection, request: pb.OpenRequest) -> pb.OpenResponse:
         options = self.options
@@ -112,8 +112,8 @@ class Peer:
         self._address: pb.DirectAddress | None = session.direct
         self.session = session
         self.sequence = 0
-        self.observation_space = decode_space(session.description.observation_space, options.limits)
-        self.action_space = decode_space(session.description.action_space, options.limits)
+        self.observation_space = decode_space(session.description.observation_space, options.message_limits)
+        self.action_space = decode_space(session.description.action_space, options.message_limits)
         self._observations = compile_layout(self.observation_space)
         self._actions = compile_layout(self.action_space)
 
@@ -170,13 +170,13 @@ class Peer:
         message = pb.ResetRequest()
         for name, value in (("seed", seed), ("options", options)):
             if value is not None:
-                encode_value(value, getattr(message, name), strict=True, limits=self._options.limits)
+                encode_value(value, getattr(message, name), strict=True, limits=self._options.message_limits)
         return self.next(reset=message)
 
     def step_request(self, action: Any) -> pb.StepRequest:
         """A step, without a number."""
         message = pb.StepRequest()
-        encode_action(self._actions, action, message, self._options.limits)
+        encode_action(self._actions, action, message, self._options.message_limits)
         return message
 
     def step(self, action: Any) -> bytes:
@@ -195,11 +195,11 @@ class Peer:
 
     def transition(self, message: pb.Transition) -> tuple[Any, ...]:
         """Observation, reward, terminated and truncated, as they are."""
-        found = [decode_observation(self._observations, message, self._options.limits)]
+        found = [decode_observation(self._observations, message, self._options.message_limits)]
         for name in ("reward", "terminated", "truncated"):
             form = message.WhichOneof(name)
             value = getattr(message, form) if form else None
-            found.append(decode_value(value, self._options.limits) if isinstance(value, pb.Value) else value)
+            found.append(decode_value(value, self._options.message_limits) if isinstance(value, pb.Value) else value)
         return tuple(found)
 
     def announce(self, size: int) -> None:

@@ -28,32 +28,44 @@ _CLIENT_FORM = "(certificate authority, certificate or None, private key or None
 PathOrNone = str | os.PathLike[str] | None
 
 
-def server_files(paths: Sequence[PathOrNone] | None) -> TlsFiles | None:
-    """Read ``server_credentials_paths``: certificate, private key, certificate authority or None.
+def server_files(paths: Sequence[PathOrNone] | None, tls: TlsFiles | None = None) -> TlsFiles | None:
+    """Read what a server was given: ``server_credentials_paths``, or ``tls``.
+
+    Args:
+        paths: Certificate, private key, certificate authority or None.
+        tls: The same by names.
 
     Returns:
         None for None and for three times None.
 
     Raises:
-        ConfigError: If it has another form.
+        ConfigError: If one has another form, or both are given.
     """
-    members = _three_paths(paths, f"server_credentials_paths has the form {_SERVER_FORM}")
+    if tls is not None:
+        return _only_tls(tls, paths, "server_credentials_paths")
+    members = _three_paths(paths, "server_credentials_paths", _SERVER_FORM)
     if members is None:
         return None
     certificate, private_key, ca = members
     return TlsFiles(ca=ca, certificate=certificate, private_key=private_key)
 
 
-def client_files(paths: Sequence[PathOrNone] | None) -> TlsFiles | None:
-    """Read ``client_credentials_paths``: certificate authority, certificate or None, private key or None.
+def client_files(paths: Sequence[PathOrNone] | None, tls: TlsFiles | None = None) -> TlsFiles | None:
+    """Read what a client was given: ``client_credentials_paths``, or ``tls``.
+
+    Args:
+        paths: Certificate authority, certificate or None, private key or None.
+        tls: The same by names.
 
     Returns:
         None for None and for three times None.
 
     Raises:
-        ConfigError: If it has another form.
+        ConfigError: If one has another form, or both are given.
     """
-    members = _three_paths(paths, f"client_credentials_paths has the form {_CLIENT_FORM}")
+    if tls is not None:
+        return _only_tls(tls, paths, "client_credentials_paths")
+    members = _three_paths(paths, "client_credentials_paths", _CLIENT_FORM)
     if members is None:
         return None
     ca, certificate, private_key = members
@@ -230,15 +242,26 @@ def _absolute(path: Any) -> Any:
     return Path(path).absolute() if isinstance(path, os.PathLike) else path
 
 
-def _three_paths(paths: Sequence[PathOrNone] | None, form: str) -> tuple[Path | None, Path | None, Path | None] | None:
+def _only_tls(tls: TlsFiles, paths: object, name: str) -> TlsFiles:
+    if not isinstance(tls, TlsFiles):
+        raise ConfigError(f"tls is {tls!r}; use TlsFiles(ca=..., certificate=..., private_key=...)", field="tls")
+    if paths is not None:
+        raise ConfigError(f"tls and {name} are both given; leave one of the two out", field="tls")
+    return TlsFiles(**{name: _absolute(path) for name, path in vars(tls).items()})
+
+
+def _three_paths(
+    paths: Sequence[PathOrNone] | None, name: str, form: str
+) -> tuple[Path | None, Path | None, Path | None] | None:
+    form = f"{name} has the form {form}"
     if paths is None:
         return None
     if not isinstance(paths, tuple | list):
-        raise ConfigError(f"{form}; found {paths!r}")
+        raise ConfigError(f"{form}; found {paths!r}", field=name)
     if len(paths) != 3:
-        raise ConfigError(f"{form}; found {len(paths)} instead of 3: {tuple(paths)!r}")
+        raise ConfigError(f"{form}; found {len(paths)} instead of 3: {tuple(paths)!r}", field=name)
     for path in paths:
         if path == "" or not isinstance(path, str | os.PathLike | None):
-            raise ConfigError(f"{form}, each a path; found {path!r} in {tuple(paths)!r}")
+            raise ConfigError(f"{form}, each a path; found {path!r} in {tuple(paths)!r}", field=name)
     first, second, third = (None if path is None else Path(path).absolute() for path in paths)
     return (first, second, third) if first or second or third else None

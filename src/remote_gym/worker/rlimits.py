@@ -28,6 +28,4 @@ def limit_resources(limits: Mapping[str, int]) -> None:
         try:
             resource.setrlimit(kind, (value, hard if most == resource.RLIM_INFINITY else min(hard, most)))
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"ServerOptions.worker_limits[{name!r}] is {value}; the system refuses: {error}"
-            ) from error
+            raise ConfigError(f"ServerOptions.rlimits[{name!r}] is {value}; the system refuses: {error}") from error

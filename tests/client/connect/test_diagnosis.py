@@ -19,7 +19,7 @@ from remote_gym.certs import create_all, create_certificate
 from remote_gym.client.connect.diagnosis import diagnose, summarise
 from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
-from remote_gym.server.serve import create_remote_environment_server
+from remote_gym.server.create import create_remote_environment_server
 from waiting import scaled
 
 TIMEOUT = 2.0
@@ -147,7 +147,7 @@ def test_wrong_authority(secure_port, files, tmp_path):
     steps, last = examined(secure_port, TlsFiles(ca=other.ca.certificate))
     assert (steps[-2:], last.step) == (["server's certificate", "server's demand"], "TLS")
     assert "the server's certificate is not accepted" in last.found
-    assert "client_credentials_paths" in last.mend
+    assert "as ca" in last.mend
 
 
 def test_client_certificate_of_another_authority(secure_port, certificates, tmp_path):
@@ -275,7 +275,7 @@ def test_plaintext_against_tls(secure_port):
     steps, last = examined(secure_port)
     assert steps == ["name resolution", "TCP", "server's certificate", "server's demand"]
     assert (last.step, last.hopeless) == ("plaintext", True)
-    assert "client_credentials_paths" in last.mend
+    assert "give c" in last.mend
 
 
 def test_tls_against_plaintext(plain_port, files):
@@ -369,7 +369,7 @@ def test_plaintext_to_another_machine_is_refused_as_an_environment_would_be():
     with cartpole_server(address, 0, allow_insecure=True) as server:
         steps, last = examined(server.port, url=address)
         assert (steps[-1], last.step, last.works) == ("plaintext", "encryption", False)
-        assert "allow_insecure=True" in last.mend
+        assert "allow_insecure" in last.mend
         assert examined(server.port, url=address, allow_insecure=True)[1].works
 
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from remote_gym.client.connect.channel import channel_options
-from remote_gym.client.connect.retry import FIRST_REACH, NOTICED_LATER, Retry
+from remote_gym.client.connect.retry import FIRST_REACH, NOTICED_LATER, STEADY_AFTER, Retry
 from remote_gym.config import Limits, RetryPolicy
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded
 
@@ -53,20 +53,15 @@ def begin(
     )
 
 
-def test_pauses_grow_by_the_multiplier_up_to_the_longest(clock):
-    retry = begin(clock, first_pause=0.5, multiplier=3.0, longest_pause=10.0)
-    assert [retry.pause_after(UNREACHABLE) for _ in range(5)] == [0.5, 1.5, 4.5, 10.0, 10.0]
+def test_pauses_double_up_to_the_longest(clock):
+    retry = begin(clock, first_pause=0.5, longest_pause=3.0)
+    assert [retry.pause_after(UNREACHABLE) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
-def test_with_jitter_a_pause_is_any_part_of_its_longest_and_grows_all_the_same(clock):
+def test_a_pause_is_any_part_of_its_longest_and_grows_all_the_same(clock):
     parts = iter([0.0, 0.5, 0.25])
     retry = begin(clock, first_pause=1.0, longest_pause=8.0, draw=lambda: next(parts))
     assert [retry.pause_after(UNREACHABLE) for _ in range(3)] == [0.0, 1.0, 1.0]
-
-
-def test_without_jitter_nothing_is_drawn(clock):
-    retry = begin(clock, first_pause=1.0, jitter=False, draw=lambda: pytest.fail("drawn"))
-    assert retry.pause_after(UNREACHABLE) == 1.0
 
 
 def test_a_server_that_is_not_reached_within_the_reconnect_timeout_ends_it_and_the_error_names_the_option(clock):
@@ -116,12 +111,12 @@ def test_connections_that_break_at_once_are_counted(clock):
 
 
 def test_one_that_stood_for_a_while_begins_the_count_and_the_pauses_anew(clock):
-    retry = begin(clock, attempts=2, first_pause=0.5, steady_after=5.0)
+    retry = begin(clock, attempts=2, first_pause=0.5)
     for _ in range(10):
         retry.made()
         retry.pause_after(BROKE)
         retry.made()
-        clock.now += 5.0
+        clock.now += STEADY_AFTER
         assert retry.pause_after(BROKE) == 0.5
 
 

@@ -57,7 +57,7 @@ class GrpcConnection:
             credentials = Credentials(files, token)
         self.credentials = credentials
         self._attempts = Attempts()
-        self._channel = Channel(self.address, credentials, options.limits)
+        self._channel = Channel(self.address, credentials, options.message_limits)
 
     @property
     def place(self) -> Place:
@@ -137,7 +137,7 @@ class GrpcConnection:
         while True:
             try:
                 answer = call.result(timeout=None if reached else min(PATIENCE, connect_timeout))
-                return parse(pb.OpenResponse, answered(answer, what), self._options.limits)
+                return parse(pb.OpenResponse, answered(answer, what), self._options.message_limits)
             except grpc.FutureTimeoutError:
                 try:
                     reached = self._look(deadline)
@@ -169,7 +169,7 @@ class GrpcConnection:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
             found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
             raise ConnectError(f"no connection to {self.address}{within(waited)}: {found}") from error
-        answer = parse(pb.SpacesResponse, answered(data, what), self._options.limits)
+        answer = parse(pb.SpacesResponse, answered(data, what), self._options.message_limits)
         if answer.HasField("error"):
             raise decode_error(answer.error)
         return answer
@@ -238,7 +238,7 @@ class GrpcConnection:
             address,
             token,
             context=context,
-            limits=options.limits,
+            limits=options.message_limits,
             timeout=timeout,
             poll_us=options.poll_us,
             client_token=self.credentials.token,

@@ -191,7 +191,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _wants_tls(found: str) -> Check:
-    mend = "it likely wants TLS: give client_credentials_paths"
+    mend = "it likely wants TLS: give certificates"
     return Check("plaintext", False, found, mend, hopeless=True)
 
 
@@ -254,7 +254,7 @@ def _fault(files: TlsFiles) -> str:
 
 def _refused(found: str) -> Check:
     mend = (
-        "give client_credentials_paths=(ca, certificate, key), the certificate from the authority that the server "
+        "give ca, certificate and private key, the certificate from the authority that the server "
         "trusts, made for client authentication and not expired"
     )
     return Check("TLS", False, found, mend, hopeless=True)
@@ -264,7 +264,7 @@ _NOT_TRUSTED = Check(
     "TLS",
     False,
     "",
-    "give the certificate authority that the server's comes from (client_credentials_paths[0])",
+    "give the certificate authority that the server's comes from, as ca",
     hopeless=True,
 )
 
@@ -276,9 +276,9 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
     if check.step == "plaintext":
         found = "the server does not accept plaintext: it speaks TLS"
         if shown.requires_certificate:
-            mend = "it wants a client certificate, too: give client_credentials_paths=(ca, certificate, key)"
+            mend = "it wants a client certificate, too: give ca, certificate and private key"
         else:
-            mend = "give the authority that its certificate comes from: client_credentials_paths=(ca, None, None)"
+            mend = "give the authority that its certificate comes from, as ca"
         return replace(check, found=found, mend=mend)
     try:
         if check.mend == _NOT_TRUSTED.mend:
@@ -328,7 +328,7 @@ def _named(name: str, key: str) -> str:
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message
-    mend = "give the certificate authority that the server's comes from (client_credentials_paths[0])"
+    mend = "give the certificate authority that the server's comes from, as ca"
     if "issuer" in reason or "self" in reason:
         return replace(_NOT_TRUSTED, found=f"the server's certificate is not accepted: {reason}")
     if "expired" in reason:
@@ -345,10 +345,7 @@ def _explain_alert(error: ssl.SSLError) -> Check:
     found, mend = f"the handshake failed: {reason}", "check what the server's log says"
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
         found = "the server does not speak TLS"
-        mend = (
-            "connect without certificates (client_credentials_paths=None), or have the server serve TLS "
-            "(server_credentials_paths); check the port too"
-        )
+        mend = "connect without certificates, or have the server serve TLS; check the port too"
     elif "eof" in reason:
         mend = f"correct the port: {_DIRECT_PORT}; or the server speaks no TLS, or has stopped"
     elif "certificate required" in reason:

@@ -7,7 +7,7 @@ import os
 from remote_gym.address import is_loopback
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.config import TOKEN_VARIABLE, ClientOptions, is_token
+from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles, is_token
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.tls import client_files
@@ -18,11 +18,14 @@ PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
 
+TlsSource = CredentialPaths | TlsFiles
+"""PEM files in either of the forms in which a client can be given them."""
+
 
 def connect(
     url: str,
     port: int,
-    paths: CredentialPaths | None,
+    paths: TlsSource | None,
     options: ClientOptions,
     credentials: Credentials | None = None,
 ) -> GrpcConnection:
@@ -38,15 +41,18 @@ def connect(
     Raises:
         ConfigError: If the files cannot be used, or there are none and the server is another machine.
     """
-    files = client_files(paths) if paths is not None else None
+    files = paths if isinstance(paths, TlsFiles) else client_files(paths)
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
-            f"url {url!r} is another machine, and without client_credentials_paths anybody in between could "
-            "read and change what is sent; give certificates, or accept it by allow_insecure=True"
+            f"url {url!r} is another machine, and without certificates anybody in between could read and "
+            "change what is sent; give certificates (tls), or accept it by allow_insecure=True (--allow-insecure)",
+            field="url",
         )
     token = options.token
     if files is None and token is not None:
-        raise ConfigError("ClientOptions.token needs TLS, or anybody could read it; give client_credentials_paths")
+        raise ConfigError(
+            "ClientOptions.token needs TLS, or anybody could read it; give certificates (tls)", field="token"
+        )
     if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
         raise ConfigError(f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that")
     return GrpcConnection(url, port, files, options, token or "", credentials)

@@ -16,6 +16,12 @@ _draw = random.SystemRandom().random
 FIRST_REACH = 0.5
 """Seconds that the first attempt has."""
 
+GROWTH = 2.0
+"""How much longer each further attempt may wait than the one before."""
+
+STEADY_AFTER = 5.0
+"""Seconds after which a connection that breaks was not at fault itself: attempts and pauses begin anew."""
+
 NOTICED_LATER = 10.0
 """Seconds by which a server may notice a broken connection later than its client: by its keepalives, at most."""
 
@@ -25,8 +31,8 @@ class Retry:
 
     - The first attempt follows the first break at once. What went wrong is the network's fault more often than the
       server's, and half of a second is a long time for a step.
-    - Each further attempt waits: up to ``first_pause``, and ``multiplier`` times as long each time, up to
-      ``longest_pause``. With jitter it waits for a random part of that time.
+    - Each further attempt waits for a random part of a time: of ``first_pause``, and `GROWTH` times as long each time,
+      up to ``longest_pause``.
     - Where the server is not reached within ``reconnect_timeout`` of the newest break, the session is given up. Unless
       set, that is as long as the server may keep the session: its lease, which begins when it notices the break, and
       that may be `NOTICED_LATER` than the client does.
@@ -34,7 +40,7 @@ class Retry:
       `FIRST_REACH`, so that a log tells soon that the network is away.
     - Where it is reached, and what was made breaks again before it has answered, that is counted: after ``attempts`` in
       a row the session is given up, as the request or its answer may be what breaks it. A connection that stood for
-      ``steady_after`` seconds is not counted, and count and pauses begin anew.
+      `STEADY_AFTER` seconds is not counted, and count and pauses begin anew.
     - Where the server is reached, and what was asked for cannot be had of it for ``connect_timeout``, such as a direct
       connection past a firewall, the session is given up, too.
     - No attempt begins after the request's deadline. The session is then not given up: the next request asks again.
@@ -101,7 +107,7 @@ class Retry:
             self._break(error, now)
         else:
             self._refuse(error, now)
-        pause = self._longest * (self._draw() if self._policy.jitter else 1.0)
+        pause = self._longest * self._draw()
         if isinstance(error, ConnectError) and self._give_up_at < min(self._deadline, now + pause):
             raise ConnectionLost(
                 f"{self._broken}; it could not be made again within {self._reconnect_timeout:.3g} s "
@@ -109,7 +115,7 @@ class Retry:
             ) from error
         if now + pause >= self._deadline:
             raise DeadlineExceeded(f"{self._broken}; it was not made again before the deadline") from self._broken
-        self._longest = min(self._longest * self._policy.multiplier, self._policy.longest_pause)
+        self._longest = min(self._longest * GROWTH, self._policy.longest_pause)
         return pause
 
     def _refuse(self, error: ConnectError, now: float) -> None:
@@ -126,7 +132,7 @@ class Retry:
 
     def _break(self, error: ConnectionLost, now: float) -> None:
         """The connection that the last attempt made has broken, too."""
-        if self._made is not None and now - self._made >= self._policy.steady_after:
+        if self._made is not None and now - self._made >= STEADY_AFTER:
             self._breaks = 0
             self._longest = self._policy.first_pause
         else:

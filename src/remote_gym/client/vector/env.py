@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError, ResetNeeded
 from numpy.typing import NDArray
@@ -17,24 +16,30 @@ from remote_gym.address import Address
 from remote_gym.client.connect.opening import CredentialPaths
 from remote_gym.client.servers import to_places
 from remote_gym.client.spec import SpecAttribute
+from remote_gym.client.vector.attributes import RemoteVectorAttributes
 from remote_gym.client.vector.batching import Joiner, Step
 from remote_gym.client.vector.gather import raise_failures, receive
 from remote_gym.client.vector.pool import Pool, for_each
 from remote_gym.client.vector.resume import check_tickets
 from remote_gym.client.vector.shard import Shard, check_numbers, choose, mark_lost, shards_of
-from remote_gym.config import ClientOptions, RemoteArgs
+from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment, shows_options
 from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.protocol.open_request import check_arguments, open_request
-from remote_gym.protocol.requests import assign_request, call_request
 from remote_gym.protocol.ticket import SessionTicket
+from remote_gym.tls import client_files
 from remote_gym.transport.busy_poll import Wakefulness, poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.autoreset import autoreset_code
 from remote_gym.wire.frames import decode_frame
-from remote_gym.wire.values import decode_value
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from remote_gym.config import ClientKeywords
 
 
-class RemoteVectorEnv(gym.vector.VectorEnv):
+@shows_options(ClientOptions)
+class RemoteVectorEnv(RemoteVectorAttributes):
     """Environments that servers host, stepped together as a local `gymnasium.vector.SyncVectorEnv` would.
 
     Each worker, a session of its own, holds a slice of them, and a step is one message to each: sent to all before any
@@ -55,7 +60,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         frames: Whether frames come with each ``"step"`` and reset, or ``"on_demand"``, when `render` is called.
         resume: The `tickets` of another process's vector environment, in their order, to go on with that one. The other
             arguments are to be those that it was made with.
-        **options: Any field of `ClientOptions`.
+        tls: PEM files, as for `RemoteEnvironment`.
+        options: Options all at once, as `ClientOptions`.
+        **keywords: Single options; of `options` too, the keyword argument wins.
 
     Attributes:
         num_envs: How many environments.
@@ -76,7 +83,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self,
         url: str = "localhost",
         port: int = 56789,
-        remote_args: RemoteArgs | Mapping[str, Any] | None = None,
+        remote_args: EnvironmentLike | None = None,
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,
         *,
@@ -86,9 +93,11 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         autoreset_mode: Any = None,
         frames: Literal["step", "on_demand"] = "on_demand",
         resume: Iterable[SessionTicket] | None = None,
-        **options: Any,
+        tls: TlsFiles | None = None,
+        options: ClientOptions | None = None,
+        **keywords: Unpack[ClientKeywords],
     ) -> None:
-        check_arguments(frames, remote_args, render_mode)
+        check_arguments(frames, render_mode)
         if render_mode == "human":
             raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
         places = to_places(url, port, addresses)
@@ -98,13 +107,15 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.closed = False
-        self._options = ClientOptions(**options)
+        self._places = places
+        self._options = merge_options(ClientOptions, options, keywords)
+        self.remote_args = {} if remote_args is None else dict(read_environment("remote_args", remote_args))
         # The workers may be on this machine, and have better use for its cores.
         self._options = dataclasses.replace(self._options, poll_us=poll_us(self._options.poll_us, count))
         self._wakefulness = Wakefulness(self._options.poll_us / 1e6)
         self._streams_frames = frames == "step" and render_mode is not None
         request = open_request(
-            remote_args or {}, self._options, render_mode=render_mode, streams_frames=self._streams_frames
+            self.remote_args, self._options, render_mode=render_mode, streams_frames=self._streams_frames
         )
         request.autoreset_mode = autoreset_code(autoreset_mode)
         self._truncates = self._options.on_session_lost == "truncate"
@@ -114,7 +125,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             num_envs,
             count,
             places,
-            credentials=client_credentials_paths,
+            credentials=client_files(client_credentials_paths, tls),
             request=request,
             options=self._options,
             resume=tickets,
@@ -122,7 +133,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self.resumed = self._fleet.resumed
         self._shards = self._fleet.shards
         try:
-            self._adopt(Joiner([each.session.description for each in self._shards], self._options.limits))
+            self._adopt(Joiner([each.session.description for each in self._shards], self._options.message_limits))
         except BaseException:
             self._fleet.abandon()
             raise
@@ -151,7 +162,7 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
             reasons |= self._fleet.reopen(lost)
             for each in lost:
-                each.reset(seed, mask, options, self._options.limits, self._options.reset_timeout)
+                each.reset(seed, mask, options, self._options.message_limits, self._options.reset_timeout)
             self._collect(lost)
             lost = [each for each in lost if each.lost_because is not None]
             reasons |= {each: each.lost_because or "" for each in lost}
@@ -268,47 +279,8 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
             return None
         if self._streams_frames:
             sent = (each.transition.frame for each in self._shards if each.transition is not None)
-            return for_each(self._shards, (decode_frame(frame, self._options.limits) for frame in sent))
+            return for_each(self._shards, (decode_frame(frame, self._options.message_limits) for frame in sent))
         return for_each(self._shards, self._fleet.render(self._options.step_timeout))
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of each environment, or read an attribute, that the entrypoint lists in ``EXPOSED``.
-
-        Raises:
-            AttributeError: If it is not exposed, saying what would expose it.
-            RemoteEnvironmentError: If it raised, naming the environments concerned.
-            EncodingError: If an argument or the result has no wire form.
-        """
-        self._check_idle("call")
-        self._fleet.check_exposed(name)
-        request = call_request(name, args, kwargs, self._options.limits)
-        answers = self._fleet.ask([request] * len(self._shards), self._options.step_timeout)
-        return for_each(self._shards, (decode_value(each.call.value, self._options.limits) for each in answers))
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Read an attribute of each environment, as `call` does."""
-        return self.call(name)
-
-    def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute of each environment that the entrypoint lists in ``EXPOSED``.
-
-        Args:
-            name: The attribute's.
-            values: A list or tuple of a value for each; or one for all.
-
-        Raises:
-            ValueError: If there is another number of values.
-            AttributeError: If it is not exposed, or is a method.
-        """
-        self._check_idle("set_attr")
-        self._fleet.check_exposed(name, to_set=True)
-        if not isinstance(values, list | tuple):
-            values = [values] * self.num_envs
-        if len(values) != self.num_envs:
-            raise ValueError(f"{len(values)} values for {self.num_envs} environments")
-        limits = self._options.limits
-        requests = [assign_request(name, tuple(values[each.rows]), limits) for each in self._shards]
-        self._fleet.ask(requests, self._options.step_timeout)
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:
@@ -371,7 +343,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         for each in chosen:
             if each not in ended:
                 request = pb.Request()
-                self._joiner.actions.encode(actions, start, start + each.size, request.step, self._options.limits)
+                self._joiner.actions.encode(
+                    actions, start, start + each.size, request.step, self._options.message_limits
+                )
                 each.send(request, self._options.step_timeout)
             start += each.size
         self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
@@ -384,7 +358,9 @@ class RemoteVectorEnv(gym.vector.VectorEnv):
         self._wakefulness.learn(time.perf_counter() - begin)
         for each, answer in answers.items():
             each.adopt(answer)
-        ended = [each for each, error in failures if self._truncates and each.end_by(error, self._options.limits)]
+        ended = [
+            each for each, error in failures if self._truncates and each.end_by(error, self._options.message_limits)
+        ]
         failures = [(each, error) for each, error in failures if each not in ended]
         for each, _ in failures:
             each.needs_reset = True

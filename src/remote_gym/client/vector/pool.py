@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Place
-from remote_gym.client.connect.opening import CredentialPaths
+from remote_gym.client.connect.opening import TlsSource
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.servers import Addresses
 from remote_gym.client.session import ClientSession
@@ -58,7 +58,7 @@ class Pool:
         workers: int,
         places: Sequence[Place],
         *,
-        credentials: CredentialPaths | None,
+        credentials: TlsSource | None,
         request: pb.OpenRequest,
         options: ClientOptions,
         resume: Sequence[SessionTicket] | None = None,
@@ -116,7 +116,7 @@ class Pool:
                 each.fail(error)
             else:
                 if not given_up.is_set():
-                    each.send(reset_request(None, None, self._options.limits), timeout)
+                    each.send(reset_request(None, None, self._options.message_limits), timeout)
 
         if shards:
             self._in_threads(shards, restart)
@@ -134,7 +134,7 @@ class Pool:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
         alive = [each for each in self.shards if each.frame is None or each.lost_because is None]
-        joiners = {each: FrameJoiner(self._options.limits) for each in alive}
+        joiners = {each: FrameJoiner(self._options.message_limits) for each in alive}
         while alive:  # until the last parts of what some rendered have come
             requests = [joiners[each].request() for each in alive]
             answers = zip(alive, self.ask(requests, timeout, alive), strict=True)

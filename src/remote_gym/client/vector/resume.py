@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.client.connect.opening import CredentialPaths, connect
+from remote_gym.client.connect.opening import TlsSource, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.client.vector.batching import Joiner
 from remote_gym.client.vector.gather import in_threads, raise_failures
@@ -52,7 +52,7 @@ def resume_all(
     shards: Sequence[Shard],
     tickets: Sequence[SessionTicket],
     *,
-    credentials: CredentialPaths | None,
+    credentials: TlsSource | None,
     render_mode: str | None,
     options: ClientOptions,
 ) -> tuple[Resumption, ...]:
@@ -85,7 +85,7 @@ def resume_all(
                 session.let_go()
                 return
             each.resume(session, answer)
-            returned = _returned(each, answer, options.limits)
+            returned = _returned(each, answer, options.message_limits)
             found[each] = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
         except BaseException:
             session.let_go()  # it may be another's, or be resumed otherwise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from remote_gym.address import Place
+from remote_gym.client.connection_info import ConnectionInfo
 from remote_gym.client.recovery import LOSSES
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
@@ -87,6 +88,10 @@ class Shard:
     def place(self) -> Place | None:
         """Where the session was that was opened last; None if there is none."""
         return None if self._session is None else self._session.place
+
+    def connection_info(self, place: Place, remote_args: Mapping[str, Any]) -> ConnectionInfo:
+        """Where the environments are, or are to be: at `place`, by the client's `remote_args`."""
+        return ConnectionInfo.of(self._session, place, remote_args)
 
     def __str__(self) -> str:
         return f"environment {self.start}" if self.size == 1 else f"environments {self.start} to {self.stop - 1}"

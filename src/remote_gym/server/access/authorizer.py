@@ -140,8 +140,8 @@ class PolicySource:
         if not rule.certificates and rule.tokens is None and self.policy.environments("") == ():
             raise ConfigError(
                 "ServerOptions.allow and ServerOptions.policy name clients, but this server knows none: give it an "
-                "authority (server_credentials_paths) or ServerOptions.token_file, or let '*' open something "
-                "(check=False serves nobody all the same)"
+                "authority (tls) or ServerOptions.token_file, or let '*' open something "
+                "(check=False, or --no-check, serves nobody all the same)"
             )
 
     def look(self) -> Policy | None:

@@ -50,12 +50,12 @@ def address_in_use(address: str) -> str:
     """What to say when gRPC could not have an address."""
     if is_unix(address):
         return f"{address} is in use, or cannot be made; choose another path"
-    return f"{address} is in use, or not this machine's; port=0 picks a free port"
+    return f"{address} is in use, or not this machine's; port 0 picks a free port"
 
 
 def _mend(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "the port is in use by another program; port=0 picks a free one"
+        return "the port is in use by another program; port 0 picks a free one"
     if error.errno == errno.EACCES:
         return "ports below 1024 are the system administrator's; use a higher one"
     return "use one of this machine's addresses"

@@ -106,7 +106,7 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
 
 def largest_message(options: ServerOptions) -> int:
     """Bytes of one message that the server reads over gRPC."""
-    return min(options.limits.message_bytes, LARGEST_MESSAGE)
+    return min(options.message_limits.message_bytes, LARGEST_MESSAGE)
 
 
 class GrpcServer:
@@ -122,7 +122,7 @@ class GrpcServer:
         self._service = service
         self._rule = rule
         self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
-        self._limits = options.limits
+        self._limits = options.message_limits
         self._message_bytes = largest_message(options)
         share = max(options.receive_bytes // 2, OPENING_COPIES * self._message_bytes)
         self._intake = Intake(max(options.receive_bytes, share), share)

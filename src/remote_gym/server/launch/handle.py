@@ -289,6 +289,6 @@ def describe_exit(code: int) -> CloseReason:
     name = f"signal {-code}"
     with contextlib.suppress(ValueError):
         name = signal.Signals(-code).name
-    why = ": it had used its processor time up (ServerOptions.worker_limits, 'cpu')" if name == "SIGXCPU" else ""
+    why = ": it had used its processor time up (ServerOptions.rlimits, 'cpu')" if name == "SIGXCPU" else ""
     reason = LossReason.CRASHED if name in _FAULTS else LossReason.KILLED
     return CloseReason(f"its worker was ended by {name}{why}", reason)

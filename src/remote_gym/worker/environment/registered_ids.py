@@ -131,8 +131,9 @@ def id_needed(patterns: Sequence[str], imports: Sequence[str]) -> IdNeeded:
     """
     examples = _examples(patterns, imports)
     which = f" that matches {' or '.join(map(repr, patterns))}" if patterns else ""
-    # In double quotes, which are JSON's as well: the command line has the same, as --kwargs.
-    arguments = f'remote_args={{"entrypoint_kwargs": {{"id": "{(examples or ["CartPole-v1"])[0]}"}}}}'
+    # In double quotes, which are JSON's as well.
+    example = f'{{"id": "{(examples or ["CartPole-v1"])[0]}"}}'
+    arguments = f"remote_args={example}, or --kwargs '{example}' on the command line"
     others = f" (or {', '.join(examples[1:])})" if examples[1:] else ""
     fault = "; ".join(map(_unmatched, filter(lambda pattern: not _matching(pattern), patterns)))
     return IdNeeded(
@@ -165,6 +166,6 @@ def _unmatched(pattern: str) -> str:
     near = difflib.get_close_matches(pattern, gym.registry, 1, 0.5)
     return (
         f"ServerOptions.ids holds {pattern!r}, which no registered environment matches; use an id or a pattern of ids"
-        f"{f', such as {near[0]!r}' if near else ''}, and have workers import a package that registers some: "
-        "imports=(MODULE,)"
+        f"{f', such as {near[0]!r}' if near else ''}, and have workers import a package that registers some, by "
+        "the option imports (--import)"
     )

@@ -1,0 +1,209 @@
+"""The flags of ``remote-gym serve``, in the groups in which help shows them and configuration files have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from remote_gym.cli.command import INTEGER, NUMBER, OTHERS, SECONDS, Decorated, flag
+from remote_gym.cli.config_file import ACCESS, LISTEN, OFFER, SESSIONS, WORKERS, load
+from remote_gym.cli.options import FILE, FOLDER, Size, certs_option, parse_kwargs, parse_limits
+from remote_gym.config import ServerOptions
+
+_DEFAULTS = ServerOptions()
+
+
+def _option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
+    """Declare a flag for the field of `ServerOptions` that its last name is, with that one's default."""
+    field = next((name for name in names if not name.startswith("-")), names[0].partition("/")[0].strip("-"))
+    field = field.replace("-", "_")
+    if not attributes.get("is_flag") and not attributes.get("multiple"):
+        attributes.setdefault("default", getattr(_DEFAULTS, field))
+    return flag(group, *names, **attributes)
+
+
+_FLAGS = (
+    # ------------------------------------------------------------------------------------------ what to serve
+    flag(OFFER, "--entrypoint", help="Python file that defines create_environment, instead of an ID."),
+    flag(
+        OFFER,
+        "--kwargs",
+        metavar="[NAME=]JSON",
+        multiple=True,
+        callback=parse_kwargs,
+        help="Keyword arguments of the environment, or of the one of that NAME. Repeatable.",
+    ),
+    flag(OFFER, "--repo", help="Git repository that the entrypoint is in."),
+    flag(OFFER, "--reference", help="Branch, tag or commit of the repository."),
+    flag(
+        OFFER,
+        "--environment",
+        "environments",
+        metavar="NAME=ID|FILE.py",
+        multiple=True,
+        help="One more environment, which clients choose by its NAME. Repeatable.",
+    ),
+    _option(
+        OFFER,
+        "--ids",
+        metavar="PATTERN",
+        multiple=True,
+        help="Let clients choose among registered IDs, such as CartPole-v1 or 'ALE/*'. Repeatable, instead of an ID.",
+    ),
+    _option(
+        OFFER,
+        "--client-entrypoints",
+        type=FOLDER,
+        help="Let clients run any entrypoint file below this folder.",
+    ),
+    _option(
+        OFFER,
+        "--import",
+        "imports",
+        metavar="MODULE",
+        multiple=True,
+        help="Module that registers environments, imported by each worker. Repeatable.",
+    ),
+    _option(
+        OFFER,
+        "--check/--no-check",
+        help="Create each environment once before listening, and refuse what nobody could open.",
+    ),
+    # ---------------------------------------------------------------------------------------- where to listen
+    flag(LISTEN, "--url", default="localhost", help="Name or address to listen on, or unix:PATH."),
+    flag(LISTEN, "--port", type=INTEGER, default=56789, help="TCP port; 0 picks a free one."),
+    _option(
+        LISTEN,
+        "--direct/--no-direct",
+        help="Offer connections to the environments' workers themselves, the fast path.",
+    ),
+    _option(LISTEN, "--direct-port", type=INTEGER, help="TCP port for those; 0 picks a free one."),
+    _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections to each address that is listened on."),
+    _option(
+        LISTEN,
+        "--max-pending",
+        type=INTEGER,
+        help="Connections that have not yet said what they come for.",
+    ),
+    _option(
+        LISTEN,
+        "--receive-bytes",
+        type=Size(),
+        help="Requests held at once, such as 1GiB; half of that for one client.",
+    ),
+    _option(LISTEN, "--reflection", is_flag=True, help="Answer gRPC server reflection."),
+    # ---------------------------------------------------------------------------------------- who may connect
+    certs_option(ACCESS, "server.pem, server-key.pem and ca.pem"),
+    flag(ACCESS, "--certificate", type=FILE, help="Certificate of this server."),
+    flag(ACCESS, "--key", type=FILE, help="Private key of this server."),
+    flag(ACCESS, "--ca", type=FILE, help="Authority whose clients may connect. Without it any client may."),
+    _option(
+        ACCESS,
+        "--token-file",
+        type=FILE,
+        help="Let clients with a token of 'remote-gym token' connect, who then need no certificate.",
+    ),
+    _option(
+        ACCESS,
+        "--common-names",
+        is_flag=True,
+        help="Know clients by common names, where certificates have no others.",
+    ),
+    _option(
+        ACCESS,
+        "--certificate-lifetime",
+        type=SECONDS,
+        help="Seconds after which clients have to show their certificates again.",
+    ),
+    _option(ACCESS, "--allow-insecure", is_flag=True, help="Serve other machines without certificates."),
+    _option(
+        ACCESS,
+        "--allow",
+        metavar="IDENTITY[=NAME,...]",
+        multiple=True,
+        help="Let DNS:alice, URI:spiffe://lab/*, or * open anything, or what is named, and all others nothing. "
+        "Repeatable.",
+    ),
+    _option(
+        ACCESS,
+        "--policy",
+        type=FILE,
+        help="TOML file that says more of who may open what. It is read again when it changes.",
+    ),
+    # ----------------------------------------------------------------------------------------------- sessions
+    _option(SESSIONS, "--max-sessions", type=INTEGER, help="Sessions open at once."),
+    _option(SESSIONS, "--max-sessions-per-identity", type=INTEGER, help="Sessions of one identity."),
+    _option(SESSIONS, "--max-opens-per-second", type=NUMBER, help="Sessions that one identity opens in a second."),
+    _option(SESSIONS, "--max-num-envs", type=INTEGER, help="Environments in one session of a RemoteVectorEnv."),
+    _option(SESSIONS, "--queue-timeout", type=SECONDS, help="Seconds that an opening waits for a free place."),
+    _option(SESSIONS, "--lease", type=SECONDS, help="Seconds that a session outlives its connection."),
+    _option(
+        SESSIONS, "--idle-timeout", type=SECONDS, help="Seconds that a client may ask nothing before its session ends."
+    ),
+    _option(SESSIONS, "--drain-timeout", type=SECONDS, help="Seconds that running episodes have to end when stopped."),
+    # ------------------------------------------------------------------------------------------------ workers
+    _option(
+        WORKERS, "--thread", "use_thread", is_flag=True, help="Run environments in threads rather than in processes."
+    ),
+    _option(WORKERS, "--interpreter", metavar="PYTHON", help="Python of the environments, if not the server's."),
+    _option(WORKERS, "--open-timeout", type=SECONDS, help="Seconds that creating an environment may take."),
+    _option(WORKERS, "--close-timeout", type=SECONDS, help="Seconds that closing one may take."),
+    _option(WORKERS, "--step-timeout", type=SECONDS, help="Seconds that a step may run before its worker is killed."),
+    _option(WORKERS, "--reset-timeout", type=SECONDS, help="Seconds that a reset may run before its worker is killed."),
+    _option(
+        WORKERS,
+        "--memory-limit",
+        type=Size(),
+        help="What a worker may hold before it is killed, such as 2GiB.",
+    ),
+    _option(
+        WORKERS,
+        "--rlimit",
+        "rlimits",
+        metavar="NAME=NUMBER",
+        multiple=True,
+        callback=parse_limits,
+        help="Limit of the system for each worker, such as nofile=256, as=4GiB, cpu=3600. Repeatable.",
+    ),
+    _option(
+        WORKERS,
+        "--output-rate",
+        type=INTEGER,
+        help="Bytes a second that the log takes of what a worker prints, and four times as many of all.",
+    ),
+    _option(
+        WORKERS,
+        "--poll-us",
+        type=INTEGER,
+        help="Microseconds that a worker looks for the next direct request without sleeping.",
+    ),
+    _option(WORKERS, "--check-actions", is_flag=True, help="Refuse actions outside the bounds of their space."),
+    # ------------------------------------------------------------------------------------------- this command
+    flag(
+        OTHERS,
+        "--config",
+        type=FILE,
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="TOML file with all that flags can say. Flags win over it.",
+    ),
+    flag(OTHERS, "--print-config", is_flag=True, help="Print the TOML file that means the same as the flags, and end."),
+    flag(OTHERS, "-v", "--verbose", is_flag=True, help="Log more."),
+    flag(
+        OTHERS,
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Log lines of text, or one JSON object a line.",
+    ),
+)
+
+
+def serve_flags(command: Decorated) -> Decorated:
+    """Decorate a command with all of them, and with the argument ``ID``."""
+    for decorate in reversed(_FLAGS):
+        command = decorate(command)
+    return click.argument("environment_id", metavar="[ID]", required=False)(command)

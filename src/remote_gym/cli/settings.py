@@ -1,0 +1,125 @@
+"""What the flags of ``remote-gym serve``, or its configuration file, amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from remote_gym.cli.config_file import Offer, offer_of
+from remote_gym.cli.tls import files_in_use, tls_files
+from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
+from remote_gym.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of `create_remote_environment_server`.
+
+    Attributes:
+        offer: Its environments as a configuration file has them.
+        unused: Parameters that others have put out of use.
+    """
+
+    default_args: Mapping[str, Any] | None
+    url: str
+    port: int
+    tls: TlsFiles | None
+    options: ServerOptions
+    offer: Offer
+    unused: frozenset[str]
+
+
+def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
+    """Bring parameters into the form that a server takes.
+
+    Args:
+        ctx: Of the command.
+        params: Values of its parameters.
+
+    Raises:
+        click.UsageError: If flags contradict each other, or nothing is served.
+        ConfigError: If an option cannot work.
+    """
+    rest = dict(params)
+    names = ("environment_id", "entrypoint", "kwargs", "repo", "reference", "environments", "url", "port")
+    id_, entrypoint, kwargs, repo, reference, named, url, port = (rest.pop(name) for name in names)
+    files = {name: rest.pop(name) for name in ("certs", "certificate", "key", "ca")}
+    given = {
+        "id": id_,
+        "entrypoint": entrypoint,
+        "kwargs": kwargs.pop(None, None),
+        "repo": repo,
+        "reference": reference,
+    }
+    offer = offer_of(ctx)
+    default = _default(offer.default, {key: value for key, value in given.items() if value is not None}, rest["ids"])
+    environments = _named(offer.named, named, kwargs)
+    if default is None and not environments and rest["client_entrypoints"] is None:
+        raise click.UsageError(
+            "Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, --environment, or --ids PATTERN."
+        )
+    options = {**rest, "environments": {name: _remote_args(table) for name, table in environments.items()}}
+    return Settings(
+        default_args=None if default is None else _remote_args(default),
+        url=url,
+        port=port,
+        tls=tls_files(ctx, files, "server"),
+        options=ServerOptions(**options),
+        offer=Offer(default=default, named=environments),
+        unused=frozenset(files) - frozenset(files_in_use(ctx, files)),
+    )
+
+
+def _default(filed: Mapping[str, Any] | None, given: dict[str, Any], ids: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The default environment: a file's, refined by flags, or replaced by them if they name another."""
+    if "id" in given and "entrypoint" in given:
+        raise click.UsageError("Give either an ID or --entrypoint.")
+    names_one = "id" in given or "entrypoint" in given
+    table = {**({} if names_one else filed or {}), **given}
+    if "id" in table and "entrypoint" in table:
+        raise ConfigError("[environment] has both id and entrypoint; keep one of the two")
+    if ("repo" in table or "reference" in table) and "entrypoint" not in table:
+        raise click.UsageError("--repo and --reference need --entrypoint, a file in that repository.")
+    if not names_one and filed is None and not ids:
+        if given.get("kwargs"):
+            raise click.UsageError("--kwargs needs an ID or --entrypoint; those of a named one are NAME=JSON.")
+        return None
+    return table
+
+
+def _named(
+    filed: Mapping[str, Mapping[str, Any]], texts: tuple[str, ...], kwargs: Mapping[str, dict[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Environments by name: a file's, those of ``--environment`` over them, and the arguments of ``--kwargs``."""
+    given: dict[str, Mapping[str, Any]] = {}
+    for text in texts:
+        name, _, what = text.partition("=")
+        if not name or not what:
+            raise ConfigError(f"--environment is {text!r}; use NAME=ID or NAME=FILE.py, such as easy=CartPole-v1")
+        if name in given:
+            raise ConfigError(f"--environment is given twice for {name!r}; use a name once")
+        given[name] = {"entrypoint" if what.endswith(".py") else "id": what}
+    found = {**filed, **given}
+    for name, arguments in kwargs.items():
+        if name not in found:
+            names = ", ".join(found) or "none"
+            raise ConfigError(f"--kwargs is for {name!r}, which --environment does not name; there is {names}")
+        found[name] = {**found[name], "kwargs": arguments}
+    return found
+
+
+def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:
+    kwargs = dict(table.get("kwargs") or {})
+    if "id" in table:
+        return {"entrypoint_kwargs": {"id": table["id"], **kwargs}}
+    if "entrypoint" not in table:
+        return {"entrypoint_kwargs": kwargs}
+    return {
+        "entrypoint": table["entrypoint"],
+        "entrypoint_kwargs": kwargs,
+        "repo": table.get("repo"),
+        "reference": table.get("reference"),
+    }

@@ -1,0 +1,31 @@
+"""Options of servers and clients, as frozen dataclasses; where PEM files lie; how an environment is named."""
+
+from remote_gym.config.arguments import EnvironmentLike, RemoteArgs, read_environment
+from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
+from remote_gym.config.keywords import ClientKeywords, ServerKeywords, shows_options
+from remote_gym.config.limits import Limits
+from remote_gym.config.names import check_names, differing_options, merge_options, nearest
+from remote_gym.config.retry import RetryPolicy
+from remote_gym.config.server import ServerOptions
+from remote_gym.config.tls import CERTS_VARIABLE, TlsFiles
+
+__all__ = [
+    "CERTS_VARIABLE",
+    "TOKEN_VARIABLE",
+    "ClientKeywords",
+    "ClientOptions",
+    "EnvironmentLike",
+    "Limits",
+    "RemoteArgs",
+    "RetryPolicy",
+    "ServerKeywords",
+    "ServerOptions",
+    "TlsFiles",
+    "check_names",
+    "differing_options",
+    "is_token",
+    "merge_options",
+    "nearest",
+    "read_environment",
+    "shows_options",
+]

@@ -1,0 +1,63 @@
+"""Which environment to create: the forms in which it can be named, and the one in which it travels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from remote_gym.errors import ConfigError
+
+
+class RemoteArgs(TypedDict, total=False):
+    """Which environment to create, and how.
+
+    A client's are merged over the server's: ``entrypoint_kwargs`` one level deep, the client's winning.
+    """
+
+    entrypoint: str | None
+    """Path of the Python file that defines ``create_environment``: below ``repo``, if there is one; else a server's, as
+    its working directory has it, or a client's below `ServerOptions.client_entrypoints`."""
+    entrypoint_kwargs: dict[str, Any]
+    """Keyword arguments of ``create_environment``; without an entrypoint, those of `gymnasium.make`."""
+    repo: str | None
+    """Git repository to clone or update; only a server may name one."""
+    reference: str | None
+    """Branch, tag or commit of ``repo``."""
+    environment: str | None
+    """Name of one of the environments that the server offers; only a client names one."""
+
+
+EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]
+"""What names an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of
+`gymnasium.make` with the ``"id"`` among them, or `RemoteArgs`."""
+
+_FORMS = "use an id such as 'CartPole-v1', the path of an entrypoint, or a dict such as {'id': 'CartPole-v1'}"
+
+
+def read_environment(where: str, given: object) -> Mapping[str, Any]:
+    """Bring what names an environment into the form of `RemoteArgs`, whose own values are not looked at.
+
+    Args:
+        where: The argument that holds it, such as ``"default_args"``.
+        given: One of the forms of `EnvironmentLike`.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    if isinstance(given, os.PathLike):
+        return {"entrypoint": os.fspath(given)}
+    if isinstance(given, str) and given:
+        return {"entrypoint": given} if given.endswith(".py") else {"entrypoint_kwargs": {"id": given}}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where} is {given!r}; {_FORMS}", field=where)
+    if "id" not in given:
+        return given
+    beside = [name for name in RemoteArgs.__annotations__ if name in given]
+    if beside:
+        raise ConfigError(
+            f"{where} has {beside[0]!r} beside 'id'; either all is for gymnasium.make, as in {{'id': ..., ...}}, or "
+            "the id stands in 'entrypoint_kwargs'",
+            field=where,
+        )
+    return {"entrypoint_kwargs": dict(given)}

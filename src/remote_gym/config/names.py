@@ -1,0 +1,112 @@
+"""Names of options and arguments: an unknown one is refused with the nearest, one that was renamed with the new one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from remote_gym.errors import ConfigError
+
+T = TypeVar("T")
+Class = TypeVar("Class", bound=type)
+
+RENAMED = {
+    "drain": "drain_timeout",
+    "admit_timeout": "queue_timeout",
+    "limits": "message_limits",
+    "worker_limits": "rlimits",
+}
+"""Options of earlier development versions, and what they are called now."""
+
+
+def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None = None) -> str:
+    """A remark on what an unknown name could have meant, to end an error's text with.
+
+    Args:
+        name: The unknown one.
+        known: All that there are.
+        names: How to write each of `known`; as it is, unless given.
+    """
+
+    def shown(name: str) -> str:
+        return (names or {}).get(name, name)
+
+    if RENAMED.get(name) in known:
+        return f"it is called {shown(RENAMED[name])} now"
+    import difflib  # where something is wrong only
+
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    close = close or [other for other in sorted(known) if len(name) > 2 and (name in other or other in name)][:3]
+    if close:
+        return f"did you mean {' or '.join(map(shown, close))}?"
+    return f"use {', '.join(map(shown, sorted(known)))}"
+
+
+def check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+    """Refuse names that do not exist.
+
+    Args:
+        what: Whose names they are, such as ``"ServerOptions"``.
+        given: The names.
+        known: All that there are.
+
+    Raises:
+        ConfigError: Naming the first of them, and those that come nearest.
+    """
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{what} has no {name!r}; {nearest(str(name), known)}", field=str(name))
+
+
+def names_checked(cls: Class) -> Class:
+    """Class decorator: a dataclass that refuses unknown names by `ConfigError`, where Python has a ``TypeError``."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    initialise: Callable[..., None] = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(initialise)
+    def check_and_initialise(self: Any, *args: Any, **fields: Any) -> None:
+        check_names(cls.__name__, fields, known)
+        initialise(self, *args, **fields)
+
+    cls.__init__ = check_and_initialise  # type: ignore[misc]
+    return cls
+
+
+def merge_options(cls: type[T], given: T | None, keywords: Mapping[str, Any]) -> T:
+    """Options as a function takes them: all at once as ``options=``, one by one as keyword arguments, or both.
+
+    Args:
+        cls: `ServerOptions` or `ClientOptions`.
+        given: What ``options=`` was; None without.
+        keywords: Single ones, which win.
+
+    Raises:
+        ConfigError: If `given` is something else, or an option does not exist or cannot work.
+    """
+    if given is not None and not isinstance(given, cls):
+        raise ConfigError(f"options is {given!r:.200}; use {cls.__name__}(...)", field="options")
+    if given is None:
+        return cls(**keywords)
+    check_names(cls.__name__, keywords, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+    return dataclasses.replace(given, **keywords) if keywords else given  # type: ignore[type-var]
+
+
+def differing_options(options: Any) -> dict[str, Any]:
+    """What an object of options has that is not a default, as keyword arguments; none for None."""
+    if options is None:
+        return {}
+    defaults = type(options)()
+    named = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {name: value for name, value in named.items() if value != getattr(defaults, name)}
+
+
+def check_fields(check: Callable[..., None], options: object, *names: str, **expected: Any) -> None:
+    """Check fields of options, by one of the functions of `remote_gym.validation`.
+
+    Raises:
+        ConfigError: Naming the field.
+    """
+    for name in names:
+        check(f"{type(options).__name__}.{name}", getattr(options, name), **expected)
