@@ -482,7 +482,7 @@ def test_doctor_is_content_where_only_the_fast_path_is_missing():
         address = f"localhost:{server.port}"
         printed = run("doctor", address)
         assert "! direct connection: " in printed
-        assert "the server's --direct" in printed
+        assert "ServerOptions.direct" in printed
         assert "✗ direct connection: " in run("doctor", address, "--connection", "direct", status=1)
 
 

@@ -43,7 +43,7 @@ def test_a_token_opens_a_server_of_the_command_line(certificates, tmp_path, monk
         monkeypatch.setenv("REMOTE_GYM_TOKEN", "another")
         told = run("doctor", f"localhost:{port}", "--ca", certificates.ca, status=1)
         assert "✗ identity: the client's token 'anot'... is not" in told
-        assert "where FILE is the server's --token-file" in told
+        assert "where FILE is ServerOptions.token_file" in told
         monkeypatch.delenv("REMOTE_GYM_TOKEN")
         with pytest.raises(NotPermitted, match="none came"):
             RemoteEnvironment("localhost", port, client_credentials_paths=paths).reset()
@@ -75,5 +75,5 @@ def test_the_command_refuses_tls_1_2_before_the_handshake_is_over(certificates):
 def test_tokens_need_tls(tmp_path):
     (tmp_path / "tokens").touch()
     told = run("serve", "CartPole-v1", "--port", 0, "--token-file", tmp_path / "tokens", status=1)
-    assert "the server's --token-file needs TLS, or anybody could read the tokens; give --certificate" in told
+    assert "--token-file needs TLS, or anybody could read the tokens; give certificates" in told
     assert "may be None: with it clients need certificates as well" in told

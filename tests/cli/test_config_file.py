@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.test_cli import port_of, serving
-from remote_gym import RemoteEnvironment
+from remote_gym import RemoteEnvironment, TlsFiles
 from remote_gym.certs import create_all
 from remote_gym.cli import main
 from remote_gym.cli.config_file import _settings as settings_of
@@ -26,6 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PEM = ("--certificate", "file.pem", "--key", "file.pem")
 NO_SETTINGS = {"config", "print_config", "help"}
 # What each flag is tried with, by its parameter's name; the others by their types.
 SAMPLES = {
@@ -45,6 +46,9 @@ SAMPLES = {
     "rlimits": [("--rlimit", "nofile=128", "--rlimit", "as=4GiB")],
     "interpreter": [("--interpreter", "python3")],
     "certs": [("--certs", "certificates")],
+    **dict.fromkeys(
+        ("certificate", "key", "ca"), [("--certificate", "file.pem", "--key", "file.pem", "--ca", "file.pem")]
+    ),
     "lease": [("--lease", "90.5")],
     "port": [("--port", "0")],
     "max_opens_per_second": [("--max-opens-per-second", "0.5")],
@@ -128,10 +132,9 @@ def test_flags_win_over_the_file(folder):
         "x": {"entrypoint_kwargs": {"id": "X-v0", "d": 3}},
         "y": {"entrypoint_kwargs": {"id": "Z-v0"}},
     }
-    (found, _), _ = understood("Other-v1", "--config", "server.toml", "--ca", "file.pem")
+    (found, _), _ = understood("Other-v1", "--config", "server.toml", *PEM)
     assert found.default_args == {"entrypoint_kwargs": {"id": "Other-v1"}}
-    assert str(found.tls.ca) == "file.pem"  # and nothing of the folder
-    assert found.tls.certificate is None
+    assert found.tls == TlsFiles(certificate="file.pem", private_key="file.pem")  # and nothing of the folder
 
 
 def test_the_variable_counts_where_nothing_else_is_said(folder, monkeypatch):
@@ -140,7 +143,7 @@ def test_the_variable_counts_where_nothing_else_is_said(folder, monkeypatch):
     assert found.tls.certificate == Path("certificates/server.pem")
     assert tomllib.loads(written)["access"] == {"certs": "certificates"}
     assert understood("CartPole-v1", "--certs", "")[0][0].tls is None
-    assert understood("CartPole-v1", "--ca", "file.pem")[0][0].tls.certificate is None
+    assert understood("CartPole-v1", *PEM)[0][0].tls == TlsFiles(certificate="file.pem", private_key="file.pem")
     with pytest.raises(click.UsageError, match="either --certs, or --ca"):
         understood("CartPole-v1", "--ca", "file.pem", "--certs", "certificates")
 

@@ -233,14 +233,21 @@ def _check_identity(where: str, identity: str) -> None:
         kinds = ", ".join(f"'{kind}:'" for kind in _KINDS)
         raise ConfigError(
             f"{where}: {identity!r} is no identity; use one such as 'DNS:alice', which begins with {kinds}, or '*' for "
-            "everybody"
+            "everybody",
+            field=_field(where),
         )
     if "*" in name[:-1] or (name.endswith("*") and not identity[:-1].endswith(_SEPARATORS)):
         # Else "DNS:alice*" would let "alice.elsewhere" in, and "URI:spiffe://lab*" a "spiffe://lab.elsewhere/".
         raise ConfigError(
             f"{where}: {identity!r} has a * that stands for anything; it may only be the end, after one of "
-            f"{' '.join(_SEPARATORS)}, as in 'URI:spiffe://lab/*'"
+            f"{' '.join(_SEPARATORS)}, as in 'URI:spiffe://lab/*'",
+            field=_field(where),
         )
+
+
+def _field(where: str) -> str | None:
+    """The option at fault; None where it is a policy file."""
+    return "allow" if where.startswith("ServerOptions.allow") else None
 
 
 def _check_number(
@@ -257,7 +264,8 @@ def _check_environments(where: str, names: Iterable[Any], offered: Collection[st
     for name in names:
         if not isinstance(name, str) or name not in offered:
             raise ConfigError(
-                f"{where}: there is no environment {_shown(name)}; the server offers {', '.join(sorted(offered))}"
+                f"{where}: there is no environment {_shown(name)}; the server offers {', '.join(sorted(offered))}",
+                field=_field(where),
             )
 
 
