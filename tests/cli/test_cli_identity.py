@@ -76,4 +76,4 @@ def test_tokens_need_tls(tmp_path):
     (tmp_path / "tokens").touch()
     told = run("serve", "CartPole-v1", "--port", 0, "--token-file", tmp_path / "tokens", status=1)
     assert "--token-file needs TLS, or anybody could read the tokens; give certificates" in told
-    assert "may be None: with it clients need certificates as well" in told
+    assert "may be left out: with it clients need certificates as well" in told

@@ -47,7 +47,7 @@ SAMPLES = {
     "interpreter": [("--interpreter", "python3")],
     "certs": [("--certs", "certificates")],
     **dict.fromkeys(
-        ("certificate", "key", "ca"), [("--certificate", "file.pem", "--key", "file.pem", "--ca", "file.pem")]
+        ("certificate", "key", "ca"), (("--certificate", "file.pem", "--key", "file.pem", "--ca", "file.pem"),)
     ),
     "lease": [("--lease", "90.5")],
     "port": [("--port", "0")],
