@@ -49,3 +49,13 @@ def test_flags_are_in_groups_and_explained_in_sentences(path):
 def test_ranges_are_no_formulas(path):
     shown = CliRunner().invoke(main, [*path, "--help"]).output
     assert not re.search(r"\bx[<>]|[<>]=|<x\b", shown)
+
+
+@pytest.mark.parametrize("path", [(), ("certs",)], ids=["", "certs"])
+def test_lists_of_commands_say_in_whole_sentences_what_each_does(path):
+    shown = CliRunner().invoke(main, [*path, "--help"]).output
+    listed = re.findall(r"^  \w+ +(.*)$", shown.partition("Commands:\n")[2], re.MULTILINE)
+    assert len(listed) == len(
+        [each for each in COMMANDS if each[: len(path)] == path] if path else main.list_commands(None)
+    )
+    assert all(re.fullmatch(r"[A-Z].*[^.]\.", text) for text in listed), listed

@@ -16,7 +16,7 @@ FILES = "Files"
 CERTIFICATE = "Certificate"
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="Make certificates for mutual TLS.")
 def certs() -> None:
     """Make certificates for mutual TLS: an authority's, servers' and clients'."""
 
@@ -30,7 +30,7 @@ def _output_options(command: Decorated) -> Decorated:
     return command
 
 
-@certs.command()
+@certs.command(short_help="Make all that a server and a client need.")
 @click.argument("directory", type=FOLDER)
 @flag(
     CERTIFICATE,
@@ -49,7 +49,7 @@ def init(directory: Path, hosts: tuple[str, ...], force: bool) -> None:
     click.echo(f"The server's is good for {', '.join(hosts)}. Keep {files.ca.private_key} to yourself.")
 
 
-@certs.command()
+@certs.command(short_help="Make an authority.")
 @click.argument("csr", type=FILE)
 @flag(FILES, "--name", default="ca", help="Name of the files, NAME.pem and NAME-key.pem.")
 @_output_options
@@ -109,14 +109,14 @@ def _create(role: str, csr: Path, directory: Path, ca_file: Path | None, ca_key:
     _tell(role, create_certificate(csr, directory, ca=ca_file, ca_key=key, profile=profile, hosts=hosts, **arguments))
 
 
-@certs.command()
+@certs.command(short_help="Make a server's certificate.")
 @_leaf_options
 def server(**arguments: Any) -> None:
     """Make a server's certificate from CSR, a request in cfssl's JSON such as ssl/server-csr.json."""
     _create("server", **arguments)
 
 
-@certs.command()
+@certs.command(short_help="Make a client's certificate.")
 @_leaf_options
 def client(**arguments: Any) -> None:
     """Make a client's certificate from CSR, a request in cfssl's JSON such as ssl/client-csr.json."""

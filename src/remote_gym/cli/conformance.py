@@ -31,7 +31,7 @@ COMPARING = "Comparing with an environment here"
 _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verdict.NOT_APPLICABLE: ("-", "yellow")}
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Check that a server keeps to the protocol.")
 @address_argument
 @client_tls_options
 @session_options

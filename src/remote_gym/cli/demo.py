@@ -16,7 +16,7 @@ from remote_gym.play import Summary, check_recordable, summarise
 PLAYING = "Playing"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show a remote environment at work.")
 @click.argument("environment_id", metavar="[ENVIRONMENT]", default="Acrobot-v1")
 @flag(PLAYING, "--episodes", type=COUNT, default=20, help="How many episodes to play.")
 @flag(

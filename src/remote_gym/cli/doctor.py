@@ -22,7 +22,7 @@ from remote_gym.config import TlsFiles
 from remote_gym.logs import printable
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Say what works, what does not, and what would mend it.")
 @address_argument
 @client_tls_options
 @connection_options

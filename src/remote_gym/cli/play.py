@@ -79,7 +79,7 @@ class Display:
         self._width = len(text)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Play episodes in a server's environment.")
 @address_argument
 @client_tls_options
 @connection_options

@@ -24,7 +24,7 @@ from remote_gym.server.offer import check_offer
 from remote_gym.server.serve import RemoteEnvironmentServer
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Serve environments to other machines.")
 @serve_flags
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, log_format: str, print_config: bool, **params: Any) -> None:

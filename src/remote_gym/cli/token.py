@@ -10,7 +10,7 @@ from remote_gym.auth.tokens import add_token
 from remote_gym.cli.command import Command, flag
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Make a token that a client is known by.")
 @click.argument("name")
 @flag(
     "Files",
