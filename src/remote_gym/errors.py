@@ -9,7 +9,7 @@ RemoteGymError
 │ └ DeadlineExceeded(TimeoutError)
 ├ SessionError
 │ ├ SessionLost                    the environment is gone: .reason, and .output, the last that its worker printed
-│ ├ ServerFull                     which limit, how many are open
+│ ├ ServerFull                     .reason; which limit, how many are open
 │ ├ NotPermitted                   identity known, right missing
 │ └ OutOfSequence
 ├ InvalidAction(ValueError)        does not fit the space's structure; the environment never saw it
@@ -25,7 +25,9 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+Error = TypeVar("Error", bound="RemoteGymError")
 
 
 class RemoteGymError(Exception):
@@ -125,8 +127,35 @@ class SessionLost(SessionError):
             self.add_note(f"The last that its worker printed:\n{output}")
 
 
+class FullReason(enum.Enum):
+    """Why a server had no place."""
+
+    UNKNOWN = "unknown"
+    """The server does not say."""
+    SESSIONS = "sessions"
+    """As many sessions are open as its ``max_sessions``."""
+    IDENTITY = "identity"
+    """This client has as many as the server lets one identity have."""
+    RATE = "rate"
+    """This client has opened as many as it may for now; the text says when to try again."""
+    UNREAD = "unread"
+    """This client has not read what its earlier calls answered."""
+    STOPPING = "stopping"
+    """The server is about to stop: another one is to be asked."""
+    MACHINE = "machine"
+    """The server's system gives no more processes or descriptors."""
+
+
 class ServerFull(SessionError):
-    """The server has no place for another session."""
+    """The server has no place for another session.
+
+    Attributes:
+        reason: Which limit has been reached; the text says more.
+    """
+
+    def __init__(self, message: str = "", *, reason: FullReason = FullReason.UNKNOWN) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotPermitted(SessionError):
@@ -176,3 +205,10 @@ class RemoteEnvironmentError(RemoteGymError):
 
 class ProtocolMismatch(RemoteGymError):
     """Client and server do not speak the same version of the protocol."""
+
+
+def reworded(error: Error, text: str) -> Error:
+    """Make the same error anew, with its attributes and another text."""
+    changed = type(error)(text)
+    changed.__dict__.update(vars(error))
+    return changed

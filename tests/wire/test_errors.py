@@ -149,8 +149,18 @@ def test_a_lost_session_brings_its_reason_and_its_workers_last_lines(reason: err
         assert (str(arrived), arrived.reason, arrived.output) == ("what happened", reason, "last\nlines")
 
 
+@pytest.mark.parametrize("reason", errors.FullReason)
+def test_a_full_server_says_of_what(reason: errors.FullReason) -> None:
+    for copied in (carry, lambda error: pickle.loads(pickle.dumps(error)), copy.copy):
+        arrived = copied(errors.ServerFull("no room", reason=reason))
+        assert isinstance(arrived, errors.ServerFull)
+        assert (str(arrived), arrived.reason) == ("no room", reason)
+
+
 def test_no_reason_is_unmapped() -> None:
     assert {reason.name for reason in errors.LossReason} == set(pb.ErrorDetail.LossReason.keys())
+    names = {"UNKNOWN_LIMIT" if reason is errors.FullReason.UNKNOWN else reason.name for reason in errors.FullReason}
+    assert names == set(pb.ErrorDetail.FullReason.keys())
 
 
 def test_a_reason_from_the_future_is_unknown() -> None:
@@ -158,6 +168,9 @@ def test_a_reason_from_the_future_is_unknown() -> None:
     arrived = decode_error(detail)
     assert isinstance(arrived, errors.SessionLost)
     assert arrived.reason is errors.LossReason.UNKNOWN
+    full = decode_error(pb.ErrorDetail(kind=pb.ErrorDetail.SERVER_FULL, full_reason=99))  # type: ignore[arg-type]
+    assert isinstance(full, errors.ServerFull)
+    assert full.reason is errors.FullReason.UNKNOWN
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")

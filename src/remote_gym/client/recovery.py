@@ -9,7 +9,15 @@ from typing import TypeVar
 from remote_gym.client.connect.retry import GROWTH
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import (
+    ConnectError,
+    ConnectionLost,
+    DeadlineExceeded,
+    RemoteGymError,
+    ServerFull,
+    SessionLost,
+    reworded,
+)
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
@@ -56,7 +64,7 @@ def open_again(
                 raise
             if clock() + pause >= give_up_at:
                 text = f"{error}; tried for {options.recover_timeout:.3g} s (ClientOptions.recover_timeout)"
-                raise type(error)(text) from error
+                raise reworded(error, text) from error
             logger.info("no session in place of the lost one yet: %s", error)
         sleep(pause)
         pause = min(max(pause, 0.001) * GROWTH, options.retry.longest_pause)

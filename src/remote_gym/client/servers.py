@@ -16,7 +16,15 @@ from remote_gym.client.connect.diagnosis import diagnose, summarise
 from remote_gym.client.connect.opening import TlsSource, connect
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConfigError, ConnectError, ConnectionLost, NotPermitted, RemoteGymError, ServerFull
+from remote_gym.errors import (
+    ConfigError,
+    ConnectError,
+    ConnectionLost,
+    NotPermitted,
+    RemoteGymError,
+    ServerFull,
+    reworded,
+)
 from remote_gym.logs import get_logger
 from remote_gym.protocol.open_request import choose_encodings
 from remote_gym.tls import absolute_paths, client_files
@@ -112,7 +120,7 @@ class Addresses:
             return self._open_at_any(request)
         (_, first), *others = failures
         also = "".join(f"; {grpc_address(*place)}: {error}" for place, error in others)
-        raise type(first)(f"{first}{also}") from first
+        raise reworded(first, f"{first}{also}") from first
 
     def open_at(self, place: Place, request: pb.OpenRequest) -> ClientSession:
         """Open a session at one of them.
@@ -146,7 +154,7 @@ class Addresses:
             others = [other for other in self._circuits if other != place]
             with ThreadPoolExecutor(min(len(others), MOST_AT_ONCE)) as threads:
                 also = "".join(f"; {text}" for text in threads.map(self._why_not, others))
-            raise type(error)(f"{error}{also}") from error
+            raise reworded(error, f"{error}{also}") from error
 
     def _why_not(self, place: Place) -> str:
         """Why a server that did not answer cannot be reached."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from remote_gym.errors import ServerFull
+from remote_gym.errors import FullReason, ServerFull
 from remote_gym.server.sessions import Session, Sessions
 
 
@@ -73,4 +73,4 @@ class AdmissionQueue:
 
 def stopping() -> ServerFull:
     """The error for who comes too late."""
-    return ServerFull("the server is stopping, and opens no more sessions")
+    return ServerFull("the server is stopping, and opens no more sessions", reason=FullReason.STOPPING)

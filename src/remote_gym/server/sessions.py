@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remote_gym.errors import NotPermitted, ServerFull, SessionLost
+from remote_gym.errors import FullReason, NotPermitted, ServerFull, SessionLost
 from remote_gym.ipc.close_reasons import lost, taken_over
 
 MAX_WAITING = 256
@@ -125,7 +125,8 @@ class Sessions:
         return ServerFull(
             f"the server holds {len(self._open)} sessions, and {closing} more are closing, "
             f"as many as its max_sessions of {self._max_sessions} allows{queue}; close one, or raise it. "
-            f"Sessions of clients that vanished without closing end after {self._lease:g} s"
+            f"Sessions of clients that vanished without closing end after {self._lease:g} s",
+            reason=FullReason.SESSIONS,
         )
 
     def open(self, owner: str, num_envs: int = 1, turn: Turn | None = None) -> Session:

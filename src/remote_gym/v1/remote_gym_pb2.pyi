@@ -443,7 +443,7 @@ class CloseResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered", "loss_reason", "output")
+    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered", "loss_reason", "output", "full_reason")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[ErrorDetail.Kind]
@@ -496,6 +496,22 @@ class ErrorDetail(_message.Message):
     SERVER_STOPPED: ErrorDetail.LossReason
     FORBIDDEN: ErrorDetail.LossReason
     OPERATOR: ErrorDetail.LossReason
+    class FullReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNKNOWN_LIMIT: _ClassVar[ErrorDetail.FullReason]
+        SESSIONS: _ClassVar[ErrorDetail.FullReason]
+        IDENTITY: _ClassVar[ErrorDetail.FullReason]
+        RATE: _ClassVar[ErrorDetail.FullReason]
+        UNREAD: _ClassVar[ErrorDetail.FullReason]
+        STOPPING: _ClassVar[ErrorDetail.FullReason]
+        MACHINE: _ClassVar[ErrorDetail.FullReason]
+    UNKNOWN_LIMIT: ErrorDetail.FullReason
+    SESSIONS: ErrorDetail.FullReason
+    IDENTITY: ErrorDetail.FullReason
+    RATE: ErrorDetail.FullReason
+    UNREAD: ErrorDetail.FullReason
+    STOPPING: ErrorDetail.FullReason
+    MACHINE: ErrorDetail.FullReason
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -504,6 +520,7 @@ class ErrorDetail(_message.Message):
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     LOSS_REASON_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FULL_REASON_FIELD_NUMBER: _ClassVar[int]
     kind: ErrorDetail.Kind
     message: str
     remote_type: str
@@ -512,7 +529,8 @@ class ErrorDetail(_message.Message):
     answered: int
     loss_reason: ErrorDetail.LossReason
     output: str
-    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ..., loss_reason: _Optional[_Union[ErrorDetail.LossReason, str]] = ..., output: _Optional[str] = ...) -> None: ...
+    full_reason: ErrorDetail.FullReason
+    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ..., loss_reason: _Optional[_Union[ErrorDetail.LossReason, str]] = ..., output: _Optional[str] = ..., full_reason: _Optional[_Union[ErrorDetail.FullReason, str]] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable", "complex", "byte_array", "set", "frozen_set", "deque", "decimal", "fraction", "path", "date", "time", "datetime", "timedelta", "range", "masked_array", "structured_array", "named")

@@ -32,6 +32,13 @@ _KINDS: dict[type[Exception], pb.ErrorDetail.Kind] = {
 }
 _TYPES: dict[int, Callable[[str], Exception]] = {kind: error_type for error_type, kind in _KINDS.items()}
 _LOSS_REASONS = {reason: getattr(pb.ErrorDetail, reason.name) for reason in errors.LossReason}
+_FULL_REASONS = {
+    reason: pb.ErrorDetail.UNKNOWN_LIMIT
+    if reason is errors.FullReason.UNKNOWN
+    else getattr(pb.ErrorDetail, reason.name)
+    for reason in errors.FullReason
+}
+_FULL_REASONS_BY_NUMBER: dict[int, errors.FullReason] = {number: reason for reason, number in _FULL_REASONS.items()}
 _REASONS_BY_NUMBER: dict[int, errors.LossReason] = {number: reason for reason, number in _LOSS_REASONS.items()}
 
 
@@ -51,6 +58,8 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
     detail = pb.ErrorDetail(kind=kind, message=_text(_message_of(error), min(length, OWN_LENGTH)))
     if isinstance(error, errors.OutOfSequence) and error.answered is not None:
         detail.answered = error.answered
+    if isinstance(error, errors.ServerFull):
+        detail.full_reason = _FULL_REASONS[error.reason]
     if isinstance(error, errors.SessionLost):
         detail.loss_reason = _LOSS_REASONS[error.reason]
         detail.output = _text(error.output, length)
@@ -74,6 +83,9 @@ def decode_error(detail: pb.ErrorDetail) -> Exception:
     if detail.kind == pb.ErrorDetail.SESSION_LOST:
         reason = _REASONS_BY_NUMBER.get(detail.loss_reason, errors.LossReason.UNKNOWN)
         return errors.SessionLost(detail.message, reason=reason, output=detail.output)
+    if detail.kind == pb.ErrorDetail.SERVER_FULL:
+        full = _FULL_REASONS_BY_NUMBER.get(detail.full_reason, errors.FullReason.UNKNOWN)
+        return errors.ServerFull(detail.message, reason=full)
     error_type = _TYPES.get(detail.kind)
     if error_type is None:
         return errors.RemoteGymError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from gymnasium.error import ResetNeeded
 
 from remote_gym.client.vector.shard import Shard
-from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, SessionLost
+from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, reworded
 from remote_gym.transport.busy_poll import SLEEPS, Wakefulness, look
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -171,8 +171,8 @@ def raise_failures(failures: Sequence[Failure]) -> None:
     raised: Exception
     if isinstance(error, RemoteEnvironmentError):
         raised = RemoteEnvironmentError(error.remote_type, text, error.remote_traceback)
-    elif isinstance(error, SessionLost):
-        raised = type(error)(text, reason=error.reason, output=error.output)
+    elif isinstance(error, RemoteGymError):
+        raised = reworded(error, text)
     else:
         raised = type(error)(text)
     if isinstance(raised, RemoteGymError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import ServerOptions
-from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.errors import ConfigError, FullReason, ServerFull
 from remote_gym.server.access.policy import (
     DEFAULT,
     EVERYTHING_TO_EVERYBODY,
@@ -60,7 +60,8 @@ class Authorizer:
                 f"{owner or 'clients without an identity'!r} has {self._held[owner]} sessions, those that open and "
                 f"close among them, as many as the server lets one identity have; close one, or have its policy, or "
                 f"ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
-                f"closing end after {options.lease:g} s"
+                f"closing end after {options.lease:g} s",
+                reason=FullReason.IDENTITY,
             )
         self._held[owner] += 1
 
@@ -80,7 +81,8 @@ class Authorizer:
             limit = "its policy" if own else "ServerOptions.max_opens_per_second"
             raise ServerFull(
                 f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
-                f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s"
+                f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s",
+                reason=FullReason.RATE,
             )
 
     def let_go(self, owner: str) -> None:

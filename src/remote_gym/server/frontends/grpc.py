@@ -17,7 +17,7 @@ from remote_gym.address import grpc_address, is_unix
 from remote_gym.auth.expiry import warn_of_clients
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import Limits, ServerOptions
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, ServerFull
+from remote_gym.errors import ConfigError, EncodingError, FullReason, RemoteGymError, ServerFull
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server import session_log
@@ -239,7 +239,8 @@ class GrpcServer:
         sessions = self._service.workers()
         ended = sum(theirs == holder and session not in sessions for theirs, session, _ in self._writing)
         if (count := self._unread[holder] + ended) >= MOST_UNREAD:
-            raise ServerFull(f"{count} calls of this client wait for it to read what they answered; end them first")
+            text = f"{count} calls of this client wait for it to read what they answered; end them first"
+            raise ServerFull(text, reason=FullReason.UNREAD)
         self._check_rate(client)
         await self._send(context, holder, await self._opened(context, client))
 

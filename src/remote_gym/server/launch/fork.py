@@ -10,7 +10,7 @@ import time
 from typing import Literal
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import ConfigError, ServerFull
+from remote_gym.errors import ConfigError, FullReason, ServerFull
 from remote_gym.ipc.close_reasons import STOPPING
 from remote_gym.ipc.counters import Page
 from remote_gym.ipc.forkserver_records import Command
@@ -66,7 +66,9 @@ class ForkLauncher:
                     f"ServerOptions.interpreter {spec.interpreter or sys.executable!r} does not start: {error}"
                 ) from error
             except OSError as error:
-                raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
+                raise ServerFull(
+                    f"no more workers can be started: {error}; see 'ulimit -n'", reason=FullReason.MACHINE
+                ) from error
 
     def _good_forkserver(self, interpreter: str | None) -> ForkserverClient:
         """An interpreter's forkserver; another one where there is none yet, or it is good no more."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from remote_gym.errors import LossReason, ServerFull
+from remote_gym.errors import FullReason, LossReason, ServerFull
 from remote_gym.ipc import variables
 from remote_gym.ipc.close_reasons import CloseReason
 from remote_gym.ipc.counters import anonymous_file
@@ -158,7 +158,9 @@ class ForkserverClient:
         logger.error("%s, process %d, %s; another takes its place", self._name, self.process.pid, why)
         for started in self._starting.values():
             if not started.done():
-                started.set_exception(ServerFull(f"no worker was started: {self._name} {why}; try again"))
+                started.set_exception(
+                    ServerFull(f"no worker was started: {self._name} {why}; try again", reason=FullReason.MACHINE)
+                )
         for number, worker in list(self._workers.items()):
             if worker.pid is None:  # should it run one day, it finds that its server has hung up
                 self._set_exited(number, f"it was not started: {self._name} {why}")

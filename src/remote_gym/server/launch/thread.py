@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 
-from remote_gym.errors import ServerFull
+from remote_gym.errors import FullReason, ServerFull
 from remote_gym.ipc.counters import Counters, new_words
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.disconnects import Disconnects
@@ -40,7 +40,9 @@ class ThreadLauncher:
             try:
                 ours, theirs = socket_pairs(stack)
             except OSError as error:
-                raise ServerFull(f"no more workers can be started: {error}; see 'ulimit -n'") from error
+                raise ServerFull(
+                    f"no more workers can be started: {error}; see 'ulimit -n'", reason=FullReason.MACHINE
+                ) from error
             stack.pop_all()
         words = new_words()
         direct: list[DirectSocket] = []  # the newest, if there was one
