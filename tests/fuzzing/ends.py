@@ -175,7 +175,7 @@ _hosts: list[Host] = []
 def fuzz_host(data: bytes) -> None:
     """Answer requests: always a response, and the same one to a number that was answered."""
     if not _hosts:
-        _hosts.append(Host(Meek("rgb_array"), exposed=("level", "add"), send_frames=True, message_limits=SMALL))
+        _hosts.append(Host(Meek("rgb_array"), exposed=("level", "add"), send_frames=True, limits=SMALL))
     host = _hosts[0]
     for part in chunks(data):
         with contextlib.suppress(EncodingError):
