@@ -126,7 +126,7 @@ def test_an_expired_client_certificate(
 
 
 def test_plaintext_against_tls(secure_server):
-    with pytest.raises(ConnectError, match="client_credentials_paths"):
+    with pytest.raises(ConnectError, match="wants a client certificate, too: give ca, certificate and private key"):
         connect(secure_server, None)
 
 

@@ -58,7 +58,7 @@ def kept_open(connection: Half) -> Iterator[None]:
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Served]:
-    with served("CartPole-v1", "--port", 0, "--drain", LONG_ENOUGH, cwd=tmp_path) as running:
+    with served("CartPole-v1", "--port", 0, "--drain-timeout", LONG_ENOUGH, cwd=tmp_path) as running:
         yield running
 
 
