@@ -18,7 +18,7 @@ import pytest
 
 from environments import ACTION
 from remote_gym import DeadlineExceeded, RemoteEnvironment, SessionError
-from remote_gym.testing import LoopbackServer, loopback_server
+from remote_gym.testing import LoopbackServer
 from waiting import scaled, wait_until
 
 
@@ -59,9 +59,9 @@ def signalled_in_a_step(log: Path, handler) -> Iterator[None]:
 
 
 @pytest.fixture(params=["direct", "grpc"])
-def patient_environment(obedient, log, request) -> Iterator[RemoteEnvironment]:
+def patient_environment(servers, obedient, log, request) -> Iterator[RemoteEnvironment]:
     """Its server does not kill what hangs, so nothing but the client's own doing ends a step."""
-    with loopback_server(obedient, close_timeout=scaled(60.0)) as server:
+    with servers.lend(obedient, close_timeout=600.0) as server:
         arguments = {"connection": request.param, "close_timeout": 1.0, "remote_args": noting(log)}
         environment = server.environment(**arguments)
         _, info = environment.reset()
@@ -151,8 +151,8 @@ def test_reset_waits_for_an_environment_that_is_merely_slow(process_server, log)
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
-def test_dropped_environments_leave_no_thread_behind(obedient, connection):
-    with loopback_server(obedient) as server:
+def test_dropped_environments_leave_no_thread_behind(servers, obedient, connection):
+    with servers.lend(obedient) as server:
         arguments = (server.server.url, server.server.port, None, server.client_credentials_paths)
         play_and_drop(arguments, connection)
         before = set(threading.enumerate())
@@ -187,8 +187,8 @@ ENDS = {
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 @pytest.mark.parametrize("how", ENDS)
-def test_a_script_that_ends_without_closing_frees_its_place_at_once(obedient, how, connection, log):
-    with loopback_server(obedient, secure=False, close_timeout=scaled(0.5)) as server:
+def test_a_script_that_ends_without_closing_frees_its_place_at_once(servers, obedient, how, connection, log):
+    with servers.lend(obedient, secure=False, close_timeout=scaled(0.5)) as server:
         script = textwrap.dedent(TRAINER).format(ENDS[how])
         command = [sys.executable, "-c", script, str(server.server.port), connection, str(log)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -28,7 +28,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[LoopbackServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
         with loopback_server(
-            {"entrypoint": "dying_environment.py"}, step_timeout=scaled(1.0), close_timeout=scaled(1.0)
+            {"entrypoint": "dying_environment.py"}, step_timeout=scaled(0.5), close_timeout=scaled(0.5)
         ) as running:
             running.client_arguments["connection"] = request.param
             yield running
@@ -82,7 +82,7 @@ def test_what_an_environment_starts_inherits_nothing_of_its_workers(server):
 
 
 def test_the_log_has_what_a_worker_that_crashed_printed_last(server, caplog):
-    with server.environment(step_timeout=PATIENCE) as environment:
+    with server.environment(step_timeout=scaled(PATIENCE)) as environment:
         environment.reset()
         with pytest.raises(SessionLost):
             environment.step(DEATHS.index("segfault"))
@@ -120,7 +120,8 @@ def test_the_log_has_what_environments_raise_with_tracebacks_and_counts_what_rep
 def test_the_log_has_what_is_raised_where_an_environment_is_created(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "entrypoint.py").write_text("def create_environment():\n    return {}['here']\n")
-    with loopback_server({"entrypoint": "entrypoint.py"}) as running, pytest.raises(RemoteEnvironmentError):
+    arguments = {"entrypoint": "entrypoint.py"}
+    with loopback_server(arguments, use_thread=True) as running, pytest.raises(RemoteEnvironmentError):
         running.environment()
     (message,) = [text for text in caplog.messages if "could not be created" in text]
     assert "return {}['here']" in message

@@ -226,27 +226,18 @@ def test_announced_parts_that_do_not_come_make_way_for_others(monkeypatch, small
             session.ask("Close", pb.Request())
 
 
-@pytest.mark.parametrize("connection", ["grpc", "direct"])
-def test_a_large_request_of_the_client_gets_through_either_way(connection):
-    with loopback_server({"entrypoint": "environments.py"}) as server:
-        environment = server.environment(connection=connection)
-        environment.reset(options={"large": bytes(9 * MIB)})
-        assert environment.step(ACTION["step"])[0]["count"] == 1
-        environment.close()
-
-
-def test_a_resumed_session_sends_large_requests_too():
-    with loopback_server({"entrypoint": "environments.py"}) as server:
-        environment = server.environment(connection="grpc")
-        environment.reset()
-        ticket = environment.detach()
-        resumed = server.environment(connection="grpc", resume=ticket)
-        resumed.reset(options={"large": bytes(9 * MIB)})
-        resumed.close()
+def test_a_large_request_of_the_client_gets_through_either_way(process_server):
+    environment = process_server.environment()
+    environment.reset(options={"large": bytes(9 * MIB)})
+    assert environment.step(ACTION["step"])[0]["count"] == 1
+    # And of one that goes on with the session.
+    resumed = process_server.environment(resume=environment.detach())
+    resumed.reset(options={"large": bytes(9 * MIB)})
 
 
 def test_a_request_over_the_servers_limit_says_which_and_whose():
-    with loopback_server({"entrypoint": "environments.py"}, message_limits=Limits(message_bytes=MIB)) as server:
+    arguments = {"entrypoint": "environments.py"}
+    with loopback_server(arguments, use_thread=True, message_limits=Limits(message_bytes=MIB)) as server:
         environment = server.environment(connection="grpc")
         environment.reset()
         with pytest.raises(EncodingError, match=r"3,\d+,\d+ bytes.*at most 1,048,576"):

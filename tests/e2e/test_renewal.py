@@ -88,6 +88,8 @@ def place(tmp_path: Path, kind: str, options: dict[str, Any]) -> Iterator[Place]
     paths = (server_files / "server.pem", server_files / "server-key.pem", ca)
     log = tmp_path / "log"
     arguments = {"entrypoint": "environments.py", "entrypoint_kwargs": {"log": str(log)}}
+    # A worker process is given what it needs for its direct connections; of calls to the server it knows nothing.
+    options = {"use_thread": kind == "grpc", **options}
     with create_remote_environment_server(arguments, "localhost", 0, paths, **options) as server:
         found = Place(authority, server_files, client_files, log, kind, server, [])
         try:

@@ -130,7 +130,8 @@ def test_the_last_frame_remains_until_the_next_reset(frames, process_server):
 
 def test_a_large_observation_is_returned_once_more(monkeypatch):
     monkeypatch.chdir(PEERS)
-    with loopback_server({"entrypoint": "workloads.py", "entrypoint_kwargs": {"workload": "vga"}}) as server:
+    arguments = {"entrypoint": "workloads.py", "entrypoint_kwargs": {"workload": "vga"}}
+    with loopback_server(arguments, use_thread=True) as server:
         environment = server.environment(on_session_lost="truncate")
         environment.reset()
         observation, *_ = environment.step(0)
@@ -148,8 +149,8 @@ def test_a_server_that_is_gone_for_good_ends_the_episode_too(killable: Any, conn
     environments = [
         RemoteEnvironment(
             port=port,
-            connect_timeout=scaled(3.0),
-            reconnect_timeout=scaled(3.0),
+            connect_timeout=scaled(1.5),
+            reconnect_timeout=scaled(1.5),
             connection=connection,
             on_session_lost=choice,
         )

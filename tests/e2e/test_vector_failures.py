@@ -187,7 +187,7 @@ def test_a_session_that_cannot_be_opened_again_can_be_tried_again(make, server):
 def test_a_server_that_was_restarted_is_picked_up_again(monkeypatch):
     monkeypatch.chdir(TESTS)
     arguments = {"entrypoint": "vector_entrypoint.py"}
-    with loopback_server(arguments, secure=False) as first:
+    with loopback_server(arguments, secure=False, use_thread=True) as first:
         port = first.server.port
         remote = RemoteVectorEnv(
             port=port, num_envs=4, workers=2, connect_timeout=scaled(2.0), reconnect_timeout=scaled(2.0)
@@ -196,7 +196,7 @@ def test_a_server_that_was_restarted_is_picked_up_again(monkeypatch):
     with pytest.raises(Exception, match=r"environments 0 to 1: .*; environments 2 to 3: ") as raised:
         remote.step(acting(4))
     assert raised.value.environments == (0, 1, 2, 3)
-    with create_remote_environment_server(arguments, "localhost", port):
+    with create_remote_environment_server(arguments, "localhost", port, use_thread=True):
         before = time.monotonic()
         remote.reset()
         remote.step(acting(4))
