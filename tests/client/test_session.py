@@ -142,11 +142,11 @@ class Connection:
 
 def begin(connection: Connection, /, **options) -> ClientSession:
     options = {"retry": RetryPolicy(first_pause=0.001), **options}
-    return ClientSession(connection, pb.OpenRequest(), ClientOptions(**options))
+    return ClientSession.open(connection, pb.OpenRequest(), ClientOptions(**options))
 
 
 def ask(session: ClientSession, timeout: float = 5.0) -> pb.Response:
-    return session.ask(pb.Request(step=pb.StepRequest()), timeout)
+    return session.ask(pb.Request(step=pb.StepRequest()), timeout)[0]
 
 
 def test_requests_are_numbered_from_one_and_share_a_connection():
@@ -524,7 +524,7 @@ def test_what_another_process_has_opened_and_cannot_be_looked_after_is_left_open
     connection = Connection()
     ticket = SessionTicket(url="nowhere", port=1, session="s", token="t", answered=0)
     with pytest.raises(KeyboardInterrupt):
-        ClientSession(connection, ticket, ClientOptions())
+        ClientSession.find(connection, ticket, ClientOptions())
     assert connection.events == ["reach", "renew", "close"]
 
 

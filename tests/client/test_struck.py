@@ -154,7 +154,7 @@ def struck(function: Callable[[], object], at: int, counts: Callable[[], bool]) 
 
 
 def ask(session: ClientSession) -> float:
-    return session.ask(pb.Request(step=pb.StepRequest()), 20.0).step.reward_float
+    return session.ask(pb.Request(step=pb.StepRequest()), 20.0)[0].step.reward_float
 
 
 @pytest.mark.parametrize("times", ["once", "twice"])
@@ -163,7 +163,7 @@ def test_whatever_is_struck_the_next_step_is_the_next_ones(times):
 
     def points(at: int) -> int:
         server = Server()
-        session = ClientSession(server, pb.OpenRequest(), ClientOptions(retry=RetryPolicy(first_pause=0.001)))
+        session = ClientSession.open(server, pb.OpenRequest(), ClientOptions(retry=RetryPolicy(first_pause=0.001)))
         assert ask(session) == 1.0
         server.strikes = times == "twice"
         count = struck(lambda: ask(session), at, lambda: times == "once" or server.was_struck)

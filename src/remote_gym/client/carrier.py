@@ -11,7 +11,7 @@ from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError, SessionLost
 from remote_gym.logs import get_logger
-from remote_gym.protocol.exchange import Exchange, Verdict
+from remote_gym.protocol.exchange import Answer, Exchange, Verdict
 from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -38,7 +38,6 @@ class Carrier:
 
     Attributes:
         deadline: When the last request has to be answered, on `time.monotonic`.
-        packed: The large observation that the newest response lacks, if it does.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Carrier:
         # put the stream out of step, as a second exception may strike on the first line of the handler of the first.
         self._midway = False
         self.deadline = 0.0
-        self.packed: memoryview | None = None
 
     @property
     def stream(self) -> Stream | None:
@@ -116,8 +114,8 @@ class Carrier:
         except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
             self._broken = self._fail(error)
 
-    def finish(self) -> pb.Response:
-        """Get the answer to what is pending, however often it has to be asked for.
+    def finish(self) -> Answer:
+        """Get the answer to what is pending, however often it has to be asked for; an error's included.
 
         Raises:
             SessionLost: If the session has ended.
@@ -139,7 +137,7 @@ class Carrier:
                 stream = self._line.stream
                 if stream is None or self._sent_on is not stream:
                     stream = self._send_pending()
-                response, self.packed = self._exchange.receive(stream.receive(self.deadline))
+                answer = self._exchange.receive(stream.receive(self.deadline))
                 self._sent_on = None
                 self._midway = False
                 break
@@ -154,7 +152,7 @@ class Carrier:
                 self._pause(retry, broken)
         if self._unlogged:
             self._log()
-        return response
+        return answer
 
     def _begin_retry(self, broken: ConnectError | ConnectionLost) -> Retry:
         return Retry(

@@ -14,8 +14,11 @@ import weakref
 from collections.abc import Callable
 
 from remote_gym.address import Place
+from remote_gym.client.carrier import Line
+from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.registry import SESSIONS, Session
 from remote_gym.logs import get_logger
+from remote_gym.protocol.exchange import Exchange
 
 logger = get_logger(__name__)
 
@@ -169,3 +172,17 @@ def _in_child() -> None:
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+def close_dropped(
+    connection: GrpcConnection, session: str, token: str, exchange: Exchange, line: Line, timeout: float
+) -> None:
+    """Close a session whose `ClientSession` is no more. None of the arguments may lead to it, or it could not be."""
+    stream, line.stream = line.stream, None
+    if stream is not None:
+        stream.close()
+    try:
+        if exchange.is_open:
+            connection.close_session(session, token, timeout)
+    finally:
+        connection.close()

@@ -21,13 +21,13 @@ from remote_gym.client.session import ClientSession
 from remote_gym.client.spec import SpecAttribute, read_spec, without_secrets
 from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment, shows_options
 from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata
+from remote_gym.protocol.exchange import Answer, unless_error
 from remote_gym.protocol.open_request import check_arguments, mode_to_open, open_request
 from remote_gym.protocol.requests import assign_request, call_request, reset_request
 from remote_gym.protocol.responses import Reader
 from remote_gym.protocol.ticket import Resumption, SessionTicket
 from remote_gym.tls import absolute_paths, client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.errors import decode_error
 from remote_gym.wire.spaces.elements import encode_action
 from remote_gym.wire.spaces.encoding import decode_space
 from remote_gym.wire.spaces.layout import compile_layout
@@ -151,7 +151,7 @@ class RemoteEnvironment(RemoteAttributes):
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.message_limits)
         self._rendering.begin_episode(self._reader)
-        response, of_a_loss = None, {}
+        answer, of_a_loss = None, {}
         session = self._session
         try:
             if session is not None and session.is_behind and not session.lost:
@@ -160,15 +160,16 @@ class RemoteEnvironment(RemoteAttributes):
                 session.improve()
                 if self._lent is not None:
                     self._return_generator()
-                response = session.ask(request, self._options.reset_timeout)
+                answer = session.ask(request, self._options.reset_timeout)
         except LOSSES as error:
             assert self._reader is not None
             of_a_loss = self._reader.loss(error)
-        if response is None:
-            response = self._open(first=request)  # both in one round trip
+        if answer is None:
+            answer = self._open(first=request)  # both in one round trip
         self._was_reset = True
-        assert response is not None and self._reader is not None and self._session is not None
-        return self._reader.reset(response.reset, self._session.take_packed(), of_a_loss)
+        assert answer is not None and self._reader is not None
+        response, packed = answer
+        return self._reader.reset(response.reset, packed, of_a_loss)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment once.
@@ -202,10 +203,10 @@ class RemoteEnvironment(RemoteAttributes):
         try:
             if self._lent is not None:
                 self._return_generator()
-            response = self._session.ask(request, self._options.step_timeout)
+            response, packed = self._session.ask(request, self._options.step_timeout)
         except LOSSES as error:
             return self._reader.truncation(error)
-        return self._reader.step(response.step, self._session.take_packed())
+        return self._reader.step(response.step, packed)
 
     def step_many(self, actions: Iterable[Any]) -> list[tuple[Any, Any, Any, Any, dict[str, Any]]]:
         """Step once for each action in one round trip, up to the end of the episode.
@@ -236,10 +237,10 @@ class RemoteEnvironment(RemoteAttributes):
         try:
             if self._lent is not None:
                 self._return_generator()
-            answer = self._session.ask(request, self._options.step_timeout).step_many
+            response, _ = self._session.ask(request, self._options.step_timeout)
         except LOSSES as error:
             return [self._reader.truncation(error)]
-        return self._reader.steps(answer, len(request.step_many.steps))
+        return self._reader.steps(response.step_many, len(request.step_many.steps))
 
     def render(self) -> Any:
         """The frame of the newest observation; None without a render mode, before the first reset, or for "human".
@@ -264,8 +265,8 @@ class RemoteEnvironment(RemoteAttributes):
         request = call_request(name, args, kwargs, self._options.message_limits)
         if self._exposed.get(name) is not False:  # a method may change what is to be seen, also where it raises
             self._rendering.outdate(self._reader)
-        answer = self._session.ask(request, self._options.step_timeout)
-        return decode_value(answer.call.value, self._options.message_limits)
+        response, _ = self._session.ask(request, self._options.step_timeout)
+        return decode_value(response.call.value, self._options.message_limits)
 
     def _assign(self, name: str, value: Any) -> None:
         if self._session is None:
@@ -329,7 +330,7 @@ class RemoteEnvironment(RemoteAttributes):
         """
         return self._rendering.latest(self._session, self._reader) if self._was_reset else None
 
-    def _open(self, first: pb.Request | None = None) -> pb.Response | None:
+    def _open(self, first: pb.Request | None = None) -> Answer | None:
         """Open a session, and return what answers its first request, if there is one."""
         replaced, self._session = self._session, None
         if replaced is not None:
@@ -353,21 +354,19 @@ class RemoteEnvironment(RemoteAttributes):
             self._session = None
             raise
         answer = self._session.first
-        if answer is not None and answer.HasField("error"):
-            raise decode_error(answer.error)
-        return answer
+        return None if answer is None else unless_error(answer)
 
     def _resume(self, ticket: SessionTicket) -> None:
         """Go on with a session of another process."""
         connection = connect(ticket.url, ticket.port, self._files, self._options)
-        session = self._session = ClientSession(connection, ticket, self._options)
+        session = self._session = ClientSession.find(connection, ticket, self._options)
         try:
             check_resumed(session.description, self.render_mode)
             answer = session.take_over(self._options.step_timeout)
             self._adopt(session)
             self._was_reset = answer is not None
             assert self._reader is not None
-            returned = answer and self._reader.anything(answer, session.take_packed())
+            returned = None if answer is None else self._reader.anything(*answer)
             self.resumed = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
         except BaseException:
             session.let_go()  # it may be another's, or be resumed otherwise

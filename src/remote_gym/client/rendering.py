@@ -118,7 +118,7 @@ class Rendering:
         assert session is not None
         joiner = FrameJoiner(self._options.message_limits)
         try:
-            while joiner.add(session.ask(joiner.request(), self._options.step_timeout).render):
+            while joiner.add(session.ask(joiner.request(), self._options.step_timeout)[0].render):
                 pass
         except LOSSES as error:
             return reader.frame_again(error)

@@ -224,4 +224,4 @@ class Addresses:
 
     def _open_by(self, connection: GrpcConnection, request: pb.OpenRequest) -> ClientSession:
         choose_encodings(request, self._options, connection.place[0])
-        return ClientSession(connection, request, self._options)
+        return ClientSession.open(connection, request, self._options)

@@ -15,7 +15,7 @@ from remote_gym.client.carrier import Carrier, Line
 from remote_gym.client.connect import forking
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.grpc_stream import GrpcStream
-from remote_gym.client.connect.opening import open_session
+from remote_gym.client.connect.opening import find_session, open_session
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
@@ -26,10 +26,9 @@ from remote_gym.errors import (
     SessionError,
 )
 from remote_gym.logs import get_logger
-from remote_gym.protocol.exchange import Exchange
+from remote_gym.protocol.exchange import Answer, Exchange, unless_error
 from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.errors import decode_error
 from remote_gym.wire.splice import parse_response
 
 logger = get_logger(__name__)
@@ -41,43 +40,73 @@ class ClientSession:
     Whatever raises in the midst of a request, a signal's handler or Ctrl-C included, leaves a session that can be used:
     the next request first waits for the answer to the one that was interrupted.
 
+    `open` and `find` make one. The constructor does no input or output.
+
     Args:
-        connection: Closed with the session.
-        request: What to open; or a ticket to what another process has opened, which `take_over` then gets hold of.
+        connection: To the server; closed with the session.
+        session: As the server opened it.
         options: The client's.
+        first: What answered the request that the opening brought along, if it did.
 
     Raises:
-        TransportError: If the server could not be reached, the connection broke, or opening took too long.
-        RemoteGymError: If the server did not open it, as the server says.
+        ConnectError: If there is no direct connection, and ``connection="direct"`` asks for one.
     """
 
     def __init__(
-        self, connection: GrpcConnection, request: pb.OpenRequest | SessionTicket, options: ClientOptions
+        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, first: Answer | None = None
     ) -> None:
+        if options.connection == "direct" and not session.HasField("direct"):
+            raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
         self._connection = connection
+        self._session = session
         self._options = options
         self._process = os.getpid()
         self._turn = Turn()
         self._closed = False
-        self.first: pb.Response | None = None
-        """What answers the request that the opening brought along, if it did."""
+        self.first = first
+        self._exchange = Exchange(session.id, options.message_limits, answered=0 if first is None else 1)
+        line = Line()
+        self._carrier = Carrier(connection, session, options, self._exchange, line)
+        # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
+        close = functools.partial(dropped.close_dropped, connection, session.id, session.token, self._exchange, line)
+        self._forget = dropped.see_to(self, close, options.close_timeout)
+
+    @classmethod
+    def open(cls, connection: GrpcConnection, request: pb.OpenRequest, options: ClientOptions) -> ClientSession:
+        """Have the server open a session.
+
+        Args:
+            connection: Closed with the session, or if there is none.
+            request: What to open.
+            options: The client's.
+
+        Raises:
+            TransportError: If the server could not be reached, the connection broke, or opening took too long.
+            RemoteGymError: If the server did not open it, as the server says.
+        """
         opened: pb.Session | None = None
         try:
-            self._session = opened = open_session(connection, request, options)
-            if options.connection == "direct" and not opened.HasField("direct"):
-                raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
-            self._exchange = Exchange(opened.id, options.message_limits)
-            line = Line()
-            self._carrier = Carrier(connection, opened, options, self._exchange, line)
-            # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
-            close = functools.partial(_close_dropped, connection, opened.id, opened.token, self._exchange, line)
-            self._forget = dropped.see_to(self, close, options.close_timeout)
-            if isinstance(request, pb.OpenRequest) and request.HasField("first"):
-                self.first, self._carrier.packed = parse_response(opened.first, options.message_limits)
-                self._exchange.answered = 1
+            opened = open_session(connection, request, options)
+            first = parse_response(opened.first, options.message_limits) if request.HasField("first") else None
+            return cls(connection, opened, options, first)
         except BaseException as error:  # noqa: BLE001 - it is raised again
             struck = what_struck(error)
-            self._abandon(struck, opened if isinstance(request, pb.OpenRequest) else None)
+            _abandon(connection, struck, opened, options.close_timeout)
+            raise struck from struck.__cause__
+
+    @classmethod
+    def find(cls, connection: GrpcConnection, ticket: SessionTicket, options: ClientOptions) -> ClientSession:
+        """Find the session that another process has opened, which `take_over` then gets hold of.
+
+        Raises:
+            TransportError: If the server could not be reached, or the connection broke.
+            RemoteGymError: If it has no such session, or not for this client.
+        """
+        try:
+            return cls(connection, find_session(connection, ticket, options), options)
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            struck = what_struck(error)
+            _abandon(connection, struck, None, options.close_timeout)  # it is not this client's to close
             raise struck from struck.__cause__
 
     @property
@@ -155,7 +184,7 @@ class ClientSession:
         finally:
             claim.over = True
 
-    def ask(self, request: pb.Request, timeout: float) -> pb.Response:
+    def ask(self, request: pb.Request, timeout: float) -> Answer:
         """Number a request, send it, and return what answers it.
 
         A broken connection is made again, and the request asked again under the same number, so that it runs once.
@@ -176,12 +205,10 @@ class ClientSession:
         try:
             self._take_turn(claim, deadline)
             self._carrier.begin(request, deadline)
-            response = self._carrier.finish()
+            answer = self._carrier.finish()
         finally:
             claim.over = True
-        if response.HasField("error"):
-            raise decode_error(response.error)
-        return response
+        return unless_error(answer)
 
     def send(self, request: pb.Request, timeout: float) -> None:
         """The first half of `ask`, so that several sessions can be asked at once.
@@ -204,7 +231,7 @@ class ClientSession:
         finally:
             claim.over = True
 
-    def receive(self) -> pb.Response:
+    def receive(self) -> Answer:
         """The second half of `ask`: wait for what answers the request that was sent.
 
         Raises:
@@ -213,17 +240,10 @@ class ClientSession:
         claim = Claim()
         try:
             self._take_turn(claim, self._carrier.deadline)
-            response = self._carrier.finish()
+            answer = self._carrier.finish()
         finally:
             claim.over = True
-        if response.HasField("error"):
-            raise decode_error(response.error)
-        return response
-
-    def take_packed(self) -> memoryview | None:
-        """The large observation that the newest response lacks, if it does; once."""
-        packed, self._carrier.packed = self._carrier.packed, None
-        return packed
+        return unless_error(answer)
 
     def fileno(self) -> int | None:
         """Descriptor on which an answer is still to come; None where one cannot wait for it."""
@@ -246,7 +266,7 @@ class ClientSession:
         finally:
             claim.over = True
 
-    def take_over(self, timeout: float) -> pb.Response | None:
+    def take_over(self, timeout: float) -> Answer | None:
         """Cut off the process that opened the session, and have the answer to what it asked last once more.
 
         Returns:
@@ -263,7 +283,7 @@ class ClientSession:
             self._carrier.deadline = deadline
             exchange = self._exchange
             exchange.probe()
-            refusal = self._carrier.finish()
+            refusal, _ = self._carrier.finish()
             if exchange.replay(refusal) is None:
                 return None
             return self._carrier.finish()
@@ -324,24 +344,6 @@ class ClientSession:
             struck = what_struck(error)
             raise struck from struck.__cause__
 
-    def _abandon(self, error: BaseException, opened: pb.Session | None) -> None:
-        """Leave nothing behind of what could not be made.
-
-        Args:
-            error: Why.
-            opened: What the server has opened for this, and nobody would close; None if there is nothing.
-        """
-        if not isinstance(error, RemoteGymError):
-            with contextlib.suppress(RuntimeError):  # where no thread can be started, as little as `error` may say
-                self._connection.renew()
-        try:
-            if opened is not None:
-                self._connection.close_session(opened.id, opened.token, self._options.close_timeout)
-        except RemoteGymError as failure:
-            logger.debug("session %s: closing what could not be used: %s", opened and opened.id, failure)
-        finally:
-            self._connection.close()
-
     def _take_turn(self, claim: Claim, deadline: float) -> None:
         """Begin to use the session, while it can be used. The caller ends the claim."""
         if self._process != os.getpid():
@@ -360,15 +362,22 @@ class ClientSession:
             raise self._exchange.ended_error()
 
 
-def _close_dropped(
-    connection: GrpcConnection, session: str, token: str, exchange: Exchange, line: Line, timeout: float
-) -> None:
-    """Close a session whose `ClientSession` is no more. None of the arguments may lead to it, or it could not be."""
-    stream, line.stream = line.stream, None
-    if stream is not None:
-        stream.close()
+def _abandon(connection: GrpcConnection, error: BaseException, opened: pb.Session | None, close_timeout: float) -> None:
+    """Leave nothing behind of a session that could not be made.
+
+    Args:
+        connection: To the server.
+        error: Why.
+        opened: What the server has opened for this, and nobody would close; None if there is nothing.
+        close_timeout: Seconds that closing may take.
+    """
+    if not isinstance(error, RemoteGymError):
+        with contextlib.suppress(RuntimeError):  # where no thread can be started, as little as `error` may say
+            connection.renew()
     try:
-        if exchange.is_open:
-            connection.close_session(session, token, timeout)
+        if opened is not None:
+            connection.close_session(opened.id, opened.token, close_timeout)
+    except RemoteGymError as failure:
+        logger.debug("session %s: closing what could not be used: %s", opened and opened.id, failure)
     finally:
         connection.close()

@@ -24,6 +24,18 @@ Answer: TypeAlias = tuple[pb.Response, memoryview | None]
 """A response, and the large observation that it lacks, as `remote_gym.wire.splice.parse_response` returns them."""
 
 
+def unless_error(answer: Answer) -> Answer:
+    """The answer itself.
+
+    Raises:
+        RemoteGymError: As it says, if it is an error.
+    """
+    response = answer[0]
+    if response.HasField("error"):
+        raise decode_error(response.error)
+    return answer
+
+
 class Verdict(enum.Enum):
     """What becomes of a session after a failure. The stream that was in use is given up in any case."""
 

@@ -58,24 +58,25 @@ def connect(
     return GrpcConnection(url, port, files, options, token or "", credentials)
 
 
-def open_session(
-    connection: GrpcConnection, request: pb.OpenRequest | SessionTicket, options: ClientOptions
-) -> pb.Session:
-    """Have a session opened, or find the one that a ticket is for.
+def open_session(connection: GrpcConnection, request: pb.OpenRequest, options: ClientOptions) -> pb.Session:
+    """Have a session opened.
 
     Raises:
         RemoteGymError: As the server says.
         TransportError: If it could not be reached, or the connection broke.
     """
-    if isinstance(request, pb.OpenRequest):
-        response = connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
-        if response.HasField("error"):
-            raise decode_error(response.error)
-        return response.session
-    found = connection.reach(request.session, request.token, options.connect_timeout)
+    response = connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
+    if response.HasField("error"):
+        raise decode_error(response.error)
+    return response.session
+
+
+def find_session(connection: GrpcConnection, ticket: SessionTicket, options: ClientOptions) -> pb.Session:
+    """Find the session that a ticket is for. Raises as `open_session` does."""
+    found = connection.reach(ticket.session, ticket.token, options.connect_timeout)
     session = pb.Session(
-        id=request.session,
-        token=request.token,
+        id=ticket.session,
+        token=ticket.token,
         lease=found.lease,
         message_bytes=found.message_bytes,
         description=found.description,

@@ -13,8 +13,8 @@ from gymnasium.error import ResetNeeded
 
 from remote_gym.client.vector.shard import Shard
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError, reworded
+from remote_gym.protocol.exchange import Answer
 from remote_gym.transport.busy_poll import SLEEPS, Wakefulness, look
-from remote_gym.v1 import remote_gym_pb2 as pb
 
 MOST_THREADS = 32
 THREAD_NAME = "remote_gym-each-worker"
@@ -28,7 +28,7 @@ Done = tuple[Shard, BaseException | None]
 
 def receive(
     shards: Iterable[Shard], wakefulness: Wakefulness = SLEEPS, at_least: int | None = None
-) -> tuple[dict[Shard, pb.Response], list[Failure]]:
+) -> tuple[dict[Shard, Answer], list[Failure]]:
     """Wait for answers, and tell who failed instead.
 
     Args:
@@ -36,7 +36,7 @@ def receive(
         wakefulness: How long to look for answers without sleeping.
         at_least: Of how many environments to wait for answers, or failures; None for all.
     """
-    answers: dict[Shard, pb.Response] = {}
+    answers: dict[Shard, Answer] = {}
     failures: list[Failure] = []
     count = 0
     coming = as_they_come(shards, wakefulness)

@@ -156,7 +156,7 @@ class Pool:
             each.send(request, timeout)
         answers, failures = receive(chosen)
         raise_failures(failures)
-        return [answers[each] for each in chosen]
+        return [answers[each][0] for each in chosen]
 
     def check_exposed(self, name: str, *, to_set: bool = False) -> None:
         """Refuse what the environments do not expose, unless they are lost, which asking tells.

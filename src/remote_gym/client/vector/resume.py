@@ -77,7 +77,7 @@ def resume_all(
 
     def resume(each: Shard) -> None:
         ticket = ticket_of[each]
-        session = ClientSession(connect(ticket.url, ticket.port, credentials, options), ticket, options)
+        session = ClientSession.find(connect(ticket.url, ticket.port, credentials, options), ticket, options)
         try:
             check_resumed(session.description, render_mode, each.size)
             answer = session.take_over(options.step_timeout)
@@ -85,7 +85,7 @@ def resume_all(
                 session.let_go()
                 return
             each.resume(session, answer)
-            returned = _returned(each, answer, options.message_limits)
+            returned = None if answer is None else _returned(each, answer[0], options.message_limits)
             found[each] = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
         except BaseException:
             session.let_go()  # it may be another's, or be resumed otherwise
@@ -115,11 +115,11 @@ def _warn_if_apart(shards: Sequence[Shard], found: Mapping[Shard, Resumption]) -
         )
 
 
-def _returned(each: Shard, answer: pb.Response | None, limits: Limits) -> Any:
+def _returned(each: Shard, response: pb.Response, limits: Limits) -> Any:
     """What the worker's last request returned of its own environments, or the exception that it raised."""
-    kind = None if answer is None else answer.WhichOneof("result")
-    if answer is not None and kind == "error":
-        return decode_error(answer.error)
+    kind = response.WhichOneof("result")
+    if kind == "error":
+        return decode_error(response.error)
     joiner = Joiner([each.session.description], limits)
     if kind == "step":
         return joiner.transitions([each])

@@ -16,6 +16,7 @@ from remote_gym.client.recovery import LOSSES
 from remote_gym.client.session import ClientSession
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost
+from remote_gym.protocol.exchange import Answer
 from remote_gym.protocol.requests import reset_request
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_integer
@@ -117,7 +118,7 @@ class Shard:
         # Here, where others do so at the same time: requests are sent one after another.
         session.attach()
 
-    def resume(self, session: ClientSession, answer: pb.Response | None) -> None:
+    def resume(self, session: ClientSession, answer: Answer | None) -> None:
         """Go on with a session that another process has opened.
 
         Args:
@@ -125,10 +126,11 @@ class Shard:
             answer: What was answered last; None if nothing was asked.
         """
         self._session = session
-        if answer is not None and (answer.HasField("step") or answer.HasField("reset")):
+        kind = None if answer is None else answer[0].WhichOneof("result")
+        if answer is not None and kind in ("step", "reset"):
             self.adopt(answer)
         else:  # after a render or a call nobody can say what was observed before
-            self.needs_reset = answer is None or answer.HasField("error")
+            self.needs_reset = kind in (None, "error")
 
     def reset(
         self,
@@ -165,11 +167,11 @@ class Shard:
         """Let `receive` raise the error, in place of what could not even be sent."""
         self.is_waiting, self._error = True, error
 
-    def adopt(self, answer: pb.Response) -> None:
+    def adopt(self, answer: Answer) -> None:
         """Have what a step or a reset was answered, whichever it was."""
-        self._is_blank = answer.HasField("reset")
-        self.transition = answer.reset if self._is_blank else answer.step
-        self.packed = self.session.take_packed()
+        response, self.packed = answer
+        self._is_blank = response.HasField("reset")
+        self.transition = response.reset if self._is_blank else response.step
         if not self._is_blank:
             self._blanks = {}
         self.needs_reset = False
@@ -195,7 +197,7 @@ class Shard:
         self.lost_because = str(error)
         return True
 
-    def receive(self) -> pb.Response:
+    def receive(self) -> Answer:
         """Wait for the answer.
 
         Raises:
