@@ -25,6 +25,7 @@ ROWS = (
     "direct",
     "direct-thread",
     "grpc",
+    "grpc-port",
     "grpc-thread",
     "pixels",
     "grpc-pixels",

@@ -142,6 +142,7 @@ OUR_PEER = Peer(
         row("direct-same", "remote_gym, direct, poll_us=0, one core", options={"poll_us": 0}, placement="same"),
         row("direct-polling-same", "remote_gym, direct, one core", placement="same"),
         row("grpc", "remote_gym, gRPC", quick=True, options={"connection": "grpc"}),
+        row("grpc-port", "remote_gym, gRPC, a port of its own", options={"connection": "grpc", "grpc_port": 0}),
         row("grpc-thread", "remote_gym, gRPC, thread", quick=True, options={"connection": "grpc", "use_thread": True}),
         row("grpc-pixels", "remote_gym, gRPC", workload="pixels", options={"connection": "grpc"}),
         row("grpc-vga", "remote_gym, gRPC", workload="vga", options={"connection": "grpc"}),

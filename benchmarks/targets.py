@@ -98,6 +98,13 @@ TARGETS = (
         lambda repeat: _beyond_the_step(repeat, "grpc") / _echo(repeat),
     ),
     Target(
+        "gRPC through the server's one port: times gRPC on a port of its own",
+        True,
+        1.25,
+        "×",
+        lambda repeat: _p50(repeat, "ours", "grpc") / _p50(repeat, "ours", "grpc-port"),
+    ),
+    Target(
         "128 CartPoles, one worker: steps/s, times SyncVectorEnv's in process",
         False,
         0.9,

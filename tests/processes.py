@@ -36,6 +36,19 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def is_relay(pid: int) -> bool:
+    """Whether it relays gRPC's connections to a server, whose child it is."""
+    try:
+        return b"frontends/relay" in (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def family(pid: int) -> set[int]:
+    """A server's forkserver, and what that has started."""
+    return {child for child in descendants(pid) if not is_relay(child)}
+
+
 def open_descriptors() -> dict[str, str]:
     """This process's descriptors and what they are."""
     found = {}

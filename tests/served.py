@@ -17,13 +17,13 @@ class Served:
 
     Attributes:
         process: Its standard output is read up to the ports.
-        port: Of gRPC; 0 for a Unix socket.
-        direct_port: Of direct connections.
+        port: 0 for a Unix socket.
+        grpc_port: Of gRPC alone; 0 without one.
     """
 
     process: subprocess.Popen[str]
     port: int
-    direct_port: int
+    grpc_port: int
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def served(
             line = process.stdout.readline()
             assert line, f"it did not start: {printed}"
             printed += line
-        yield Served(process, _port("Listens on: .*:", printed), _port("Direct connections: port ", printed))
+        yield Served(process, _port("Listens on: .*:", printed), _port("gRPC alone: port ", printed))
 
 
 def _port(before: str, printed: str) -> int:

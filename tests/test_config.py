@@ -53,7 +53,7 @@ WRONG = {
         "receive_bytes": (0, 1024, 1.5, "1GiB", None, True),
         "allow": ("DNS:alice", (1,), None, {"DNS:alice"}),
         "policy": ("/no/such/file", ".", 3),
-        "direct_port": NO_PORTS,
+        "grpc_port": tuple(value for value in NO_PORTS if value is not None),
         "poll_us": (-1, 0.5, "5", None, True, 10**9),
         "output_rate": (-1, 1.5, "1", None, True, 10**10),
         "imports": ("json", (1,), None, 3),
@@ -126,7 +126,6 @@ def test_options_that_contradict_each_other():
     threads = "but with use_thread=True all environments share one process"
     cases = {
         ServerOptions: [
-            ({"direct": False, "direct_port": 5000}, "direct_port is 5000, but with direct=False"),
             ({"use_thread": True, "interpreter": "python3"}, f"interpreter is 'python3', {threads}"),
             ({"use_thread": True, "memory_limit": 2**30}, f"memory_limit is 1073741824, {threads}"),
             ({"use_thread": True, "rlimits": {"nofile": 256}}, f"rlimits is {{'nofile': 256}}, {threads}"),

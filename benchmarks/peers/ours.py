@@ -1,13 +1,14 @@
 """remote_gym itself: direct and over gRPC, workers in processes and in threads, single and vector environments.
 
-Options: ``connection``, ``use_thread``, ``poll_us``, ``secure`` (True), ``workers``, ``chunk`` (steps in a
-`step_many`), ``sessions`` (measure the memory of so many instead of stepping).
+Options: ``connection``, ``use_thread``, ``poll_us``, ``grpc_port``, ``secure`` (True), ``workers``, ``chunk`` (steps in
+a `step_many`), ``sessions`` (measure the memory of so many instead of stepping).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ from accounting import descendants, private_bytes
 from case import Case, Figures, NotHere
 from measuring import Stopwatch, measure_environment, measure_steps, sampled_actions
 from peer import main
-from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym import RemoteEnvironment, ServerOptions, create_remote_environment_server
 from serving import HOST, Servers, Way, way_to
 from workloads import create, renders
+
+KNOWN = inspect.signature(ServerOptions).parameters
+"""Options of the checkout that is measured, which may be an earlier one."""
 
 
 @contextlib.contextmanager
@@ -30,8 +34,11 @@ def serve(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     os.chdir(entrypoint.parent)  # an entrypoint has to be below where its server runs
     credentials = tuple(job["credentials"]) if job["credentials"] else None
     arguments = {"entrypoint": entrypoint.name}
-    with create_remote_environment_server(arguments, job.get("host", HOST), 0, credentials, **job["options"]) as server:
-        yield {"port": server.port, "direct_port": server.direct_port}
+    options = {name: value for name, value in job["options"].items() if name in KNOWN}
+    with create_remote_environment_server(arguments, job.get("host", HOST), 0, credentials, **options) as server:
+        # Before there was one port gRPC had its own, and direct connections a second one.
+        others = {name: getattr(server, name, 0) for name in ("grpc_port", "direct_port")}
+        yield {"port": server.port, **others}
 
 
 def measure(case: Case, servers: Servers) -> Figures:
@@ -40,14 +47,15 @@ def measure(case: Case, servers: Servers) -> Figures:
     secure = options.get("secure", True)
     job = {
         "credentials": [case.pem("server"), case.pem("server-key"), case.pem("ca")] if secure else None,
-        "options": {name: options[name] for name in ("use_thread", "poll_us") if name in options},
+        "options": {name: options[name] for name in ("use_thread", "poll_us", "grpc_port") if name in options},
     }
     create("zero" if case.num_envs else case.workload)  # says so at once where the workload is not here
     told = servers.start(job)
-    with way_to(case, told["port"], told["direct_port"]) as way:
+    ports = [port for port in told.values() if port]
+    with way_to(case, *ports) as way:
         arguments: dict[str, Any] = {
             "url": way.host,
-            "port": told["port"],
+            "port": told["grpc_port"] or told["port"],
             "remote_args": {"entrypoint_kwargs": {"workload": case.workload}},
             "client_credentials_paths": (
                 (case.pem("ca"), case.pem("client"), case.pem("client-key")) if secure else None

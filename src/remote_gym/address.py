@@ -18,6 +18,12 @@ def is_unix(url: str) -> bool:
     return url.startswith("unix:")
 
 
+def unix_path(url: str) -> str:
+    """The path in ``unix:path`` or ``unix:///path``."""
+    path = url.removeprefix("unix:")
+    return path[2:] if path.startswith("///") else path
+
+
 def is_loopback(url: str) -> bool:
     """Whether only this machine can be reached by it."""
     if is_unix(url) or url == "localhost":

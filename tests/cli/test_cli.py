@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -267,12 +268,13 @@ def test_what_is_no_size(text):
         assert "is no size; use" in " ".join(run("serve", "CartPole-v1", flag, value, status=2).split())
 
 
-def test_direct_port_is_told_and_used():
-    with serving("CartPole-v1", "--port", "0", "--direct-port", "0") as (_, printed):
-        direct_port = int(re.search(r"^Direct connections: port (\d+)$", printed, re.MULTILINE)[1])
-        with contextlib.closing(RemoteEnvironment("localhost", port_of(printed), connection="direct")) as environment:
-            environment.reset()
-            assert environment._session._session.direct.port == direct_port
+def test_a_port_of_grpc_alone_is_told_and_used():
+    with serving("CartPole-v1", "--port", "0", "--grpc-port", "0") as (_, printed):
+        grpc_port = int(re.search(r"^gRPC alone: port (\d+)$", printed, re.MULTILINE)[1])
+        for port, connection in itertools.product((grpc_port, port_of(printed)), ("grpc", "direct")):
+            with contextlib.closing(RemoteEnvironment("localhost", port, connection=connection)) as environment:
+                environment.reset()
+                assert environment._session._session.direct.port == port_of(printed)
 
 
 def test_serve_lets_in_whom_the_flags_and_the_file_name_and_nobody_else(server_options, client_options, tmp_path):

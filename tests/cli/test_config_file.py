@@ -40,7 +40,7 @@ SAMPLES = {
     "reference": [("--entrypoint", "env.py", "--repo", "r", "--reference", "v1")],
     "environments": [("--environment", "easy=CartPole-v1", "--environment", "hard one=env.py")],
     "ids": [("--ids", "ALE/*", "--ids", "Cart*"), ("--ids", "Cart*", "--kwargs", '{"a": 3}')],
-    "direct_port": [("--direct-port", "7000")],
+    "grpc_port": [("--grpc-port", "7000")],
     "receive_bytes": [("--receive-bytes", "1GiB")],
     "memory_limit": [("--memory-limit", "2GiB")],
     "rlimits": [("--rlimit", "nofile=128", "--rlimit", "as=4GiB")],

@@ -145,6 +145,7 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest():
         (ServerOptions, "leese", "did you mean lease?"),
         (ServerOptions, "drain", "it is called drain_timeout now"),
         (ServerOptions, "admit_timeout", "it is called queue_timeout now"),
+        (ServerOptions, "direct_port", "direct connections come to the one port now"),
         (ServerOptions, "limits", "it is called message_limits now"),
         (ServerOptions, "worker_limits", "it is called rlimits now"),
         (ClientOptions, "limits", "it is called message_limits now"),

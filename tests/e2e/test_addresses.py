@@ -72,14 +72,14 @@ def test_a_port_of_a_foreign_program_is_refused(address):
         with pytest.raises(ConfigError, match=f"{port}.*in use"):
             serve(address, port)
         with pytest.raises(ConfigError, match=f"{port}.*in use"):
-            serve(address, direct_port=port)
+            serve(address, grpc_port=port)
 
 
-def test_a_direct_port_is_not_shared_either():
-    with serve("localhost") as server:
-        for taken in (server.port, server.direct_port):
+def test_a_port_of_grpc_alone_is_not_shared_either():
+    with serve("localhost", grpc_port=0) as server:
+        for taken in (server.port, server.grpc_port):
             with pytest.raises(ConfigError, match=rf"{taken}.*in use"):
-                serve("localhost", direct_port=taken)
+                serve("localhost", grpc_port=taken)
             with pytest.raises(ConfigError, match=rf"{taken}.*in use"):
                 serve("localhost", taken)
         play("localhost", server.port)
@@ -91,7 +91,7 @@ def test_a_server_that_could_not_start_leaves_its_port_free():
             reserved.bind(("127.0.0.1", 0))
             port = reserved.getsockname()[1]
         with pytest.raises(ConfigError, match="in use"):
-            serve("localhost", port, direct_port=server.direct_port)
+            serve("localhost", port, grpc_port=server.port)
         with serve("localhost", port):
             play("localhost", port)
 
@@ -127,7 +127,6 @@ def test_a_unix_socket_that_a_killed_server_left_is_taken_over(tmp_path):
         assert process.stdout.readline() == "ready\n"
         process.kill()
     assert (tmp_path / "socket").is_socket()
-    assert (tmp_path / "socket.direct").is_socket()
     with serve(url):
         play(url)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
+from hellos import client_hello
 from raw_client import channel_to, method, open_request
 from remote_gym.protocol.constants import TOKEN_KEY
 from remote_gym.server.frontends import grpc as grpc_server
@@ -35,20 +36,21 @@ def connect() -> Callable[[int], socket.socket]:
         yield lambda port: stack.enter_context(socket.create_connection(("127.0.0.1", port), 10.0))
 
 
-@pytest.mark.skipif(
-    tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85), reason="this grpcio knows no such limit, or may not"
-)
 def test_connections_beyond_the_limit_are_closed_and_there_is_room_when_others_leave(obedient, connect):
     with loopback_server(obedient, url="127.0.0.1", max_connections=3, use_thread=True) as server:
+        silent = [connect(server.server.port) for _ in range(6)]  # nobody knows yet what they are
         crowd = [connect(server.server.port) for _ in range(6)]
+        for sock in crowd:
+            sock.sendall(client_hello("h2"))
         wait_until(lambda: sum(map(is_closed, crowd)) == 3)
+        assert not any(map(is_closed, silent))
         for sock in crowd:
             sock.close()
         server.environment(connect_timeout=scaled(30.0)).reset()
 
 
 def test_a_silent_handshake_ends(monkeypatch, obedient, connect):
-    monkeypatch.setattr(grpc_server, "HANDSHAKE_TIMEOUT_MS", 300)
+    monkeypatch.setattr(grpc_server, "HANDSHAKE_TIMEOUT_MS", int(scaled(1.0) * 1e3))
     with loopback_server(obedient, use_thread=True) as server:
         silent = [connect(server.server.port) for _ in range(20)]
         half = connect(server.server.port)

@@ -49,7 +49,13 @@ def attach(server, address: pb.DirectAddress, token: str, files: TlsFiles | None
     ca, certificate, key = server.client_credentials_paths
     files = files or TlsFiles(ca=ca, certificate=certificate, private_key=key)
     return DirectStream(
-        "localhost", address, token, context=tls.client_context(files), limits=Limits(), timeout=30.0, poll_us=0
+        ("localhost", address.port),
+        address,
+        token,
+        context=tls.client_context(files),
+        limits=Limits(),
+        timeout=30.0,
+        poll_us=0,
     )
 
 
@@ -87,7 +93,7 @@ def test_a_session_changes_over_in_mid_episode_without_a_lost_or_doubled_step(pr
         session._carrier.detach()
 
 
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(40), PREAMBLE + bytes(16)])
+@pytest.mark.parametrize("sent", [b"get / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + bytes(40), PREAMBLE + bytes(16)])
 def test_who_names_no_session_is_closed_out(environment, address, sent):
     with raw_connection(address) as stranger:
         stranger.sendall(sent)
@@ -98,7 +104,7 @@ def test_who_names_no_session_is_closed_out(environment, address, sent):
 
 def test_silent_strangers_do_not_keep_clients_out(process_server, environment, address):
     most = process_server.server.options.max_pending
-    pending = process_server.server._direct._pending
+    pending = process_server.server._ports._listener._pending
     strangers = [raw_connection(address) for _ in range(most)]
     try:
         wait_until(lambda: len(pending) == most)
@@ -118,7 +124,7 @@ def test_silent_strangers_do_not_keep_clients_out(process_server, environment, a
 def test_of_silent_strangers_those_are_dropped_who_are_most(obedient):
     with loopback_server(obedient, max_pending=3) as server:
         address = server.environment(connection="direct")._session._session.direct
-        pending = server.server._direct._pending
+        pending = server.server._ports._listener._pending
         with contextlib.ExitStack() as stack:
 
             def connect(source: str) -> socket.socket:
@@ -129,7 +135,7 @@ def test_of_silent_strangers_those_are_dropped_who_are_most(obedient):
             crowd = [connect("127.0.0.3") for _ in range(4)]
             assert crowd[0].recv(1) == b""
             assert crowd[1].recv(1) == b""
-            assert sorted(pending.values()) == ["127.0.0.2", "127.0.0.3", "127.0.0.3"]
+            assert sorted(pending.values()) == ["ipv4:127.0.0.2", "ipv4:127.0.0.3", "ipv4:127.0.0.3"]
 
 
 def test_a_routing_id_without_a_certificate_is_not_enough(process_server, environment, address):
@@ -225,7 +231,7 @@ def test_a_stolen_token_is_of_no_use_to_another_identity(tmp_path, certificates)
         session = environment._session._session
         with pytest.raises(NotPermitted, match="'DNS:mallory'"):
             DirectStream(
-                "localhost",
+                ("localhost", server.port),
                 fresh_address(environment._session),
                 session.token,
                 context=tls.client_context(theirs),
@@ -273,7 +279,8 @@ def test_where_it_cannot_be_reached_grpc_is_used_within_a_second_and_the_log_say
         environment = server.environment(connect_timeout=scaled(100.0))
         with socket.socket() as reserved:
             reserved.bind(("127.0.0.1", 0))
-            environment._session._carrier._attaching._address.port = reserved.getsockname()[1]
+            known = environment._session._carrier._attaching._address
+            known.port, known.same_place = reserved.getsockname()[1], False
             before = time.monotonic()
             with caplog.at_level(logging.WARNING, logger="remote_gym"):
                 environment.reset()
@@ -290,17 +297,13 @@ def test_a_server_that_offers_none(obedient):
             server.environment(connection="direct").reset()
 
 
-def test_a_fixed_port_and_unix_sockets(obedient, tmp_path):
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    with loopback_server(obedient, direct_port=port) as server:
-        assert server.server.direct_port == port
-        server.environment(connection="direct").reset()
+def test_direct_connections_come_to_the_one_port_and_the_one_unix_socket(obedient, tmp_path):
+    with loopback_server(obedient) as server:
+        assert fresh_address(server.environment(connection="direct")._session).port == server.server.port
     with loopback_server(obedient, secure=False, url=f"unix:{tmp_path}/socket") as server:
         server.environment(connection="direct").reset()
-        assert (tmp_path / "socket.direct").exists()
-    assert not (tmp_path / "socket.direct").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["socket"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_lease_runs_when_a_direct_client_vanishes(obedient):

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from environments import ACTION
-from processes import descendants, is_alive
+from processes import descendants, family, is_alive
 from remote_gym import DeadlineExceeded, RemoteEnvironment, ServerFull, SessionLost
 from remote_gym.testing import loopback_server
 from remote_gym.wire.autoreset import AutoresetMode
@@ -144,7 +144,7 @@ def test_a_session_that_is_opening_when_the_signal_comes_is_refused(log):
 
         thread = threading.Thread(target=come)
         thread.start()
-        wait_until(lambda: len(descendants(server.process.pid)) == 2)  # the forkserver, and a worker that creates
+        wait_until(lambda: len(family(server.process.pid)) == 2)  # the forkserver, and a worker that creates
         server.process.terminate()
         assert server.process.wait(scaled(30)) == 0
         thread.join(scaled(30.0))

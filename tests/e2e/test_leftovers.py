@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from processes import descendants, is_alive
+from processes import descendants, family, is_alive, is_relay
 from remote_gym import RemoteEnvironment, SessionLost
 from remote_gym.ipc import leftovers
 from remote_gym.testing import LoopbackServer, loopback_server
@@ -110,7 +110,7 @@ def test_a_server_or_forkserver_that_is_killed_leaves_nothing(who, serve):
     environment = RemoteEnvironment("localhost", port, connect_timeout=5.0)
     _, info = environment.reset()
     started = all_of(info)
-    [forkserver] = [pid for pid in descendants(process.pid) if parent(pid) == process.pid]
+    [forkserver] = [pid for pid in family(process.pid) if parent(pid) == process.pid]
     if who == "server":
         process.kill()
     else:
@@ -157,7 +157,7 @@ def test_as_process_1_of_a_container_a_server_has_no_zombies(serve, proc):
 
 
 def children(pid: int) -> list[int]:
-    return sorted(leftovers._children(pid))
+    return sorted(child for child in leftovers._children(pid) if not is_relay(child))
 
 
 def state(pid: int) -> str:

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from environments import ACTION
-from processes import descendants
+from processes import descendants, family
 from raw_client import RawSession, channel_to, method, open_request, step
 from remote_gym import DeadlineExceeded, ServerFull
 from remote_gym.testing import loopback_server
@@ -62,10 +62,10 @@ def test_opens_that_are_cancelled_give_their_places_back_and_never_hold_more_wor
                 ]
                 # Three have a worker each, and three are refused; the forkserver is one more process.
                 wait_until(lambda calls=calls: sum(call.done() for call in calls) == 3)
-                wait_until(lambda: len(descendants(os.getpid()) - before) == 4)
+                wait_until(lambda: len(family(os.getpid()) - before) == 4)
                 for call in calls:
                     call.cancel()
-                wait_until(lambda: len(descendants(os.getpid()) - before) == 1)
+                wait_until(lambda: len(family(os.getpid()) - before) == 1)
                 # The server hears of a process's end a little later than we can see it.
                 wait_until(lambda: not server.server._service._sessions._places)
 

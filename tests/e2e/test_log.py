@@ -71,7 +71,7 @@ def test_strangers_do_not_fill_the_log(tmp_path, certificates, log_format):
     with served("CartPole-v1", "--port", "0", *files, "--log-format", log_format, log=log) as server:
         count_calls_without_a_token(server.port, certificates)
         for _ in range(CALLS):
-            with socket.create_connection(("127.0.0.1", server.direct_port), 10) as stranger:
+            with socket.create_connection(("127.0.0.1", server.port), 10) as stranger:
                 stranger.sendall(PREAMBLE + os.urandom(16))
                 stranger.settimeout(scaled(10))
                 with contextlib.suppress(ConnectionResetError):

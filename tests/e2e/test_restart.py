@@ -26,8 +26,8 @@ def test_a_killed_server_comes_back_at_once_and_its_clients_go_on_with_a_reset(k
             client.step(ACTION["step"])
         workers = descendants(first.process.pid)
         first.process.kill()
-        with served(*arguments, "--port", first.port, "--direct-port", first.direct_port) as second:
-            assert (second.port, second.direct_port) == (first.port, first.direct_port)
+        with served(*arguments, "--port", first.port) as second:
+            assert second.port == first.port
             for client in clients:
                 with pytest.raises(SessionLost, match="may have restarted"):
                     client.step(ACTION["step"])
@@ -48,7 +48,7 @@ def test_a_server_comes_back_at_once_while_a_worker_of_the_old_one_hangs(tmp_pat
         with pytest.raises(TimeoutError):
             client.step(ACTION["hang"])
         first.process.kill()
-        with served(*arguments, "--port", first.port, "--direct-port", first.direct_port) as second:
+        with served(*arguments, "--port", first.port) as second:
             another = RemoteEnvironment("localhost", second.port, connection="direct")
             another.reset()
             another.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from network import Network, NoNetwork, network
-from processes import descendants, is_alive
+from processes import descendants, family, is_alive
 from remote_gym.certs import create_all
 from served import Served, served
 from waiting import scaled, wait_until
@@ -76,8 +76,8 @@ def start_client(
 def wait_for_its_worker_to_go(server: Served) -> float:
     """Seconds that it took; at first there are a forkserver and a worker."""
     before = time.monotonic()
-    assert len(descendants(server.process.pid)) == 2
-    wait_until(lambda: len(descendants(server.process.pid)) == 1, timeout=LEASE + 30.0)
+    assert len(family(server.process.pid)) == 2
+    wait_until(lambda: len(family(server.process.pid)) == 1, timeout=LEASE + 30.0)
     return time.monotonic() - before
 
 

@@ -168,7 +168,7 @@ class Chaos:
             host = next(self._addresses)
         seed = self.report.seed * 1000 + number
         certificates = self.certificates.copy(self.folder / f"certificates-{number}")
-        proxy = Proxy(self.network, host, SERVER, (server.port, server.direct_port))
+        proxy = Proxy(self.network, host, SERVER, server.port)
         environment = {
             "url": host,
             "port": server.port,

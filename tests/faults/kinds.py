@@ -13,7 +13,7 @@ from typing import Any, Literal
 from faults.ledger_environment import ENDING, HANGING, RAISING
 from faults.meanwhile import meanwhile
 from faults.player import Player
-from faults.proxy import Interference, Proxy
+from faults.proxy import Interference, Proxy, Way
 from faults.serving import PATIENCE, Certificates, Server
 from faults.vector_player import VectorPlayer
 
@@ -49,8 +49,9 @@ class Lane:
         return "direct, vector" if self.connection == "direct" else "grpc, vector"
 
     @property
-    def port(self) -> int:
-        return self.server.direct_port if self.connection == "direct" else self.server.port
+    def way(self) -> Way:
+        """By which kind of connection its steps go."""
+        return "direct" if self.connection == "direct" else "grpc"
 
     def expect(self, *outcomes: str, behaviour: str = "step") -> str:
         """Step, and see that it ends as it should."""
@@ -82,7 +83,7 @@ class Lane:
 
     def interfere(self, **what: Any) -> None:
         """Step while the proxy does something to the connection; the step is answered all the same."""
-        fault = self.proxy.arm(Interference(self.port, **what))
+        fault = self.proxy.arm(Interference(self.way, **what))
         self.expect("answered")
         # After a cut behind the answer, the next one finds the connection broken.
         self.expect("answered")
@@ -191,7 +192,7 @@ def _reset_into_paused_worker(lane: Lane) -> None:
     """The request arrives, the connection breaks, and the worker finds both when it goes on."""
     pid = lane.worker()
     os.kill(pid, signal.SIGSTOP)
-    fault = lane.proxy.arm(Interference(lane.port, "up", 0, "reset", whole=True))
+    fault = lane.proxy.arm(Interference(lane.way, "up", 0, "reset", whole=True))
     with meanwhile(functools.partial(os.kill, pid, signal.SIGCONT), after=lane.random.uniform(0.2, 1.0)):
         lane.expect("answered")
     if not fault.fired.wait(PATIENCE):

@@ -1,7 +1,7 @@
 """A TCP proxy that breaks connections as networks do, at the point that it is told.
 
-It listens on an address of its own under the very ports of the server, since clients are told a direct connection's
-port alone, and TLS lets nobody rewrite that.
+It listens on an address of its own under the very port of the server, and tells direct connections from gRPC's by the
+preamble with which they begin.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from remote_gym.transport.direct_socket import PREAMBLE
+
 CHUNK = 2**16
 _SO_ATTACH_FILTER = 26
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 Direction = Literal["up", "down"]
+Way = Literal["direct", "grpc"]
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Interference:
     """What shall happen to the next bytes of a connection.
 
     Attributes:
-        port: Of the connection, which tells its kind.
+        way: The connection's kind.
         direction: "up" is from client to server.
         after: How many bytes of them pass first.
         whole: Let the rest of what was read along with them pass, too.
@@ -44,7 +47,7 @@ class Interference:
         everywhere: Silence the client's other connections as well.
     """
 
-    port: int
+    way: Way
     direction: Direction
     after: int
     act: Literal["reset", "silence", "forget_client", "forget_server", "hold"]
@@ -78,29 +81,23 @@ class Proxy:
         network: Where to run.
         host: To listen on.
         target: The server's address.
-        ports: The server's.
+        port: The server's.
     """
 
-    def __init__(self, network: Network, host: str, target: str, ports: tuple[int, ...]) -> None:
+    def __init__(self, network: Network, host: str, target: str, port: int) -> None:
         self.host = host
         self._network = network
         self._target = target
-        self._listening: list[socket.socket] = []
+        self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: set[_Link] = set()
         self._armed: Interference | None = None
         self.is_out = False
         """Whether the network is down: connections are refused."""
-        self.accepted: Counter[int] = Counter()
-        """How many connections were made to each port."""
-        try:
-            for port in ports:
-                sock = socket.create_server((host, port))
-                sock.setblocking(False)
-                self._listening.append(sock)
-        except BaseException:
-            self._close_listening()
-            raise
+        self.accepted: Counter[Way] = Counter()
+        """How many connections of each kind were made."""
+        self._listening = socket.create_server((host, port))
+        self._listening.setblocking(False)
         network.call(self._start)
 
     def arm(self, interference: Interference) -> Interference:
@@ -130,8 +127,7 @@ class Proxy:
         self._network.call(self._stop)
 
     async def _start(self) -> None:
-        for sock in self._listening:
-            self._spawn(self._accept(sock))
+        self._spawn(self._accept())
 
     async def _stop(self) -> None:
         for link in list(self._links):
@@ -140,11 +136,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._close_listening()
-
-    def _close_listening(self) -> None:
-        for sock in self._listening:
-            sock.close()
+        self._listening.close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._network.loop.create_task(coroutine)
@@ -152,20 +144,19 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _accept(self, listening: socket.socket) -> None:
-        port = listening.getsockname()[1]
+    async def _accept(self) -> None:
         while True:
-            client, _ = await self._network.loop.sock_accept(listening)
+            client, _ = await self._network.loop.sock_accept(self._listening)
             if self.is_out:
                 reset(client)
             else:
-                self._spawn(self._connect(client, port))
+                self._spawn(self._connect(client))
 
-    async def _connect(self, client: socket.socket, port: int) -> None:
+    async def _connect(self, client: socket.socket) -> None:
         server = socket.socket()
         server.setblocking(False)
         try:
-            await self._network.loop.sock_connect(server, (self._target, port))
+            await self._network.loop.sock_connect(server, (self._target, self._port))
         except OSError:
             server.close()
             reset(client)
@@ -174,15 +165,14 @@ class Proxy:
             server.close()
             client.close()
             raise
-        self.accepted[port] += 1
-        link = _Link(self, port, client, server)
+        link = _Link(self, client, server)
         self._links.add(link)
         link.pumps = (self._spawn(link.pump("up")), self._spawn(link.pump("down")))
 
-    def take_armed(self, port: int, direction: Direction, size: int) -> tuple[Interference | None, int]:
+    def take_armed(self, way: Way, direction: Direction, size: int) -> tuple[Interference | None, int]:
         """What to do with so many bytes: an interference that is due, and how many of them pass before it."""
         armed = self._armed
-        if armed is None or (armed.port, armed.direction) != (port, direction):
+        if armed is None or (armed.way, armed.direction) != (way, direction):
             return None, size
         if armed.after > size:
             armed.after -= size
@@ -201,9 +191,9 @@ class Proxy:
 class _Link:
     """A connection through the proxy: two sockets, and a task for each direction."""
 
-    def __init__(self, proxy: Proxy, port: int, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
-        self._port = port
+        self._way: Way | None = None
         self.client = client
         self.server = server
         self.pumps: tuple[asyncio.Task[None], ...] = ()
@@ -219,7 +209,10 @@ class _Link:
             while data := await loop.sock_recv(source, CHUNK):
                 if self._silent:
                     return
-                interference, passing = self._proxy.take_armed(self._port, direction, len(data))
+                if self._way is None and direction == "up":
+                    self._way = "direct" if data.startswith(PREAMBLE) else "grpc"
+                    self._proxy.accepted[self._way] += 1
+                interference, passing = self._proxy.take_armed(self._way or "grpc", direction, len(data))
                 await loop.sock_sendall(sink, data[:passing])
                 if interference is not None:
                     await self._interfere(interference)

@@ -21,7 +21,7 @@ from faults import door_kinds
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
-from processes import descendants, is_alive
+from processes import family, is_alive
 from remote_gym import ServerFull
 from waiting import wait_until
 
@@ -98,9 +98,9 @@ def _hurry(server: Server, lanes: Sequence[Lane]) -> None:
 
 def _outlive_certificates(server: Server, lanes: Sequence[Lane]) -> None:
     """Clients have to show their certificates again and again, while they play."""
-    before = [lane.proxy.accepted[lane.port] for lane in lanes]
+    before = [lane.proxy.accepted[lane.way] for lane in lanes]
     end = time.monotonic() + PATIENCE
-    while any(lane.proxy.accepted[lane.port] < one + 2 for lane, one in zip(lanes, before, strict=True)):
+    while any(lane.proxy.accepted[lane.way] < one + 2 for lane, one in zip(lanes, before, strict=True)):
         if time.monotonic() > end:
             raise Unexpected("the server lets clients go on without showing their certificates again")
         _all(lanes, lambda lane: lane.expect("answered"))
@@ -148,7 +148,7 @@ def _pause(server: Server, lanes: Sequence[Lane]) -> None:
 
 def _kill_forkserver(server: Server, lanes: Sequence[Lane]) -> None:
     workers = server.workers()
-    [forkserver] = descendants(server.pid) - workers
+    [forkserver] = family(server.pid) - workers
     os.kill(forkserver, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)), PATIENCE)
     _all(lanes, lambda lane: lane.expect("lost"))
@@ -179,7 +179,7 @@ def _accept_without_descriptors(server: Server, lanes: Sequence[Lane]) -> None:
             for lane in lanes:
                 lane.proxy.cut_all()
             answers = [threads.submit(lane.expect, "answered") for lane in lanes]
-            with socket.create_connection((SERVER, server.direct_port)):  # while clients still wait for gRPC
+            with socket.create_connection((SERVER, server.port)):  # while clients still wait for gRPC
                 time.sleep(1.0)
             if any(answer.done() for answer in answers):
                 raise Unexpected("somebody was answered over a connection that could not be accepted")

@@ -131,8 +131,8 @@ class Server:
         self._doors = doors
         self._flags = flags + (() if doors is None else doors.flags)
         self.certificates = certificates
-        self._held = hold_ports(SERVER, 2)
-        self.port, self.direct_port = (sock.getsockname()[1] for sock in self._held)
+        self._held = hold_ports(SERVER, 1)
+        [self.port] = (sock.getsockname()[1] for sock in self._held)
         self.temporary = folder / "server-tmp"
         self.temporary.mkdir(parents=True)
         self.stderr = log or folder / "server.log"
@@ -165,7 +165,7 @@ class Server:
                 "--url",
                 SERVER,
             ),
-            *("--port", self.port, "--direct-port", self.direct_port, "--lease", LEASE, "--close-timeout", 2),
+            *("--port", self.port, "--lease", LEASE, "--close-timeout", 2),
             *("--certificate", self.certificates.folder / "server.pem"),
             *("--key", self.certificates.folder / "server-key.pem", "--ca", self.certificates.folder / "ca.pem"),
             *self._flags,

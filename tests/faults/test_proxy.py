@@ -21,7 +21,7 @@ class Ends:
     def __init__(self, network: Network) -> None:
         self._listening = socket.create_server((SERVER, 0))
         self.port = self._listening.getsockname()[1]
-        self.proxy = Proxy(network, PROXY, SERVER, (self.port,))
+        self.proxy = Proxy(network, PROXY, SERVER, self.port)
         self.client = socket.create_connection((PROXY, self.port), timeout=10.0)
         self._listening.settimeout(10.0)
         self.server, _ = self._listening.accept()
@@ -60,7 +60,7 @@ def test_what_is_sent_arrives_and_so_does_the_end(ends):
 
 @pytest.mark.parametrize(("after", "whole", "arrives"), [(0, False, b""), (3, False, b"req"), (0, True, b"request")])
 def test_reset_comes_after_so_many_bytes(ends, after, whole, arrives):
-    fault = ends.proxy.arm(Interference(ends.port, "up", after, "reset", whole=whole))
+    fault = ends.proxy.arm(Interference("grpc", "up", after, "reset", whole=whole))
     ends.client.sendall(b"request")
     if arrives:
         assert ends.server.recv(100) == arrives
@@ -71,7 +71,7 @@ def test_reset_comes_after_so_many_bytes(ends, after, whole, arrives):
 
 
 def test_interference_waits_for_its_direction_and_its_bytes(ends):
-    fault = ends.proxy.arm(Interference(ends.port, "down", 8, "reset"))
+    fault = ends.proxy.arm(Interference("grpc", "down", 8, "reset"))
     exchange(ends)
     assert not fault.fired.is_set()
     ends.server.sendall(b"answer")
@@ -79,7 +79,7 @@ def test_interference_waits_for_its_direction_and_its_bytes(ends):
 
 
 def test_held_bytes_arrive(ends):
-    ends.proxy.arm(Interference(ends.port, "up", 3, "hold", seconds=0.01))
+    ends.proxy.arm(Interference("grpc", "up", 3, "hold", seconds=0.01))
     ends.client.sendall(b"request")
     assert ends.server.recv(3) + ends.server.recv(100) == b"request"
 
@@ -89,7 +89,7 @@ def ask_to_be_told_early(end: socket.socket) -> None:
 
 
 def test_silence_acknowledges_nothing_in_either_direction(ends):
-    fault = ends.proxy.arm(Interference(ends.port, "up", 0, "silence"))
+    fault = ends.proxy.arm(Interference("grpc", "up", 0, "silence"))
     ends.client.sendall(b"request")
     assert fault.fired.wait(10.0)
     for end in (ends.client, ends.server):
@@ -102,7 +102,7 @@ def test_silence_acknowledges_nothing_in_either_direction(ends):
 @pytest.mark.parametrize("act", ["forget_client", "forget_server"])
 def test_half_open_connection_has_ended_for_one_side_only(ends, act):
     knows, does_not = (ends.server, ends.client) if act == "forget_client" else (ends.client, ends.server)
-    fault = ends.proxy.arm(Interference(ends.port, "up", 0, act, whole=True))
+    fault = ends.proxy.arm(Interference("grpc", "up", 0, act, whole=True))
     ends.client.sendall(b"request")
     assert fault.fired.wait(10.0)
     if does_not is ends.server:

@@ -30,7 +30,7 @@ def test_held_port_is_given_to_nobody_else_even_while_its_server_is_not_there():
 def test_server_that_cannot_start_says_why_through_what_went_on_meanwhile(tmp_path):
     server = Server(tmp_path, Certificates.create(tmp_path / "certificates"))
     try:
-        with socket.create_server((SERVER, server.direct_port)):
+        with socket.create_server((SERVER, server.port)):
             with pytest.raises(NotStarted, match=r"in use by another program"), meanwhile(server.start):
                 raise AssertionError("nobody answered")
         server.start()

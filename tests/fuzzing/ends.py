@@ -11,6 +11,8 @@ import functools
 import os
 import select
 import socket
+import ssl
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +23,12 @@ import gymnasium as gym
 from gymnasium.error import ResetNeeded
 
 from fuzzing.entrypoint import Meek
+from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.server.frontends.direct import _read_preamble
+from remote_gym.server.frontends.listener import _read_first
+from remote_gym.server.frontends.sniffing import MOST_BYTES, Kind, sniff
 from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.service import Service
@@ -100,16 +104,50 @@ def _receive_all(receive: Any) -> list[bytes]:
 
 
 def fuzz_preamble(data: bytes) -> None:
-    """Read what a direct connection begins with: the id where it is right, nothing where not, no byte too many."""
+    """Read what a connection begins with: its bytes alone say what it is; of a direct one none too many are read."""
     with sent(data) as sock:
         sock.setblocking(False)
-        routing_id = loop().run_until_complete(asyncio.wait_for(_read_preamble(sock), 10.0))
+        read, kind = loop().run_until_complete(asyncio.wait_for(_read_first(sock), 10.0))
+        assert len(read) <= MOST_BYTES
+        assert read == data[: len(read)]
+        assert kind is sniff(read) is next(filter(None, (sniff(read[:size]) for size in range(len(read) + 1))), None)
+        if (chosen := protocol_by_openssl(read)) is not None:
+            assert kind is (Kind.GRPC if chosen == "h2" else Kind.HTTPS)
         size = len(PREAMBLE) + ROUTING_ID_BYTES
-        is_whole = data.startswith(PREAMBLE) and len(data) >= size
-        assert routing_id == (data[len(PREAMBLE) : size] if is_whole else None)
-        if is_whole:
+        assert (kind is Kind.DIRECT) == (data.startswith(PREAMBLE) and len(data) >= size)
+        if kind is Kind.DIRECT:
+            assert len(read) == size
             sock.setblocking(True)
             assert sock.recv(LONGEST) == data[size:][: LONGEST - size]
+
+
+def protocol_by_openssl(data: bytes) -> str | None:
+    """What OpenSSL would speak, if it had to choose, with a client that begins so, empty if it offers nothing of use.
+
+    None for what OpenSSL does not take for the whole of a ClientHello, which we may take for one.
+    """
+    for protocol in ("http/1.1", "h2"):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        incoming.write(data)
+        server = tls_of(protocol).wrap_bio(incoming, outgoing, server_side=True)
+        with contextlib.suppress(ssl.SSLError):  # it waits for more, or has found what it does not take
+            server.do_handshake()
+        if outgoing.read(1) != b"\x16":  # it has not answered by its own hello
+            return None
+        if server.selected_alpn_protocol() is not None:
+            return protocol
+    return ""
+
+
+@functools.cache
+def tls_of(protocol: str) -> ssl.SSLContext:
+    """A server's TLS that speaks that protocol."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols([protocol])
+    with tempfile.TemporaryDirectory() as folder:
+        create_all(Path(folder), ["localhost"])
+        context.load_cert_chain(Path(folder) / "server.pem", Path(folder) / "server-key.pem")
+    return context
 
 
 def fuzz_admission(data: bytes) -> None:

@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fuzzing.decoders import BATCHES, LAYOUTS
 from fuzzing.ends import ROUTING_ID, TOKEN, joined
 from fuzzing.entrypoint import Meek
+from hellos import client_hello, in_records
 from remote_gym.certs.cfssl import CertificateRequest, KeyRequest
 from remote_gym.certs.signing import certificate_pem, generate_key, sign_authority
 from remote_gym.config import Limits
+from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
@@ -141,6 +143,13 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "link", "two", framed + framed
     yield "preamble", "right", PREAMBLE + ROUTING_ID + b"more"
     yield "preamble", "short", PREAMBLE + ROUTING_ID[:5]
+    yield "preamble", "hello-h2", client_hello("h2")
+    yield "preamble", "hello-both", client_hello("h2", "http/1.1")
+    yield "preamble", "hello-no-alpn", client_hello()
+    yield "preamble", "hello-http1", client_hello("http/1.1")
+    yield "preamble", "hello-small-records", in_records(client_hello("h2"), 40)
+    yield "preamble", "http2", HTTP2_PREFACE
+    yield "preamble", "http1", b"GET / HTTP/1.1\r\n\r\n"
     yield "admission", "right", framed
     yield "admission", "wrong", b"\x00\x00\x00\x04\x0a\x02no"
     action = pb.StepRequest(value=value({"push": np.zeros(2, np.float32), "word": "ab"}))

@@ -268,7 +268,7 @@ def test_a_recorded_connection_is_of_no_use(target, certificates, own, kind):
         with recording(port) as recorder:
             if kind == "direct":
                 address = fresh_address(owner._session)
-                address.port = recorder.port
+                address.port, address.same_place = recorder.port, False
                 owner._session._carrier._attaching._learn(address)
                 owner._session._carrier.detach()
             else:
@@ -378,7 +378,13 @@ def connect_directly(port: int, session: pb.Session, own: TlsFiles) -> None:
     address = pb.DirectAddress(port=port, routing_id=session.direct.routing_id, tls=True)
     limits, context = Limits(), tls.client_context(own)
     DirectStream(
-        "localhost", address, session.token, context=context, limits=limits, timeout=scaled(SECONDS), poll_us=0
+        ("localhost", address.port),
+        address,
+        session.token,
+        context=context,
+        limits=limits,
+        timeout=scaled(SECONDS),
+        poll_us=0,
     )
 
 

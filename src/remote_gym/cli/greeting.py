@@ -30,8 +30,8 @@ def greeting(server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles 
     offered += [f"ids that match {patterns}"] if patterns else []
     offered += [f"any entrypoint below {options.client_entrypoints}"] if options.client_entrypoints else []
     lines = [f"Serves: {', '.join(offered)}", f"{LISTENS_ON}{server.address}"]
-    if server.direct_port:
-        lines.append(f"Direct connections: port {server.direct_port}")
+    if server.grpc_port:
+        lines.append(f"gRPC alone: port {server.grpc_port}")
     lines.append(f"Open to: {_open_to(options, tls)}")
     if has_policy(options):
         lines.append("Of these: only whom --allow or --policy names")

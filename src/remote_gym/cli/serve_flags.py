@@ -79,13 +79,13 @@ _FLAGS = (
         "--direct/--no-direct",
         help="Offer connections to the environments' workers themselves, the fast path.",
     ),
-    _option(LISTEN, "--direct-port", type=INTEGER, help="TCP port for those; 0 picks a free one."),
-    _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections to each address that is listened on."),
+    _option(LISTEN, "--grpc-port", type=INTEGER, help="One more TCP port, of gRPC alone; 0 picks a free one."),
+    _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections by gRPC."),
     _option(
         LISTEN,
         "--max-pending",
         type=INTEGER,
-        help="Connections that have not yet said what they come for.",
+        help="Connections that have not yet sent the bytes by which it is known what they are.",
     ),
     _option(
         LISTEN,

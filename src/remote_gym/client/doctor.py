@@ -209,7 +209,10 @@ def _use_directly(use: Callable[[], RemoteEnvironment], *, needed: bool) -> Chec
         try:
             environment.reset()
         except TransportError as error:
-            mend = f"let its port through the firewall; ServerOptions.direct_port fixes which it is{slower}"
+            mend = (
+                "see what is between this machine and the server's port: it lets gRPC pass, and no other TLS; or, from "
+                f"a server on Windows or macOS, not the second port that these have{slower}"
+            )
             return Check(step, False, str(error), mend, needed=needed)
         except RemoteGymError as error:
             return replace(_failure(step, error), needed=needed)

@@ -48,7 +48,7 @@ class ServerKeywords(TypedDict, total=False):
     client_entrypoints: PathLike | None
     interpreter: str | None
     direct: bool
-    direct_port: int
+    grpc_port: int | None
     poll_us: int
     common_names: bool
     token_file: PathLike | None

@@ -20,6 +20,9 @@ RENAMED = {
 }
 """Options of earlier development versions, and what they are called now."""
 
+GONE = {"direct_port": "direct connections come to the one port now"}
+"""Those that have no successor, and why."""
+
 
 def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None = None) -> str:
     """A remark on what an unknown name could have meant, to end an error's text with.
@@ -33,6 +36,8 @@ def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None =
     def shown(name: str) -> str:
         return (names or {}).get(name, name)
 
+    if name in GONE:
+        return GONE[name]
     if RENAMED.get(name) in known:
         return f"it is called {shown(RENAMED[name])} now"
     import difflib  # where something is wrong only

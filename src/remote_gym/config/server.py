@@ -35,10 +35,10 @@ class ServerOptions:
             otherwise.
         max_opens_per_second (None): Sessions that one identity may open, ten seconds' worth of them at once; None for
             any number.
-        max_connections (None): TCP connections to the gRPC server, on each address that it listens on; None for as many
-            as the system allows.
-        max_pending (256): Connections that have not yet said what they come for; one more takes the place of the
-            oldest.
+        max_connections (None): TCP connections by gRPC, on all addresses together; None for as many as the system
+            allows.
+        max_pending (256): Connections that have not yet sent the bytes by which it is known what they are; one more
+            takes the place of the oldest.
         receive_bytes (512 MiB): Bytes of requests that the gRPC server holds at once, in all; half of them one
             client's. Others wait.
         max_num_envs (4096): Environments that one session's vector environment may hold.
@@ -71,7 +71,8 @@ class ServerOptions:
         client_entrypoints (None): Folder below which clients may name an entrypoint file. None: they may not.
         interpreter (None): Python executable for workers, where the environment needs another than the server's.
         direct (True): Offer direct connections to workers, the fast path, where the system can hand over descriptors.
-        direct_port (0): TCP port for them; 0 picks a free one.
+        grpc_port (None): One more TCP port, of gRPC alone, whose steps take no way round by the relay; 0 picks a free
+            one.
         poll_us (50 µs): How long a worker looks for the next direct request without sleeping, while there are cores
             enough.
         common_names (False): Know a client by its certificate's common name where that has no URI, DNS or email name.
@@ -114,7 +115,7 @@ class ServerOptions:
     client_entrypoints: PathLike | None = None
     interpreter: str | None = None
     direct: bool = True
-    direct_port: int = 0
+    grpc_port: int | None = None
     poll_us: int = 50
     common_names: bool = False
     token_file: PathLike | None = None
@@ -134,13 +135,7 @@ class ServerOptions:
         check_fields(check_type, self, "message_limits", kind=Limits, mend="Limits(...)")
         flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
         check_fields(check_type, self, *flags, kind=bool, mend="True or False")
-        check_fields(check_integer, self, "direct_port", lowest=0, highest=65535)
-        if self.direct_port and not self.direct:
-            raise self._error(
-                "direct_port",
-                f"is {self.direct_port}, but with direct=False there are no direct connections; leave one of the two "
-                "out",
-            )
+        check_fields(check_integer, self, *self._given("grpc_port"), lowest=0, highest=65535)
 
     def _error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(f"ServerOptions.{name} {problem}", field=name)

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import itertools
 import math
-import socket
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -22,8 +21,7 @@ from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
 from remote_gym.server.access.authorizer import PolicySource, has_policy
 from remote_gym.server.access.identities import identity_rule, worker_tls
-from remote_gym.server.frontends.direct import DirectListener
-from remote_gym.server.frontends.grpc import GrpcServer
+from remote_gym.server.frontends.ports import Ports
 from remote_gym.server.launch.fork import STOP_TIMEOUT, ForkLauncher
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch.open_files import make_room
@@ -33,7 +31,6 @@ from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.supervision.supervisor import watch
 from remote_gym.tls import ServerCertificates
-from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.validation import check_seconds
 
 logger = get_logger(__name__)
@@ -56,6 +53,7 @@ class RemoteEnvironmentServer:
     Attributes:
         url: Where it listens, as it was given.
         port: The port, also where 0 asked for a free one; 0 for a Unix socket.
+        grpc_port: That of gRPC alone, if `ServerOptions.grpc_port` asked for one; else 0.
         options: All of them; their `environments` in the form of `RemoteArgs`.
         secure: Whether clients need TLS.
         examples: Some ids that clients may choose, if the trial of what is offered found that they have to.
@@ -102,17 +100,12 @@ class RemoteEnvironmentServer:
         except BaseException:
             self._abandon()
             raise
-        self.port = bound
+        self.port, self.grpc_port = bound
 
     @property
     def address(self) -> str:
         """What a client is told to connect to, such as ``localhost:56789``."""
         return grpc_address(self.url, self.port)
-
-    @property
-    def direct_port(self) -> int:
-        """TCP port of direct connections; 0 where none are offered."""
-        return self._direct.port
 
     @property
     def session_count(self) -> int:
@@ -212,7 +205,7 @@ class RemoteEnvironmentServer:
 
     async def _start(
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
-    ) -> int:
+    ) -> tuple[int, int]:
         self._service = Service(self._launcher, default_args, self.options)
         if has_policy(self.options):
             source = PolicySource(self.options, default_args)
@@ -220,24 +213,14 @@ class RemoteEnvironmentServer:
                 source.check_known(self._rule)
             self._service.set_policy(source.policy)
             self._following = asyncio.ensure_future(self._follow(source))
-        self._grpc = GrpcServer(self._service, self.options, self._rule)
-        bound = await self._grpc.start(self.url, port, credentials)
-        self._direct = DirectListener(self._service.hand_over, self.options.max_pending)
-        if self.options.direct and hasattr(socket, "send_fds"):
-            try:
-                self._direct.start(self.url, self.options.direct_port)
-            except BaseException:
-                await self._grpc.stop()
-                raise
-            self._service.routes.listener = pb.DirectAddress(
-                port=self._direct.port, path=self._direct.path, tls=files is not None
-            )
-            if files is not None:
-                self._service.tls = functools.partial(worker_tls, files, self.options, self._rule)
+        if files is not None:
+            self._service.tls = functools.partial(worker_tls, files, self.options, self._rule)
+        self._ports = Ports(self._service, self.options, self._rule)
+        await self._ports.start(self.url, port, credentials)
         self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
-        return bound
+        return self._ports.port, self._ports.grpc_port
 
     async def _look_at_sessions(self) -> tuple[SessionStatus, ...]:
         return self._service.statuses()
@@ -267,15 +250,15 @@ class RemoteEnvironmentServer:
                 logger.exception("could not look whether the policy has changed")
 
     async def _shut_down(self, grace: float) -> None:
-        self._grpc.report_stopping()  # which waits for nobody
+        self._ports.report_stopping()  # which waits for nobody
         await self._service.drain(grace)
         self._expiring.cancel()
         if self._following is not None:
             self._following.cancel()
-        await self._direct.stop()
+        await self._ports.stop_listening()
         await self._service.close()
         self._watching.cancel()
-        await self._grpc.stop()
+        await self._ports.stop()
         await self._launcher.stop()
 
     def _stop(self) -> None:

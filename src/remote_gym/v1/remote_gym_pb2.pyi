@@ -152,16 +152,18 @@ class Session(_message.Message):
     def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., lease: _Optional[float] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., direct: _Optional[_Union[DirectAddress, _Mapping]] = ..., first: _Optional[bytes] = ..., identity: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., message_bytes: _Optional[int] = ...) -> None: ...
 
 class DirectAddress(_message.Message):
-    __slots__ = ("port", "path", "routing_id", "tls")
+    __slots__ = ("port", "path", "routing_id", "tls", "same_place")
     PORT_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     ROUTING_ID_FIELD_NUMBER: _ClassVar[int]
     TLS_FIELD_NUMBER: _ClassVar[int]
+    SAME_PLACE_FIELD_NUMBER: _ClassVar[int]
     port: int
     path: str
     routing_id: bytes
     tls: bool
-    def __init__(self, port: _Optional[int] = ..., path: _Optional[str] = ..., routing_id: _Optional[bytes] = ..., tls: bool = ...) -> None: ...
+    same_place: bool
+    def __init__(self, port: _Optional[int] = ..., path: _Optional[str] = ..., routing_id: _Optional[bytes] = ..., tls: bool = ..., same_place: bool = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("token", "client_token")

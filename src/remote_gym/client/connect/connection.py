@@ -234,7 +234,7 @@ class GrpcConnection:
         except ConfigError as error:  # the channel has been made, so the files have changed since
             raise ConnectError(f"no direct connection for the time being: {error}") from error
         return DirectStream(
-            self._where[0],
+            self.place,
             address,
             token,
             context=context,

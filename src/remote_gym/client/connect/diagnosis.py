@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from remote_gym.address import is_unix
+from remote_gym.address import is_unix, unix_path
 from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.tls import check_files, client_context
@@ -123,8 +123,7 @@ def summarise(checks: list[Check]) -> str:
 
 
 def _check_unix(url: str, timeout: float, checks: list[Check]) -> socket.socket | None:
-    path = url.removeprefix("unix:")
-    path = path[2:] if path.startswith("///") else path
+    path = unix_path(url)
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(timeout)
     try:

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 
-from remote_gym.address import is_loopback, is_unix
+from remote_gym.address import Place, is_loopback, is_unix, unix_path
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
 from remote_gym.protocol.stream import Stream, within
@@ -22,7 +22,7 @@ class DirectStream(Stream):
     """Attached to a session: send, and receive the answer, again and again.
 
     Args:
-        url: The host that the server is known by, or ``unix:path``.
+        place: The host that the server is known by, or ``unix:path``, and the port by which it was reached.
         address: Where the worker can be reached there.
         token: The session's.
         context: This end's TLS; None for plaintext.
@@ -40,7 +40,7 @@ class DirectStream(Stream):
 
     def __init__(
         self,
-        url: str,
+        place: Place,
         address: pb.DirectAddress,
         token: str,
         *,
@@ -50,12 +50,14 @@ class DirectStream(Stream):
         poll_us: float,
         client_token: str = "",
     ) -> None:
-        self._where = address.path or f"{url} port {address.port}"
+        url = place[0]
+        target = _target(place, address)
+        self._where = target if isinstance(target, str) else f"{url} port {target[1]}"
         if address.tls != (context is not None):
             raise ConnectError(f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS")
         deadline = time.monotonic() + timeout
         try:
-            sock = _connect(url, address, deadline)
+            sock = _connect(target, deadline)
         except OSError as error:
             raise ConnectError(f"no direct connection to {self._where}: {error}") from error
         try:
@@ -152,17 +154,25 @@ class DirectStream(Stream):
         return DeadlineExceeded(f"no answer from {self._where}{within(deadline - self._sent)}")
 
 
-def _connect(url: str, address: pb.DirectAddress, deadline: float) -> socket.socket:
-    if address.path:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(_remaining(deadline))
-        try:
-            sock.connect(address.path)
-        except OSError:
-            sock.close()
-            raise
-        return sock
-    return socket.create_connection((url.strip("[]"), address.port), timeout=_remaining(deadline))
+def _target(place: Place, address: pb.DirectAddress) -> str | Place:
+    """A Unix socket's path, or a host and a port."""
+    url, port = place
+    if address.same_place:
+        return unix_path(url) if is_unix(url) else (url.strip("[]"), port)
+    return address.path or (url.strip("[]"), address.port)
+
+
+def _connect(target: str | Place, deadline: float) -> socket.socket:
+    if not isinstance(target, str):
+        return socket.create_connection(target, timeout=_remaining(deadline))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(_remaining(deadline))
+    try:
+        sock.connect(target)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _attach(connection: MessageSocket, token: str, client_token: str, deadline: float) -> int:

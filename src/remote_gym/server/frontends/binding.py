@@ -61,12 +61,6 @@ def _mend(error: OSError) -> str:
     return "use one of this machine's addresses"
 
 
-def unix_path(url: str) -> str:
-    """The path in ``unix:path`` or ``unix:///path``."""
-    path = url.removeprefix("unix:")
-    return path[2:] if path.startswith("///") else path
-
-
 def claim_path(path: str) -> None:
     """Make way for a Unix socket: remove one that a killed server left, and see that one can be made there.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
-from remote_gym.address import grpc_address, is_unix
+from remote_gym.address import grpc_address, is_unix, unix_path
 from remote_gym.auth.expiry import warn_of_clients
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import Limits, ServerOptions
@@ -21,13 +22,15 @@ from remote_gym.errors import ConfigError, EncodingError, FullReason, RemoteGymE
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
 from remote_gym.server import session_log
-from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses, unix_path
+from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.frontends.grpc_caller import Caller, known_caller
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message
+from remote_gym.server.frontends.grpc_resets import CutResetting
 from remote_gym.server.frontends.health import NOT_SERVING, Health
 from remote_gym.server.frontends.intake import Intake
+from remote_gym.server.frontends.relay.peers import peer_of
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -45,6 +48,10 @@ everybody waiting for half a second."""
 
 OPENING_COPIES = 6
 """Times that a request to open is in memory on its way to the worker, as measured with 24 of 4 MiB."""
+
+ONE_PORT = sys.platform == "linux"
+"""Whether gRPC is relayed to, from the port that direct connections come to. Elsewhere sockets have no abstract names,
+by which gRPC knows whose bytes it is sent, so that gRPC has the port, and direct connections a second one."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """How long a TLS handshake may take; by itself gRPC would keep a silent connection for two minutes."""
@@ -76,7 +83,8 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
         # on, so that an idle client does not lose its session.
         age = max(1, int(options.certificate_lifetime * SHARE * 1e3))
         bounds.append(("grpc.max_connection_age_ms", age))
-    if options.max_connections is not None:
+    # On a port of gRPC's own. On the one port the listener counts, and gRPC might count one that has ended until later.
+    if options.max_connections is not None and (options.grpc_port is not None or not ONE_PORT):
         bounds.append(("grpc.max_allowed_incoming_connections", options.max_connections))
     return [
         *bounds,
@@ -116,9 +124,12 @@ class GrpcServer:
         service: What answers.
         options: The server's.
         rule: How it knows its clients.
+        cut: Ends a relayed connection, by its number, that takes back too many calls.
     """
 
-    def __init__(self, service: Service, options: ServerOptions, rule: IdentityRule) -> None:
+    def __init__(
+        self, service: Service, options: ServerOptions, rule: IdentityRule, cut: Callable[[int], None]
+    ) -> None:
         self._service = service
         self._rule = rule
         self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
@@ -131,14 +142,15 @@ class GrpcServer:
         self._refusals = Calls(REFUSALS, ALL_REFUSALS, always=1)
         self._unread: Counter[str] = Counter()
         self._writing: set[tuple[str, str, object]] = set()  # holders, sessions, and calls of answers on their way
-        self._server = grpc.aio.server(options=server_options(options), interceptors=(ReadLate(self._message_bytes),))
+        interceptors = (CutResetting(cut), ReadLate(self._message_bytes))
+        self._server = grpc.aio.server(options=server_options(options), interceptors=interceptors)
         self._health = Health(("", SERVICE_NAME))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:
             _add_reflection(self._server)
 
-    async def start(self, url: str, port: int, credentials: Credentials | None) -> int:
+    def listen(self, url: str, port: int, credentials: Credentials | None) -> int:
         """Listen on every address of a name, so that no other server can have one of them.
 
         Args:
@@ -158,8 +170,23 @@ class GrpcServer:
         else:
             for address in local_addresses(url, port):
                 port = self._bind(grpc_address(address, port), credentials)
-        await self._server.start()
         return 0 if is_unix(url) else port
+
+    def listen_privately(self, address: str, credentials: Credentials | None) -> None:
+        """Listen for what the server's one port relays.
+
+        Args:
+            address: A Unix socket's, as gRPC writes it.
+            credentials: None for plaintext.
+
+        Raises:
+            ConfigError: If that cannot be done.
+        """
+        self._bind(address, credentials)
+
+    async def start(self) -> None:
+        """Answer calls."""
+        await self._server.start()
 
     def _bind(self, address: str, credentials: Credentials | None) -> int:
         try:
@@ -257,6 +284,7 @@ class GrpcServer:
             response = await self._service.open(request, client.identity, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
+            _name_place(response.session, context)
         return response
 
     def _check_rate(self, client: Caller, *, take: bool = False) -> None:
@@ -269,6 +297,7 @@ class GrpcServer:
     async def _spaces(self, context: Context, client: Caller) -> None:
         response = await self._service.spaces(*_session_key(context), client.identity, _attempt(context))
         response.message_bytes = self._message_bytes
+        _name_place(response, context)
         await self._send(context, _holder(context, client), response)
 
     async def _close(self, context: Context, client: Caller) -> None:
@@ -310,6 +339,12 @@ class GrpcServer:
 def _holder(context: Context, client: Caller) -> str:
     """Whose bytes a call's are: the client's, over whatever connections, or its address's where nobody is known."""
     return client.identity or address_of(context)
+
+
+def _name_place(answer: pb.Session | pb.SpacesResponse, context: Context) -> None:
+    """Direct connections come to the port that the client has found, unless it has found gRPC's own."""
+    if answer.HasField("direct") and peer_of(context).number is not None:
+        answer.direct.same_place = True
 
 
 def _session_key(context: Context) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from remote_gym.auth.expiry import near_from
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.errors import NotPermitted
 from remote_gym.logs import get_logger, host_of
+from remote_gym.server.frontends.relay.peers import peer_of
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 
 logger = get_logger(__name__)
@@ -70,13 +71,13 @@ async def known_caller(context: Any, rule: IdentityRule) -> Caller:
     try:
         client = caller(context, rule)
     except NotPermitted as error:
-        peer = str(context.peer())
+        peer = peer_of(context).address
         logger.warning(
             "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
         )
         raise
     if rule.tokens is None and _bearer_token(context.invocation_metadata() or ()):
-        peer = str(context.peer())
+        peer = peer_of(context).address
         logger.warning(
             "a client at %s sends a token, which counts for nothing: ServerOptions.token_file is not set",
             peer,

@@ -16,6 +16,7 @@ import grpc
 from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.server.frontends.crowding import Calls, CrowdedError
 from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
+from remote_gym.server.frontends.relay.peers import host_in, peer_of
 from remote_gym.wire.parts import LARGEST_MESSAGE
 
 READ_TIMEOUT = 60.0
@@ -39,8 +40,7 @@ Context = Any  # grpc.aio.ServicerContext, which has no types
 
 def address_of(context: Context) -> str:
     """The client's address without its port, so that one client's connections count together."""
-    peer: str = context.peer()
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    return host_in(peer_of(context).address)
 
 
 @contextlib.asynccontextmanager

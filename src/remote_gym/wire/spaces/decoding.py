@@ -59,7 +59,7 @@ class _Decoding:
     def read(self, message: pb.Space) -> gym.Space[Any]:
         kind = message.WhichOneof("kind")
         if kind is None:
-            raise EncodingError("a space is of no kind that this version knows")
+            raise EncodingError("a space is of no kind that this release knows; have the same one at both ends")
         if self._depth > self._limits.depth:
             raise EncodingError(f"a space is nested deeper than {self._limits.depth} levels (Limits.depth)")
         self._items -= _SPACE_COST * self._copies

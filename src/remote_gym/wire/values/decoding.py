@@ -55,7 +55,7 @@ class _Decoding:
 def _decode(message: pb.Value, state: _Decoding) -> Any:
     kind = message.WhichOneof("kind")
     if kind is None:
-        raise EncodingError("a value is of no kind that this version knows")
+        raise EncodingError("a value is of no kind that this release knows; have the same one at both ends")
     return _DECODERS[kind](message, state)
 
 

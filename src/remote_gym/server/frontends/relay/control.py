@@ -1,0 +1,174 @@
+"""The server's end of the relay: starts its process, hands it connections, and keeps count of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from remote_gym.logs import get_logger
+from remote_gym.server.frontends.relay.peers import relay_name
+from remote_gym.server.frontends.relay.process import CARRY, COMMAND, CUT, ENDED, STOP
+
+logger = get_logger(__name__)
+
+ACCEPT_TIMEOUT = 2.0
+"""Seconds that gRPC, and the relay, have to take one more connection."""
+
+FLUSH = 1.0
+"""Seconds that the relay has to send gRPC's last bytes once the server stops."""
+
+_INTERVAL = 0.01
+"""Seconds between two attempts: a Unix socket whose queue is full does not say when it is no more."""
+
+_PROGRAM = Path(__file__).with_name("process.py")
+
+
+class RelayControl:
+    """Has a process relay gRPC's clients to gRPC. Runs on the server's event loop.
+
+    Args:
+        upstream: Address of gRPC's private Unix socket.
+        folder: To remove once the server is gone, however it ends; empty for none.
+    """
+
+    def __init__(self, upstream: str, folder: str) -> None:
+        self._upstream = upstream
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._open: set[int] = set()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def __len__(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    @property
+    def pid(self) -> int | None:
+        """The relay's process; None once it has ended."""
+        return None if self._process is None else self._process.pid
+
+    async def carry(self, client: socket.socket, data: bytes, peer: str) -> None:
+        """Connect a client to gRPC. The caller closes its socket, of which the relay has another descriptor.
+
+        Args:
+            client: The client's.
+            data: What has been read from it.
+            peer: Its address, by which gRPC will know it.
+
+        Raises:
+            OSError: If gRPC does not accept, or the relay cannot take it.
+        """
+        number = next(self._numbers)
+        self._open.add(number)
+        try:
+            with socket.socket(socket.AF_UNIX) as upstream:
+                upstream.setblocking(False)
+                upstream.bind(b"\0" + relay_name(number, peer).encode())
+                deadline = self._loop.time() + ACCEPT_TIMEOUT
+                while True:
+                    try:
+                        upstream.connect(self._upstream)
+                        break
+                    except BlockingIOError:
+                        await self._pause(deadline)
+                upstream.sendall(data)  # which an empty socket's buffer takes whole
+                while True:
+                    try:
+                        self._command(CARRY, number, client, upstream)
+                        break
+                    except BlockingIOError:
+                        await self._pause(deadline)
+        except BaseException:
+            self._open.discard(number)
+            raise
+
+    def cut(self, number: int) -> None:
+        """End a connection; none of that number is no error."""
+        with contextlib.suppress(OSError):  # it is too busy, or gone
+            self._command(CUT, number)
+
+    async def stop(self) -> None:
+        """Have it send what is on its way from gRPC, and end."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            self._command(STOP, int(FLUSH * 1e3))
+        try:
+            await asyncio.to_thread(process.wait, FLUSH + 2.0)
+        except subprocess.TimeoutExpired:
+            logger.error("the relay of gRPC's connections did not end; killing it")
+            process.kill()
+            process.wait(2.0)
+        self._forget()
+
+    async def _pause(self, deadline: float) -> None:
+        if self._loop.time() >= deadline:
+            raise TimeoutError("too many connections wait to be taken")
+        await asyncio.sleep(_INTERVAL)
+
+    def _command(self, what: int, number: int, *sockets: socket.socket) -> None:
+        if self._control is None:
+            if self._process is not None or not sockets:
+                raise ConnectionError("the relay has ended")
+            self._start()
+            assert self._control is not None
+        descriptors = [sock.fileno() for sock in sockets]
+        socket.send_fds(self._control, [COMMAND.pack(what, number)], descriptors)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", _PROGRAM, str(theirs.fileno()), self._folder],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C at a terminal is for the server, which then stops the relay
+                )
+            except BaseException:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._control = ours
+        self._loop.add_reader(ours, self._listen)
+
+    def _listen(self) -> None:
+        assert self._control is not None
+        for _ in range(256):  # the rest in the loop's next turn
+            try:
+                report = self._control.recv(8192)
+            except BlockingIOError:
+                return
+            except OSError:
+                report = b""
+            if not report:
+                break
+            if len(report) == ENDED.size:
+                self._open.discard(*ENDED.unpack(report))
+            else:
+                logger.error("could not relay a connection", details=report.decode(errors="replace"), repeats="")
+        else:
+            return
+        self._forget()
+        if self._process is not None:
+            logger.error("the relay of gRPC's connections has ended, and they with it; the next one starts another")
+            ended, self._process = self._process, None
+            self._loop.run_in_executor(None, ended.wait, 5.0)
+
+    def _forget(self) -> None:
+        if self._control is not None:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self._control = None
+        self._open.clear()

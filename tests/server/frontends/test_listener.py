@@ -1,0 +1,63 @@
+"""The listener's own sockets: none is left, whenever it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+
+from remote_gym.server.frontends import listener as listener_module
+from remote_gym.server.frontends.listener import Listener
+from remote_gym.transport.direct_socket import PREAMBLE
+from waiting import scaled
+
+
+def never(routing_id: bytes, sock: socket.socket) -> bool:
+    raise AssertionError("nobody said for which session it comes")
+
+
+def test_a_connection_that_was_accepted_just_before_the_end_is_closed():
+    async def stop_at_once() -> None:
+        listener = Listener(never, None)
+        listener.start("127.0.0.1", 0)
+        client = socket.create_connection(("127.0.0.1", listener.port), timeout=scaled(10.0))
+        with client:
+            while not listener._pending:
+                await asyncio.sleep(0)
+            await listener.stop()  # before the task of the connection has had its first turn
+            assert client.recv(1) == b""
+
+    asyncio.run(asyncio.wait_for(stop_at_once(), scaled(20.0)))
+
+
+def test_what_cannot_be_accepted_is_tried_again(monkeypatch, caplog):
+    """As when the process is out of descriptors for a while."""
+    monkeypatch.setattr(listener_module, "PAUSE", 0.05)
+    given = asyncio.Queue[bytes]()
+    failures = [OSError(errno.EMFILE, "Too many open files")] * 2
+
+    class Failing(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if failures:
+                raise failures.pop()
+            return super().accept()
+
+    def give(routing_id: bytes, sock: socket.socket) -> bool:
+        given.put_nowait(routing_id)
+        return True
+
+    async def connect() -> bytes:
+        listener = Listener(give, None)
+        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+            patch.setattr(socket, "socket", Failing)
+            listener.start("127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=scaled(10.0)) as client:
+            client.sendall(PREAMBLE + bytes(range(16)))
+            routing_id = await given.get()
+        await listener.stop()
+        return routing_id
+
+    assert asyncio.run(asyncio.wait_for(connect(), scaled(20.0))) == bytes(range(16))
+    assert not failures
+    assert "cannot accept a connection: [Errno 24] Too many open files" in caplog.text
