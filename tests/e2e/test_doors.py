@@ -16,7 +16,7 @@ from remote_gym.errors import ConfigError
 from remote_gym.server import serve
 from remote_gym.testing import LoopbackServer, loopback_server
 from tenants import tenant
-from waiting import wait_until
+from waiting import scaled, wait_until
 
 POLES = {name: {"entrypoint_kwargs": {"id": "CartPole-v1"}} for name in ("easy", "hard")}
 
@@ -30,7 +30,7 @@ def open_as(server: LoopbackServer, name: str, environment: str | None = None, *
 def test_only_who_is_allowed_opens_only_what_is_named(connection, caplog):
     caplog.set_level(logging.INFO, "remote_gym")
     allow = ("DNS:alice", "DNS:bob=easy,hard", "DNS:carol=default")
-    with loopback_server("CartPole-v1", environments=POLES, allow=allow) as server:
+    with loopback_server("CartPole-v1", environments=POLES, allow=allow, use_thread=True) as server:
         server.client_arguments["connection"] = connection
         for name, environments in {"alice": (None, "easy"), "bob": ("easy", "hard"), "carol": (None,)}.items():
             for environment in environments:
@@ -56,7 +56,8 @@ def test_only_who_is_allowed_opens_only_what_is_named(connection, caplog):
 
 
 def test_a_client_is_told_whom_it_is_taken_for_and_what_it_may_open():
-    with loopback_server("CartPole-v1", environments=POLES, allow=("DNS:alice", "DNS:bob=hard")) as server:
+    allow = ("DNS:alice", "DNS:bob=hard")
+    with loopback_server("CartPole-v1", environments=POLES, allow=allow, use_thread=True) as server:
         alice = open_as(server, "alice")._session._session
         assert (alice.identity, list(alice.environments)) == ("DNS:alice", ["default", "easy", "hard"])
         bob = open_as(server, "bob", "hard")._session._session
@@ -64,7 +65,8 @@ def test_a_client_is_told_whom_it_is_taken_for_and_what_it_may_open():
 
 
 def test_without_certificates_only_everybody_may_be_named():
-    with loopback_server("CartPole-v1", environments=POLES, secure=False, allow=("*=easy",)) as server:
+    options = {"environments": POLES, "secure": False, "allow": ("*=easy",), "use_thread": True}
+    with loopback_server("CartPole-v1", **options) as server:
         server.environment(remote_args={"environment": "easy"})
         with pytest.raises(NotPermitted, match="a client without an identity"):
             server.environment()
@@ -75,7 +77,7 @@ def test_entrypoints_of_clients_are_for_those_who_may_open_everything(tmp_path):
         "import gymnasium\ndef create_environment():\n    return gymnasium.make('CartPole-v1')\n"
     )
     allow = ("DNS:alice", "DNS:bob=default")
-    with loopback_server("CartPole-v1", client_entrypoints=tmp_path, allow=allow) as server:
+    with loopback_server("CartPole-v1", client_entrypoints=tmp_path, allow=allow, use_thread=True) as server:
         arguments = {"remote_args": {"entrypoint": "theirs.py"}}
         server.environment(client_credentials_paths=tenant(server, "alice"), **arguments)
         with pytest.raises(NotPermitted, match="'DNS:bob' open entrypoints of its own"):
@@ -133,7 +135,7 @@ def test_keyword_arguments_have_to_fit_the_schema(tmp_path, obedient):
         "[allow.'DNS:alice']\n[allow.'DNS:alice'.environments.default]\n"
         "schema = { properties = { delay = { type = 'number', maximum = 0.5 } }, additionalProperties = false }\n"
     )
-    with loopback_server(obedient, policy=policy) as server:
+    with loopback_server(obedient, policy=policy, use_thread=True) as server:
         open_as(server, "alice", delay=0.5).reset()
         with pytest.raises(NotPermitted, match=r"\$\.delay: 4 is greater than the maximum of 0\.5"):
             open_as(server, "alice", delay=4)
@@ -184,7 +186,7 @@ def test_whatever_goes_wrong_with_one_look_the_next_withdraws_a_right(policy, ob
         return look(source)
 
     monkeypatch.setattr(serve.PolicySource, "look", look_or_fail)
-    with loopback_server(obedient, policy=policy) as server:
+    with loopback_server(obedient, policy=policy, use_thread=True) as server:
         alice = open_as(server, "alice")
         alice.reset()
         wait_until(lambda: "could not look whether the policy has changed" in caplog.text, timeout=30.0)
@@ -197,7 +199,7 @@ def test_whatever_goes_wrong_with_one_look_the_next_withdraws_a_right(policy, ob
 def test_a_server_with_a_policy_that_cannot_work_does_not_start(policy, obedient):
     for options in ({"policy": policy, "allow": ("DNS:bob",)}, {"allow": ("bob",)}, {"allow": ("DNS:bob=x",)}):
         with pytest.raises(ConfigError, match=r"ServerOptions\.allow"):
-            create_remote_environment_server(obedient, "localhost", 0, **options)
+            create_remote_environment_server(obedient, "localhost", 0, use_thread=True, **options)
     with pytest.raises(ConfigError, match=r"environments\['default'\]"):
         create_remote_environment_server(None, "localhost", 0, environments={"default": obedient}, allow=("*",))
 
@@ -205,7 +207,7 @@ def test_a_server_with_a_policy_that_cannot_work_does_not_start(policy, obedient
 @pytest.mark.parametrize("by", ["policy", "option"])
 def test_one_identity_holds_no_more_sessions_than_it_may_while_others_open_theirs(policy, obedient, by):
     options = {"policy": policy} if by == "policy" else {"max_sessions_per_identity": 1}
-    with loopback_server(obedient, **options) as server:
+    with loopback_server(obedient, use_thread=True, **options) as server:
         first = open_as(server, "alice")
         with pytest.raises(ServerFull, match=r"'DNS:alice' has 1 sessions.*max_sessions_per_identity"):
             open_as(server, "alice")
@@ -228,7 +230,7 @@ def test_one_identity_opens_no_more_often_than_it_may_while_others_open_theirs(o
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             crowd = [pool.submit(attempt, number) for number in range(8)]
             open_as(server, "bob").reset()
-            said = [one.result(60.0) for one in crowd]
+            said = [one.result(scaled(60.0)) for one in crowd]
         refused = [text for text in said if text]
         assert len(refused) >= 4
         limit = "'DNS:alice' opened more sessions than ServerOptions.max_opens_per_second allows"

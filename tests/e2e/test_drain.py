@@ -56,8 +56,7 @@ def hears_of_the_drain(process: subprocess.Popen[str]) -> bool:
     return any(line.startswith("Stopping: episodes of 1 sessions have 60 s") for line in process.stdout)
 
 
-@BY_EITHER
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("connection", "signal_number"), [("direct", signal.SIGTERM), ("grpc", signal.SIGINT)])
 def test_a_signal_lets_the_episode_end_opens_nothing_and_closes_the_environment(serve, log, connection, signal_number):
     with serve("--drain-timeout", LONG_ENOUGH) as server:
         environment = RemoteEnvironment("localhost", server.port, connection=connection)
@@ -188,7 +187,7 @@ def test_a_script_of_ones_own_drains_by_stop_and_hurries_by_another(tmp_path, si
 
 
 def test_stop_takes_the_shorter_of_two_graces(obedient):
-    with loopback_server(obedient, secure=False, drain_timeout=1000.0) as server:
+    with loopback_server(obedient, secure=False, use_thread=True, drain_timeout=1000.0) as server:
         environment = server.environment()
         environment.reset()
         stopped = server.server.stop()
@@ -200,7 +199,7 @@ def test_stop_takes_the_shorter_of_two_graces(obedient):
 
 
 def test_a_killed_client_leaves_the_queue(obedient):
-    with loopback_server(obedient, secure=False, max_sessions=1, queue_timeout=600.0) as server:
+    with loopback_server(obedient, secure=False, use_thread=True, max_sessions=1, queue_timeout=600.0) as server:
         first = server.environment()
         service = server.server._service
         come = f"from remote_gym import RemoteEnvironment; RemoteEnvironment('localhost', {server.server.port})"
@@ -220,7 +219,7 @@ def test_a_killed_client_leaves_the_queue(obedient):
 @pytest.mark.skipif(AutoresetMode is None, reason="Gymnasium has had autoreset modes since 1.1")
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
 def test_environments_that_reset_themselves_begin_no_more_episodes_either(mode):
-    with loopback_server({"entrypoint_kwargs": {"id": "CartPole-v1"}}) as server:
+    with loopback_server("CartPole-v1", use_thread=True) as server:
         environments = server.vector_environment(2, workers=2, autoreset_mode=mode)
         environments.reset(seed=[0, 0])  # so that both fall in the same step
         environments.step([0, 0])

@@ -25,7 +25,7 @@ def test_zstd_plays_in_lockstep_with_a_local_environment(servers, id_, module, c
         remote = server.environment(render_mode="rgb_array", connection=connection, **LOSSLESS)
         local = gym.make(id_, render_mode="rgb_array")
         try:
-            play_in_lockstep(local, remote, steps=100, seed=3, frames=True)
+            play_in_lockstep(local, remote, steps=40, seed=3, frames=True)
         finally:
             local.close()
 
@@ -45,11 +45,12 @@ def test_frames_on_demand_and_many_steps_at_once_are_compressed_too(servers, con
 def test_a_vector_environments_observations_are_compressed_too(servers, connection):
     pytest.importorskip("zstandard")
     pytest.importorskip("ale_py")
-    with servers.lend({"entrypoint_kwargs": {"id": "ALE/Pong-v5"}}, imports=("ale_py",)) as server:
-        plain = server.vector_environment(3, workers=2, connection=connection)
-        compressed = server.vector_environment(3, workers=2, connection=connection, observation_encoding="zstd")
+    with servers.lend({"entrypoint_kwargs": {"id": "ALE/Pong-v5"}}, imports=("ale_py",), use_thread=True) as server:
+        arguments = {"num_envs": 2, "workers": 2, "connection": connection}
+        plain = server.vector_environment(**arguments)
+        compressed = server.vector_environment(**arguments, observation_encoding="zstd")
         assert find_difference(plain.reset(seed=5), compressed.reset(seed=5)) is None
-        for _ in range(20):
+        for _ in range(5):
             actions = plain.action_space.sample()
             assert find_difference(plain.step(actions), compressed.step(actions)) is None
 

@@ -58,23 +58,30 @@ PLACES = {
     "sub/random.py": "from beside import NAME as BESIDE",
     "sub/env.v2.py": "from beside import NAME as BESIDE",
     "package/entry.py": "from .beside import NAME as BESIDE",
-    "src/package/inner/entry.py": "from ..beside import NAME as BESIDE",
+    "src/packaged/inner/entry.py": "from ..beside import NAME as BESIDE",
 }
 
 
+@pytest.fixture(scope="module")
+def places(own_folder):
+    """Serves an environment of each place, under the name of its number."""
+    for place, text in PLACES.items():
+        file = own_folder / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + SPAWNS)
+        for folder in file.parents[: len(Path(place).parents) - 1]:
+            if any(part.startswith("package") for part in folder.parts[len(own_folder.parts) :]):
+                (folder / "__init__.py").touch()
+            (folder / "beside.py").write_text("NAME = 'beside'")
+        (file.parent / "beside.py").write_text("NAME = 'beside'")
+    environments = {f"place-{number}": {"entrypoint": place} for number, place in enumerate(PLACES)}
+    with loopback_server(None, environments=environments) as server:
+        yield server
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_a_process_that_an_environment_spawns_finds_its_classes(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / place
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(PLACES[place] + SPAWNS)
-    for folder in file.parents[: len(Path(place).parents) - 1]:
-        if "package" in folder.parts[len(tmp_path.parts) :]:
-            (folder / "__init__.py").touch()
-        (folder / "beside.py").write_text("NAME = 'beside'")
-    (file.parent / "beside.py").write_text("NAME = 'beside'")
-    with loopback_server({"entrypoint": place}) as server:
-        _, info = server.environment().reset()
+def test_a_process_that_an_environment_spawns_finds_its_classes(place, places):
+    _, info = places.environment(remote_args={"environment": f"place-{list(PLACES).index(place)}"}).reset()
     assert info["result"] == ("Work", 3)
     assert info["beside"] == (None if place == "entry.py" else "beside")
 
@@ -100,10 +107,9 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("use_thread", [False, True])
 def test_the_server_may_name_a_file_that_is_elsewhere(entrypoint, use_thread, elsewhere):
     entrypoint = entrypoint.format(file=elsewhere)
-    with loopback_server({"entrypoint": entrypoint}, use_thread=use_thread) as server:
+    own = {"entrypoint": entrypoint}
+    with loopback_server(own, environments={"one": own}, use_thread=use_thread) as server:
         assert server.environment().place == ["there", str(Path.cwd())]
-    named = {"one": {"entrypoint": entrypoint}}
-    with loopback_server(None, environments=named, use_thread=use_thread) as server:
         assert server.environment(remote_args={"environment": "one"}).place[0] == "there"
 
 

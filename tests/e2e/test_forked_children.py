@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from remote_gym import RemoteEnvironment
-from remote_gym.testing import loopback_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 
@@ -34,9 +33,9 @@ def play(environment: RemoteEnvironment) -> list[int]:
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 @pytest.mark.parametrize("how", STATUS)
-def test_a_childs_end_is_its_own(how, connection, tmp_path, caplog):
+def test_a_childs_end_is_its_own(how, connection, servers, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="remote_gym")
-    with loopback_server({"entrypoint": "forking_environment.py"}) as server:
+    with servers.lend({"entrypoint": "forking_environment.py"}) as server:
         for where in WHERE:
             log = tmp_path / where
             environment = open_at(server, where, how, log, connection=connection)
@@ -58,8 +57,8 @@ def test_a_childs_end_is_its_own(how, connection, tmp_path, caplog):
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 @pytest.mark.parametrize("how", STATUS)
-def test_in_a_thread_of_the_server_it_ends_too_and_does_not_speak(how, connection, tmp_path, capfd):
-    with loopback_server({"entrypoint": "forking_environment.py"}, use_thread=True) as server:
+def test_in_a_thread_of_the_server_it_ends_too_and_does_not_speak(how, connection, servers, tmp_path, capfd):
+    with servers.lend({"entrypoint": "forking_environment.py"}, use_thread=True) as server:
         for where in ("__init__", "step"):
             environment = open_at(server, where, how, tmp_path / where, connection=connection)
             assert len({*play(environment)}) == 1
@@ -70,10 +69,10 @@ def test_in_a_thread_of_the_server_it_ends_too_and_does_not_speak(how, connectio
     assert how == "raise" or "RuntimeError" not in capfd.readouterr().err
 
 
-def test_children_of_a_vector_environment_leave_it_to_their_parent(tmp_path):
+def test_children_of_a_vector_environment_leave_it_to_their_parent(servers, tmp_path):
     log = tmp_path / "log"
     arguments = {"entrypoint_kwargs": {"where": "__init__", "how": "raise", "log": str(log)}}
-    with loopback_server({"entrypoint": "forking_environment.py"}) as server:
+    with servers.lend({"entrypoint": "forking_environment.py"}) as server:
         environment = server.vector_environment(3, remote_args=arguments)
         environment.reset()
         observations, *_ = environment.step([0, 0, 0])

@@ -16,7 +16,7 @@ import pytest
 from processes import descendants, family, is_alive, is_relay
 from remote_gym import RemoteEnvironment, SessionLost
 from remote_gym.ipc import leftovers
-from remote_gym.testing import LoopbackServer, loopback_server
+from remote_gym.testing import LoopbackServer
 from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only process groups are ended")
@@ -32,9 +32,9 @@ server.wait_for_termination()
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with loopback_server({"entrypoint": "leaving_environment.py"}, close_timeout=2.0, lease=scaled(1.0)) as running:
-        yield running
+def server(servers) -> Iterator[LoopbackServer]:
+    with servers.lend({"entrypoint": "leaving_environment.py"}, close_timeout=2.0, lease=scaled(1.0)) as lent:
+        yield lent
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_server_that_stops_leaves_nothing(server):
     environment = server.environment()
     _, info = environment.reset()
     started = all_of(info)
-    server.server.stop(0.0).wait(30.0)
+    server.server.stop(0.0).wait(scaled(30.0))
     assert not any(map(is_alive, started))
     assert not Path("/dev/shm", info["shared"]).exists()
 
@@ -107,7 +107,7 @@ def test_a_server_that_stops_leaves_nothing(server):
 @pytest.mark.parametrize("who", ["server", "forkserver"])
 def test_a_server_or_forkserver_that_is_killed_leaves_nothing(who, serve):
     process, port = serve()
-    environment = RemoteEnvironment("localhost", port, connect_timeout=5.0)
+    environment = RemoteEnvironment("localhost", port, connect_timeout=scaled(5.0))
     _, info = environment.reset()
     started = all_of(info)
     [forkserver] = [pid for pid in family(process.pid) if parent(pid) == process.pid]

@@ -74,7 +74,7 @@ def test_a_server_script_without_a_guard_works_and_runs_once(script):
 
 def test_a_killed_server_takes_its_workers_along_and_its_clients_are_told(script):
     port = read_port(script)
-    busy, hung = (RemoteEnvironment("localhost", port, reconnect_timeout=scaled(10.0)) for _ in range(2))
+    busy, hung = (RemoteEnvironment("localhost", port, reconnect_timeout=scaled(2.0)) for _ in range(2))
     busy.reset()
     hung.reset()
     thread = threading.Thread(target=step_until_lost, args=(hung,))
@@ -191,7 +191,7 @@ def test_a_session_that_nobody_comes_back_to_ends_with_its_lease(obedient):
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 def test_a_dropped_environment_detaches_without_being_closed(obedient, connection):
-    with loopback_server(obedient, lease=scaled(0.5)) as server:
+    with loopback_server(obedient, use_thread=True, lease=scaled(0.5)) as server:
         RemoteEnvironment(
             server.server.url,
             server.server.port,
@@ -214,9 +214,9 @@ def test_a_connection_that_broke_is_made_again_and_the_step_runs_once(process_se
     [("single", 4, ["parent: 1", "vector: [1, 1]"]), ("several", 3, ["parent: [1, 1]"])],
     ids=["single", "several"],
 )
-def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(obedient, kind, times, then):
+def test_a_forked_child_refuses_to_share_the_connection_and_may_make_its_own(servers, obedient, kind, times, then):
     client = Path(__file__).with_name("forking_client.py")
-    with loopback_server(obedient, secure=False) as server:
+    with servers.lend(obedient, secure=False) as server:
         command = [sys.executable, str(client), kind, str(server.server.port)]
         # Without the variable older versions of grpcio hang in the children.
         environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "1"}
@@ -251,7 +251,7 @@ def test_nothing_is_left_of_servers_and_clients(obedient, use_thread):
     serve_and_play()  # gRPC keeps some descriptors and threads of its own once it has run
     before, processes = open_descriptors(), descendants(os.getpid())
     threads = {thread.name for thread in threading.enumerate()}
-    for _ in range(3):
+    for _ in range(2):
         serve_and_play()
     wait_until(lambda: len(open_descriptors()) <= len(before))
     assert descendants(os.getpid()) <= processes
@@ -259,7 +259,7 @@ def test_nothing_is_left_of_servers_and_clients(obedient, use_thread):
 
 
 def test_stopping_twice_and_waiting_with_a_timeout(obedient):
-    server = create_remote_environment_server(obedient, "localhost", 0)
+    server = create_remote_environment_server(obedient, "localhost", 0, use_thread=True)
     assert server.wait_for_termination(timeout=0.01)
     first, second = server.stop(grace=None), server.stop(0.5)
     assert first.wait(scaled(30.0))

@@ -193,7 +193,7 @@ def test_a_step_longer_than_the_age_is_answered_and_an_idle_client_keeps_its_ses
 
 @short_lived
 def test_a_client_that_is_trusted_no_more_is_out_when_its_connection_is_old(place, tmp_path):
-    environment = place.open(connect_timeout=scaled(5.0), reconnect_timeout=scaled(5.0))
+    environment = place.open(connect_timeout=scaled(1.0), reconnect_timeout=scaled(1.0))
     create_all(tmp_path / "new", ["localhost"])
     # The server's own certificate stays: it is the client that is not let in.
     shutil.copy(tmp_path / "new" / "ca.pem", place.server_files / "ca.pem")

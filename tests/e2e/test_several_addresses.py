@@ -189,7 +189,8 @@ def test_copies_and_specs_know_all_addresses(serve, opened, dead):
 
 
 def test_a_spec_made_again_knows_all_addresses():
-    with loopback_server("CartPole-v1", secure=False) as server, loopback_server("CartPole-v1", secure=False) as other:
+    options = {"secure": False, "use_thread": True}
+    with loopback_server("CartPole-v1", **options) as server, loopback_server("CartPole-v1", **options) as other:
         addresses = [server.server.address, other.server.address]
         environment = other.environment(addresses=addresses)
         again = gym.make(environment.spec)
@@ -203,7 +204,7 @@ def test_what_an_entrypoint_exposes_under_such_a_name_is_no_hindrance(tmp_path, 
     entrypoint += "class Own(gym.Wrapper):\n    port, resumed = 3, 4\n"
     entrypoint += "def create_environment():\n    return Own(gym.make('CartPole-v1'))\n"
     (tmp_path / "entrypoint.py").write_text(entrypoint)
-    with create_remote_environment_server({"entrypoint": "entrypoint.py"}, "localhost", 0) as server:
+    with create_remote_environment_server({"entrypoint": "entrypoint.py"}, "localhost", 0, use_thread=True) as server:
         environment = RemoteEnvironment(addresses=[server.address])
         environment.close()
         environment.reset()

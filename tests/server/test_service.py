@@ -159,7 +159,7 @@ def test_a_first_request_is_answered_with_the_opening():
 def test_a_first_request_that_takes_too_long_gives_the_session_up():
     async def test() -> None:
         async with running(
-            processes=True, open_timeout=scaled(5.0), close_timeout=scaled(0.2), max_sessions=1
+            processes=True, open_timeout=scaled(2.5), close_timeout=scaled(0.2), max_sessions=1
         ) as service:
             first = pb.Request(sequence=1)
             first.reset.options.dict.names.append("do")
