@@ -20,12 +20,17 @@ class BumpError(Exception):
 def next_version(current: str, wanted: str) -> str:
     """The version that ``wanted``, one of `PARTS` or a version itself, means after ``current``.
 
+    After a development version, such as 0.9.0.dev0, comes first of all what it leads to: 0.9.0 is its next minor one.
+
     Raises:
         BumpError: If it is neither, or below ``current``. The same again may be meant: it can be yet unreleased.
     """
-    numbers = [int(number) for number in current.split(".")]
+    released, is_development, _ = current.partition(".dev")
+    numbers = [int(number) for number in released.split(".")]
     if wanted in PARTS:
         part = PARTS.index(wanted)
+        if is_development and not any(numbers[part + 1 :]):
+            return released
         return ".".join(map(str, [*numbers[:part], numbers[part] + 1, *[0] * (2 - part)]))
     if not re.fullmatch(r"\d+\.\d+\.\d+", wanted):
         raise BumpError(f"found {wanted!r}; use a version such as 1.2.3, or one of {', '.join(PARTS)}")

@@ -240,6 +240,19 @@ class TestBump:
     def test_next_version(self, wanted, version):
         assert bump.next_version("1.2.3", wanted) == version
 
+    @pytest.mark.parametrize(
+        ("current", "wanted", "version"),
+        [
+            ("0.9.0.dev0", "minor", "0.9.0"),
+            ("0.9.0.dev0", "patch", "0.9.0"),
+            ("0.9.0.dev0", "major", "1.0.0"),
+            ("0.9.0.dev0", "0.9.0", "0.9.0"),
+            ("0.9.1.dev3", "minor", "0.10.0"),
+        ],
+    )
+    def test_after_a_development_version_comes_what_it_leads_to(self, current, wanted, version):
+        assert bump.next_version(current, wanted) == version
+
     @pytest.mark.parametrize("wanted", ["1.2.2", "1.2", "v2.0.0", "newer", "", "2.0.0rc1"])
     def test_version_that_cannot_be_next_is_refused(self, wanted):
         with pytest.raises(bump.BumpError):

@@ -35,7 +35,7 @@ _Key = TypeVar("_Key", bytes, int)
 class OpenSession:
     """An open session with what serves it."""
 
-    session: Session
+    entry: Session  # in the registry
     worker: WorkerHandle
     environment: str | None = ""  # its name, as policies have it
     description: pb.Description | None = None
@@ -80,7 +80,7 @@ class OpenSession:
         if attempt is None or newest is None or attempt.user != newest.user:
             return
         if attempt.number < newest.number:
-            raise taken_over(self.session.id)
+            raise taken_over(self.entry.id)
 
     async def ask_within(self, data: bytes, what: str, options: ServerOptions) -> bytes:
         """Have the worker answer what belongs to the session's opening, for which `open_timeout` bounds the time.
@@ -116,17 +116,17 @@ class OpenSession:
 class Attachment:
     """A connection bound to a session, until a newer one takes over."""
 
-    def __init__(self, sessions: Sessions, found: OpenSession, cut: Cut, attempt: Attempt | None) -> None:
-        found.check_order(attempt)
-        found.attempt = attempt
-        found.arriving.clear()  # what is admitted of them from now on is cut off
-        found.cut_off(taken_over(found.session.id))
-        found.cut = self._cut = cut
-        self._found = found
+    def __init__(self, sessions: Sessions, session: OpenSession, cut: Cut, attempt: Attempt | None) -> None:
+        session.check_order(attempt)
+        session.attempt = attempt
+        session.arriving.clear()  # what is admitted of them from now on is cut off
+        session.cut_off(taken_over(session.entry.id))
+        session.cut = self._cut = cut
+        self._session = session
         self._sessions = sessions
-        self._epoch = sessions.attach(found.session)
+        self._epoch = sessions.attach(session.entry)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        found.attached.add(self._over)
+        session.attached.add(self._over)
 
     async def ask(self, data: bytes | memoryview) -> bytes:
         """Answer one encoded request.
@@ -135,22 +135,22 @@ class Attachment:
             SessionLost: If the session has ended.
             OutOfSequence: If a newer attachment stands.
         """
-        while len(self._found.attached) > MOST_ATTACHED:
-            earlier = self._found.attached - {self._over}
+        while len(self._session.attached) > MOST_ATTACHED:
+            earlier = self._session.attached - {self._over}
             await asyncio.wait(earlier, return_when=asyncio.FIRST_COMPLETED)
         try:
-            self._sessions.check_epoch(self._found.session, self._epoch)
-            return await self._found.worker.ask(data)
+            self._sessions.check_epoch(self._session.entry, self._epoch)
+            return await self._session.worker.ask(data)
         except SessionLost as error:
-            raise self._sessions.explain(self._found.session, error) from None
+            raise self._sessions.explain(self._session.entry, error) from None
 
     def detach(self) -> None:
         """Let go of the session, which lives on for its lease. Call once, when nothing more will be said."""
-        if self._found.cut is self._cut:
-            self._found.cut = None
+        if self._session.cut is self._cut:
+            self._session.cut = None
         self._over.set_result(None)
-        self._found.attached.discard(self._over)
-        self._sessions.leave(self._found.session)
+        self._session.attached.discard(self._over)
+        self._sessions.leave(self._session.entry)
 
 
 def _put(table: dict[_Key, Attempt | None], key: _Key, attempt: Attempt | None, most: int) -> None:

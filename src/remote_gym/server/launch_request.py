@@ -94,7 +94,7 @@ def launch_message(
         ids=options.ids,
         check_actions=options.check_actions,
         limits=asdict(limits),
-        worker_limits=options.rlimits,
+        rlimits=options.rlimits,
         num_envs=request.num_envs,
         autoreset_mode=request.autoreset_mode,
         frame_encoding=request.frame_encoding,

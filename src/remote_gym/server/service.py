@@ -99,29 +99,29 @@ class Service:
     ) -> pb.SpacesResponse:
         """What `open` told about the environment, again."""
         try:
-            found = self._find(session_id, token, owner)
-            if found.worker.ending:
+            session = self._find(session_id, token, owner)
+            if session.worker.ending:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
-                await asyncio.shield(found.worker.gone)
-                found = self._find(session_id, token, owner)
-            direct = found.offer(self.routes.address(session_id), attempt)
-            return pb.SpacesResponse(description=found.description, direct=direct, lease=self._options.lease)
+                await asyncio.shield(session.worker.gone)
+                session = self._find(session_id, token, owner)
+            direct = session.offer(self.routes.address(session_id), attempt)
+            return pb.SpacesResponse(description=session.description, direct=direct, lease=self._options.lease)
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
 
     async def ask(self, session_id: str, token: str, owner: str, data: bytes) -> bytes:
         """Answer one encoded request that came by itself."""
         try:
-            found = self._find(session_id, token, owner)
+            session = self._find(session_id, token, owner)
         except RemoteGymError as error:
             return error_response(error)
-        self._sessions.enter(found.session)
+        self._sessions.enter(session.entry)
         try:
-            return await found.worker.ask(data)
+            return await session.worker.ask(data)
         except SessionLost as error:
-            return error_response(self._sessions.explain(found.session, error))
+            return error_response(self._sessions.explain(session.entry, error))
         finally:
-            self._sessions.leave(found.session)
+            self._sessions.leave(session.entry)
 
     def turn(self, session_id: str, token: str, owner: str) -> asyncio.Lock:
         """What a request that comes by itself holds from when it is asked until its answer has been sent.
@@ -137,14 +137,14 @@ class Service:
     async def close_session(self, session_id: str, token: str, owner: str, attempt: Attempt | None = None) -> bytes:
         """End a session in whatever state it is, unless it `is_anothers`; answered when its environment is closed."""
         try:
-            found = self._find(session_id, token, owner)
-            if attempt is not None and found.is_anothers(attempt):
+            session = self._find(session_id, token, owner)
+            if attempt is not None and session.is_anothers(attempt):
                 raise close_reasons.taken_over(session_id)
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
-        self._dismiss(found, close_reasons.CLOSED)
-        await asyncio.shield(found.closing)
+        self._dismiss(session, close_reasons.CLOSED)
+        await asyncio.shield(session.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
     def attach(self, session_id: str, token: str, owner: str, cut: Cut, attempt: Attempt | None = None) -> Attachment:
@@ -166,56 +166,56 @@ class Service:
 
     def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
         """Give a direct connection to the worker of that routing id; False if there is none."""
-        found = self._open.get(self.routes.take(routing_id) or "")
-        if found is None:
+        session = self._open.get(self.routes.take(routing_id) or "")
+        if session is None:
             return False
-        others = sum(other.direct for other in self._open.values() if other is not found)
-        found.worker.set_polling(poll_us(self._options.poll_us, others + 1))
-        return found.hand_over(routing_id, sock)
+        others = sum(other.direct for other in self._open.values() if other is not session)
+        session.worker.set_polling(poll_us(self._options.poll_us, others + 1))
+        return session.hand_over(routing_id, sock)
 
     def workers(self) -> dict[str, WorkerHandle]:
         """Those of all open sessions, by the session's id."""
-        return {id_: found.worker for id_, found in self._open.items()}
+        return {id_: session.worker for id_, session in self._open.items()}
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """What there is to tell of each open session."""
         return tuple(
             SessionStatus(
-                id=found.session.id,
-                owner=found.session.owner,
-                num_envs=found.session.num_envs,
-                attached=found.session.users > 0,
-                direct=found.direct,
-                pid=found.worker.pid,
-                counters=found.worker.counters(),
+                id=session.entry.id,
+                owner=session.entry.owner,
+                num_envs=session.entry.num_envs,
+                attached=session.entry.users > 0,
+                direct=session.direct,
+                pid=session.worker.pid,
+                counters=session.worker.counters(),
             )
-            for found in self._open.values()
+            for session in self._open.values()
         )
 
     def expire(self) -> None:
         """Close sessions whose lease is over."""
-        for session in self._sessions.expired():
-            session_log.deserted(session, self._options.lease)
-            self._end(self._open[session.id], close_reasons.deserted(self._options.lease))
+        for entry in self._sessions.expired():
+            session_log.deserted(entry, self._options.lease)
+            self._end(self._open[entry.id], close_reasons.deserted(self._options.lease))
 
     def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
         """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
-        for found in self._open.values():
-            owner = found.session.owner
-            if (found.direct or found.cut is not None) and is_revoked(owner):
-                session_log.revoked(found.session)
-                found.cut_off(NotPermitted(f"session {found.session.id}: {owner!r} is not let in any more"))
+        for session in self._open.values():
+            owner = session.entry.owner
+            if (session.direct or session.cut is not None) and is_revoked(owner):
+                session_log.revoked(session.entry)
+                session.cut_off(NotPermitted(f"session {session.entry.id}: {owner!r} is not let in any more"))
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
         self.authorizer.policy = policy
-        for found in list(self._open.values()):
+        for session in list(self._open.values()):
             try:
-                policy.decide(found.session.owner, found.environment)
+                policy.decide(session.entry.owner, session.environment)
             except NotPermitted as error:
                 reason = close_reasons.forbidden(error)
-                found.cut_off(close_reasons.lost(found.session.id, reason))
-                self._end(found, reason)
+                session.cut_off(close_reasons.lost(session.entry.id, reason))
+                self._end(session, reason)
 
     async def drain(self, grace: float) -> None:
         """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.
@@ -225,11 +225,11 @@ class Service:
         self.draining = True
         self.end_drain(grace)
         self._queue.close()
-        for found in list(self._open.values()):
-            if found.description is None:  # its client has nothing to lose yet, and may go elsewhere
-                self._end(found, close_reasons.STOPPING)
+        for session in list(self._open.values()):
+            if session.description is None:  # its client has nothing to lose yet, and may go elsewhere
+                self._end(session, close_reasons.STOPPING)
             else:
-                found.worker.drain()
+                session.worker.drain()
         while self._open and self._clock() < self._drain_end:
             await asyncio.sleep(0.05)
 
@@ -239,8 +239,8 @@ class Service:
 
     async def close(self) -> None:
         """Cut off every client and close every environment."""
-        for found in list(self._open.values()):
-            self._dismiss(found, close_reasons.STOPPING)
+        for session in list(self._open.values()):
+            self._dismiss(session, close_reasons.STOPPING)
         # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
         end = time.monotonic() + self._options.close_timeout
         while self.draining and self._opening and time.monotonic() < end:
@@ -253,103 +253,105 @@ class Service:
         self.authorizer.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
-            session = await self._queue.admit(owner, request.num_envs or 1)
+            entry = await self._queue.admit(owner, request.num_envs or 1)
         except BaseException:
             self.authorizer.let_go(owner)
             raise
-        message.session, message.env_id = session.id, session.env_id
-        message.token, message.owner = session.token, owner
+        message.session, message.env_id = entry.id, entry.env_id
+        message.token, message.owner = entry.token, owner
         if self.tls is not None:
             message.tls.CopyFrom(self.tls(owner))
-        self._sessions.enter(session)
+        self._sessions.enter(entry)
         try:
-            worker = await self._launcher.launch(LaunchSpec(session=session.id, interpreter=self._options.interpreter))
+            worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=self._options.interpreter))
         except BaseException:
-            self._sessions.end(session, close_reasons.NOT_STARTED)
-            self._release(session)
+            self._sessions.end(entry, close_reasons.NOT_STARTED)
+            self._release(entry)
             raise
-        found = OpenSession(session, worker, self.authorizer.environment(request), attempt=attempt)
-        self._open[session.id] = found
+        session = OpenSession(entry, worker, self.authorizer.environment(request), attempt=attempt)
+        self._open[entry.id] = session
         if self.draining:  # which began meanwhile
-            self._end(found, close_reasons.STOPPING, close_timeout=0.0)
+            self._end(session, close_reasons.STOPPING, close_timeout=0.0)
             raise stopping()
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
-            restrict(message, self.authorizer.policy.decide(owner, found.environment).terms)
-            answer = await found.ask_within(message.SerializeToString(), "creating the environment", self._options)
+            restrict(message, self.authorizer.policy.decide(owner, session.environment).terms)
+            answer = await session.ask_within(message.SerializeToString(), "creating the environment", self._options)
             launched = parse(worker_pb2.Launched, answer, self._options.message_limits)
         except BaseException as error:
-            self._give_up(found, error)
+            self._give_up(session, error)
             raise
         if launched.HasField("error"):
-            self._end(found, close_reasons.not_created(launched.error.message), details=launched.error.remote_traceback)
-            await asyncio.shield(found.closing)
+            self._end(
+                session, close_reasons.not_created(launched.error.message), details=launched.error.remote_traceback
+            )
+            await asyncio.shield(session.closing)
             return pb.OpenResponse(error=launched.error)
         first = b""
         if request.HasField("first"):
             try:
-                first = await found.ask_within(request.first, "the first reset", self._options)
+                first = await session.ask_within(request.first, "the first reset", self._options)
             except BaseException as error:
-                self._give_up(found, error)
+                self._give_up(session, error)
                 raise
         if self.draining:
-            self._end(found, close_reasons.STOPPING)
+            self._end(session, close_reasons.STOPPING)
             raise stopping()
-        if session.id not in self._open:  # it was ended after the worker's answer
-            raise self._sessions.explain(session, SessionLost(f"session {session.id}: it has ended"))
-        self._sessions.leave(session)
-        found.description = launched.description
-        worker.gone.add_done_callback(lambda gone: self._end(found, gone.result()))
-        worker.on_word = functools.partial(self._on_event, found)
+        if entry.id not in self._open:  # it was ended after the worker's answer
+            raise self._sessions.explain(entry, SessionLost(f"session {entry.id}: it has ended"))
+        self._sessions.leave(entry)
+        session.description = launched.description
+        worker.gone.add_done_callback(lambda gone: self._end(session, gone.result()))
+        worker.on_word = functools.partial(self._on_event, session)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
-        session_log.opened(session)
+        session_log.opened(entry)
         opened = pb.Session(
-            id=session.id, token=session.token, lease=self._options.lease, description=launched.description, first=first
+            id=entry.id, token=entry.token, lease=self._options.lease, description=launched.description, first=first
         )
         opened.identity = owner
         opened.environments.extend(self.authorizer.open_to(owner, has_default=self._default_args is not None))
-        if (direct := found.offer(self.routes.address(session.id), attempt)) is not None:
+        if (direct := session.offer(self.routes.address(entry.id), attempt)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
-    def _give_up(self, found: OpenSession, error: BaseException) -> None:
+    def _give_up(self, session: OpenSession, error: BaseException) -> None:
         """End a session that did not open.
 
         Raises:
             ServerFull: If that is because the server stops.
             SessionLost: With the reason, if it was ended meanwhile.
         """
-        ended = found.session.id not in self._open
+        ended = session.entry.id not in self._open
         # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
-        self._end(found, close_reasons.not_opened(error), close_timeout=0.0)
+        self._end(session, close_reasons.not_opened(error), close_timeout=0.0)
         if isinstance(error, SessionLost):
             if self.draining:
                 raise stopping() from error
             if ended:
-                raise self._sessions.explain(found.session, error) from error
+                raise self._sessions.explain(session.entry, error) from error
 
-    def _on_event(self, found: OpenSession, word: int, value: int) -> None:
+    def _on_event(self, session: OpenSession, word: int, value: int) -> None:
         """What a worker tells of its client."""
         if word == WorkerEvent.DRAINED:
-            self._dismiss(found, close_reasons.DRAINED)
-        elif word == WorkerEvent.IDLE and found.session.users:  # else its lease is what counts
-            self._dismiss(found, close_reasons.idled(self._options.idle_timeout))
+            self._dismiss(session, close_reasons.DRAINED)
+        elif word == WorkerEvent.IDLE and session.entry.users:  # else its lease is what counts
+            self._dismiss(session, close_reasons.idled(self._options.idle_timeout))
         elif word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
             if word == WorkerEvent.ATTACHED:
-                found.arrived(value)
-            self._on_direct(found, word == WorkerEvent.ATTACHED, value / 1000)
+                session.arrived(value)
+            self._on_direct(session, word == WorkerEvent.ATTACHED, value / 1000)
 
-    def _on_direct(self, found: OpenSession, attached: bool, silence: float) -> None:
+    def _on_direct(self, session: OpenSession, attached: bool, silence: float) -> None:
         """A client has attached to the worker itself, or has left it."""
-        if attached == found.direct:
+        if attached == session.direct:
             return
-        found.direct = attached
+        session.direct = attached
         if attached:
-            found.cut_grpc(close_reasons.taken_over(found.session.id))
-            self._sessions.attach(found.session)
+            session.cut_grpc(close_reasons.taken_over(session.entry.id))
+            self._sessions.attach(session.entry)
         else:
-            self._sessions.leave(found.session, silence)
+            self._sessions.leave(session.entry, silence)
         self._set_polling()
 
     def _set_polling(self) -> None:
@@ -359,39 +361,38 @@ class Service:
             other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
 
     def _find(self, session_id: str, token: str, owner: str) -> OpenSession:
-        session = self._sessions.find(session_id, token, owner)
-        found = self._open[session.id]
-        if found.description is None:
-            raise SessionLost(f"session {session.id}: it is still opening")
-        return found
+        session = self._open[self._sessions.find(session_id, token, owner).id]
+        if session.description is None:
+            raise SessionLost(f"session {session.entry.id}: it is still opening")
+        return session
 
-    def _dismiss(self, found: OpenSession, reason: str) -> None:
+    def _dismiss(self, session: OpenSession, reason: str) -> None:
         """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        found.cut_grpc(close_reasons.lost(found.session.id, reason))
-        self._end(found, reason)
+        session.cut_grpc(close_reasons.lost(session.entry.id, reason))
+        self._end(session, reason)
 
-    def _end(self, found: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
+    def _end(self, session: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
         """End a session now; its worker closes in the background. The details are for the log."""
-        if self._sessions.end(found.session, reason):
-            del self._open[found.session.id]
-            self.routes.forget(found.session.id)
-            if found.direct:
+        if self._sessions.end(session.entry, reason):
+            del self._open[session.entry.id]
+            self.routes.forget(session.entry.id)
+            if session.direct:
                 self._set_polling()
-            session_log.ended(found.session, reason, details)
+            session_log.ended(session.entry, reason, details)
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
-            task = asyncio.ensure_future(self._close_worker(found, timeout))
+            task = asyncio.ensure_future(self._close_worker(session, timeout))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _close_worker(self, found: OpenSession, timeout: float) -> None:
-        await found.worker.close(timeout)
-        if found.worker.exited.done():
-            self._release(found.session)
+    async def _close_worker(self, session: OpenSession, timeout: float) -> None:
+        await session.worker.close(timeout)
+        if session.worker.exited.done():
+            self._release(session.entry)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
-            found.worker.exited.add_done_callback(lambda _: self._release(found.session))
-        found.closing.set_result(None)
+            session.worker.exited.add_done_callback(lambda _: self._release(session.entry))
+        session.closing.set_result(None)
 
-    def _release(self, session: Session) -> None:
+    def _release(self, entry: Session) -> None:
         """Let others have the place of a session whose environment is gone."""
-        self._queue.release(session)
-        self.authorizer.let_go(session.owner)
+        self._queue.release(entry)
+        self.authorizer.let_go(entry.owner)

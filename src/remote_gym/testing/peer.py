@@ -10,12 +10,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 from remote_gym.client.connect.connection import GrpcConnection
-from remote_gym.client.connect.opening import connect
+from remote_gym.client.connect.opening import connect, open_session
 from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.protocol.open_request import open_request
 from remote_gym.transport.framing import HEADER_BYTES
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces.elements import decode_observation, encode_action
 from remote_gym.wire.spaces.encoding import decode_space
@@ -60,7 +59,8 @@ class Target:
         """What the server answers. A session that it opens all the same lives on for its lease."""
         connection = self._connection()
         try:
-            return self._ask_to_open(connection, request)
+            options = self.options
+            return connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
         finally:
             connection.close()
 
@@ -73,10 +73,8 @@ class Target:
         """
         connection = self._connection()
         try:
-            response = self._ask_to_open(connection, request or self.opening())
-            if response.HasField("error"):
-                raise decode_error(response.error)
-            peer = Peer(connection, response.session, self.options)
+            opened = open_session(connection, request or self.opening(), self.options)
+            peer = Peer(connection, opened, self.options)
             try:
                 yield peer
             finally:
@@ -86,10 +84,6 @@ class Target:
 
     def _connection(self) -> GrpcConnection:
         return connect(self.url, self.port, self.tls, self.options)
-
-    def _ask_to_open(self, connection: GrpcConnection, request: pb.OpenRequest) -> pb.OpenResponse:
-        options = self.options
-        return connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
 
 
 class Peer:

@@ -46,7 +46,7 @@ class Opening(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[bytes] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., first: _Optional[bytes] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ...) -> None: ...
 
 class Launch(_message.Message):
-    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "owner", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "worker_limits", "allowed_arguments", "arguments_schema", "ids", "anywhere")
+    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "owner", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "rlimits", "allowed_arguments", "arguments_schema", "ids", "anywhere")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -54,7 +54,7 @@ class Launch(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
-    class WorkerLimitsEntry(_message.Message):
+    class RlimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -81,7 +81,7 @@ class Launch(_message.Message):
     AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
     FRAME_ENCODING_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_ENCODING_FIELD_NUMBER: _ClassVar[int]
-    WORKER_LIMITS_FIELD_NUMBER: _ClassVar[int]
+    RLIMITS_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
@@ -106,12 +106,12 @@ class Launch(_message.Message):
     autoreset_mode: _remote_gym_pb2.AutoresetMode
     frame_encoding: _remote_gym_pb2.Encoding
     observation_encoding: _remote_gym_pb2.Encoding
-    worker_limits: _containers.ScalarMap[str, int]
+    rlimits: _containers.ScalarMap[str, int]
     allowed_arguments: Names
     arguments_schema: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     anywhere: bool
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., worker_limits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., owner: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., rlimits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ...) -> None: ...
 
 class Names(_message.Message):
     __slots__ = ("names",)

@@ -100,7 +100,7 @@ def _serve(
     server = MessageSocket(serving.requests, limits)
     try:
         if own_process:
-            limit_resources(launch.worker_limits)
+            limit_resources(launch.rlimits)
         host = _create_host(launch, limits, own_process=own_process, words=words)
         launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
         if len(launched) > limits.message_bytes:

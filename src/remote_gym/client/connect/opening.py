@@ -8,7 +8,8 @@ from remote_gym.address import is_loopback
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles, is_token
-from remote_gym.errors import ConfigError
+from remote_gym.errors import ConfigError, ProtocolMismatch
+from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -63,11 +64,18 @@ def open_session(connection: GrpcConnection, request: pb.OpenRequest, options: C
 
     Raises:
         RemoteGymError: As the server says.
+        ProtocolMismatch: If the server answers in a way that this client does not know.
         TransportError: If it could not be reached, or the connection broke.
     """
     response = connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
     if response.HasField("error"):
         raise decode_error(response.error)
+    if not response.HasField("session"):
+        raise ProtocolMismatch(
+            f"{connection.address} answered the opening of a session with a result that this client does not know; "
+            f"it speaks version {PROTOCOL_VERSION} of the protocol ({package_versions()}), and the server likely a "
+            "later one; install the same release at both ends"
+        )
     return response.session
 
 
