@@ -44,6 +44,7 @@ SAMPLES = {
     "receive_bytes": [("--receive-bytes", "1GiB")],
     "memory_limit": [("--memory-limit", "2GiB")],
     "rlimits": [("--rlimit", "nofile=128", "--rlimit", "as=4GiB")],
+    "message_limits": [("--message-limit", "message_bytes=512MiB", "--message-limit", "depth=16")],
     "interpreter": [("--interpreter", "python3")],
     "certs": [("--certs", "certificates")],
     **dict.fromkeys(
@@ -173,6 +174,12 @@ def test_what_cannot_be_is_refused_with_its_line(folder):
         ("[workers]\nmemory_limit = 3", "line 2: memory_limit is 3 bytes; use at least"),
         ("[workers]\nrlimits = {files = 3}", "line 2: rlimits is of 'files'; this system limits"),
         ("[workers]\nrlimits = 3", "line 2: rlimits is 3; use a table"),
+        ("[listen]\nmessage_limits = 3", "line 2: message_limits is 3; use a table such as {message_bytes"),
+        (
+            "[listen]\nmessage_limits = {depht = 3}",
+            "line 2: message_limits: Limits has no 'depht'; did you mean depth?",
+        ),
+        ("[listen]\nmessage_limits = {depth = 99}", "line 2: message_limits: depth is 99; protobuf parsers stop at"),
         ("[log]\nlog_format = 'xml'", "line 2: log_format: 'xml' is not one of"),
         ("[log\n", "server.toml is not TOML"),
     ]:

@@ -38,6 +38,13 @@ _ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference")
 
 _NO_SETTINGS = frozenset({"entrypoint", "kwargs", "repo", "reference", "environments", "config", "print_config"})
 """Flags that say what the tables of environments say, or are of one call."""
+
+_LIMITS = {
+    "rlimits": '{nofile = 256, as = "4GiB"}',
+    "message_limits": '{message_bytes = "512MiB", depth = 16}',
+}
+"""Flags of ``NAME=NUMBER``, whose keys have tables, and examples of these."""
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -177,9 +184,9 @@ def _as_flag(param: Flag, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError("true or false")
         return value
-    if param.name == "rlimits":
+    if param.name in _LIMITS:
         if not isinstance(value, dict):
-            raise ValueError('a table such as {nofile = 256, as = "4GiB"}')
+            raise ValueError(f"a table such as {_LIMITS[param.name]}")
         return [f"{name}={number}" for name, number in value.items()]
     if param.multiple:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):

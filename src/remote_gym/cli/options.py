@@ -72,7 +72,7 @@ def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str
         try:
             limits[name] = parse_size(number)
         except ValueError as error:
-            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as nofile=256 or as=4GiB: {error}") from error
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as depth=16 or as=4GiB: {error}") from error
     return limits
 
 

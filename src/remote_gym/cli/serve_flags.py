@@ -93,6 +93,15 @@ _FLAGS = (
         type=Size(),
         help="Requests held at once, such as 1GiB; half of that for one client.",
     ),
+    _option(
+        LISTEN,
+        "--message-limit",
+        "message_limits",
+        metavar="NAME=NUMBER",
+        multiple=True,
+        callback=parse_limits,
+        help="Bound on what clients send, such as message_bytes=512MiB, depth=16. Repeatable.",
+    ),
     _option(LISTEN, "--reflection", is_flag=True, help="Answer gRPC server reflection."),
     # ---------------------------------------------------------------------------------------- who may connect
     certs_option(ACCESS, "server.pem, server-key.pem and ca.pem"),

@@ -10,7 +10,7 @@ import click
 
 from remote_gym.cli.config_file import Offer, offer_of
 from remote_gym.cli.tls import files_in_use, tls_files
-from remote_gym.config import RemoteArgs, ServerOptions, TlsFiles
+from remote_gym.config import Limits, RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 
 
@@ -61,7 +61,11 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
         raise click.UsageError(
             "Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, --environment, or --ids PATTERN."
         )
-    options = {**rest, "environments": {name: _remote_args(table) for name, table in environments.items()}}
+    options = {
+        **rest,
+        "environments": {name: _remote_args(table) for name, table in environments.items()},
+        "message_limits": _message_limits(rest["message_limits"]),
+    }
     return Settings(
         default_args=None if default is None else _remote_args(default),
         url=url,
@@ -109,6 +113,13 @@ def _named(
             raise ConfigError(f"--kwargs is for {name!r}, which --environment does not name; there is {names}")
         found[name] = {**found[name], "kwargs": arguments}
     return found
+
+
+def _message_limits(bounds: Mapping[str, int]) -> Limits:
+    try:
+        return Limits(**bounds)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("Limits."), field="message_limits") from error
 
 
 def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:
