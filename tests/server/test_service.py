@@ -386,7 +386,7 @@ def test_a_session_cannot_be_used_while_it_opens():
             opening = asyncio.ensure_future(open_session(service))
             while not service._open:
                 await asyncio.sleep(0)
-            (session,) = (found.session for found in service._open.values())
+            (session,) = (each.entry for each in service._open.values())
             assert (await service.spaces(session.id, session.token, "alice")).error.kind == KIND.SESSION_LOST
             await opening
 
