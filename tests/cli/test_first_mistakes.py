@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym.cli import main
 from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
 from remote_gym.errors import ConnectError
@@ -29,17 +31,24 @@ def refusal(*arguments):
     return ended.stderr
 
 
+def refusal_here(*arguments):
+    """The same of a command that begins nothing, without a process for it."""
+    ended = CliRunner().invoke(main, list(map(str, arguments)))
+    assert ended.exit_code != 0
+    return ended.output
+
+
 @pytest.mark.parametrize(
     ("given", "missing"), [(("--certificate", "client"), "--key"), (("--key", "client_key"), "--certificate")]
 )
 @pytest.mark.parametrize("command", [("doctor", "localhost:1"), ("play", "localhost:1"), ("serve", "CartPole-v1")])
 def test_half_of_a_pair_names_the_flag_that_is_missing(command, given, missing, certificates):
-    said = refusal(*command, given[0], getattr(certificates, given[1]))
+    said = refusal_here(*command, given[0], getattr(certificates, given[1]))
     assert f"needs {missing}, the" in said
 
 
 def test_an_authority_alone_does_not_make_a_server(certificates):
-    assert "needs --certificate and --key" in refusal("serve", "CartPole-v1", "--ca", certificates.ca)
+    assert "needs --certificate and --key" in refusal_here("serve", "CartPole-v1", "--ca", certificates.ca)
 
 
 @pytest.mark.parametrize("arguments", [["CartPol-v1"], [], ["CartPole-v1", "--environment", "nonsense"]])
@@ -68,7 +77,7 @@ def test_the_port_of_direct_connections_is_taken_for_what_it_may_be(certificates
     paths = (certificates.server, certificates.server_key, certificates.ca)
     files = TlsFiles(ca=certificates.ca, certificate=certificates.client, private_key=certificates.client_key)
     with (
-        create_remote_environment_server(CARTPOLE, port=0, check=False) as plain,
+        create_remote_environment_server(CARTPOLE, port=0, check=False, use_thread=True) as plain,
         create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as secure,
     ):
         for server in (plain, secure):
@@ -93,7 +102,8 @@ def test_relative_paths_of_certificates_are_those_of_the_folder_where_they_were_
     mine = (certificates.ca.name, certificates.client, certificates.client_key)
     assert client_files(mine).ca == certificates.ca
     paths = (certificates.server, certificates.server_key, certificates.ca.name)
-    with create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as server:
+    options = {"check": False, "use_thread": True, "server_credentials_paths": paths}
+    with create_remote_environment_server(CARTPOLE, port=0, **options) as server:
         environment = RemoteEnvironment("localhost", server.port, client_credentials_paths=mine)
         monkeypatch.chdir(tmp_path)
         environment.close()
@@ -105,9 +115,10 @@ def test_relative_paths_of_certificates_are_those_of_the_folder_where_they_were_
 def test_a_token_that_counts_for_nothing_is_logged_once(certificates, caplog):
     paths = (certificates.server, certificates.server_key, certificates.ca)
     mine = (certificates.ca, certificates.client, certificates.client_key)
+    options = {"check": False, "use_thread": True, "server_credentials_paths": paths}
     with (
         caplog.at_level(logging.WARNING, "remote_gym"),
-        create_remote_environment_server(CARTPOLE, port=0, check=False, server_credentials_paths=paths) as server,
+        create_remote_environment_server(CARTPOLE, port=0, **options) as server,
     ):
         for _ in range(3):
             environment = RemoteEnvironment("localhost", server.port, client_credentials_paths=mine, token=TOKEN)

@@ -8,21 +8,22 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from remote_gym import RemoteEnvironment, create_remote_environment_server
+from remote_gym.cli import main
 from remote_gym.errors import ConfigError
 from waiting import scaled
 
 OURS = "import gymnasium\ngymnasium.register('Ours-v3', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
 
 
-def refusal(*arguments, cwd=None):
+def refusal(*arguments):
     """What a server says that does not start."""
-    command = [sys.executable, "-m", "remote_gym", "serve", "--port", "0", *arguments]
-    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=scaled(60), check=False)
-    assert ended.returncode == 1
-    assert "Listens on" not in ended.stdout
-    return ended.stderr
+    ended = CliRunner().invoke(main, ["serve", "--port", "0", *arguments])
+    assert ended.exit_code == 1
+    assert "Listens on" not in ended.output
+    return ended.output
 
 
 @contextlib.contextmanager
@@ -68,15 +69,14 @@ def test_a_pattern_that_nothing_matches_is_refused_at_start(patterns, wrong, rig
     assert right in said
 
 
-def test_a_pattern_is_looked_at_after_the_imports(tmp_path):
-    (tmp_path / "ours.py").write_text(OURS)
-    said = refusal("--ids", "Theirs-*", "--import", "ours", cwd=tmp_path)
+def test_a_pattern_is_looked_at_after_the_imports():
+    said = refusal("--ids", "Theirs-*", "--import", "gymnasium.envs")
     assert "'Theirs-*', which no registered environment matches" in said
 
 
 def test_a_client_without_an_id_is_told_what_works_on_the_command_line_and_in_a_script():
     patterns = ("Cart*", "Acro*")
-    with create_remote_environment_server({"entrypoint_kwargs": {}}, port=0, ids=patterns) as server:
+    with create_remote_environment_server({"entrypoint_kwargs": {}}, port=0, ids=patterns, use_thread=True) as server:
         with pytest.raises(ConfigError, match=r"no id is named.*'Cart\*' or 'Acro\*'.*or Acrobot-v1") as caught:
             RemoteEnvironment("localhost", server.port)
         advice = re.search(r"remote_args=(\{[^}]*\})", str(caught.value))[1]

@@ -29,7 +29,7 @@ KINDS = pb.ErrorDetail.Kind
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("max_sessions", [64, pytest.param(OPENS + 1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("max_sessions", [24, pytest.param(OPENS + 1, marks=pytest.mark.long)])
 def test_400_opens_at_once_are_all_answered_and_an_idle_session_survives_them(obedient, max_sessions):
     before = descendants(os.getpid())
     with loopback_server(obedient, secure=False, max_sessions=max_sessions, open_timeout=280.0) as server:
