@@ -21,7 +21,7 @@ from faults import door_kinds
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
-from processes import family, is_alive
+from processes import descendants, family, is_alive, is_relay
 from remote_gym import ServerFull
 from waiting import wait_until
 
@@ -155,6 +155,18 @@ def _kill_forkserver(server: Server, lanes: Sequence[Lane]) -> None:
     _all(lanes, lambda lane: lane.begin_all_anew())
 
 
+def _kill_relay(server: Server, lanes: Sequence[Lane]) -> None:
+    """What brings gRPC's connections to gRPC dies within steps: another takes its place, and nobody loses anything."""
+
+    def strike() -> None:
+        [relay] = filter(is_relay, descendants(server.pid))
+        os.kill(relay, signal.SIGKILL)
+
+    with meanwhile(strike, after=SLOW / 3):
+        _all(lanes, lambda lane: lane.expect("answered", behaviour="slow"))
+    _all(lanes, lambda lane: lane.expect("answered"))
+
+
 @contextlib.contextmanager
 def _descriptors_below(server: Server, limit: int) -> Iterator[None]:
     """Let the server have no new descriptor of that number or above; those that it has stay."""
@@ -259,6 +271,7 @@ SERVER_KINDS = {
     "server hurried while draining": ServerKind(_hurry),
     "server paused": ServerKind(_pause),
     "forkserver killed": ServerKind(_kill_forkserver),
+    "relay killed": ServerKind(_kill_relay),
     "no descriptors to accept with": ServerKind(_accept_without_descriptors),
     "no descriptors to open with": ServerKind(_open_without_descriptors),
     "log's disk is full": ServerKind(_print_to_full_disk, "full"),
@@ -276,6 +289,7 @@ SERVER_KINDS = {
     "vectors: server killed, started again": ServerKind(_kill, "vectors"),
     "vectors: server paused": ServerKind(_pause, "vectors"),
     "vectors: forkserver killed": ServerKind(_kill_forkserver, "vectors"),
+    "vectors: relay killed": ServerKind(_kill_relay, "vectors"),
     "vectors: silence": ServerKind(_silence, "vectors"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
