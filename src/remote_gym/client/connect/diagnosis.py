@@ -17,7 +17,7 @@ from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.tls import check_files, client_context
 
-_DIRECT_PORT = "the port may be the server's for direct connections, beside the one to connect to"
+_SECOND_PORT = "the port may be the second one of a server on Windows or macOS, which takes direct connections only"
 
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -177,7 +177,7 @@ def _check_plaintext(sock: socket.socket) -> Check:
     if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
         return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
     if not answer:
-        return _wants_tls(f"the server closed the connection without an answer; {_DIRECT_PORT}")
+        return _wants_tls(f"the server closed the connection without an answer; {_SECOND_PORT}")
     return _wants_tls("the server does not accept plaintext")
 
 
@@ -346,7 +346,7 @@ def _explain_alert(error: ssl.SSLError) -> Check:
         found = "the server does not speak TLS"
         mend = "connect without certificates, or have the server serve TLS; check the port too"
     elif "eof" in reason:
-        mend = f"correct the port: {_DIRECT_PORT}; or the server speaks no TLS, or has stopped"
+        mend = f"correct the port: the server speaks no TLS, or has stopped; or {_SECOND_PORT}"
     elif "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")
     elif "expired" in reason:
