@@ -58,7 +58,10 @@ def client_options(certificates):
 
 @contextlib.contextmanager
 def serving(*arguments, cwd=None, env=None):
-    """Run ``remote-gym serve`` as a process; gives the process and what it printed when it was ready."""
+    """Run ``remote-gym serve`` as a process; gives the process and what it printed when it was ready.
+
+    Where no test looks at workers it is told ``--thread``, since a process for them takes longer than most of a test.
+    """
     command = [sys.executable, "-m", "remote_gym", "serve", *map(str, arguments)]
     environment = {**os.environ, **(env or {})}
     process = subprocess.Popen(
@@ -206,12 +209,13 @@ def test_serve_refuses_what_cannot_work(arguments, message, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("id_", ["CartPole", "gymnasium.envs.classic_control:CartPole-v1"])
 def test_serve_takes_every_id_that_gymnasium_takes(id_):
-    with serving(id_, "--port", "0") as (_, printed):
+    with serving(id_, "--port", "0", "--thread") as (_, printed):
         assert "✗" not in run("doctor", f"localhost:{port_of(printed)}", "--connection", "grpc")
 
 
 def test_options_of_the_server_have_flags():
-    with serving("CartPole-v1", "--port", "0", "--lease", "90.5", "--no-direct", "--max-sessions", "1") as (_, printed):
+    options = ("--lease", "90.5", "--no-direct", "--max-sessions", "1", "--thread")
+    with serving("CartPole-v1", "--port", "0", *options) as (_, printed):
         assert "Direct" not in printed
         address = ("localhost", port_of(printed))
         first = RemoteEnvironment(*address)
@@ -280,7 +284,7 @@ def test_a_port_of_grpc_alone_is_told_and_used():
 def test_serve_lets_in_whom_the_flags_and_the_file_name_and_nobody_else(server_options, client_options, tmp_path):
     policy = tmp_path / "policy.toml"
     policy.write_text('[allow."DNS:remote-gym-client"]\nenvironments = ["easy"]\n')
-    offer = ("CartPole-v1", "--environment", "easy=CartPole-v1", "--port", "0", *server_options)
+    offer = ("CartPole-v1", "--environment", "easy=CartPole-v1", "--port", "0", "--thread", *server_options)
     with serving(*offer, "--policy", policy, "--allow", "DNS:alice", "--allow", "URI:lab/*=easy") as (_, printed):
         assert "only whom --allow or --policy names" in printed
         address = f"localhost:{port_of(printed)}"
@@ -294,7 +298,7 @@ def test_clients_entrypoints_alone_can_be_served(tmp_path):
     (tmp_path / "ours" / "env.py").write_text(
         "import gymnasium\ndef create_environment():\n    return gymnasium.make('CartPole-v1')\n"
     )
-    with serving("--client-entrypoints", "ours", "--port", "0", cwd=tmp_path) as (_, printed):
+    with serving("--client-entrypoints", "ours", "--port", "0", "--thread", cwd=tmp_path) as (_, printed):
         assert "Serves: any entrypoint below ours" in printed
         arguments = {"entrypoint": "env.py"}
         with contextlib.closing(RemoteEnvironment("localhost", port_of(printed), arguments)) as environment:
@@ -320,7 +324,7 @@ def test_signal_stops_server_and_workers(signal_number):
 
 def test_printed_lines_connect(server_options, certificates, tmp_path):
     # Every address of the machine: whoever connects needs a name that the certificate holds.
-    with serving("CartPole-v1", "--port", "0", "--url", "0.0.0.0", *server_options) as (_, printed):
+    with serving("CartPole-v1", "--port", "0", "--url", "0.0.0.0", "--thread", *server_options) as (_, printed):
         assert f"Open to: clients with a certificate from {certificates.ca}" in printed
         lines = [line.strip() for line in printed.splitlines() if line.startswith("    ")]
         script = "\n".join([*lines, "environment.reset(seed=1)", "environment.close()"])
@@ -332,7 +336,7 @@ def test_named_environments_are_told_and_served(tmp_path):
         "import gymnasium\ndef create_environment(length):\n    return gymnasium.make('CartPole-v1', "
         "max_episode_steps=length)\n"
     )
-    arguments = ("--environment", "poles=CartPole-v1", "--environment", "short=env.py", "--port", "0")
+    arguments = ("--environment", "poles=CartPole-v1", "--environment", "short=env.py", "--port", "0", "--thread")
     with serving(*arguments, cwd=tmp_path) as (_, printed):
         assert "Serves: poles, short" in printed
         assert 'remote_args={"environment": "poles"}' in printed
@@ -355,7 +359,7 @@ def test_import_registers_environments(tmp_path):
         "import gymnasium\n"
         "gymnasium.register('Ours-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=2)\n"
     )
-    with serving("Ours-v0", "--import", "ours", "--port", "0", cwd=tmp_path) as (_, printed):
+    with serving("Ours-v0", "--import", "ours", "--port", "0", "--thread", cwd=tmp_path) as (_, printed):
         assert "in 2 steps" in run("play", f"localhost:{port_of(printed)}", "--episodes", 1)
 
 
@@ -480,7 +484,7 @@ def test_doctor_crosses_what_does_not_and_names_the_mend(plain_port, client_opti
 
 
 def test_doctor_is_content_where_only_the_fast_path_is_missing():
-    with create_remote_environment_server(CARTPOLE, port=0, direct=False) as server:
+    with create_remote_environment_server(CARTPOLE, port=0, direct=False, use_thread=True) as server:
         address = f"localhost:{server.port}"
         printed = run("doctor", address)
         assert "! direct connection: " in printed
@@ -491,7 +495,7 @@ def test_doctor_is_content_where_only_the_fast_path_is_missing():
 def test_remote_tracebacks_are_shown_when_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shy.py").write_text("def create_environment():\n    raise OSError('not today')\n")
-    with create_remote_environment_server({"entrypoint": "shy.py"}, port=0, check=False) as server:
+    with create_remote_environment_server({"entrypoint": "shy.py"}, port=0, check=False, use_thread=True) as server:
         for command in ("play", "doctor"):
             short = run(command, f"localhost:{server.port}", status=1)
             assert "the environment raised builtins.OSError: not today" in short
