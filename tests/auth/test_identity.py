@@ -10,24 +10,9 @@ import pytest
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import Tokens, add_token, read_tokens
 from remote_gym.errors import ConfigError, NotPermitted
-from remote_gym.server.frontends.grpc_caller import caller
 
 BY_CERTIFICATE = IdentityRule(certificates=True)
 BY_COMMON_NAME = IdentityRule(certificates=True, common_names=True)
-
-
-class Context:
-    """As much of a `grpc.aio.ServicerContext` as tells who calls."""
-
-    def __init__(self, metadata=(), **properties):
-        self._metadata = metadata
-        self._properties = {name: [value] for name, value in properties.items()}
-
-    def auth_context(self):
-        return self._properties
-
-    def invocation_metadata(self):
-        return self._metadata
 
 
 @pytest.fixture
@@ -90,29 +75,6 @@ def test_a_token_counts_for_more_than_a_certificate(token_file):
 def test_without_a_token_where_one_is_needed():
     with pytest.raises(NotPermitted, match="none came with the call; set token= or REMOTE_GYM_TOKEN"):
         IdentityRule(tokens=lambda: Tokens([])).identify([], "")
-
-
-# What gRPC tells
-
-
-def test_an_older_tls_is_refused_whoever_calls():
-    with pytest.raises(NotPermitted, match=r"uses TLSv1.2, and the server takes TLSv1.3"):
-        caller(Context(ssl_tls_version=b"TLSv1.2", peer_dns=b"d"), BY_CERTIFICATE)
-
-
-def test_a_certificate_that_cannot_be_read_is_nobodys():
-    with pytest.raises(NotPermitted, match="certificate cannot be read"):
-        caller(Context(peer_dns=b"d", x509_pem_cert=b"rubbish"), BY_CERTIFICATE)
-
-
-@pytest.mark.parametrize("header", ["Bearer {}", "bearer {}", "Bearer  {} "])
-def test_a_token_comes_in_the_metadata(header, token_file):
-    token = add_token(token_file, "alice")
-    rule = IdentityRule(tokens=lambda: read_tokens(token_file))
-    context = Context([("user-agent", "x"), ("authorization", header.format(token))])
-    assert caller(context, rule).identity == "token:alice"
-    with pytest.raises(NotPermitted, match="none came"):
-        caller(Context([("authorization", f"Basic {token}")]), rule)
 
 
 # The file

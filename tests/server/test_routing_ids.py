@@ -10,6 +10,8 @@ from remote_gym.server.routing_ids import ROUTES_AT_ONCE, RoutingIds
 from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, ROUTING_ID_LIFETIME
 from remote_gym.v1 import remote_gym_pb2 as pb
 
+DIRECT = pb.DirectAddress(port=7, tls=True)
+
 
 @pytest.fixture
 def clock() -> SimpleNamespace:
@@ -18,9 +20,7 @@ def clock() -> SimpleNamespace:
 
 @pytest.fixture
 def routes(clock) -> RoutingIds:
-    routes = RoutingIds(lambda: clock.now)
-    routes.listener = pb.DirectAddress(port=7, tls=True)
-    return routes
+    return RoutingIds(DIRECT, lambda: clock.now)
 
 
 def new_id(routes: RoutingIds, session: str = "s") -> bytes:
@@ -40,12 +40,11 @@ def test_an_id_leads_to_its_session_once(routes):
 def test_an_address_is_the_listeners_with_an_id_of_its_own(routes):
     address = routes.address("s")
     assert (address.port, address.tls, len(address.routing_id)) == (7, True, ROUTING_ID_BYTES)
-    assert routes.listener.routing_id == b""
+    assert DIRECT.routing_id == b""
 
 
-def test_where_nobody_listens_there_is_no_address(routes):
-    routes.listener = None
-    assert routes.address("s") is None
+def test_where_nobody_listens_there_is_no_address(clock):
+    assert RoutingIds(None, clock).address("s") is None
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(-0.1, "s"), (0.0, None)])

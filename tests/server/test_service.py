@@ -17,10 +17,11 @@ import pytest
 
 from environments import ACTION
 from raw_client import opening
-from remote_gym.config import Limits, ServerOptions
+from remote_gym.config import Limits, ServerOptions, TlsFiles
 from remote_gym.errors import NotPermitted, OutOfSequence, RemoteGymError, ServerFull, SessionLost
 from remote_gym.ipc.control import WorkerCommand
 from remote_gym.protocol.attempt import Attempt
+from remote_gym.server.access.clients import Clients
 from remote_gym.server.access.policy import Policy, Rule, Terms
 from remote_gym.server.attachment import Attachment
 from remote_gym.server.launch import connections as clients_module
@@ -40,6 +41,8 @@ from waiting import scaled
 
 KIND = pb.ErrorDetail
 LIMIT = 2**20
+DIRECT = pb.DirectAddress(port=1)
+"""Where nobody listens: the tests hand sockets over themselves."""
 
 
 class Clock:
@@ -57,11 +60,16 @@ def _at_the_entrypoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def running(
-    clock: Callable[[], float] = lambda: 0.0, *, processes: bool = False, launcher: Launcher | None = None, **options
+    clock: Callable[[], float] = lambda: 0.0,
+    *,
+    processes: bool = False,
+    launcher: Launcher | None = None,
+    clients: Clients | None = None,
+    **options,
 ) -> AsyncIterator[Service]:
     launcher = launcher or (ForkLauncher(LIMIT) if processes else ThreadLauncher(LIMIT))
     arguments = {"entrypoint": "environments.py"}
-    service = Service(launcher, arguments, ServerOptions(**options), clock)
+    service = Service(launcher, arguments, ServerOptions(**options), clients=clients, direct=DIRECT, clock=clock)
     try:
         yield service
     finally:
@@ -81,7 +89,7 @@ async def open_session(service: Service, owner: str = "alice", **fields) -> pb.S
 
 def is_asked(service: Service) -> bool:
     """Whether a worker has a request, or something to create, and has not answered yet."""
-    return any(found.worker._answer is not None for found in service._open.values())
+    return any(found.worker._answer is not None for found in service._open)
 
 
 async def refusal(attachment: Attachment, data: bytes) -> int:
@@ -386,7 +394,7 @@ def test_a_session_cannot_be_used_while_it_opens():
             opening = asyncio.ensure_future(open_session(service))
             while not service._open:
                 await asyncio.sleep(0)
-            (session,) = (each.entry for each in service._open.values())
+            (session,) = (each.entry for each in service._open)
             assert (await service.spaces(session.id, session.token, "alice")).error.kind == KIND.SESSION_LOST
             await opening
 
@@ -436,7 +444,7 @@ async def come_directly(service: Service, session: pb.Session, token: str | None
     """As a client does whose connection the listener has taken: say the token, and be answered."""
     ours, theirs = socket.socketpair()
     with theirs:
-        assert service.hand_over(service.routes.address(session.id).routing_id, theirs)
+        assert service.hand_over(service._open.address(session.id).routing_id, theirs)
     ours.settimeout(scaled(10.0))
     direct = MessageSocket(ours, Limits())
     direct.send(pb.Attach(token=token or session.token).SerializeToString())
@@ -458,18 +466,11 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
-@asynccontextmanager
-async def running_directly(clock: Callable[[], float] = lambda: 0.0, **options) -> AsyncIterator[Service]:
-    async with running(clock, **options) as service:
-        service.routes.listener = pb.DirectAddress(port=1)
-        yield service
-
-
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_direct_connection_goes_on_with_the_sessions_numbers_and_holds_its_lease(processes):
     async def test() -> None:
         clock = Clock()
-        async with running_directly(clock, processes=processes, lease=60.0) as service:
+        async with running(clock, processes=processes, lease=60.0) as service:
             session = await open_session(service, OWNER)
             await service.ask(session.id, session.token, OWNER, reset(1))
             direct = await come_directly(service, session)
@@ -493,7 +494,7 @@ def test_a_direct_connection_goes_on_with_the_sessions_numbers_and_holds_its_lea
 def test_the_newest_connection_of_either_kind_cuts_off_the_others():
     async def test() -> None:
         cut: list[str] = []
-        async with running_directly() as service:
+        async with running() as service:
             session = await open_session(service, OWNER)
             attachment = service.attach(session.id, session.token, OWNER, lambda reason: cut.append(str(reason)))
             await attachment.ask(reset(1))
@@ -515,7 +516,7 @@ def test_the_newest_connection_of_either_kind_cuts_off_the_others():
 
 def test_a_direct_connection_with_a_wrong_token_changes_nothing():
     async def test() -> None:
-        async with running_directly() as service:
+        async with running() as service:
             session = await open_session(service, OWNER)
             attachment = service.attach(session.id, session.token, OWNER, lambda reason: None)
             (await come_directly(service, session, token="x")).close()
@@ -529,7 +530,7 @@ def test_nobody_is_handed_to_a_session_that_is_not_there():
     async def test() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            async with running_directly() as service:
+            async with running() as service:
                 session = await open_session(service, OWNER)
                 assert not service.hand_over(bytes(16), theirs)
                 await service.close_session(session.id, session.token, OWNER)
@@ -542,7 +543,7 @@ def test_workers_poll_only_while_each_has_a_core_and_the_clients_another(monkeyp
     monkeypatch.setattr(busy_poll, "core_count", lambda: 3)
 
     async def test() -> None:
-        async with running_directly(poll_us=70) as service:
+        async with running(poll_us=70) as service:
             sessions = [await open_session(service, OWNER) for _ in range(3)]
             told: dict[str, list[int]] = {session.id: [] for session in sessions}
             for session in sessions:
@@ -576,7 +577,7 @@ def test_workers_are_told_for_how_long_to_poll_when_that_changes(monkeypatch):
     monkeypatch.setattr(clients_module, "send_record", count)
 
     async def test() -> None:
-        async with running_directly(poll_us=70) as service:
+        async with running(poll_us=70) as service:
             sessions = [await open_session(service, OWNER) for _ in range(6)]
             directs = []
             for session in sessions:
@@ -644,8 +645,8 @@ def test_closing_ends_though_all_that_it_waits_for_has_ended_already():
         async with running() as service:
             ended = asyncio.ensure_future(asyncio.sleep(0))
             await ended
-            service._closing.add(ended)
-            ended.add_done_callback(service._closing.discard)
+            service._open._closing.add(ended)
+            ended.add_done_callback(service._open._closing.discard)
 
     run(test)
 
@@ -905,11 +906,10 @@ def test_a_session_that_is_ended_after_its_workers_answer_is_not_told_to_be_open
 
         launcher.launch = launch
         async with running(launcher=launcher) as service:
-            service.routes.listener = pb.DirectAddress(port=1)
             response = await service.open(opening(), "alice")
             assert response.error.kind == KIND.SESSION_LOST
             assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
-            assert not service.routes._sessions
+            assert not service._open._routes._sessions
 
     run(test)
 
@@ -919,7 +919,7 @@ def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its
     async def test() -> None:
         idle = scaled(0.4)
         limits = {"idle_timeout": idle, "lease": 1000.0}
-        async with running_directly(time.monotonic, processes=processes, **limits) as service:
+        async with running(time.monotonic, processes=processes, **limits) as service:
             attached, left, other = [await open_session(service, OWNER) for _ in range(3)]
             reasons: list[Exception] = []
             service.attach(attached.id, attached.token, OWNER, reasons.append)
@@ -941,9 +941,7 @@ def test_an_attached_session_that_asks_nothing_ends_and_a_detached_one_lives_its
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="only Linux tells of an end without what comes before it")
 def test_a_lease_begins_though_the_worker_hangs_and_does_not_see_that_its_direct_client_is_gone():
     async def test() -> None:
-        async with running_directly(
-            time.monotonic, processes=True, lease=scaled(0.3), close_timeout=scaled(0.2)
-        ) as service:
+        async with running(time.monotonic, processes=True, lease=scaled(0.3), close_timeout=scaled(0.2)) as service:
             session = await open_session(service, OWNER)
             direct = await come_directly(service, session)
             await ask_directly(direct, reset(1))
@@ -959,7 +957,7 @@ def test_a_lease_begins_though_the_worker_hangs_and_does_not_see_that_its_direct
 
 
 def test_workers_are_told_the_servers_files():
-    files = worker_pb2.Tls(certificate="c", private_key="k", ca="a")
+    clients = Clients(TlsFiles(certificate="/c", private_key="/k", ca="/a"), ServerOptions())
     asked: list[worker_pb2.Launch] = []
 
     class Listener(WorkerHandle):
@@ -976,10 +974,9 @@ def test_workers_are_told_the_servers_files():
     async def test() -> None:
         launcher = ThreadLauncher(LIMIT)
         launcher.launch = launch
-        async with running(launcher=launcher) as service:
-            service.tls = lambda owner: files
+        async with running(launcher=launcher, clients=clients) as service:
             await service.open(opening(), "alice")
-        assert asked[0].tls == files
+        assert asked[0].tls == worker_pb2.Tls(certificate="/c", private_key="/k", ca="/a")
         assert (asked[0].owner, asked[0].env_id) == ("alice", 0)
 
     run(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -24,6 +25,16 @@ INTERVAL = 86_400.0
 def near_from(begin: float, end: float) -> float:
     """From when a certificate is near its end; all in seconds since the epoch."""
     return end - min(NEAR, SHARE * (end - begin))
+
+
+def seconds_left(lifetime: float | None, expires: float) -> float:
+    """For how long what begins now may go on: the same for gRPC and for direct connections.
+
+    Args:
+        lifetime: Seconds; None for any number.
+        expires: When the client's certificate is over, in seconds since the epoch; infinity without one.
+    """
+    return min(math.inf if lifetime is None else lifetime, expires - time.time())
 
 
 class OwnCertificates:

@@ -22,24 +22,22 @@ class RoutingIds:
     An id travels before TLS, so that whoever listens on the network reads it: but not before it is used up.
 
     Args:
+        direct: Where direct connections are accepted, routing id aside; None if nowhere.
         clock: Monotonic seconds.
-
-    Attributes:
-        listener: Where direct connections are accepted, routing id aside; None if nowhere.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.listener: pb.DirectAddress | None = None
+    def __init__(self, direct: pb.DirectAddress | None, clock: Callable[[], float]) -> None:
+        self._direct = direct
         self._clock = clock
         self._sessions: dict[bytes, str] = {}
         self._good_until: dict[str, OrderedDict[bytes, float]] = {}  # by session, the oldest id first
 
     def address(self, session_id: str) -> pb.DirectAddress | None:
         """Where the session's worker can be reached, once, within `ROUTING_ID_LIFETIME`; None if nowhere."""
-        if self.listener is None:
+        if self._direct is None:
             return None
         address = pb.DirectAddress()
-        address.CopyFrom(self.listener)
+        address.CopyFrom(self._direct)
         address.routing_id = secrets.token_bytes(ROUTING_ID_BYTES)
         self._sessions[address.routing_id] = session_id
         routes = self._good_until.setdefault(session_id, OrderedDict())

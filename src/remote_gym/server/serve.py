@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import itertools
 import math
 import threading
@@ -20,7 +19,8 @@ from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import flush, get_logger
 from remote_gym.server.access.authorizer import PolicySource, has_policy
-from remote_gym.server.access.identities import identity_rule, worker_tls
+from remote_gym.server.access.clients import Clients
+from remote_gym.server.access.policy import EVERYTHING_TO_EVERYBODY
 from remote_gym.server.frontends.ports import Ports
 from remote_gym.server.launch.fork import STOP_TIMEOUT, ForkLauncher
 from remote_gym.server.launch.launcher import Launcher
@@ -70,7 +70,7 @@ class RemoteEnvironmentServer:
         self.url = url
         self.options = options
         self.secure = files is not None
-        self._rule = identity_rule(files, options)
+        self._clients = Clients(files, options)
         credentials = None if files is None else ServerCertificates(files).credentials
         limits = options.message_limits
         make_room(options.max_sessions)
@@ -206,17 +206,31 @@ class RemoteEnvironmentServer:
     async def _start(
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
     ) -> tuple[int, int]:
-        self._service = Service(self._launcher, default_args, self.options)
-        if has_policy(self.options):
-            source = PolicySource(self.options, default_args)
-            if self.options.check:
-                source.check_known(self._rule)
-            self._service.set_policy(source.policy)
+        options = self.options
+        policy = EVERYTHING_TO_EVERYBODY
+        source: PolicySource | None = None
+        if has_policy(options):
+            source = PolicySource(options, default_args)
+            if options.check:
+                source.check_reachable(have_identities=self._clients.have_identities)
+            policy = source.policy
+        self._ports = Ports(self.url, port, credentials, options)
+        try:
+            self._service = Service(
+                self._launcher,
+                default_args,
+                options,
+                clients=self._clients,
+                policy=policy,
+                direct=self._ports.direct,
+            )
+            await self._ports.open(self._service)
+        except BaseException:
+            await self._ports.stop_listening()
+            await self._ports.stop()
+            raise
+        if source is not None:
             self._following = asyncio.ensure_future(self._follow(source))
-        if files is not None:
-            self._service.tls = functools.partial(worker_tls, files, self.options, self._rule)
-        self._ports = Ports(self._service, self.options, self._rule)
-        await self._ports.start(self.url, port, credentials)
         self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
@@ -229,9 +243,8 @@ class RemoteEnvironmentServer:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL)
             try:
-                self._rule.look()
                 self._service.expire()
-                self._service.cut_off(self._rule.is_revoked)
+                self._service.cut_off()
                 self._own_certificates.look()
                 flush()
             except Exception:  # a fault of ours must not be the last look

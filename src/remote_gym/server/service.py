@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import socket
 import time
@@ -13,20 +12,20 @@ from typing import Any
 from remote_gym.config import ServerOptions
 from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
 from remote_gym.ipc import close_reasons
-from remote_gym.ipc.control import WorkerEvent
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import session_log
 from remote_gym.server.access.authorizer import Authorizer
-from remote_gym.server.access.policy import Policy
+from remote_gym.server.access.clients import Client, Clients, Credentials
+from remote_gym.server.access.policy import EVERYTHING_TO_EVERYBODY, Policy
 from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import Attachment, Cut, OpenSession
 from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import check_version, launch_message, restrict
+from remote_gym.server.open_sessions import OpenSessions
 from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
-from remote_gym.transport.busy_poll import poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error, error_response
@@ -42,6 +41,9 @@ class Service:
         launcher: Starts workers.
         default_args: What a client gets that names no environment; None where it has to.
         options: The server's.
+        clients: Knows who they are; None where nobody is asked.
+        policy: Who may open what.
+        direct: Where direct connections are accepted, routing id aside; None if nowhere.
         clock: Monotonic seconds.
     """
 
@@ -50,24 +52,24 @@ class Service:
         launcher: Launcher,
         default_args: Mapping[str, Any] | None,
         options: ServerOptions,
+        *,
+        clients: Clients | None = None,
+        policy: Policy = EVERYTHING_TO_EVERYBODY,
+        direct: pb.DirectAddress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launcher = launcher
         self._default_args = default_args
         self._options = options
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
-        self.authorizer = Authorizer(options, clock)
+        self._clients = clients or Clients(None, options)
+        self._authorizer = Authorizer(options, policy, clock)
         self._clock = clock
         self._drain_end = math.inf
         self._queue = AdmissionQueue(self._sessions, options.queue_timeout, clock)
         self.draining = False
         """Whether no more sessions are opened, since the server stops."""
-        self._open: dict[str, OpenSession] = {}
-        self.routes = RoutingIds(clock)
-        """By which direct connections find their sessions."""
-        self.tls: Callable[[str], worker_pb2.Tls] | None = None
-        """Tells what a worker admits direct connections by, whose session has that owner."""
-        self._closing: set[asyncio.Task[None]] = set()
+        self._open = OpenSessions(self._sessions, RoutingIds(direct, clock), options, self._release)
         self._opening = 0
 
     def __len__(self) -> int:
@@ -81,6 +83,22 @@ class Service:
             waiting=self._sessions.waiting,
             draining=self.draining,
         )
+
+    def identify(self, credentials: Credentials) -> Client:
+        """Decide who a client is; the first that is done for it. Raises as `Clients.identify`."""
+        return self._clients.identify(credentials)
+
+    def check_rate(self, owner: str, *, take: bool = False) -> None:
+        """See whether a client may open one more now, before anything of its request is read.
+
+        Raises:
+            ServerFull: As `Authorizer.check_rate` does.
+        """
+        try:
+            self._authorizer.check_rate(owner, take=take)
+        except ServerFull as error:
+            session_log.refused(owner, error)
+            raise
 
     async def open(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None = None) -> pb.OpenResponse:
         """Create an environment for a client; failures come in the response."""
@@ -99,12 +117,12 @@ class Service:
     ) -> pb.SpacesResponse:
         """What `open` told about the environment, again."""
         try:
-            session = self._find(session_id, token, owner)
+            session = self._open.find(session_id, token, owner)
             if session.worker.ending:
                 # Whoever lost the direct connection to it asks at once, and is to hear the reason.
                 await asyncio.shield(session.worker.gone)
-                session = self._find(session_id, token, owner)
-            direct = session.offer(self.routes.address(session_id), attempt)
+                session = self._open.find(session_id, token, owner)
+            direct = session.offer(self._open.address(session_id), attempt)
             return pb.SpacesResponse(description=session.description, direct=direct, lease=self._options.lease)
         except RemoteGymError as error:
             return pb.SpacesResponse(error=encode_error(error))
@@ -112,7 +130,7 @@ class Service:
     async def ask(self, session_id: str, token: str, owner: str, data: bytes) -> bytes:
         """Answer one encoded request that came by itself."""
         try:
-            session = self._find(session_id, token, owner)
+            session = self._open.find(session_id, token, owner)
         except RemoteGymError as error:
             return error_response(error)
         self._sessions.enter(session.entry)
@@ -132,18 +150,18 @@ class Service:
             SessionLost: If there is no such session.
             NotPermitted: If it is another's.
         """
-        return self._find(session_id, token, owner).turn
+        return self._open.find(session_id, token, owner).turn
 
     async def close_session(self, session_id: str, token: str, owner: str, attempt: Attempt | None = None) -> bytes:
         """End a session in whatever state it is, unless it `is_anothers`; answered when its environment is closed."""
         try:
-            session = self._find(session_id, token, owner)
+            session = self._open.find(session_id, token, owner)
             if attempt is not None and session.is_anothers(attempt):
                 raise close_reasons.taken_over(session_id)
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
-        self._dismiss(session, close_reasons.CLOSED)
+        self._open.dismiss(session, close_reasons.CLOSED)
         await asyncio.shield(session.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
@@ -162,20 +180,15 @@ class Service:
             NotPermitted: If it is another's.
             OutOfSequence: If a newer call of the same client's is attached.
         """
-        return Attachment(self._sessions, self._find(session_id, token, owner), cut, attempt)
+        return Attachment(self._sessions, self._open.find(session_id, token, owner), cut, attempt)
 
     def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
         """Give a direct connection to the worker of that routing id; False if there is none."""
-        session = self._open.get(self.routes.take(routing_id) or "")
-        if session is None:
-            return False
-        others = sum(other.direct for other in self._open.values() if other is not session)
-        session.worker.set_polling(poll_us(self._options.poll_us, others + 1))
-        return session.hand_over(routing_id, sock)
+        return self._open.hand_over(routing_id, sock)
 
     def workers(self) -> dict[str, WorkerHandle]:
         """Those of all open sessions, by the session's id."""
-        return {id_: session.worker for id_, session in self._open.items()}
+        return {session.entry.id: session.worker for session in self._open}
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """What there is to tell of each open session."""
@@ -189,18 +202,20 @@ class Service:
                 pid=session.worker.pid,
                 counters=session.worker.counters(),
             )
-            for session in self._open.values()
+            for session in self._open
         )
 
     def expire(self) -> None:
         """Close sessions whose lease is over."""
         for entry in self._sessions.expired():
             session_log.deserted(entry, self._options.lease)
-            self._end(self._open[entry.id], close_reasons.deserted(self._options.lease))
+            self._open.end(self._open[entry.id], close_reasons.deserted(self._options.lease))
 
-    def cut_off(self, is_revoked: Callable[[str], bool]) -> None:
-        """End the connections of owners that are no longer let in. Their sessions live on for their leases."""
-        for session in self._open.values():
+    def cut_off(self) -> None:
+        """End the connections of owners whose tokens are gone. Their sessions live on for their leases."""
+        self._clients.look()
+        is_revoked = self._clients.is_revoked
+        for session in self._open:
             owner = session.entry.owner
             if (session.direct or session.cut is not None) and is_revoked(owner):
                 session_log.revoked(session.entry)
@@ -208,14 +223,14 @@ class Service:
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""
-        self.authorizer.policy = policy
-        for session in list(self._open.values()):
+        self._authorizer.policy = policy
+        for session in self._open:
             try:
                 policy.decide(session.entry.owner, session.environment)
             except NotPermitted as error:
                 reason = close_reasons.forbidden(error)
                 session.cut_off(close_reasons.lost(session.entry.id, reason))
-                self._end(session, reason)
+                self._open.end(session, reason)
 
     async def drain(self, grace: float) -> None:
         """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.
@@ -225,9 +240,9 @@ class Service:
         self.draining = True
         self.end_drain(grace)
         self._queue.close()
-        for session in list(self._open.values()):
+        for session in self._open:
             if session.description is None:  # its client has nothing to lose yet, and may go elsewhere
-                self._end(session, close_reasons.STOPPING)
+                self._open.end(session, close_reasons.STOPPING)
             else:
                 session.worker.drain()
         while self._open and self._clock() < self._drain_end:
@@ -239,28 +254,27 @@ class Service:
 
     async def close(self) -> None:
         """Cut off every client and close every environment."""
-        for session in list(self._open.values()):
-            self._dismiss(session, close_reasons.STOPPING)
+        for session in self._open:
+            self._open.dismiss(session, close_reasons.STOPPING)
         # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
         end = time.monotonic() + self._options.close_timeout
         while self.draining and self._opening and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        while self._closing:
-            await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
+        await self._open.wait_closed()
 
     async def _open_session(self, request: worker_pb2.Opening, owner: str, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
-        self.authorizer.admit(owner, request)
+        self._authorizer.admit(owner, request)
         try:
             message = launch_message(request, self._default_args, self._options)
             entry = await self._queue.admit(owner, request.num_envs or 1)
         except BaseException:
-            self.authorizer.let_go(owner)
+            self._authorizer.let_go(owner)
             raise
         message.session, message.env_id = entry.id, entry.env_id
         message.token, message.owner = entry.token, owner
-        if self.tls is not None:
-            message.tls.CopyFrom(self.tls(owner))
+        if (tls := self._clients.tls_of_worker(owner)) is not None:
+            message.tls.CopyFrom(tls)
         self._sessions.enter(entry)
         try:
             worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=self._options.interpreter))
@@ -268,21 +282,21 @@ class Service:
             self._sessions.end(entry, close_reasons.NOT_STARTED)
             self._release(entry)
             raise
-        session = OpenSession(entry, worker, self.authorizer.environment(request), attempt=attempt)
-        self._open[entry.id] = session
+        session = OpenSession(entry, worker, self._authorizer.environment(request), attempt=attempt)
+        self._open.add(session)
         if self.draining:  # which began meanwhile
-            self._end(session, close_reasons.STOPPING, close_timeout=0.0)
+            self._open.end(session, close_reasons.STOPPING, close_timeout=0.0)
             raise stopping()
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
-            restrict(message, self.authorizer.policy.decide(owner, session.environment).terms)
+            restrict(message, self._authorizer.policy.decide(owner, session.environment).terms)
             answer = await session.ask_within(message.SerializeToString(), "creating the environment", self._options)
             launched = parse(worker_pb2.Launched, answer, self._options.message_limits)
         except BaseException as error:
             self._give_up(session, error)
             raise
         if launched.HasField("error"):
-            self._end(
+            self._open.end(
                 session, close_reasons.not_created(launched.error.message), details=launched.error.remote_traceback
             )
             await asyncio.shield(session.closing)
@@ -295,23 +309,20 @@ class Service:
                 self._give_up(session, error)
                 raise
         if self.draining:
-            self._end(session, close_reasons.STOPPING)
+            self._open.end(session, close_reasons.STOPPING)
             raise stopping()
         if entry.id not in self._open:  # it was ended after the worker's answer
             raise self._sessions.explain(entry, SessionLost(f"session {entry.id}: it has ended"))
         self._sessions.leave(entry)
         session.description = launched.description
-        worker.gone.add_done_callback(lambda gone: self._end(session, gone.result()))
-        worker.on_word = functools.partial(self._on_event, session)
-        if self._options.idle_timeout is not None:
-            worker.limit_idle(self._options.idle_timeout)
+        self._open.watch(session)
         session_log.opened(entry)
         opened = pb.Session(
             id=entry.id, token=entry.token, lease=self._options.lease, description=launched.description, first=first
         )
         opened.identity = owner
-        opened.environments.extend(self.authorizer.open_to(owner, has_default=self._default_args is not None))
-        if (direct := session.offer(self.routes.address(entry.id), attempt)) is not None:
+        opened.environments.extend(self._authorizer.open_to(owner, has_default=self._default_args is not None))
+        if (direct := session.offer(self._open.address(entry.id), attempt)) is not None:
             opened.direct.CopyFrom(direct)
         return pb.OpenResponse(session=opened)
 
@@ -324,75 +335,14 @@ class Service:
         """
         ended = session.entry.id not in self._open
         # Nobody waits for it any more, so there is nothing to close but what its constructor holds.
-        self._end(session, close_reasons.not_opened(error), close_timeout=0.0)
+        self._open.end(session, close_reasons.not_opened(error), close_timeout=0.0)
         if isinstance(error, SessionLost):
             if self.draining:
                 raise stopping() from error
             if ended:
                 raise self._sessions.explain(session.entry, error) from error
 
-    def _on_event(self, session: OpenSession, word: int, value: int) -> None:
-        """What a worker tells of its client."""
-        if word == WorkerEvent.DRAINED:
-            self._dismiss(session, close_reasons.DRAINED)
-        elif word == WorkerEvent.IDLE and session.entry.users:  # else its lease is what counts
-            self._dismiss(session, close_reasons.idled(self._options.idle_timeout))
-        elif word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
-            if word == WorkerEvent.ATTACHED:
-                session.arrived(value)
-            self._on_direct(session, word == WorkerEvent.ATTACHED, value / 1000)
-
-    def _on_direct(self, session: OpenSession, attached: bool, silence: float) -> None:
-        """A client has attached to the worker itself, or has left it."""
-        if attached == session.direct:
-            return
-        session.direct = attached
-        if attached:
-            session.cut_grpc(close_reasons.taken_over(session.entry.id))
-            self._sessions.attach(session.entry)
-        else:
-            self._sessions.leave(session.entry, silence)
-        self._set_polling()
-
-    def _set_polling(self) -> None:
-        """Let those who are attached directly know how many they are, where that makes a difference to them."""
-        polling = [other for other in self._open.values() if other.direct]
-        for other in polling:
-            other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
-
-    def _find(self, session_id: str, token: str, owner: str) -> OpenSession:
-        session = self._open[self._sessions.find(session_id, token, owner).id]
-        if session.description is None:
-            raise SessionLost(f"session {session.entry.id}: it is still opening")
-        return session
-
-    def _dismiss(self, session: OpenSession, reason: str) -> None:
-        """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        session.cut_grpc(close_reasons.lost(session.entry.id, reason))
-        self._end(session, reason)
-
-    def _end(self, session: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
-        """End a session now; its worker closes in the background. The details are for the log."""
-        if self._sessions.end(session.entry, reason):
-            del self._open[session.entry.id]
-            self.routes.forget(session.entry.id)
-            if session.direct:
-                self._set_polling()
-            session_log.ended(session.entry, reason, details)
-            timeout = self._options.close_timeout if close_timeout is None else close_timeout
-            task = asyncio.ensure_future(self._close_worker(session, timeout))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    async def _close_worker(self, session: OpenSession, timeout: float) -> None:
-        await session.worker.close(timeout)
-        if session.worker.exited.done():
-            self._release(session.entry)
-        else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
-            session.worker.exited.add_done_callback(lambda _: self._release(session.entry))
-        session.closing.set_result(None)
-
     def _release(self, entry: Session) -> None:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(entry)
-        self.authorizer.let_go(entry.owner)
+        self._authorizer.let_go(entry.owner)

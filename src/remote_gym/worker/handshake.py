@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
+from remote_gym.auth.expiry import seconds_left
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import TokenFile, Tokens
 from remote_gym.config import Limits, TlsFiles
@@ -119,10 +120,8 @@ class Handshake:
 
     def _answered_until(self, certificate: PeerCertificate | None) -> float:
         """When a connection made now is too old, or the certificate that it was made with expires."""
-        seconds = self._launch.tls.certificate_lifetime or math.inf
-        if certificate:
-            seconds = min(seconds, certificate.not_after - time.time())
-        return time.perf_counter() + seconds
+        expires = math.inf if certificate is None else certificate.not_after
+        return time.perf_counter() + seconds_left(self._launch.tls.certificate_lifetime or None, expires)
 
 
 def _when_ready(operation: Callable[[], T]) -> Generator[int, None, T]:

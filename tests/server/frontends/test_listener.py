@@ -19,8 +19,8 @@ def never(routing_id: bytes, sock: socket.socket) -> bool:
 
 def test_a_connection_that_was_accepted_just_before_the_end_is_closed():
     async def stop_at_once() -> None:
-        listener = Listener(never, None)
-        listener.start("127.0.0.1", 0)
+        listener = Listener("127.0.0.1", 0)
+        listener.start(never, None)
         client = socket.create_connection(("127.0.0.1", listener.port), timeout=scaled(10.0))
         with client:
             while not listener._pending:
@@ -48,10 +48,10 @@ def test_what_cannot_be_accepted_is_tried_again(monkeypatch, caplog):
         return True
 
     async def connect() -> bytes:
-        listener = Listener(give, None)
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
             patch.setattr(socket, "socket", Failing)
-            listener.start("127.0.0.1", 0)
+            listener = Listener("127.0.0.1", 0)
+            listener.start(give, None)
         with socket.create_connection(("127.0.0.1", listener.port), timeout=scaled(10.0)) as client:
             client.sendall(PREAMBLE + bytes(range(16)))
             routing_id = await given.get()

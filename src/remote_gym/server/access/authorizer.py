@@ -8,13 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, FullReason, ServerFull
 from remote_gym.server.access.policy import (
     DEFAULT,
-    EVERYTHING_TO_EVERYBODY,
-    NOTHING_TO_NOBODY,
     Policy,
     parse_allowed,
     parse_policy,
@@ -34,15 +31,15 @@ class Authorizer:
 
     Args:
         options: The server's.
+        policy: Who may open what.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, options: ServerOptions, clock: Callable[[], float]) -> None:
+    def __init__(self, options: ServerOptions, policy: Policy, clock: Callable[[], float]) -> None:
         self._options = options
         self._rates = Rates(clock)
         self._held: Counter[str] = Counter()  # sessions of each identity that has any, from `admit` to `let_go`
-        self.policy = NOTHING_TO_NOBODY if has_policy(options) else EVERYTHING_TO_EVERYBODY
-        """Whoever has rules sets it before anybody is let in."""
+        self.policy = policy
 
     def admit(self, owner: str, request: worker_pb2.Opening) -> None:
         """Let an identity open what it asks for. The session is counted as its own until `let_go`.
@@ -133,13 +130,16 @@ class PolicySource:
             self._file = Reloaded([self._path], functools.partial(self._load, self._path), settle=SETTLE)
             self.policy = self._file.get()
 
-    def check_known(self, rule: IdentityRule) -> None:
+    def check_reachable(self, *, have_identities: bool) -> None:
         """Refuse rules that let nobody in, since clients have no identity that any could name.
+
+        Args:
+            have_identities: Whether clients have one.
 
         Raises:
             ConfigError: If clients show neither certificates nor tokens, and no rule is everybody's.
         """
-        if not rule.certificates and rule.tokens is None and self.policy.environments("") == ():
+        if not have_identities and self.policy.environments("") == ():
             raise ConfigError(
                 "ServerOptions.allow and ServerOptions.policy name clients, but this server knows none: give it an "
                 "authority (tls) or ServerOptions.token_file, or let '*' open something "

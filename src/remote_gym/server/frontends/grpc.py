@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,16 +13,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from remote_gym.address import grpc_address, is_unix, unix_path
-from remote_gym.auth.expiry import warn_of_clients
-from remote_gym.auth.identity import IdentityRule
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, FullReason, RemoteGymError, ServerFull
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
-from remote_gym.server import session_log
+from remote_gym.server.access.clients import CertificateExpired, Client
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
-from remote_gym.server.frontends.grpc_caller import Caller, known_caller
+from remote_gym.server.frontends.grpc_caller import credentials_of
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message
 from remote_gym.server.frontends.grpc_resets import CutResetting
@@ -123,16 +119,11 @@ class GrpcServer:
     Args:
         service: What answers.
         options: The server's.
-        rule: How it knows its clients.
         cut: Ends a relayed connection, by its number, that takes back too many calls.
     """
 
-    def __init__(
-        self, service: Service, options: ServerOptions, rule: IdentityRule, cut: Callable[[int], None]
-    ) -> None:
+    def __init__(self, service: Service, options: ServerOptions, cut: Callable[[int], None]) -> None:
         self._service = service
-        self._rule = rule
-        self._call_lifetime = math.inf if options.certificate_lifetime is None else options.certificate_lifetime / 2
         self._limits = options.message_limits
         self._message_bytes = largest_message(options)
         share = max(options.receive_bytes // 2, OPENING_COPIES * self._message_bytes)
@@ -219,13 +210,15 @@ class GrpcServer:
         return grpc.method_handlers_generic_handler(SERVICE_NAME, calls)
 
     def _call(
-        self, answer: Callable[[Context, Caller], Awaitable[None]], response_class: Callable[..., Any]
+        self, answer: Callable[[Context, Client], Awaitable[None]], response_class: Callable[..., Any]
     ) -> grpc.RpcMethodHandler:
         """A handler of calls by clients that are known. Others are refused, before a byte of theirs is read."""
 
         async def answer_known(_: object, context: Context) -> None:
             try:
-                client = await known_caller(context, self._rule)
+                client = self._service.identify(credentials_of(context))
+            except CertificateExpired as error:
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             except RemoteGymError as error:
                 await self._refuse(context, response_class(error=encode_error(error)), error)
                 return
@@ -257,10 +250,10 @@ class GrpcServer:
         except CrowdedError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
-    async def _load(self, context: Context, client: Caller) -> None:
+    async def _load(self, context: Context, client: Client) -> None:
         await self._send(context, _holder(context, client), self._service.load())
 
-    async def _open(self, context: Context, client: Caller) -> None:
+    async def _open(self, context: Context, client: Client) -> None:
         holder = _holder(context, client)
         # Of sessions that have ended, since the answers of the others are one for each.
         sessions = self._service.workers()
@@ -268,43 +261,34 @@ class GrpcServer:
         if (count := self._unread[holder] + ended) >= MOST_UNREAD:
             text = f"{count} calls of this client wait for it to read what they answered; end them first"
             raise ServerFull(text, reason=FullReason.UNREAD)
-        self._check_rate(client)
+        self._service.check_rate(client.identity)
         await self._send(context, holder, await self._opened(context, client))
 
-    async def _opened(self, context: Context, client: Caller) -> pb.OpenResponse:
+    async def _opened(self, context: Context, client: Client) -> pb.OpenResponse:
         # Apart, so that the request is gone when the answer is written, which its client need not read.
         async with self._message(context, client, OPENING_COPIES) as data:
             try:
                 request = parse(worker_pb2.Opening, data, OPENING_LIMITS, OPENING_FIELDS)
             except EncodingError as error:
-                self._check_rate(client, take=True)
+                self._service.check_rate(client.identity, take=True)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            if time.time() >= client.near_from:
-                warn_of_clients(client.identity, client.expires)
             response = await self._service.open(request, client.identity, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
             _name_place(response.session, context)
         return response
 
-    def _check_rate(self, client: Caller, *, take: bool = False) -> None:
-        try:
-            self._service.authorizer.check_rate(client.identity, take=take)
-        except ServerFull as error:
-            session_log.refused(client.identity, error)
-            raise
-
-    async def _spaces(self, context: Context, client: Caller) -> None:
+    async def _spaces(self, context: Context, client: Client) -> None:
         response = await self._service.spaces(*_session_key(context), client.identity, _attempt(context))
         response.message_bytes = self._message_bytes
         _name_place(response, context)
         await self._send(context, _holder(context, client), response)
 
-    async def _close(self, context: Context, client: Caller) -> None:
+    async def _close(self, context: Context, client: Client) -> None:
         answer = await self._service.close_session(*_session_key(context), client.identity, _attempt(context))
         await self._send(context, _holder(context, client), pb.Response.FromString(answer))
 
-    async def _ask(self, context: Context, client: Caller) -> None:
+    async def _ask(self, context: Context, client: Client) -> None:
         key = _session_key(context)
         turn = self._service.turn(*key, client.identity)
         async with contextlib.AsyncExitStack() as stack:
@@ -319,24 +303,24 @@ class GrpcServer:
             finally:
                 self._writing.discard(written)
 
-    async def _interact(self, context: Context, client: Caller) -> None:
+    async def _interact(self, context: Context, client: Client) -> None:
         interacting = Interacting(
             context,
             _holder(context, client),
             intake=self._intake,
             limits=self._limits,
-            answered_until=time.monotonic() + min(self._call_lifetime, client.expires - time.time()),
+            answered_until=client.answered_until,
             unread=self._unread,
         )
         key, attempt = _session_key(context), _attempt(context)
         attachment = self._service.attach(*key, client.identity, interacting.cut, attempt)
         await interacting.serve(attachment)
 
-    def _message(self, context: Context, client: Caller, copies: int = 1) -> AbstractAsyncContextManager[bytes]:
+    def _message(self, context: Context, client: Client, copies: int = 1) -> AbstractAsyncContextManager[bytes]:
         return message(self._intake, context, _holder(context, client), self._message_bytes, copies)
 
 
-def _holder(context: Context, client: Caller) -> str:
+def _holder(context: Context, client: Client) -> str:
     """Whose bytes a call's are: the client's, over whatever connections, or its address's where nobody is known."""
     return client.identity or address_of(context)
 

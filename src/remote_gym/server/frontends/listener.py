@@ -58,11 +58,13 @@ HandOver = Callable[[bytes, socket.socket], bool]
 
 
 class Listener:
-    """Listens on the server's port. Runs on the server's event loop.
+    """Listens on the server's port, on every address of a name, so that no other server can have one of them.
+
+    Runs on the server's event loop. Who connects waits until `start`.
 
     Args:
-        hand_over: Gives away a direct connection.
-        relay: Takes gRPC's connections; None where gRPC has a port of its own only.
+        url: Host name or address, or ``unix:path``.
+        port: TCP port; 0 for a free one.
         max_pending: How many connections may not have said what they are. One more takes the place of the oldest of
             the address that has the most of them, so that silent ones shut nobody else out.
         max_connections: How many of gRPC's there may be; None for any number.
@@ -70,40 +72,32 @@ class Listener:
     Attributes:
         port: TCP port; 0 for a Unix socket.
         path: Of the Unix socket; empty for TCP.
+
+    Raises:
+        ConfigError: If an address is taken, or not one of this machine's.
     """
 
-    def __init__(
-        self,
-        hand_over: HandOver,
-        relay: RelayControl | None,
-        *,
-        max_pending: int = 256,
-        max_connections: int | None = None,
-    ) -> None:
-        self._hand_over = hand_over
-        self._relay = relay
+    def __init__(self, url: str, port: int, *, max_pending: int = 256, max_connections: int | None = None) -> None:
         self._max_pending = max_pending
         self._max_connections = max_connections
-        self._listening: list[socket.socket] = []
         self._pending: dict[asyncio.Task[None], str] = {}  # oldest first, with their addresses
         self._is_crowded = False
         self.port = 0
         self.path = ""
-
-    def start(self, url: str, port: int) -> None:
-        """Listen on every address of a name, so that no other server can have one of them.
-
-        Args:
-            url: Host name or address, or ``unix:path``.
-            port: TCP port; 0 for a free one, told by `port`.
-
-        Raises:
-            ConfigError: If an address is taken, or not one of this machine's.
-        """
         try:
             self._listening = [self._listen_unix(url)] if is_unix(url) else self._listen(url.strip("[]"), port)
         except OSError as error:
             raise ConfigError(f"cannot listen on {url} port {port}: {error}") from error
+
+    def start(self, hand_over: HandOver, relay: RelayControl | None) -> None:
+        """Let clients in.
+
+        Args:
+            hand_over: Gives away a direct connection.
+            relay: Takes gRPC's connections; None where gRPC has a port of its own only.
+        """
+        self._hand_over = hand_over
+        self._relay = relay
         for sock in self._listening:
             self._watch(sock)
 

@@ -1,0 +1,157 @@
+"""The sessions that are open: who comes to them directly, and how each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections.abc import Callable, Iterator
+
+from remote_gym.config import ServerOptions
+from remote_gym.errors import SessionLost
+from remote_gym.ipc import close_reasons
+from remote_gym.ipc.control import WorkerEvent
+from remote_gym.server import session_log
+from remote_gym.server.attachment import OpenSession
+from remote_gym.server.routing_ids import RoutingIds
+from remote_gym.server.sessions import Session, Sessions
+from remote_gym.transport.busy_poll import poll_us
+from remote_gym.v1 import remote_gym_pb2 as pb
+
+
+class OpenSessions:
+    """All that are open, from when their workers have started.
+
+    Args:
+        sessions: The registry, which decides about their places and leases.
+        routes: By which direct connections find them.
+        options: The server's.
+        release: Called with the entry of a session whose environment is gone.
+    """
+
+    def __init__(
+        self, sessions: Sessions, routes: RoutingIds, options: ServerOptions, release: Callable[[Session], None]
+    ) -> None:
+        self._sessions = sessions
+        self._routes = routes
+        self._options = options
+        self._release = release
+        self._open: dict[str, OpenSession] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[OpenSession]:
+        """All of them, the oldest first; they may be ended meanwhile."""
+        return iter(tuple(self._open.values()))
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._open
+
+    def __getitem__(self, session_id: str) -> OpenSession:
+        return self._open[session_id]
+
+    def find(self, session_id: str, token: str, owner: str) -> OpenSession:
+        """The session that a client asks for.
+
+        Raises:
+            SessionLost: If there is no such session, or it is still opening.
+            NotPermitted: If it is another's.
+        """
+        session = self._open[self._sessions.find(session_id, token, owner).id]
+        if session.description is None:
+            raise SessionLost(f"session {session.entry.id}: it is still opening")
+        return session
+
+    def add(self, session: OpenSession) -> None:
+        """Add one whose worker has started."""
+        self._open[session.entry.id] = session
+
+    def watch(self, session: OpenSession) -> None:
+        """Follow what its worker says from now on, and end it with its worker."""
+        worker = session.worker
+        worker.gone.add_done_callback(lambda gone: self.end(session, gone.result()))
+        worker.on_word = functools.partial(self._on_event, session)
+        if self._options.idle_timeout is not None:
+            worker.limit_idle(self._options.idle_timeout)
+
+    def address(self, session_id: str) -> pb.DirectAddress | None:
+        """Where the session's worker can be reached, once; None if nowhere."""
+        return self._routes.address(session_id)
+
+    def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
+        """Give a direct connection to the worker of that routing id; False if there is none."""
+        session = self._open.get(self._routes.take(routing_id) or "")
+        if session is None:
+            return False
+        others = sum(other.direct for other in self if other is not session)
+        session.worker.set_polling(poll_us(self._options.poll_us, others + 1))
+        return session.hand_over(routing_id, sock)
+
+    def dismiss(self, session: OpenSession, reason: str) -> None:
+        """End a session, and tell whoever is attached why; on a direct connection its worker does."""
+        session.cut_grpc(close_reasons.lost(session.entry.id, reason))
+        self.end(session, reason)
+
+    def end(self, session: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
+        """End a session now, unless it has ended; its worker closes in the background.
+
+        Args:
+            session: Which.
+            reason: For the log, and for whoever asks for it later.
+            close_timeout: Seconds that its environment has; None for `ServerOptions.close_timeout`.
+            details: For the log.
+        """
+        if self._sessions.end(session.entry, reason):
+            del self._open[session.entry.id]
+            self._routes.forget(session.entry.id)
+            if session.direct:
+                self._set_polling()
+            session_log.ended(session.entry, reason, details)
+            timeout = self._options.close_timeout if close_timeout is None else close_timeout
+            task = asyncio.ensure_future(self._close_worker(session, timeout))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def wait_closed(self) -> None:
+        """Wait until the environments of all that have ended are closed."""
+        while self._closing:
+            await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
+
+    def _on_event(self, session: OpenSession, word: int, value: int) -> None:
+        """What a worker tells of its client."""
+        if word == WorkerEvent.DRAINED:
+            self.dismiss(session, close_reasons.DRAINED)
+        elif word == WorkerEvent.IDLE and session.entry.users:  # else its lease is what counts
+            self.dismiss(session, close_reasons.idled(self._options.idle_timeout))
+        elif word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
+            if word == WorkerEvent.ATTACHED:
+                session.arrived(value)
+            self._on_direct(session, word == WorkerEvent.ATTACHED, value / 1000)
+
+    def _on_direct(self, session: OpenSession, attached: bool, silence: float) -> None:
+        """A client has attached to the worker itself, or has left it."""
+        if attached == session.direct:
+            return
+        session.direct = attached
+        if attached:
+            session.cut_grpc(close_reasons.taken_over(session.entry.id))
+            self._sessions.attach(session.entry)
+        else:
+            self._sessions.leave(session.entry, silence)
+        self._set_polling()
+
+    def _set_polling(self) -> None:
+        """Let those who are attached directly know how many they are, where that makes a difference to them."""
+        polling = [other for other in self if other.direct]
+        for other in polling:
+            other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
+
+    async def _close_worker(self, session: OpenSession, timeout: float) -> None:
+        await session.worker.close(timeout)
+        if session.worker.exited.done():
+            self._release(session.entry)
+        else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
+            session.worker.exited.add_done_callback(lambda _: self._release(session.entry))
+        session.closing.set_result(None)

@@ -1,0 +1,50 @@
+"""What a gRPC call shows of its client."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote_gym.errors import NotPermitted
+from remote_gym.server.frontends.grpc_caller import credentials_of
+
+
+class Context:
+    """As much of a `grpc.aio.ServicerContext` as tells who calls."""
+
+    def __init__(self, *metadata, **properties):
+        self._metadata = metadata
+        self._properties = {name: [value] for name, value in properties.items()}
+
+    def auth_context(self):
+        return self._properties
+
+    def invocation_metadata(self):
+        return self._metadata
+
+    def peer(self):
+        return "ipv4:10.0.0.1:4321"
+
+
+def test_without_tls_only_the_address_is_known():
+    credentials = credentials_of(Context())
+    assert credentials.peer == "ipv4:10.0.0.1:4321"
+    assert (credentials.tls_version, tuple(credentials.certificates), credentials.token) == ("", (), "")
+
+
+def test_the_version_of_tls_is_told_as_grpc_has_it():
+    assert credentials_of(Context(ssl_tls_version=b"TLSv1.2")).tls_version == "TLSv1.2"
+
+
+def test_a_certificate_that_cannot_be_read_is_refused():
+    with pytest.raises(NotPermitted, match="certificate cannot be read"):
+        credentials_of(Context(x509_pem_cert=b"rubbish"))
+
+
+@pytest.mark.parametrize("header", ["Bearer rgt", "bearer rgt", "Bearer  rgt "])
+def test_a_token_comes_in_the_metadata(header):
+    assert credentials_of(Context(("user-agent", "x"), ("authorization", header))).token == "rgt"
+
+
+@pytest.mark.parametrize("header", ["Basic rgt", "rgt", b"Bearer rgt"])
+def test_what_is_no_bearers_token_is_none(header):
+    assert credentials_of(Context(("authorization", header))).token == ""
