@@ -65,14 +65,14 @@ def _leaf_options(command: Decorated) -> Decorated:
             "--host",
             "hosts",
             multiple=True,
-            help="Name or address of a server, name of a client, instead of those that CSR holds. Repeatable.",
+            help="Name or address of a server, or name of a client, in place of those that CSR holds. Repeatable.",
         ),
         flag(
             FILES,
             "--name",
-            help="Name of the files, NAME.pem and NAME-key.pem.  [default: alice of alice.json or alice-csr.json]",
+            help="Name of the files, NAME.pem and NAME-key.pem.  [default: that of CSR, without -csr.json or .json]",
         ),
-        flag(CERTIFICATE, "--profile", help="Profile of --config. Without it, the default one of that."),
+        flag(CERTIFICATE, "--profile", help="Profile of --config; without this flag its default one."),
         flag(CERTIFICATE, "--config", type=FILE, help="Signing profiles in cfssl's JSON, such as ssl/ca-config.json."),
         flag(
             CERTIFICATE,

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from remote_gym.cli.command import OTHERS, PLACES, Flag, Number
-from remote_gym.cli.options import Size
+from remote_gym.cli.options import Size, show_size
 from remote_gym.config import nearest
 from remote_gym.errors import ConfigError
 
@@ -221,8 +221,8 @@ def as_file(ctx: click.Context, params: Mapping[str, Any], offer: Offer, unused:
         document[f"environments.{_key(name)}"] = _environment_table(environment)
     for table, flags in _settings(ctx.command).items():
         given = {
-            name: params[name]
-            for name in flags
+            name: show_size(params[name]) if isinstance(flag.type, Size) else params[name]
+            for name, flag in flags.items()
             if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT and name not in unused
         }
         if given:

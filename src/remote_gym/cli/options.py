@@ -64,15 +64,24 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic, but in older 
             self.fail(str(error), param, ctx)
 
 
-def parse_limits(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+def show_size(size: int) -> str:
+    """The shortest text that `parse_size` reads as that many bytes: ``512MiB``."""
+    power = next(power for power in (4, 3, 2, 1, 0) if size % 1024**power == 0) if size else 0
+    return f"{size // 1024**power}{('', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def parse_limits(_ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
     """``NAME=NUMBER`` of each, where a number may be a size."""
     limits = {}
     for text in values:
-        name, _, number = text.partition("=")
+        name, equals, number = text.partition("=")
+        if not equals:
+            example = "depth=16" if param.name == "message_limits" else "nofile=256"
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as {example}.")
         try:
             limits[name] = parse_size(number)
         except ValueError as error:
-            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as depth=16 or as=4GiB: {error}") from error
+            raise click.BadParameter(f"{name}: {error}") from error
     return limits
 
 
@@ -123,8 +132,8 @@ def certs_option(group: str, files: str) -> Callable[[Decorated], Decorated]:
         "--certs",
         metavar="FOLDER",
         envvar=CERTS_VARIABLE,
-        help=f"Folder of 'remote-gym certs init' that holds {files}. Instead of the three flags below; without either, "
-        f"{CERTS_VARIABLE} of the environment counts.",
+        help=f"Folder that 'remote-gym certs init' made, with {files}. It stands for the three flags below. Without "
+        f"any of them the environment variable {CERTS_VARIABLE} counts.",
     )
 
 
@@ -146,7 +155,7 @@ def client_tls_options(command: Decorated) -> Decorated:
             help=f"Certificate of this client. A server with tokens needs none: set {TOKEN_VARIABLE} to one.",
         ),
         flag(CONNECTION, "--ca", type=FILE, help="Certificate authority that the server's certificate comes from."),
-        certs_option(CONNECTION, "ca.pem and, if there are such, client.pem and client-key.pem"),
+        certs_option(CONNECTION, "ca.pem and, where the server asks for them, client.pem and client-key.pem"),
     ):
         decorated = option(decorated)
     return cast("Decorated", decorated)
@@ -165,7 +174,8 @@ def connection_options(command: Decorated) -> Decorated:
         "--connection",
         type=click.Choice(["auto", "direct", "grpc"]),
         default="auto",
-        help="Whether to connect to the environment's worker directly: if it can be had, in any case, or never.",
+        help="Whether to connect to the environment's worker directly: where possible (auto), always (direct), or "
+        "never (grpc).",
     )(insecure_option(command))
 
 

@@ -28,9 +28,10 @@ from remote_gym.server.serve import RemoteEnvironmentServer
 @serve_flags
 @click.pass_context
 def serve(ctx: click.Context, /, verbose: bool, log_format: str, print_config: bool, **params: Any) -> None:
-    """Serve an environment, by its Gymnasium ID or an entrypoint file, until Ctrl-C or SIGTERM; again ends a drain.
+    """Serve an environment, named by its Gymnasium ID or an entrypoint file, until Ctrl-C or SIGTERM.
 
-    SIGUSR1 makes it print what its sessions have done so far.
+    With --drain-timeout running episodes may end first, unless the signal comes again. SIGUSR1 has the server print
+    what its sessions have done so far.
     """
     if print_config:
         settings = read_settings(ctx, params)

@@ -9,7 +9,7 @@ import click
 
 from remote_gym.cli.command import INTEGER, NUMBER, OTHERS, SECONDS, Decorated, flag
 from remote_gym.cli.config_file import ACCESS, LISTEN, OFFER, SESSIONS, WORKERS, load
-from remote_gym.cli.options import FILE, FOLDER, Size, certs_option, parse_kwargs, parse_limits
+from remote_gym.cli.options import FILE, FOLDER, Size, certs_option, parse_kwargs, parse_limits, show_size
 from remote_gym.config import ServerOptions
 
 _DEFAULTS = ServerOptions()
@@ -20,7 +20,9 @@ def _option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated],
     field = next((name for name in names if not name.startswith("-")), names[0].partition("/")[0].strip("-"))
     field = field.replace("-", "_")
     if not attributes.get("is_flag") and not attributes.get("multiple"):
-        attributes.setdefault("default", getattr(_DEFAULTS, field))
+        default = getattr(_DEFAULTS, field)
+        is_size = isinstance(attributes.get("type"), Size) and default is not None
+        attributes.setdefault("default", show_size(default) if is_size else default)
     return flag(group, *names, **attributes)
 
 
@@ -33,7 +35,7 @@ _FLAGS = (
         metavar="[NAME=]JSON",
         multiple=True,
         callback=parse_kwargs,
-        help="Keyword arguments of the environment, or of the one of that NAME. Repeatable.",
+        help="Keyword arguments of the environment; after NAME=, of the one of that name. Repeatable.",
     ),
     flag(OFFER, "--repo", help="Git repository that the entrypoint is in."),
     flag(OFFER, "--reference", help="Branch, tag or commit of the repository."),
@@ -50,7 +52,8 @@ _FLAGS = (
         "--ids",
         metavar="PATTERN",
         multiple=True,
-        help="Let clients choose among registered IDs, such as CartPole-v1 or 'ALE/*'. Repeatable, instead of an ID.",
+        help="Let clients choose among registered IDs, such as CartPole-v1 or 'ALE/*'. Takes the place of an ID. "
+        "Repeatable.",
     ),
     _option(
         OFFER,
@@ -80,12 +83,12 @@ _FLAGS = (
         help="Offer connections to the environments' workers themselves, the fast path.",
     ),
     _option(LISTEN, "--grpc-port", type=INTEGER, help="One more TCP port, of gRPC alone; 0 picks a free one."),
-    _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections by gRPC."),
+    _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections of gRPC at once."),
     _option(
         LISTEN,
         "--max-pending",
         type=INTEGER,
-        help="Connections that have not yet sent the bytes by which it is known what they are.",
+        help="Connections at once that have not shown yet what they come for.",
     ),
     _option(
         LISTEN,
@@ -132,18 +135,19 @@ _FLAGS = (
         "--allow",
         metavar="IDENTITY[=NAME,...]",
         multiple=True,
-        help="Let DNS:alice, URI:spiffe://lab/*, or * open anything, or what is named, and all others nothing. "
-        "Repeatable.",
+        help="Let an identity, such as DNS:alice, 'URI:spiffe://lab/*' or '*', open any environment, or only the named "
+        "ones. All others may open nothing. Repeatable.",
     ),
     _option(
         ACCESS,
         "--policy",
         type=FILE,
-        help="TOML file that says more of who may open what. It is read again when it changes.",
+        help="TOML file of rules about who may open what, how often and with which arguments. It is read again when it "
+        "changes.",
     ),
     # ----------------------------------------------------------------------------------------------- sessions
     _option(SESSIONS, "--max-sessions", type=INTEGER, help="Sessions open at once."),
-    _option(SESSIONS, "--max-sessions-per-identity", type=INTEGER, help="Sessions of one identity."),
+    _option(SESSIONS, "--max-sessions-per-identity", type=INTEGER, help="Sessions of one identity open at once."),
     _option(SESSIONS, "--max-opens-per-second", type=NUMBER, help="Sessions that one identity opens in a second."),
     _option(SESSIONS, "--max-num-envs", type=INTEGER, help="Environments in one session of a RemoteVectorEnv."),
     _option(SESSIONS, "--queue-timeout", type=SECONDS, help="Seconds that an opening waits for a free place."),

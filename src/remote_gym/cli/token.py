@@ -20,9 +20,9 @@ from remote_gym.cli.command import Command, flag
     help="File that the digest is written to, which is the --token-file of a server.",
 )
 def token(name: str, file: Path) -> None:
-    """Make a token for the client NAME, and print it: it is shown only now, and the file does not hold it.
+    """Make a token for the client NAME, and print it. It is shown only now: the file holds its digest alone.
 
-    Servers that run notice. A NAME may have several; to end one, delete its line from the file.
+    Running servers notice the change. A NAME may have several tokens; to end one, delete its line from the file.
     """
     click.echo(add_token(file, name))
     click.echo(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from remote_gym.address import is_loopback
 from remote_gym.client.connect.diagnosis import Check, diagnose, look
-from remote_gym.client.connect.opening import CredentialPaths, connect
+from remote_gym.client.connect.opening import connect
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles
 from remote_gym.errors import (
@@ -88,14 +88,13 @@ def examine(
         mend = "give certificates, or accept it by allow_insecure=True (--allow-insecure)"
         yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
         return
-    credentials = _paths(files) if files else None
     arguments: dict[str, Any] = {"connect_timeout": timeout, "allow_insecure": allow_insecure}
     if files is not None:
         check = _check_identity(url, port, files, ClientOptions(**arguments))
         yield check
         if not check.works:
             return
-    use = functools.partial(RemoteEnvironment, url, port, remote_args, credentials, **arguments)
+    use = functools.partial(RemoteEnvironment, url, port, remote_args, tls=files, **arguments)
     works = True
     if connection != "direct":
         for check in _use_grpc(functools.partial(use, connection="grpc")):
@@ -128,7 +127,7 @@ def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions
         "ServerOptions.token_file, and is printed only then"
     )
     try:
-        with contextlib.closing(connect(url, port, _paths(files), options)) as connection:
+        with contextlib.closing(connect(url, port, files, options)) as connection:
             connection.check_known(options.connect_timeout)
     except ConfigError as error:
         return Check(step, False, str(error), mend, hopeless=True)
@@ -139,10 +138,6 @@ def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions
     except TransportError:  # a server of an older release, or in trouble; opening tells of that
         return Check(step, True, "the server does not tell whether it knows this client")
     return Check(step, True, f"the server knows this client, which sends {token}")
-
-
-def _paths(files: TlsFiles) -> CredentialPaths:
-    return files.ca, files.certificate, files.private_key
 
 
 def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:

@@ -128,7 +128,8 @@ def _choose(
     if name:
         raise ConfigError(f"the server offers no environment {shortened(repr(name), QUOTED)}; it offers {names}")
     raise ConfigError(
-        f"the server has no default environment; choose one by remote_args={{'environment': ...}}: {names}"
+        "the server has no default environment; choose one by its name, as remote_args={'environment': NAME} or "
+        f"--environment NAME: {names}"
     )
 
 

@@ -190,7 +190,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _wants_tls(found: str) -> Check:
-    mend = "it likely wants TLS: give certificates"
+    mend = "it likely wants TLS: give certificates (tls, --certs)"
     return Check("plaintext", False, found, mend, hopeless=True)
 
 
@@ -253,7 +253,7 @@ def _fault(files: TlsFiles) -> str:
 
 def _refused(found: str) -> Check:
     mend = (
-        "give ca, certificate and private key, the certificate from the authority that the server "
+        "give ca, certificate and private key (tls, --certs), the certificate from the authority that the server "
         "trusts, made for client authentication and not expired"
     )
     return Check("TLS", False, found, mend, hopeless=True)
@@ -263,7 +263,7 @@ _NOT_TRUSTED = Check(
     "TLS",
     False,
     "",
-    "give the certificate authority that the server's comes from, as ca",
+    "give the certificate authority that the server's comes from (tls, --ca)",
     hopeless=True,
 )
 
@@ -275,9 +275,9 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
     if check.step == "plaintext":
         found = "the server does not accept plaintext: it speaks TLS"
         if shown.requires_certificate:
-            mend = "it wants a client certificate, too: give ca, certificate and private key"
+            mend = "it wants a client certificate, too: give ca, certificate and private key (tls, --certs)"
         else:
-            mend = "give the authority that its certificate comes from, as ca"
+            mend = "give the authority that its certificate comes from (tls, --ca)"
         return replace(check, found=found, mend=mend)
     try:
         if check.mend == _NOT_TRUSTED.mend:
@@ -327,7 +327,7 @@ def _named(name: str, key: str) -> str:
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message
-    mend = "give the certificate authority that the server's comes from, as ca"
+    mend = "give the certificate authority that the server's comes from (tls, --ca)"
     if "issuer" in reason or "self" in reason:
         return replace(_NOT_TRUSTED, found=f"the server's certificate is not accepted: {reason}")
     if "expired" in reason:

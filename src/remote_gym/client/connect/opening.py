@@ -45,14 +45,14 @@ def connect(
     files = paths if isinstance(paths, TlsFiles) else client_files(paths)
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
-            f"url {url!r} is another machine, and without certificates anybody in between could read and "
-            "change what is sent; give certificates (tls), or accept it by allow_insecure=True (--allow-insecure)",
+            f"url {url!r} is another machine, and without certificates anybody in between could read and change "
+            "what is sent; give certificates (tls, --certs), or accept it by allow_insecure=True (--allow-insecure)",
             field="url",
         )
     token = options.token
     if files is None and token is not None:
         raise ConfigError(
-            "ClientOptions.token needs TLS, or anybody could read it; give certificates (tls)", field="token"
+            "ClientOptions.token needs TLS, or anybody could read it; give certificates (tls, --certs)", field="token"
         )
     if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
         raise ConfigError(f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that")
