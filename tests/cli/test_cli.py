@@ -100,7 +100,7 @@ def test_unknown_command_is_refused():
 def test_module_is_the_command():
     command = [sys.executable, "-m", "remote_gym", "--version"]
     printed = subprocess.run(command, check=True, timeout=scaled(60), stdout=subprocess.PIPE, text=True).stdout
-    assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+\n", printed)
+    assert re.fullmatch(r"remote-gym, version \d+\.\d+\.\d+(\.dev\d+)?\n", printed)
 
 
 # ------------------------------------------------------------------------------------------------------- certs

@@ -78,13 +78,13 @@ def test_the_right_authority_is_not_called_another(authorities, tmp_path):
 
 @pytest.mark.parametrize(
     ("client_certificates", "files"),
-    [(False, r"comes from \(tls, --ca\)"), (True, ": give ca, certificate and private key")],
+    [(False, "comes from (tls, --ca)"), (True, ": give ca, certificate and private key")],
 )
 def test_who_comes_without_tls_is_told_just_the_files_that_are_needed(authorities, client_certificates, files):
     with serving(authorities[0], client_certificates=client_certificates) as server:
         failed = failure(server.port, None)
         assert failed.found == "the server does not accept plaintext: it speaks TLS"
-        assert failed.mend.endswith(files)
+        assert files in failed.mend
         with pytest.raises(ConnectError, match="it speaks TLS"):
             RemoteEnvironment("localhost", server.port)
 
