@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 
 import pytest
 
 from environments import ACTION
+from scripts import run_script
 from served import served
-from waiting import scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -45,13 +43,7 @@ def test_gymnasiums_asynchronous_vector_forks_beside_environments(connection):
     """Before channels were closed for forks, each of four tries ended by an abort in gRPC."""
     with served("CartPole-v1", "--port", 0) as server:
         code = SCRIPT.format(arguments={"port": server.port, "connection": connection})
-        finished = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=scaled(60.0),
-            check=False,
-        )
+        finished = run_script(code)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "done\n"
     assert "resume" not in finished.stderr
@@ -92,12 +84,5 @@ def test_a_fork_while_grpc_ends_in_the_background_leaves_its_child_no_lock():
     """Where gRPC's threads are not waited for, some child waits for a lock that only they could release (4 of 90)."""
     with served("CartPole-v1", "--port", 0) as server:
         code = SHUTTING_DOWN.format(arguments={"port": server.port})
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
-            try:
-                output, errors = process.communicate(timeout=scaled(60.0))
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)  # the child that waits, too
-    assert output == "done\n", errors
+        finished = run_script(code)
+    assert finished.stdout == "done\n", finished.stderr

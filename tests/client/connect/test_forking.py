@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import textwrap
 import threading
@@ -20,6 +19,7 @@ from remote_gym.client.connect.registry import CHANNELS, SESSIONS, Registry
 from remote_gym.config import ClientOptions, Limits
 from remote_gym.errors import ConnectionLost
 from remote_gym.v1 import remote_gym_pb2 as pb
+from scripts import run_script
 from served import served
 from waiting import scaled
 
@@ -33,8 +33,9 @@ PREAMBLE = """
 import _thread, gc, os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 from environments import ACTION
-from remote_gym import RemoteEnvironment
-from remote_gym.client.connect import forking
+from remote_gym import ConnectError, RemoteEnvironment
+from remote_gym.client import dropped
+from remote_gym.client.connect import forking, grpc_threads
 
 def make():
     return RemoteEnvironment(port={port}, connection="grpc")
@@ -48,11 +49,12 @@ def fork():
     return time.monotonic() - start
 
 waits = []
-real_wait = forking._wait_for_grpcs_threads
+real_wait = forking._wait_for_grpcs_end
 def wait():
-    real_wait()
-    waits.append(forking.has_grpcs_threads())
-forking._wait_for_grpcs_threads = wait
+    seen = real_wait()
+    waits.append(seen.name)
+    return seen
+forking._wait_for_grpcs_end = wait
 """
 
 
@@ -63,14 +65,7 @@ def run() -> Iterator[Callable[[str], str]]:
         preamble = PREAMBLE.format(tests=str(ENVIRONMENTS.parent), port=server.port)
 
         def run(code: str) -> str:
-            finished = subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", preamble + textwrap.dedent(code)],
-                capture_output=True,
-                text=True,
-                timeout=scaled(60.0),
-                check=False,
-                env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-            )
+            finished = run_script(preamble + textwrap.dedent(code), environment={"GRPC_VERBOSITY": "NONE"})
             assert finished.returncode == 0, finished.stderr
             # gRPC's own children of a moment with open channels may say more.
             assert not [line for line in finished.stderr.splitlines() if not line.startswith("[")], finished.stderr
@@ -84,7 +79,7 @@ def run() -> Iterator[Callable[[str], str]]:
 def test_a_fork_waits_for_grpcs_end_where_the_channel_is_gone_already(run):
     code = """
     environment = make()
-    assert forking.has_grpcs_threads()
+    assert grpc_threads.look() is not grpc_threads.Seen.NONE
     environment.close()
     del environment
     gc.collect()
@@ -92,7 +87,7 @@ def test_a_fork_waits_for_grpcs_end_where_the_channel_is_gone_already(run):
     fork()
     print(waits)
     """
-    assert run(code) == "[False]\n"  # once, until none was left; the second fork has nothing to wait for
+    assert run(code) == "['NONE']\n"  # once, until none was left; the second fork has nothing to wait for
 
 
 @needs_fork
@@ -115,7 +110,7 @@ def test_a_fork_does_not_wait_where_a_channel_of_ours_stays_open(run):
     print(waits)
     environment.close()
     """
-    assert run(code) == "[] True\n[False]\n"
+    assert run(code) == "[] True\n['NONE']\n"
 
 
 @needs_fork
@@ -131,9 +126,139 @@ def test_a_fork_waits_for_long_only_once_for_threads_of_channels_that_are_not_ou
         environment.reset()
         took.append(fork())
     print(waits, took[0] >= forking.LONGEST_WAIT, max(took[1:]) < forking.LONGEST_WAIT)
+    child = os.fork()
+    if child == 0:
+        make().close()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
     environment.close()
     """
-    assert run(code) == "[True, True, True] True True\n"
+    assert run(code) == "['ASLEEP', 'ASLEEP', 'ASLEEP'] True True\n0\n"
+
+
+@needs_fork
+@needs_tasks
+def test_forks_in_a_row_find_no_thread_of_grpcs_that_has_no_name_yet(run):
+    """The first makes a channel again, whose threads may not have run once when the second looks for them.
+
+    Here by their low priority, elsewhere since the machine is busy: of 60 such forks 8 took gRPC for ended that was
+    not, and of children of such forks one in three waited for a lock without end.
+    """
+    code = """
+    left, ours = [], set(map(int, os.listdir("/proc/self/task")))
+    real_tell = forking._tell
+    def tell(*what):  # which is the last before the fork
+        running = set(map(int, os.listdir("/proc/self/task")))
+        left.extend(running - ours - {each.native_id for each in threading.enumerate()})
+        real_tell(*what)
+    def fork_slowly():
+        ours.add(threading.get_native_id())
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        fork()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    environment = make()
+    environment.reset()
+    forking._tell = tell
+    for _ in range(25):
+        thread = threading.Thread(target=fork_slowly)
+        thread.start()
+        thread.join()
+        fork()
+        environment.step(ACTION["step"])
+    print(left if set(waits) == {"NONE"} else waits)
+    environment.close()
+    """
+    assert run(code) == "[]\n"
+
+
+USES_GRPC_IN_A_CHILD = """
+def ask_in_child():
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            make().close()
+            answer = "usable"
+        except ConnectError as error:
+            answer = str(error)
+        os.write(sender, answer.replace(str(os.getpid()), "PID").encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return os.read(receiver, 1000).decode()
+"""
+REFUSED = (
+    "gRPC cannot be used in this process, PID, which was forked while {}; fork while no other thread uses gRPC, or "
+    "start processes by 'forkserver' or 'spawn'\n"
+)
+
+
+@needs_fork
+@pytest.mark.parametrize("connection", ["grpc", "direct"])
+def test_a_child_of_a_moment_in_which_a_request_was_not_answered_refuses_to_use_grpc(run, connection):
+    """One in three of those that tried aborted, or waited without end."""
+    code = f"""
+    environment = make()
+    environment.reset()
+    thread = threading.Thread(target=environment.step, args=(ACTION["slow"],))
+    thread.start()
+    while not environment._session.is_behind:
+        time.sleep(0.001)
+    def make():
+        return RemoteEnvironment(port=environment._session.place[1], connection={connection!r})
+    print(ask_in_child())
+    thread.join()
+    print(ask_in_child())
+    environment.close()
+    """
+    expected = REFUSED.format("a request of another thread had not been answered") + "usable\n"
+    assert run(USES_GRPC_IN_A_CHILD + textwrap.dedent(code)) == expected
+
+
+@needs_fork
+def test_a_child_of_a_moment_in_which_grpc_was_busy_refuses_to_use_it_and_so_does_its_child(run):
+    code = """
+    real_wait_for_end = grpc_threads.wait_for_end
+    grpc_threads.wait_for_end = lambda *_: grpc_threads.Seen.BUSY
+    make().close()
+    print(ask_in_child())
+    make().close()
+    child = os.fork()
+    if child == 0:
+        print(ask_in_child(), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    grpc_threads.wait_for_end = real_wait_for_end
+    print(ask_in_child())
+    """
+    refused = REFUSED.format("gRPC was busy, for others or with its own end")
+    assert run(USES_GRPC_IN_A_CHILD + textwrap.dedent(code)) == 2 * refused + "usable\n"
+
+
+@needs_fork
+def test_a_child_that_does_without_grpc_ends_as_ever_whatever_its_parent_was_doing(run):
+    code = """
+    environment = make()
+    environment.reset()
+    thread = threading.Thread(target=environment.step, args=(ACTION["slow"],))
+    thread.start()
+    while not environment._session.is_behind:
+        time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        environment.close()
+        del environment
+        gc.collect()
+        worker = threading.Thread(target=os.getpid)
+        worker.start()
+        worker.join()
+        grandchild = os.fork()
+        assert grandchild == 0 or os.waitpid(grandchild, 0)[1] == 0
+        sys.exit()
+    print(os.waitpid(child, 0)[1])
+    thread.join()
+    environment.close()
+    """
+    assert run(code) == "0\n"
 
 
 @needs_fork
@@ -210,6 +335,7 @@ def test_what_begins_amid_a_fork_waits_for_its_end(run):
         environment.reset()
         environment.step(ACTION["step"])
         box, failures = [environment], []
+        dropped.logger.debug = lambda *what, **_: failures.append(what)  # that it cannot be closed
         del environment
         def act():
             try:
@@ -230,12 +356,16 @@ def test_what_begins_amid_a_fork_waits_for_its_end(run):
         def wait():
             thread.start()
             thread.join(0.3)
-        forking._wait_for_grpcs_threads = wait
+        forking._wait_for_grpcs_end = wait
         fork()
-        forking._wait_for_grpcs_threads = real_wait
+        forking._wait_for_grpcs_end = real_wait
         thread.join()
         for each in box:
             each.close()
+        deadline = time.monotonic() + 30
+        while dropped._closing._servers:
+            assert time.monotonic() < deadline, "what was dropped is not closed"
+            time.sleep(0.01)
         print(what, failures)
     for what in ("step", "reset", "close", "drop", "open"):
         begin_amid_a_fork(what)
@@ -255,7 +385,7 @@ def test_a_signals_handler_amid_a_fork_can_use_the_session_that_it_suspends(run)
     signal.signal(signal.SIGUSR1, step)
     def wait():
         signal.raise_signal(signal.SIGUSR1)
-    forking._wait_for_grpcs_threads = wait
+    forking._wait_for_grpcs_end = wait
     fork()
     print(counts, environment.step(ACTION["step"])[0]["count"])
     environment.close()
@@ -267,7 +397,7 @@ def test_a_signals_handler_amid_a_fork_can_use_the_session_that_it_suspends(run)
 def test_ctrl_c_amid_a_fork_is_raised_after_it(run):
     code = """
     environment = make()
-    for amid in ("_wait_for_grpcs_threads", "_end"):
+    for amid in ("_wait_for_grpcs_end", "_end"):
         environment.reset()
         real = getattr(forking, amid)
         def interrupted():

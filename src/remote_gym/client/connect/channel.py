@@ -201,9 +201,11 @@ class Channel:
             is_new: Whether the channel is to be made, which no fork should see.
 
         Raises:
+            ConnectError: In a forked child in which gRPC cannot be used.
             ConnectionLost: If the channel has been closed.
             DeadlineExceeded: If a fork does not end in time.
         """
+        forking.check_usable()
         deadline = min(deadline, time.monotonic() + forking.LONGEST_FORK)
         use = object()
         try:
@@ -212,7 +214,8 @@ class Channel:
             self._calls.add(use)
             while self._suspended or (is_new and forking.is_going_on()):
                 if forking.is_mine():
-                    self.after_fork()  # a handler amid `os.fork`: its call is worth more than the child's use of gRPC
+                    forking.used_amid()  # by a signal's handler: its call is worth more than the child's use of gRPC
+                    self.after_fork()
                     break
                 self._calls.discard(use)
                 if time.monotonic() >= deadline:

@@ -7,14 +7,18 @@ closed before each fork, and made again in the parent. No session notices: it at
 what other threads begin in between waits for the channel.
 
 When the last channel is closed, gRPC ends in the background, by threads that hold its locks. A child forked meanwhile
-has the locks and not the threads, and waits for them without end once it makes a channel (seen in 4 of 90 tries, and in
-none of 90 once those threads were waited for, which took some 2 ms).
+has the locks and not the threads, and waits for them without end once it makes a channel, with Python's own lock, so
+that not even another thread of it goes on. So those threads are waited for, which takes some 2 ms.
 
 A channel over which another thread waits for an answer is waited for, a little, since steps are short. Then it stays
-open: to open a session twice would be worse. A child of such a moment has the old trouble. And the parent can have some
-where the other thread was connecting: its call was seen to arrive twice, and the session was lost to the second. That
-came to pass without the wait after 18 to 84 forks in a row beside a thread that stepped, and with it in none of 5,592;
-on a busy machine once more, which is why the wait is longer where it may be connecting.
+open: to open a session twice would be worse. Of children of such a moment one in three was seen to abort or to hang in
+gRPC, and the same goes for those of one in which gRPC had not ended in time, or was busy for others. So a child is told
+by its parent how gRPC was, and where it may hang it refuses to make channels, with an error, rather than to try its
+luck. What does without gRPC goes on in it.
+
+A fork while another thread is connecting can harm the parent, too: that thread's call was seen to arrive twice, and the
+session was lost to the second, after 18 to 84 forks in a row beside a thread that stepped; where that was waited for in
+none of 5,592, and on a busy machine once more, which is why the wait is longer where it may be connecting.
 
 `subprocess` does not call these functions, as it runs no Python code in its child.
 """
@@ -28,22 +32,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
+from remote_gym.client.connect import grpc_threads
+from remote_gym.client.connect.grpc_threads import Seen
 from remote_gym.client.connect.registry import CHANNELS, SESSIONS
+from remote_gym.errors import ConnectError
 from remote_gym.logs import get_logger
 
 logger = get_logger(__name__)
 
 LONGEST_WAIT = 3.0
-"""Seconds, of which some milliseconds are needed, and on a machine with a load of twenty more than half a second. The
-threads of channels that are not ours do not end."""
+"""Seconds that a fork waits for gRPC's end, of which some milliseconds are needed, and on a machine with a load of
+twenty more than half a second. gRPC does not end while something holds it that is not ours."""
 
-WAIT_IN_VAIN = 0.05
-"""Seconds, where they did not the last time. gRPC itself makes them anew with each fork, so none can be known again."""
+LONGEST_WAIT_FOR_REST = 0.5
+"""Seconds after that, and only those if it did not end the last time, until it is at rest: then its own preparations
+for a fork are enough. No child of 30 failed beside an idle channel or server of others, and 8 of 30 beside calls."""
 
-LONGEST_USE = 0.05
+LONGEST_USE = 0.5
 """Seconds that a fork waits for requests of other threads, of all channels together."""
 
 LONGEST_CONNECT = 0.5
@@ -51,10 +58,6 @@ LONGEST_CONNECT = 0.5
 
 LONGEST_FORK = 5.0
 """Seconds after which a fork is no more waited for. It ends by itself, so this is for what nobody has thought of."""
-
-_TASKS = Path("/proc/self/task")
-_NAMES = ("grpc", "event_engine", "lifeguard", "default-executo", "resolver-execut")
-"""How the names of gRPC's threads begin, of which Linux keeps 15 characters."""
 
 T = TypeVar("T")
 
@@ -69,7 +72,12 @@ class _Forks:
         """How many forks deep each thread is, by its identifier: a signal's handler may fork amid a fork."""
         self.may_be_ending = False
         """Whether gRPC may end in the background: a channel was closed, whose object may be gone by now."""
-        self.longest_wait = LONGEST_WAIT
+        self.is_kept = False
+        """Whether gRPC did not end the last time, though all channels of ours were closed."""
+        self.unusable = ""
+        """How gRPC was when this process was forked, if it cannot be used here."""
+        self.childs = ""
+        """The same of the child that is forked now."""
         self.interrupted = False
         """Whether Ctrl-C is to be raised after the fork."""
 
@@ -92,6 +100,24 @@ def is_mine() -> bool:
     return threading.get_ident() in _forks.threads
 
 
+def check_usable() -> None:
+    """See that gRPC can be used in this process.
+
+    Raises:
+        ConnectError: If it may wait without end, or abort: in a child of a process that had not done with it.
+    """
+    if _forks.unusable:
+        raise ConnectError(
+            f"gRPC cannot be used in this process, {os.getpid()}, which was forked while {_forks.unusable}; fork while "
+            "no other thread uses gRPC, or start processes by 'forkserver' or 'spawn'"
+        )
+
+
+def used_amid() -> None:
+    """Say that gRPC is used although a fork is going on, whose child then cannot."""
+    _forks.childs = "a signal's handler used an environment over it"
+
+
 def _safely(function: Callable[[], T]) -> T | None:
     """Call a function so that others can be called, whatever it raises; None if it has raised."""
     for _ in range(2):
@@ -107,13 +133,32 @@ def _safely(function: Callable[[], T]) -> T | None:
 
 def _before() -> None:
     _safely(_begin)
-    deadline = time.monotonic() + LONGEST_USE
+    begin = time.monotonic()
+    deadline = begin + LONGEST_USE
+    _forks.childs = _forks.unusable
     for session in SESSIONS.items():  # streams before the channels that carry them
         _safely(functools.partial(session.before_fork, deadline))
-    # Where a channel stays open its threads do not end.
     are_closed = [_safely(functools.partial(channel.before_fork, deadline)) for channel in CHANNELS.items()]
-    if _forks.may_be_ending and all(are_closed):
-        _safely(_wait_for_grpcs_threads)
+    closed = time.monotonic()
+    seen = None
+    if not all(are_closed):  # then its threads do not end
+        _forks.childs = "a request of another thread had not been answered"
+    elif _forks.may_be_ending:
+        seen = _safely(_wait_for_grpcs_end)
+    _safely(functools.partial(_tell, are_closed, closed - begin, seen, time.monotonic() - closed))
+
+
+def _tell(are_closed: list[bool | None], closing: float, seen: Seen | None, waiting: float) -> None:
+    """Log what a fork found."""
+    logger.debug(
+        "before a fork: %d of %d channels closed within %.4f s; gRPC %s, %.4f s later; the child can%s use it",
+        are_closed.count(True),
+        len(are_closed),
+        closing,
+        "was not waited for" if seen is None else seen.value,
+        waiting,
+        f"not: it is forked while {_forks.childs}" if _forks.childs else "",
+    )
 
 
 def _begin() -> None:
@@ -133,27 +178,15 @@ def _end() -> bool:
     return not depth
 
 
-def _wait_for_grpcs_threads() -> None:
-    """Wait until gRPC has ended, where that can be seen."""
+def _wait_for_grpcs_end() -> Seen:
+    """Wait until gRPC has ended, where that can be seen, or is at rest, where others keep it."""
     _forks.may_be_ending = False  # before it is looked at, or a channel closed meanwhile would be forgotten
-    deadline = time.monotonic() + _forks.longest_wait
-    while has_grpcs_threads():
-        if time.monotonic() >= deadline:
-            _forks.longest_wait = WAIT_IN_VAIN
-            return
-        time.sleep(0.0005)
-    _forks.longest_wait = LONGEST_WAIT
-
-
-def has_grpcs_threads() -> bool:
-    """Whether gRPC runs, where the system names threads."""
-    if not _TASKS.exists():
-        return False
-    for task in _TASKS.iterdir():
-        with contextlib.suppress(OSError):  # it has just ended
-            if (task / "comm").read_text().startswith(_NAMES):
-                return True
-    return False
+    seen = grpc_threads.wait_for_end(0.0 if _forks.is_kept else LONGEST_WAIT, LONGEST_WAIT_FOR_REST)
+    _forks.is_kept = seen is not Seen.NONE
+    if seen is Seen.BUSY:
+        _forks.may_be_ending = True
+        _forks.childs = "gRPC was busy, for others or with its own end"
+    return seen
 
 
 def _in_parent() -> None:
@@ -180,7 +213,8 @@ def _interrupt(over: list[bool]) -> None:
 
 def _in_child() -> None:
     global _forks
-    _forks = _Forks()
+    unusable, _forks = _forks.childs, _Forks()
+    _forks.unusable = unusable
     for channel in CHANNELS.items():
         channel.in_child()
     # They are the parent's. A child that closed one would end a session that is not its own.
