@@ -75,7 +75,8 @@ class Display:
             self._draw("")
 
     def _draw(self, text: str) -> None:
-        click.echo(f"\r{text:<{self._width}}" + ("" if text else "\r"), nl=False)
+        width, self._width = self._width, max(self._width, len(text))  # before: Ctrl-C may come amid the next line
+        click.echo(f"\r{text:<{width}}" + ("" if text else "\r"), nl=False)
         self._width = len(text)
 
 
