@@ -179,6 +179,18 @@ def test_cut(carried):
     assert carried.grpc.recv(1) == b""
 
 
+def test_too_few_descriptors_are_reported_and_leave_nothing(carried):
+    """The system leaves out those for which there is no room, and neither end hears of it."""
+    client, theirs = socket.socketpair()
+    with client:
+        with theirs:
+            socket.send_fds(carried.control, [COMMAND.pack(CARRY, 2)], [theirs.fileno()])
+        assert b"open no more files" in carried.control.recv(100)
+        assert carried.ended() == 2
+        client.settimeout(scaled(20.0))
+        assert client.recv(1) == b""
+
+
 def test_stop_sends_what_is_on_its_way_and_does_not_wait_for_clients(carried):
     carried.grpc.sendall(b"goodbye")
     carried.grpc.close()

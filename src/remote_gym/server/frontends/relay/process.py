@@ -166,9 +166,10 @@ class Relay:
             self._close(earliest)
 
     def _add(self, number: int, sockets: list[socket.socket]) -> None:
-        if len(sockets) != 2:  # there were too few descriptors left for both
+        if len(sockets) != 2:
             for sock in sockets:
                 sock.close()
+            self._report(b"it may open no more files; raise 'ulimit -Hn'")
             self._report(ENDED.pack(number))
             return
         for sock in sockets:
