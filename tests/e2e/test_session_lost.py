@@ -66,7 +66,7 @@ def test_a_reset_that_finds_it_lost_gets_a_new_one_and_tells(environment):
 
 
 def test_a_reset_that_still_waits_for_an_answer_and_finds_it_lost_gets_a_new_one_too(process_server):
-    environment = process_server.environment(on_session_lost="truncate", step_timeout=scaled(0.1))
+    environment = process_server.environment(on_session_lost="truncate", step_timeout=0.1)
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
         environment.step(ACTION["slow"])
