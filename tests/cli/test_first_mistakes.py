@@ -91,7 +91,7 @@ def test_the_port_of_direct_connections_is_taken_for_what_it_may_be(certificates
 
 def test_each_of_several_servers_that_cannot_be_reached_tells_its_own_cause():
     with pytest.raises(ConnectError) as caught:
-        RemoteEnvironment(addresses=["localhost:1", "localhost:2"], connect_timeout=0.5)
+        RemoteEnvironment(addresses=["localhost:1", "localhost:2"], connect_timeout=scaled(0.5))
     for port in (1, 2):
         assert f"localhost port {port}: [Errno 111] Connection refused" in str(caught.value)
     assert "answer within" not in str(caught.value)

@@ -62,11 +62,10 @@ def test_a_reset_after_an_interrupt_takes_no_longer_than_the_step_that_it_waits_
     environment.close()
 
 
-@pytest.mark.parametrize("connection", ["direct", "grpc"])
-def test_a_reset_after_an_interrupt_waits_no_longer_than_its_own_time(process_server, connection):
+def test_a_reset_after_an_interrupt_waits_no_longer_than_its_own_time(process_server):
     """And not until the deadline of the step, whose answer it waits for."""
     environment = RemoteVectorEnv(
-        **process_server._arguments({"connection": connection}),
+        **process_server._arguments({}),
         num_envs=2,
         workers=2,
         step_timeout=scaled(60.0),

@@ -69,7 +69,7 @@ def test_a_reset_that_still_waits_for_an_answer_and_finds_it_lost_gets_a_new_one
     environment = process_server.environment(on_session_lost="truncate", step_timeout=0.1)
     _, info = environment.reset()
     with pytest.raises(DeadlineExceeded):
-        environment.step(ACTION["slow"])
+        environment.step(ACTION["hang"])
     os.kill(info["pid"], signal.SIGKILL)
     observation, after = environment.reset()
     assert "SIGKILL" in after["remote_gym"]["session_lost"]
