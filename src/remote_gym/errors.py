@@ -10,7 +10,7 @@ RemoteGymError
 ├ SessionError
 │ ├ SessionLost                    the environment is gone: .reason, and .output, the last that its worker printed
 │ ├ ServerFull                     .reason; which limit, how many are open
-│ ├ NotPermitted                   identity known, right missing
+│ ├ NotPermitted                   .reason; who asks, for what, and what would be allowed
 │ └ OutOfSequence
 ├ InvalidAction(ValueError)        does not fit the space's structure; the environment never saw it
 ├ InvalidObservation(ValueError)   the environment returned what does not fit its own space
@@ -158,8 +158,33 @@ class ServerFull(SessionError):
         self.reason = reason
 
 
+class DenialReason(enum.Enum):
+    """What a server does not allow."""
+
+    UNKNOWN = "unknown"
+    """The server does not say."""
+    IDENTITY = "identity"
+    """The client shows no certificate or token that the server knows it by, or not any more."""
+    SESSION = "session"
+    """The session is another client's."""
+    ENVIRONMENT = "environment"
+    """This client may not open that environment."""
+    ARGUMENTS = "arguments"
+    """This client may not set those keyword arguments, or not to these values."""
+    CODE = "code"
+    """Which code runs is the server's to say."""
+
+
 class NotPermitted(SessionError):
-    """The server knows who asks, and does not allow it."""
+    """The server does not allow what a client asks for.
+
+    Attributes:
+        reason: What it does not allow; the text says more.
+    """
+
+    def __init__(self, message: str = "", *, reason: DenialReason = DenialReason.UNKNOWN) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class OutOfSequence(SessionError):

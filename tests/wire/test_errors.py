@@ -157,10 +157,19 @@ def test_a_full_server_says_of_what(reason: errors.FullReason) -> None:
         assert (str(arrived), arrived.reason) == ("no room", reason)
 
 
+@pytest.mark.parametrize("reason", errors.DenialReason)
+def test_a_denial_says_of_what(reason: errors.DenialReason) -> None:
+    for copied in (carry, lambda error: pickle.loads(pickle.dumps(error)), copy.copy):
+        arrived = copied(errors.NotPermitted("not you", reason=reason))
+        assert isinstance(arrived, errors.NotPermitted)
+        assert (str(arrived), arrived.reason) == ("not you", reason)
+
+
 def test_no_reason_is_unmapped() -> None:
     assert {reason.name for reason in errors.LossReason} == set(pb.ErrorDetail.LossReason.keys())
     names = {"UNKNOWN_LIMIT" if reason is errors.FullReason.UNKNOWN else reason.name for reason in errors.FullReason}
     assert names == set(pb.ErrorDetail.FullReason.keys())
+    assert {f"DENIED_{reason.name}" for reason in errors.DenialReason} == set(pb.ErrorDetail.DenialReason.keys())
 
 
 def test_a_reason_from_the_future_is_unknown() -> None:
@@ -171,6 +180,9 @@ def test_a_reason_from_the_future_is_unknown() -> None:
     full = decode_error(pb.ErrorDetail(kind=pb.ErrorDetail.SERVER_FULL, full_reason=99))  # type: ignore[arg-type]
     assert isinstance(full, errors.ServerFull)
     assert full.reason is errors.FullReason.UNKNOWN
+    denied = decode_error(pb.ErrorDetail(kind=pb.ErrorDetail.NOT_PERMITTED, denial_reason=99))  # type: ignore[arg-type]
+    assert isinstance(denied, errors.NotPermitted)
+    assert denied.reason is errors.DenialReason.UNKNOWN
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.errors import ConfigError, DenialReason, NotPermitted
 
 
 def check_schema(where: str, schema: str) -> None:
@@ -64,7 +64,8 @@ def check_arguments(arguments: Mapping[str, Any], allowed: Collection[str] | Non
             may = ", ".join(sorted(allowed)) or "none"
             raise NotPermitted(
                 f"the server's policy does not let this client set the keyword argument {name!r:.100}; it may set: "
-                f"{may}"
+                f"{may}",
+                reason=DenialReason.ARGUMENTS,
             )
     if not schema:
         return
@@ -78,11 +79,13 @@ def check_arguments(arguments: Mapping[str, Any], allowed: Collection[str] | Non
     except RecursionError as recursion:
         raise NotPermitted(
             "entrypoint_kwargs nest too deep to be held against the schema in the server's policy, or that refers to "
-            "itself without end"
+            "itself without end",
+            reason=DenialReason.ARGUMENTS,
         ) from recursion
     if error is not None:
         raise NotPermitted(
-            f"entrypoint_kwargs, at {error.json_path:.200}: {error.message:.300}; the server's policy asks for that"
+            f"entrypoint_kwargs, at {error.json_path:.200}: {error.message:.300}; the server's policy asks for that",
+            reason=DenialReason.ARGUMENTS,
         )
 
 
@@ -103,7 +106,8 @@ def _check_json(where: str, value: Any) -> None:
         return
     raise NotPermitted(
         f"{where} is {value!r:.100}, of type {type(value).__name__}; the server's policy has a schema for it, so use "
-        "None, bool, int, a finite float, str, and lists and dicts with str keys of them"
+        "None, bool, int, a finite float, str, and lists and dicts with str keys of them",
+        reason=DenialReason.ARGUMENTS,
     )
 
 

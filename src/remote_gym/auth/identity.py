@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from remote_gym.auth.tokens import Tokens
-from remote_gym.errors import NotPermitted
+from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.tls.peer import COMMON_NAME
 
 KINDS = ("URI", "DNS", "email")
@@ -50,14 +50,18 @@ class IdentityRule:
         if self.tokens is not None and token:
             name = self.tokens().name_of(token)
             if name is None:
-                raise NotPermitted(f"the client's token {token[:4]!r}... is not, or no longer, one of the server's")
+                raise NotPermitted(
+                    f"the client's token {token[:4]!r}... is not, or no longer, one of the server's",
+                    reason=DenialReason.IDENTITY,
+                )
             return f"token:{name}"
         if self.certificates:
             return self._by_certificate(list(names))
         if self.tokens is not None:
             raise NotPermitted(
                 "the server knows its clients by tokens, and none came with the call; set token= or REMOTE_GYM_TOKEN "
-                "to one that 'remote-gym token' made for it"
+                "to one that 'remote-gym token' made for it",
+                reason=DenialReason.IDENTITY,
             )
         return ""
 
@@ -88,10 +92,14 @@ class IdentityRule:
         mend = "make one that has, by 'remote-gym certs client client-csr.json --host NAME'"
         common_name = next((name for kind, name in names if kind == COMMON_NAME and name), None)
         if common_name is None:
-            raise NotPermitted(f"the client's certificate names nobody: it has no URI, DNS or email name; {mend}")
+            raise NotPermitted(
+                f"the client's certificate names nobody: it has no URI, DNS or email name; {mend}",
+                reason=DenialReason.IDENTITY,
+            )
         raise NotPermitted(
             f"the client's certificate has no URI, DNS or email name, and its common name {common_name!r:.200} counts "
-            f"only for a server with common_names=True (--common-names); {mend}"
+            f"only for a server with common_names=True (--common-names); {mend}",
+            reason=DenialReason.IDENTITY,
         )
 
 
@@ -100,5 +108,6 @@ def _check(kind: str, name: str) -> None:
     if not (name.isascii() and name.isprintable()):
         raise NotPermitted(
             f"the client's certificate has the {kind} name {name!a:.200}, which holds a character that is "
-            "no printable ASCII; make one without, and write domain names of other letters as xn--..."
+            "no printable ASCII; make one without, and write domain names of other letters as xn--...",
+            reason=DenialReason.IDENTITY,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from remote_gym.config import RemoteArgs, ServerOptions, check_names
-from remote_gym.errors import ConfigError, NotPermitted, ProtocolMismatch
+from remote_gym.errors import ConfigError, DenialReason, NotPermitted, ProtocolMismatch
 from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.server.access.policy import DEFAULT, Terms
@@ -136,13 +136,16 @@ def _choose(
 def _take_client_code(request: worker_pb2.Opening, launch: worker_pb2.Launch, options: ServerOptions) -> None:
     for name in ("repo", "reference"):
         if getattr(request, name):
-            raise NotPermitted(f"a client may not set {name!r}: which code runs is the server's to say")
+            raise NotPermitted(
+                f"a client may not set {name!r}: which code runs is the server's to say", reason=DenialReason.CODE
+            )
     if not request.entrypoint:
         return
     if options.client_entrypoints is None:
         raise NotPermitted(
             "a client may not set 'entrypoint': which code runs is the server's to say; it can offer several by "
-            "ServerOptions.environments, or a folder by ServerOptions.client_entrypoints"
+            "ServerOptions.environments, or a folder by ServerOptions.client_entrypoints",
+            reason=DenialReason.CODE,
         )
     launch.entrypoint, launch.anywhere = request.entrypoint, False
     launch.root = str(Path(options.client_entrypoints).resolve())

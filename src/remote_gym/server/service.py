@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_gym.config import ServerOptions
-from remote_gym.errors import NotPermitted, RemoteGymError, ServerFull, SessionLost
+from remote_gym.errors import DenialReason, NotPermitted, RemoteGymError, ServerFull, SessionLost
 from remote_gym.ipc import close_reasons
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.server import session_log
@@ -219,7 +219,11 @@ class Service:
             owner = session.entry.owner
             if (session.direct or session.cut is not None) and is_revoked(owner):
                 session_log.revoked(session.entry)
-                session.cut_off(NotPermitted(f"session {session.entry.id}: {owner!r} is not let in any more"))
+                session.cut_off(
+                    NotPermitted(
+                        f"session {session.entry.id}: {owner!r} is not let in any more", reason=DenialReason.IDENTITY
+                    )
+                )
 
     def set_policy(self, policy: Policy) -> None:
         """From now on let clients open what it says, and end the sessions of those whom it would not let open them."""

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from remote_gym.errors import FullReason, NotPermitted, ServerFull, SessionLost
+from remote_gym.errors import DenialReason, FullReason, NotPermitted, ServerFull, SessionLost
 from remote_gym.ipc.close_reasons import lost, taken_over
 
 MAX_WAITING = 256
@@ -156,9 +156,11 @@ class Sessions:
         # Compared in constant time, so that a token cannot be guessed byte by byte; as bytes, because
         # compare_digest takes no str beyond ASCII, and a peer may send one.
         if not hmac.compare_digest(session.token.encode(), token.encode("utf-8", "surrogatepass")):
-            raise NotPermitted(f"session {session_id}: this is not its token")
+            raise NotPermitted(f"session {session_id}: this is not its token", reason=DenialReason.SESSION)
         if session.owner != owner:
-            raise NotPermitted(f"session {session_id}: it was opened by another identity than {owner!r}")
+            raise NotPermitted(
+                f"session {session_id}: it was opened by another identity than {owner!r}", reason=DenialReason.SESSION
+            )
         if isinstance(session, Ended):  # its reason can tell what its owner did, and the environment said
             raise lost(session_id, session.reason)
         return session

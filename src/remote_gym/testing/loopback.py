@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.vector.env import RemoteVectorEnv
+from remote_gym.config import EnvironmentLike
 from remote_gym.server.create import create_remote_environment_server
 from remote_gym.server.serve import RemoteEnvironmentServer
 
@@ -65,20 +66,18 @@ class LoopbackServer:
 
 @contextlib.contextmanager
 def loopback_server(
-    default_args: Mapping[str, Any] | str | None, *, secure: bool = True, url: str = "localhost", **options: Any
+    default_args: EnvironmentLike | None, *, secure: bool = True, url: str = "localhost", **options: Any
 ) -> Iterator[LoopbackServer]:
     """Serve on a free port of this machine, with mutual TLS, until the block ends.
 
     Args:
-        default_args: As for `create_remote_environment_server`, or a Gymnasium id.
+        default_args: As for `create_remote_environment_server`.
         secure: Use mutual TLS, with certificates made for the occasion.
         url: Where to listen.
         **options: Further arguments of `create_remote_environment_server`. Without ``check`` nothing is created until
             a client asks.
     """
     options.setdefault("check", False)
-    if isinstance(default_args, str):
-        default_args = {"entrypoint_kwargs": {"id": default_args}}
     with contextlib.ExitStack() as stack:
         server_paths = client_paths = None
         if secure:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from remote_gym.errors import NotPermitted
+from remote_gym.errors import DenialReason, NotPermitted
 
 COMMON_NAME = "CN"
 
@@ -64,7 +64,7 @@ def read_peer_certificate(der: bytes) -> PeerCertificate:
         not_before, not_after = map(_moment, _elements(validity))
         return PeerCertificate((*names, *_common_names(subject)), not_before, not_after)
     except (_DamagedError, IndexError, ValueError) as error:
-        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+        raise NotPermitted(f"the client's certificate cannot be read: {error}", reason=DenialReason.IDENTITY) from error
 
 
 def _alternative_names(extensions: bytes) -> Iterator[tuple[str, str]]:

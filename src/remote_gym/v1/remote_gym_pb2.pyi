@@ -445,7 +445,7 @@ class CloseResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ErrorDetail(_message.Message):
-    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered", "loss_reason", "output", "full_reason")
+    __slots__ = ("kind", "message", "remote_type", "remote_message", "remote_traceback", "answered", "loss_reason", "output", "full_reason", "denial_reason")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[ErrorDetail.Kind]
@@ -514,6 +514,20 @@ class ErrorDetail(_message.Message):
     UNREAD: ErrorDetail.FullReason
     STOPPING: ErrorDetail.FullReason
     MACHINE: ErrorDetail.FullReason
+    class DenialReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DENIED_UNKNOWN: _ClassVar[ErrorDetail.DenialReason]
+        DENIED_IDENTITY: _ClassVar[ErrorDetail.DenialReason]
+        DENIED_SESSION: _ClassVar[ErrorDetail.DenialReason]
+        DENIED_ENVIRONMENT: _ClassVar[ErrorDetail.DenialReason]
+        DENIED_ARGUMENTS: _ClassVar[ErrorDetail.DenialReason]
+        DENIED_CODE: _ClassVar[ErrorDetail.DenialReason]
+    DENIED_UNKNOWN: ErrorDetail.DenialReason
+    DENIED_IDENTITY: ErrorDetail.DenialReason
+    DENIED_SESSION: ErrorDetail.DenialReason
+    DENIED_ENVIRONMENT: ErrorDetail.DenialReason
+    DENIED_ARGUMENTS: ErrorDetail.DenialReason
+    DENIED_CODE: ErrorDetail.DenialReason
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     REMOTE_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -523,6 +537,7 @@ class ErrorDetail(_message.Message):
     LOSS_REASON_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     FULL_REASON_FIELD_NUMBER: _ClassVar[int]
+    DENIAL_REASON_FIELD_NUMBER: _ClassVar[int]
     kind: ErrorDetail.Kind
     message: str
     remote_type: str
@@ -532,7 +547,8 @@ class ErrorDetail(_message.Message):
     loss_reason: ErrorDetail.LossReason
     output: str
     full_reason: ErrorDetail.FullReason
-    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ..., loss_reason: _Optional[_Union[ErrorDetail.LossReason, str]] = ..., output: _Optional[str] = ..., full_reason: _Optional[_Union[ErrorDetail.FullReason, str]] = ...) -> None: ...
+    denial_reason: ErrorDetail.DenialReason
+    def __init__(self, kind: _Optional[_Union[ErrorDetail.Kind, str]] = ..., message: _Optional[str] = ..., remote_type: _Optional[str] = ..., remote_message: _Optional[str] = ..., remote_traceback: _Optional[str] = ..., answered: _Optional[int] = ..., loss_reason: _Optional[_Union[ErrorDetail.LossReason, str]] = ..., output: _Optional[str] = ..., full_reason: _Optional[_Union[ErrorDetail.FullReason, str]] = ..., denial_reason: _Optional[_Union[ErrorDetail.DenialReason, str]] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("none", "boolean", "integer", "big_integer", "number", "text", "surrogate_text", "binary", "list", "tuple", "dict", "array", "scalar", "object_array", "graph", "unencodable", "complex", "byte_array", "set", "frozen_set", "deque", "decimal", "fraction", "path", "date", "time", "datetime", "timedelta", "range", "masked_array", "structured_array", "named")

@@ -38,8 +38,10 @@ _FULL_REASONS = {
     else getattr(pb.ErrorDetail, reason.name)
     for reason in errors.FullReason
 }
-_FULL_REASONS_BY_NUMBER: dict[int, errors.FullReason] = {number: reason for reason, number in _FULL_REASONS.items()}
-_REASONS_BY_NUMBER: dict[int, errors.LossReason] = {number: reason for reason, number in _LOSS_REASONS.items()}
+_DENIAL_REASONS = {reason: getattr(pb.ErrorDetail, f"DENIED_{reason.name}") for reason in errors.DenialReason}
+_LOSSES: dict[int, errors.LossReason] = {number: reason for reason, number in _LOSS_REASONS.items()}
+_LIMITS: dict[int, errors.FullReason] = {number: reason for reason, number in _FULL_REASONS.items()}
+_DENIALS: dict[int, errors.DenialReason] = {number: reason for reason, number in _DENIAL_REASONS.items()}
 
 
 def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.ErrorDetail:
@@ -60,6 +62,8 @@ def encode_error(error: BaseException, *, limits: Limits | None = None) -> pb.Er
         detail.answered = error.answered
     if isinstance(error, errors.ServerFull):
         detail.full_reason = _FULL_REASONS[error.reason]
+    if isinstance(error, errors.NotPermitted):
+        detail.denial_reason = _DENIAL_REASONS[error.reason]
     if isinstance(error, errors.SessionLost):
         detail.loss_reason = _LOSS_REASONS[error.reason]
         detail.output = _text(error.output, length)
@@ -81,11 +85,14 @@ def decode_error(detail: pb.ErrorDetail) -> Exception:
     if detail.kind == pb.ErrorDetail.ENVIRONMENT:
         return errors.RemoteEnvironmentError(detail.remote_type, detail.remote_message, detail.remote_traceback)
     if detail.kind == pb.ErrorDetail.SESSION_LOST:
-        reason = _REASONS_BY_NUMBER.get(detail.loss_reason, errors.LossReason.UNKNOWN)
+        reason = _LOSSES.get(detail.loss_reason, errors.LossReason.UNKNOWN)
         return errors.SessionLost(detail.message, reason=reason, output=detail.output)
     if detail.kind == pb.ErrorDetail.SERVER_FULL:
-        full = _FULL_REASONS_BY_NUMBER.get(detail.full_reason, errors.FullReason.UNKNOWN)
+        full = _LIMITS.get(detail.full_reason, errors.FullReason.UNKNOWN)
         return errors.ServerFull(detail.message, reason=full)
+    if detail.kind == pb.ErrorDetail.NOT_PERMITTED:
+        denial = _DENIALS.get(detail.denial_reason, errors.DenialReason.UNKNOWN)
+        return errors.NotPermitted(detail.message, reason=denial)
     error_type = _TYPES.get(detail.kind)
     if error_type is None:
         return errors.RemoteGymError(

@@ -17,7 +17,7 @@ from remote_gym.auth.expiry import seconds_left
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import TokenFile, Tokens
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import EncodingError, NotPermitted, TransportError
+from remote_gym.errors import DenialReason, EncodingError, NotPermitted, TransportError
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
@@ -112,11 +112,13 @@ class Handshake:
         session = self._launch.session
         # In constant time, so that a token cannot be guessed byte by byte.
         if not hmac.compare_digest(attach.token.encode(), self._launch.token.encode()):
-            raise NotPermitted(f"session {session}: this is not its token")
+            raise NotPermitted(f"session {session}: this is not its token", reason=DenialReason.SESSION)
         names = () if certificate is None else certificate.names
         identity = self._rule.identify(names, attach.client_token)
         if identity != self._launch.owner:
-            raise NotPermitted(f"session {session}: it was opened by another identity than {identity!r}")
+            raise NotPermitted(
+                f"session {session}: it was opened by another identity than {identity!r}", reason=DenialReason.SESSION
+            )
 
     def _answered_until(self, certificate: PeerCertificate | None) -> float:
         """When a connection made now is too old, or the certificate that it was made with expires."""

@@ -12,7 +12,7 @@ from remote_gym.auth.expiry import near_from, seconds_left, warn_of_clients
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import ServerOptions, TlsFiles
-from remote_gym.errors import NotPermitted
+from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.logs import get_logger, host_of
 from remote_gym.tls.peer import PeerCertificate
 from remote_gym.v1 import worker_pb2
@@ -147,7 +147,10 @@ class Clients:
 
     def _identify(self, credentials: Credentials) -> str:
         if credentials.tls_version not in ("", TLS_VERSION):
-            raise NotPermitted(f"the connection uses {credentials.tls_version}, and the server takes {TLS_VERSION}")
+            raise NotPermitted(
+                f"the connection uses {credentials.tls_version}, and the server takes {TLS_VERSION}",
+                reason=DenialReason.IDENTITY,
+            )
         names = [name for certificate in credentials.certificates for name in certificate.names]
         return self._rule.identify(names, credentials.token)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_gym.auth.argument_schema import check_schema
-from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.errors import ConfigError, DenialReason, NotPermitted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,14 +94,17 @@ class Policy:
         who = repr(identity) if identity else "a client without an identity"
         rule = self._rule(identity)
         if rule is None:
-            raise NotPermitted(f"the server's policy has no rule for {who}")
+            raise NotPermitted(f"the server's policy has no rule for {who}", reason=DenialReason.ENVIRONMENT)
         terms = rule.terms if rule.environments is None else None
         if rule.environments is not None and environment is not None:
             terms = rule.environments.get(environment or DEFAULT)
         if terms is None:
             what = "entrypoints of its own" if environment is None else f"environment {environment or DEFAULT!r:.100}"
             may = ", ".join(sorted(rule.environments or ())) or "none"
-            raise NotPermitted(f"the server's policy does not let {who} open {what}; it may open: {may}")
+            raise NotPermitted(
+                f"the server's policy does not let {who} open {what}; it may open: {may}",
+                reason=DenialReason.ENVIRONMENT,
+            )
         return Grant(terms=terms, max_sessions=rule.max_sessions, max_opens_per_second=rule.max_opens_per_second)
 
     def environments(self, identity: str) -> tuple[str, ...] | None:

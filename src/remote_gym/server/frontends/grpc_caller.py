@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.errors import NotPermitted
+from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.server.access.clients import Credentials
 from remote_gym.server.frontends.relay.peers import peer_of
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
@@ -47,5 +47,5 @@ def _read(pem: bytes) -> PeerCertificate:
     try:
         der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
     except ValueError as error:
-        raise NotPermitted(f"the client's certificate cannot be read: {error}") from error
+        raise NotPermitted(f"the client's certificate cannot be read: {error}", reason=DenialReason.IDENTITY) from error
     return read_peer_certificate(der)

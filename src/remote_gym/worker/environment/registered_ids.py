@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
-from remote_gym.errors import ConfigError, NotPermitted
+from remote_gym.errors import ConfigError, DenialReason, NotPermitted
 
 GYMNASIUM = "gymnasium.envs"
 """The package of Gymnasium's own environments."""
@@ -85,14 +85,17 @@ def check_client_id(id_: object, offered: object, patterns: Sequence[str], impor
         if id_ != offered:
             raise NotPermitted(
                 f"id {id_!r} is not what the server offers, which is {offered!r}; it can offer several environments by "
-                "name, or leave the id open to clients"
+                "name, or leave the id open to clients",
+                reason=DenialReason.ENVIRONMENT,
             )
         return
     if not isinstance(id_, str):
         return  # which is no id at all, as whoever makes the environment says
     module, _, name = id_.rpartition(":")
     if module:
-        raise NotPermitted(f"id {id_!r} would import {module!r}; only the server may, by --import {module}")
+        raise NotPermitted(
+            f"id {id_!r} would import {module!r}; only the server may, by --import {module}", reason=DenialReason.CODE
+        )
     namespace, base, version = parse_id(name, id_)
     if version is None:
         version = find_highest_version(namespace, base)  # as `gymnasium.make` does
@@ -101,14 +104,16 @@ def check_client_id(id_: object, offered: object, patterns: Sequence[str], impor
         if not any(fnmatch.fnmatchcase(found, pattern) for pattern in patterns):
             allowed = ", ".join(map(repr, patterns))
             raise NotPermitted(
-                f"id {id_!r} is none that the server lets clients choose; ServerOptions.ids is {allowed}"
+                f"id {id_!r} is none that the server lets clients choose; ServerOptions.ids is {allowed}",
+                reason=DenialReason.ENVIRONMENT,
             )
         return
     spec = gym.registry.get(found)
     if spec is not None and not _is_offered(spec, imports):
         raise NotPermitted(
             f"id {id_!r} is registered by neither Gymnasium itself nor a module that the server imports, so clients "
-            "may not choose it; ServerOptions.ids can allow it"
+            "may not choose it; ServerOptions.ids can allow it",
+            reason=DenialReason.ENVIRONMENT,
         )
 
 
