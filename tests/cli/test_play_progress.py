@@ -15,7 +15,7 @@ import pytest
 
 from remote_gym import create_remote_environment_server
 from remote_gym.cli import play as play_command
-from waiting import scaled
+from waiting import scaled, wait_until
 
 SLOW = """
 import gymnasium, pathlib, time
@@ -148,12 +148,9 @@ def test_ctrl_c_while_it_opens_is_an_interruption(port, tmp_path):
         command(port, "--kwargs", '{"seconds": 30}'), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "opening").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until((tmp_path / "opening").exists)
         process.send_signal(signal.SIGINT)
-        printed, log = process.communicate(timeout=60)
+        printed, log = process.communicate(timeout=scaled(60))
     finally:
         process.kill()
         process.wait()
