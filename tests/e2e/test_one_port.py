@@ -303,6 +303,18 @@ def test_another_relay_takes_over_and_no_step_is_lost_or_doubled(obedient, caplo
         assert "the relay of gRPC's connections has ended" in caplog.text
 
 
+def test_two_servers_of_one_process_do_not_take_each_others_names(obedient, short_path, caplog):
+    """All clients of a Unix socket have the same address, and each server counts its connections from one."""
+    with contextlib.ExitStack() as stack:
+        for number in range(2):
+            url = f"unix:{short_path}/{number}"
+            server = stack.enter_context(loopback_server(obedient, secure=False, url=url))
+            environment = server.environment(connection="grpc")
+            environment.reset()
+            assert environment.step(ACTION["step"])[0]["count"] == 1
+    assert "cannot relay a connection" not in caplog.text
+
+
 def test_a_port_of_grpc_alone_and_the_one_port(obedient):
     with loopback_server(obedient, grpc_port=0) as server:
         ports = {server.server.port, server.server.grpc_port}

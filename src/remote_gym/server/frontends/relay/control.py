@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import secrets
 import socket
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class RelayControl:
         self._upstream = upstream
         self._folder = folder
         self._loop = asyncio.get_running_loop()
+        self._name = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._open: set[int] = set()
         self._control: socket.socket | None = None
@@ -71,7 +73,7 @@ class RelayControl:
         try:
             with socket.socket(socket.AF_UNIX) as upstream:
                 upstream.setblocking(False)
-                upstream.bind(b"\0" + relay_name(number, peer).encode())
+                upstream.bind(b"\0" + relay_name(self._name, number, peer).encode())
                 deadline = self._loop.time() + ACCEPT_TIMEOUT
                 while True:
                     try:

@@ -7,11 +7,10 @@ name as its peer's (Linux only). Only the relay can reach gRPC's private socket,
 from __future__ import annotations
 
 import ipaddress
-import secrets
 import urllib.parse
 from typing import Any, NamedTuple
 
-_PREFIX = f"remote_gym/{secrets.token_hex(8)}/"  # of this process: abstract names are the whole machine's
+_PREFIX = "remote_gym/"
 _SCHEME = "unix-abstract:"
 
 
@@ -27,9 +26,15 @@ class Peer(NamedTuple):
     number: int | None
 
 
-def relay_name(number: int, address: str) -> str:
-    """Abstract socket name of the relay's end of a connection, without its leading zero byte."""
-    return f"{_PREFIX}{number}/{address}"
+def relay_name(relay: str, number: int, address: str) -> str:
+    """Abstract socket name of the relay's end of a connection, without its leading zero byte.
+
+    Args:
+        relay: What no other relay of the machine is called: the names are all processes', and each counts from one.
+        number: The connection's.
+        address: The client's.
+    """
+    return f"{_PREFIX}{relay}/{number}/{address}"
 
 
 def peer_of(context: Any) -> Peer:
@@ -42,7 +47,7 @@ def peer_of(context: Any) -> Peer:
     if not peer.startswith(_SCHEME):
         return Peer(peer, None)
     name = peer.removeprefix(_SCHEME)
-    number, _, address = name.removeprefix(_PREFIX).partition("/")
+    _, number, address = [*name.removeprefix(_PREFIX).split("/", 2), "", ""][:3]
     if not name.startswith(_PREFIX) or not number.isdecimal():
         return Peer(peer, None)
     return Peer(address, int(number))
