@@ -97,7 +97,7 @@ def tunnel(port: int) -> Iterator[int]:
 
 
 def test_a_tunnel_of_one_port_is_enough_for_direct_connections(obedient):
-    with loopback_server(obedient, secure=False) as server, tunnel(server.server.port) as port:
+    with loopback_server(obedient, secure=False, use_thread=True) as server, tunnel(server.server.port) as port:
         for connection in ("direct", "grpc"):
             with contextlib.closing(RemoteEnvironment("localhost", port, connection=connection)) as environment:
                 environment.reset()
@@ -113,7 +113,7 @@ def test_a_client_that_reads_a_port_only_connects_to_it(obedient, monkeypatch):
     monkeypatch.setattr(
         direct_stream, "_target", lambda place, address: address.path or (place[0].strip("[]"), address.port)
     )
-    with loopback_server(obedient) as server:
+    with loopback_server(obedient, use_thread=True) as server:
         environment = server.environment(connection="direct")
         environment.reset()
         assert environment.step(ACTION["step"])[0]["count"] == 1
@@ -121,7 +121,7 @@ def test_a_client_that_reads_a_port_only_connects_to_it(obedient, monkeypatch):
 
 @pytest.mark.parametrize("secure", [True, False])
 def test_http_is_refused_clearly(obedient, secure, caplog):
-    with loopback_server(obedient, secure=secure) as server, caplog.at_level(logging.INFO):
+    with loopback_server(obedient, secure=secure, use_thread=True) as server, caplog.at_level(logging.INFO):
         with connected(server.server.port) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + bytes(3000))
             answer = read_all(sock)
@@ -143,7 +143,7 @@ def test_http_is_refused_clearly(obedient, secure, caplog):
 
 
 def test_first_bytes_may_come_one_by_one(obedient):
-    with loopback_server(obedient) as server, connected(server.server.port) as sock:
+    with loopback_server(obedient, use_thread=True) as server, connected(server.server.port) as sock:
         for byte in client_hello("h2"):
             sock.sendall(bytes([byte]))
         assert sock.recv(5)[:2] == b"\x16\x03"  # gRPC's ServerHello
@@ -152,7 +152,7 @@ def test_first_bytes_may_come_one_by_one(obedient):
 @pytest.mark.parametrize(("names", "size"), [(0, 517), (60, 12_000)])
 def test_a_hello_of_many_packets_leads_to_grpc(obedient, names, size):
     """As one with post-quantum key shares, which this Python's TLS may not have, is of two."""
-    with loopback_server(obedient) as server, connected(server.server.port) as sock:
+    with loopback_server(obedient, use_thread=True) as server, connected(server.server.port) as sock:
         ca, certificate, key = server.client_credentials_paths
         context = ssl.create_default_context(cafile=ca)
         context.load_cert_chain(certificate, key)
@@ -175,7 +175,11 @@ def test_a_hello_of_many_packets_leads_to_grpc(obedient, names, size):
 
 def test_a_hello_that_is_too_long_is_refused(obedient, caplog):
     hello = client_hello(*(f"{name:0200}" for name in range(90)), "h2")
-    with loopback_server(obedient) as server, caplog.at_level(logging.INFO), connected(server.server.port) as sock:
+    with (
+        loopback_server(obedient, use_thread=True) as server,
+        caplog.at_level(logging.INFO),
+        connected(server.server.port) as sock,
+    ):
         assert len(hello) > MOST_BYTES
         with contextlib.suppress(ConnectionError):
             sock.sendall(hello)
@@ -185,7 +189,7 @@ def test_a_hello_that_is_too_long_is_refused(obedient, caplog):
 
 def test_first_bytes_that_do_not_come_end_the_connection(obedient, monkeypatch):
     monkeypatch.setattr(listener_module, "FIRST_BYTES_TIMEOUT", 0.3)
-    with loopback_server(obedient) as server:
+    with loopback_server(obedient, use_thread=True) as server:
         for begun in (b"", client_hello("h2")[:100], HTTP2_PREFACE[:5], b"GE"):
             with connected(server.server.port) as sock:
                 sock.sendall(begun)
@@ -227,7 +231,7 @@ def resets(path: str, count: int) -> bytes:
 
 @pytest.mark.parametrize("path", ["/remote_gym.v1.RemoteGym/Load", "/remote_gym.v1.RemoteGym/Interact", "/no/Such"])
 def test_resets_that_come_too_fast_cut_the_connection_and_no_other(obedient, path, caplog):
-    with loopback_server(obedient, secure=False) as server:
+    with loopback_server(obedient, secure=False, use_thread=True) as server:
         environment = server.environment(connection="grpc")
         environment.reset()
         with connected(server.server.port) as sock:
@@ -293,7 +297,7 @@ def sockets_of(process: psutil.Process) -> list[int]:
 
 
 def test_another_relay_takes_over_and_no_step_is_lost_or_doubled(obedient, caplog):
-    with loopback_server(obedient) as server:
+    with loopback_server(obedient, use_thread=True) as server:
         environment = server.environment(connection="grpc")
         environment.reset()
         for count in range(1, 4):
@@ -308,7 +312,7 @@ def test_two_servers_of_one_process_do_not_take_each_others_names(obedient, shor
     with contextlib.ExitStack() as stack:
         for number in range(2):
             url = f"unix:{short_path}/{number}"
-            server = stack.enter_context(loopback_server(obedient, secure=False, url=url))
+            server = stack.enter_context(loopback_server(obedient, secure=False, url=url, use_thread=True))
             environment = server.environment(connection="grpc")
             environment.reset()
             assert environment.step(ACTION["step"])[0]["count"] == 1
@@ -316,7 +320,7 @@ def test_two_servers_of_one_process_do_not_take_each_others_names(obedient, shor
 
 
 def test_a_port_of_grpc_alone_and_the_one_port(obedient):
-    with loopback_server(obedient, grpc_port=0) as server:
+    with loopback_server(obedient, grpc_port=0, use_thread=True) as server:
         ports = {server.server.port, server.server.grpc_port}
         assert len(ports) == 2
         for port in ports:
@@ -336,7 +340,7 @@ def test_without_a_temporary_folder_it_works_all_the_same(obedient, monkeypatch,
     beside.close()
     assert not list(short_path.iterdir())
     assert PrivateSocket().folder == ""
-    with loopback_server(obedient, secure=False) as server:
+    with loopback_server(obedient, secure=False, use_thread=True) as server:
         server.environment(connection="grpc").reset()
 
 
@@ -357,7 +361,7 @@ def test_what_a_server_and_a_relay_that_were_killed_at_once_left_is_removed_by_t
 def test_two_ports_where_one_cannot_be_had(obedient, monkeypatch, tmp_path):
     monkeypatch.setattr(ports_module, "ONE_PORT", False)
     for url in ("localhost", f"unix:{tmp_path}/socket"):
-        with loopback_server(obedient, secure=False, url=url) as server:
+        with loopback_server(obedient, secure=False, url=url, use_thread=True) as server:
             for connection in ("grpc", "direct"):
                 environment = server.environment(connection=connection)
                 environment.reset()
