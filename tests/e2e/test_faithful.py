@@ -254,5 +254,5 @@ def test_unknown_arguments_are_refused(server):
         server.environment(remote_args={"entry_point": "x"})
     with pytest.raises(ConfigError, match="on_demand"):
         server.environment(frames="sometimes")
-    with pytest.raises(TypeError, match="step_timout"):
+    with pytest.raises(ConfigError, match="no 'step_timout'; did you mean step_timeout"):
         server.environment(step_timout=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -258,10 +257,15 @@ async def says_closed(self: Any, *_: object) -> bytes:
     return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
 
-def locks_out(self: Any, detach: Callable[[Any], None] = attachment.Attachment.detach) -> None:
-    """Nobody comes back to a session whose connection has ended."""
-    detach(self)
-    self._found.session.token = "another"
+ATTACHED: set[str] = set()
+
+
+def locks_out(self: Any, known: Any, session: Any, *rest: Any, begin: Any = attachment.Attachment.__init__) -> None:
+    """Nobody comes back to a session: neither once its connection has ended, nor while the server has yet to notice."""
+    if session.entry.id in ATTACHED:
+        raise sessions.SessionLost(session.entry.id)
+    ATTACHED.add(session.entry.id)
+    begin(self, known, session, *rest)
 
 
 async def other_spaces(self: Any, session_id: str, token: str, owner: str) -> pb.SpacesResponse:
@@ -298,7 +302,7 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 0.3)),
     "other-version": ((service, "check_version", ignored),),
     "close": ((service.Service, "close_session", says_closed),),
-    "lease-resumes": ((attachment.Attachment, "detach", locks_out),),
+    "lease-resumes": ((attachment.Attachment, "__init__", locks_out),),
 }
 
 
