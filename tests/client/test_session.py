@@ -79,6 +79,9 @@ class GrpcStream(Stream):
     def receive(self, deadline: float) -> bytes:
         return self._connection.answers.pop(0)(self._request).SerializeToString()
 
+    def shut_down(self) -> None:
+        raise AssertionError("a session closes its streams")
+
     def close(self) -> None:
         self.closed = True
 

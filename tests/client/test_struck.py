@@ -100,6 +100,9 @@ class Strict(Stream):
         assert not self.out_of_step
         self.out_of_step = True
 
+    def shut_down(self) -> None:
+        raise AssertionError("a session closes its streams")
+
     def close(self) -> None:
         self.closed = True
 

@@ -14,7 +14,6 @@ from remote_gym.client import dropped
 from remote_gym.client.carrier import Carrier, Line
 from remote_gym.client.connect import forking
 from remote_gym.client.connect.connection import GrpcConnection
-from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.client.connect.opening import find_session, open_session
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.turn import Claim, Turn
@@ -311,7 +310,7 @@ class ClientSession:
         stream = self._carrier.stream
         if stream is not None and stream.is_direct:
             return
-        if not (isinstance(stream, GrpcStream) and stream.answered):
+        if stream is None or not stream.is_settled:
             deadline += forking.LONGEST_CONNECT
         claim = Claim()
         try:

@@ -13,9 +13,11 @@ class Stream(ABC):
 
     Attributes:
         is_direct: Whether it leads to the worker itself, the faster way.
+        is_settled: Whether its connection is known to stand; one that is not may still be connecting.
     """
 
     is_direct = False
+    is_settled = True
 
     @abstractmethod
     def send(self, data: bytes, deadline: float) -> None:
@@ -42,6 +44,10 @@ class Stream(ABC):
             ConnectionLost: If the connection ended.
             EncodingError: If it is over the limit.
         """
+
+    @abstractmethod
+    def shut_down(self) -> None:
+        """End the connection as a network would: whoever uses it gets `ConnectionLost`. It still has to be closed."""
 
     @abstractmethod
     def close(self) -> None:

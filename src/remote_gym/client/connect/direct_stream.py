@@ -136,6 +136,10 @@ class DirectStream(Stream):
         """The socket's descriptor."""
         return self._socket.fileno()
 
+    def shut_down(self) -> None:
+        """End the connection, and wake whoever waits for it."""
+        self._socket.shut_down()
+
     def close(self) -> None:
         """Detach. The session lives on for its lease.
 
@@ -143,7 +147,7 @@ class DirectStream(Stream):
         It also releases the descriptor, whose number could be another file's by then if this did.
         """
         self._closed = True
-        self._socket.shut_down()
+        self.shut_down()
         if not self._in_use:
             self._socket.close()
 

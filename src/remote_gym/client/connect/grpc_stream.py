@@ -37,7 +37,7 @@ class GrpcStream(Stream):
         self._watchdog = _Watchdog(call, requests)
         self._sent = time.monotonic()
         self.closed = False
-        self.answered = False  # has been, at least once: before that it may still be connecting
+        self.is_settled = False  # until the first answer: gRPC connects in its own time, and does not say when it has
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send one message.
@@ -76,8 +76,12 @@ class GrpcStream(Stream):
             raise from_rpc_error(error, f"the connection to {self._address}") from error
         finally:
             self._watchdog.rest()
-        self.answered = True
+        self.is_settled = True
         return answer
+
+    def shut_down(self) -> None:
+        """Cancel the call."""
+        self._call.cancel()
 
     def close(self) -> None:
         """Detach. The session lives on for its lease. Returns at once: the call is cancelled by a thread of its own."""
