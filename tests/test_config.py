@@ -179,7 +179,7 @@ def test_a_clients_arguments_that_cannot_work():
         ({"tls": TlsFiles(), "client_credentials_paths": ("a", None, None)}, "^tls and client_credentials_paths are"),
         ({"options": {"lease": 3}}, r"^options is \{'lease': 3\}; use ClientOptions\("),
         ({"step_timeot": 3}, "^ClientOptions has no 'step_timeot'; did you mean step_timeout"),
-        ({"limits": 3}, "^ClientOptions has no 'limits'; it is called message_limits now"),
+        ({"limits": 3}, "^ClientOptions has no 'limits'; did you mean message_limits"),
         ({"addresses": ["localhost:1"]}, "^url is 'localhost' and port 1 beside addresses"),
     ]
     without_port = [

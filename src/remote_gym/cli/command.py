@@ -30,7 +30,6 @@ class Flag(click.Option):
 
     Args:
         group: The title.
-        field: What it is called in a configuration file; as its parameter is, unless given.
     """
 
     def __init__(self, *args: Any, group: str, **attributes: Any) -> None:

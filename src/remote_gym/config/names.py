@@ -1,4 +1,4 @@
-"""Names of options and arguments: an unknown one is refused with the nearest, one that was renamed with the new one."""
+"""Names of options and arguments: an unknown one is refused with the nearest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ from remote_gym.errors import ConfigError
 
 T = TypeVar("T")
 Class = TypeVar("Class", bound=type)
-
-RENAMED = {
-    "drain": "drain_timeout",
-    "admit_timeout": "queue_timeout",
-    "limits": "message_limits",
-    "worker_limits": "rlimits",
-}
-"""Options of earlier development versions, and what they are called now."""
-
-GONE = {"direct_port": "direct connections come to the one port now"}
-"""Those that have no successor, and why."""
 
 
 def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None = None) -> str:
@@ -36,10 +25,6 @@ def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None =
     def shown(name: str) -> str:
         return (names or {}).get(name, name)
 
-    if name in GONE:
-        return GONE[name]
-    if RENAMED.get(name) in known:
-        return f"it is called {shown(RENAMED[name])} now"
     import difflib  # where something is wrong only
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)

@@ -53,7 +53,7 @@ from remote_gym.worker.environment.forked_children import ForkedChild, forked
 from remote_gym.worker.environment.pools import Pool
 from remote_gym.worker.environment.rendering import Renderer, drop_frame
 from remote_gym.worker.environment.returned import encode_flags, local_flag, unpack_reset, unpackable_step
-from remote_gym.worker.environment.user_code import log_raised, of_users_code, users_code
+from remote_gym.worker.environment.user_code import log_raised, of_user_code, user_code
 from remote_gym.worker.environment.vector import mode_of
 
 
@@ -222,7 +222,7 @@ class Host:
         """Close the environment, once. A forked child has none of its own to close."""
         if not self.closed and not forked.thread:
             self.closed = True
-            with users_code:
+            with user_code:
                 self._environment.close()
 
     def _run(self, request: pb.Request) -> tuple[bytes, ...]:
@@ -273,7 +273,7 @@ class Host:
         message = request.reset
         seed = decode_value(message.seed, self._limits) if message.HasField("seed") else None
         options = decode_value(message.options, self._limits) if message.HasField("options") else None
-        with users_code:
+        with user_code:
             returned = self._environment.reset(seed=seed, options=options)
         observation, info = unpack_reset(returned)
         self._was_reset = True
@@ -325,10 +325,10 @@ class Host:
             raise InvalidAction(f"action {action!r} is not in {self._environment.action_space}, and this server checks")
         try:
             returned = self._environment.step(action)
-        except RemoteGymError as error:  # as `users_code` does, without its cost where nothing is raised
+        except RemoteGymError as error:  # as `user_code` does, without its cost where nothing is raised
             if forked.thread:
                 forked.leave(error)
-            raise of_users_code(error) from error
+            raise of_user_code(error) from error
         if forked.thread:
             forked.leave()
         try:
@@ -379,7 +379,7 @@ class Host:
         args = decode_value(message.args, self._limits) if message.HasField("args") else ()
         kwargs = decode_value(message.kwargs, self._limits) if message.HasField("kwargs") else {}
         value: Any = None
-        with users_code:
+        with user_code:
             if message.HasField("assign"):
                 values = decode_value(message.assign, self._limits)
                 exposure.assign(message.name, values if is_each else [values])

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from remote_gym.server.frontends import intake as intake_module
-from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
+from remote_gym.server.frontends.intake import Intake, NoRoomError, Reservation
 
 
 def run(test) -> None:
@@ -24,7 +24,7 @@ class Call:
     """A call that holds room until it is released or evicted."""
 
     def __init__(self, intake: Intake, holder: str, size: int) -> None:
-        self.claim: Claim | None = None
+        self.claim: Reservation | None = None
         self.ended = asyncio.Event()
         self.refused = ""
         self.task = asyncio.ensure_future(self._run(intake, holder, size))

@@ -24,7 +24,7 @@ class RemoteVectorAttributes(gym.vector.VectorEnv):
     """
 
     remote_args: dict[str, Any]
-    _fleet: Pool
+    _pool: Pool
     _shards: list[Shard]
     _options: ClientOptions
     _places: list[Place]
@@ -42,9 +42,9 @@ class RemoteVectorAttributes(gym.vector.VectorEnv):
             EncodingError: If an argument or the result has no wire form.
         """
         self._check_idle("call")
-        self._fleet.check_exposed(name)
+        self._pool.check_exposed(name)
         request = call_request(name, args, kwargs, self._options.message_limits)
-        answers = self._fleet.ask([request] * len(self._shards), self._options.step_timeout)
+        answers = self._pool.ask([request] * len(self._shards), self._options.step_timeout)
         return for_each(self._shards, (decode_value(each.call.value, self._options.message_limits) for each in answers))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -63,14 +63,14 @@ class RemoteVectorAttributes(gym.vector.VectorEnv):
             AttributeError: If it is not exposed, or is a method.
         """
         self._check_idle("set_attr")
-        self._fleet.check_exposed(name, to_set=True)
+        self._pool.check_exposed(name, to_set=True)
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
             raise ValueError(f"{len(values)} values for {self.num_envs} environments")
         limits = self._options.message_limits
         requests = [assign_request(name, tuple(values[each.rows]), limits) for each in self._shards]
-        self._fleet.ask(requests, self._options.step_timeout)
+        self._pool.ask(requests, self._options.step_timeout)
 
     @property
     def connection_info(self) -> tuple[ConnectionInfo, ...]:

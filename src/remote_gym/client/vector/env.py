@@ -121,7 +121,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         self._truncates = self._options.on_session_lost == "truncate"
         self._pending: Literal["step", "send"] | None = None
         self._arrived: list[Shard] = []  # of those that were sent actions, which `recv` has still to return
-        self._fleet = Pool(
+        self._pool = Pool(
             num_envs,
             count,
             places,
@@ -130,12 +130,12 @@ class RemoteVectorEnv(RemoteVectorAttributes):
             options=self._options,
             resume=tickets,
         )
-        self.resumed = self._fleet.resumed
-        self._shards = self._fleet.shards
+        self.resumed = self._pool.resumed
+        self._shards = self._pool.shards
         try:
             self._adopt(Joiner([each.session.description for each in self._shards], self._options.message_limits))
         except BaseException:
-            self._fleet.abandon()
+            self._pool.abandon()
             raise
 
     def reset(
@@ -160,7 +160,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         chosen, mask, options = choose(self._shards, seed, options)
         lost, reasons = chosen, dict[Shard, str]()
         for _ in range(2 if self._truncates else 1):  # again for those whose loss is found only now
-            reasons |= self._fleet.reopen(lost)
+            reasons |= self._pool.reopen(lost)
             for each in lost:
                 each.reset(seed, mask, options, self._options.message_limits, self._options.reset_timeout)
             self._collect(lost)
@@ -204,7 +204,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         try:
             self._send_actions(self._shards, actions, self.num_envs)
         except BaseException:
-            self._fleet.forbid_uneven_steps()
+            self._pool.forbid_uneven_steps()
             raise
         self._pending = "step"
 
@@ -280,7 +280,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         if self._streams_frames:
             sent = (each.transition.frame for each in self._shards if each.transition is not None)
             return for_each(self._shards, (decode_frame(frame, self._options.message_limits) for frame in sent))
-        return for_each(self._shards, self._fleet.render(self._options.step_timeout))
+        return for_each(self._shards, self._pool.render(self._options.step_timeout))
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:
@@ -291,12 +291,12 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         """
         if self.closed:
             raise ClosedEnvironmentError("There are no tickets: the environment was closed.")
-        return self._fleet.tickets
+        return self._pool.tickets
 
     def detach(self) -> tuple[SessionTicket, ...]:
         """Close the connections, and leave the environments for their lease to whoever resumes them. As `tickets`."""
         tickets = self.tickets
-        self._fleet.detach()
+        self._pool.detach()
         self.close()
         return tickets
 
@@ -304,7 +304,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         """Close the environments on the servers, and the sessions. A second call does nothing."""
         self.closed = True
         self._pending = None
-        self._fleet.close()
+        self._pool.close()
 
     def __del__(self) -> None:
         """Drop the sessions, which `remote_gym.client.dropped` closes; Gymnasium before 1.0 would wait for that."""
@@ -348,7 +348,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
                 )
                 each.send(request, self._options.step_timeout)
             start += each.size
-        self._fleet.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
+        self._pool.restart(ended, self._options.reset_timeout)  # which ignores the action, as any reset does here
 
     def _collect(self, chosen: Sequence[Shard], at_least: int | None = None) -> None:
         """Let shards have what came for them: all that wait, or as soon as `at_least` environments have arrived."""

@@ -255,7 +255,7 @@ class Shard:
         return found
 
     def drop(self) -> None:
-        """Have no session any more, without waiting for anything: shards and their fleet refer to each other."""
+        """Have no session any more, without waiting for anything: shards and their pool refer to each other."""
         self._session = None
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import grpc
 
 from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.server.frontends.crowding import Calls, CrowdedError
-from remote_gym.server.frontends.intake import Claim, Intake, NoRoomError
+from remote_gym.server.frontends.intake import Intake, NoRoomError, Reservation
 from remote_gym.server.frontends.relay.peers import host_in, peer_of
 from remote_gym.wire.parts import LARGEST_MESSAGE
 
@@ -55,7 +55,7 @@ async def counted(calls: Calls, context: Context, holder: str) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def room(intake: Intake, context: Context, holder: str, size: int) -> AsyncIterator[Claim]:
+async def room(intake: Intake, context: Context, holder: str, size: int) -> AsyncIterator[Reservation]:
     """Room for a call's bytes while they are received and used. Only the last message may be written within it.
 
     The call ends by UNAVAILABLE where there is none, or the call has to make way.

@@ -28,7 +28,7 @@ class NoRoomError(Exception):
     """There is no room for a request; asking again may find some."""
 
 
-class Claim:
+class Reservation:
     """Room that one call has. Made by `Intake.claim`."""
 
     def __init__(self, intake: Intake, holder: str, size: int) -> None:
@@ -81,13 +81,13 @@ class Intake:
     def __init__(self, total: int, share: int) -> None:
         self._total = total
         self.share = share
-        self._held: dict[str, dict[Claim, None]] = {}  # by holder, the oldest first
+        self._held: dict[str, dict[Reservation, None]] = {}  # by holder, the oldest first
         self._sums: Counter[str] = Counter()
         self.held = 0
         """Bytes that are claimed."""
-        self._waiting: dict[Claim, asyncio.Future[None]] = {}  # in order
+        self._waiting: dict[Reservation, asyncio.Future[None]] = {}  # in order
 
-    async def claim(self, holder: str, size: int) -> Claim:
+    async def claim(self, holder: str, size: int) -> Reservation:
         """Get room for a request.
 
         Args:
@@ -97,7 +97,7 @@ class Intake:
         Raises:
             NoRoomError: If there was none for `WAIT` seconds, or too many wait.
         """
-        claim = Claim(self, holder, size)
+        claim = Reservation(self, holder, size)
         if not self._waiting and self._fits(claim):
             self._grant(claim)
             return claim
@@ -117,7 +117,7 @@ class Intake:
                 self._grant_waiting()  # those behind it may have what it waited for
         return claim
 
-    def shrink(self, claim: Claim, size: int) -> None:
+    def shrink(self, claim: Reservation, size: int) -> None:
         """Let a claim be for less."""
         if size < claim.size:
             self._sums[claim.holder] -= claim.size - size
@@ -125,7 +125,7 @@ class Intake:
             claim.size = size
             self._grant_waiting()
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Reservation) -> None:
         """Forget a claim. Once is enough, and more do no harm."""
         held = self._held.get(claim.holder, {})
         if claim not in held:
@@ -155,7 +155,7 @@ class Intake:
         what = f"{len(self._waiting)} requests, {count} of them this client's, wait to be read; try again"
         self._waiting.pop(newest).set_exception(NoRoomError(what))
 
-    async def _wait(self, claim: Claim, granted: asyncio.Future[None]) -> None:
+    async def _wait(self, claim: Reservation, granted: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + WAIT
         while True:
@@ -170,7 +170,7 @@ class Intake:
                 )
             self._make_way_for(claim)
 
-    def _make_way_for(self, claim: Claim) -> None:
+    def _make_way_for(self, claim: Reservation) -> None:
         if self._sums[claim.holder] + claim.size > self.share:
             return
         fullest, held = max(self._sums.items(), key=lambda item: item[1])
@@ -180,7 +180,7 @@ class Intake:
         elif held == would_hold and (silent := self._longest_silent(held)) is not None:
             silent.evict()
 
-    def _longest_silent(self, held: int) -> Claim | None:
+    def _longest_silent(self, held: int) -> Reservation | None:
         """Of the claims by those who hold that much, the oldest whose bytes have not come in the time that others wait.
 
         So as many silent clients as there is room for keep nobody out.
@@ -199,10 +199,10 @@ class Intake:
             elif self._sums[claim.holder] + claim.size <= self.share:
                 return  # those behind it may not take what it waits for, or what is large would wait in vain
 
-    def _fits(self, claim: Claim) -> bool:
+    def _fits(self, claim: Reservation) -> bool:
         return self._sums[claim.holder] + claim.size <= self.share and self.held + claim.size <= self._total
 
-    def _grant(self, claim: Claim) -> None:
+    def _grant(self, claim: Reservation) -> None:
         self._held.setdefault(claim.holder, {})[claim] = None
         self._sums[claim.holder] += claim.size
         self.held += claim.size

@@ -24,7 +24,7 @@ from remote_gym.wire.autoreset import autoreset_mode
 from remote_gym.worker.environment.entrypoint_modules import load, search
 from remote_gym.worker.environment.exposure import exposed_by_id
 from remote_gym.worker.environment.registered_ids import as_sentence, check_client_id, id_needed, noting, parse_id
-from remote_gym.worker.environment.user_code import users_code
+from remote_gym.worker.environment.user_code import user_code
 from remote_gym.worker.environment.vector import batch, check_vector_environment
 
 NAME = "create_environment"
@@ -86,7 +86,7 @@ def create_environment(
             check_client_id(client_kwargs["id"], entrypoint_kwargs.get("id"), launch.ids, launch.imports)
         made = _each(launch, lambda _: _make(launch, dict(kwargs)))
         return Created(made, exposed_by_id(made), made_by_id=True)
-    with users_code:
+    with user_code:
         module = load(root, file, own_process=own_process)
     exposed = _exposed(module, file)
     injected: dict[str, Any] = {"enable_rendering": bool(launch.render_mode), "render_mode": launch.render_mode or None}
@@ -94,7 +94,7 @@ def create_environment(
         injected |= {"autoreset_mode": autoreset_mode(launch.autoreset_mode), "env_id": launch.env_id}
         kwargs["num_envs"] = launch.num_envs
         arguments = _arguments(vector_function, file, kwargs, injected, VECTOR_NAME)
-        with users_code:
+        with user_code:
             returned = vector_function(**arguments)
         where = f"{file}: {VECTOR_NAME}"
         return Created(check_vector_environment(returned, launch.num_envs, launch.autoreset_mode, where), exposed)
@@ -103,7 +103,7 @@ def create_environment(
 
     def create(index: int) -> gym.Env[Any, Any]:
         arguments = _arguments(function, file, kwargs, injected | {"env_id": launch.env_id + index})
-        with users_code:
+        with user_code:
             environment = function(**arguments)
         if isinstance(environment, gym.Env):
             return environment
@@ -255,7 +255,7 @@ def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any
     if launch.render_mode:
         kwargs.setdefault("render_mode", launch.render_mode)
     try:
-        with users_code:
+        with user_code:
             return gym.make(name, **kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise ConfigError(

@@ -15,7 +15,7 @@ from remote_gym.wire.compression import FrameCompressor
 from remote_gym.wire.frame_parts import FrameParts
 from remote_gym.wire.frames import encode_frame
 from remote_gym.worker.environment.forked_children import ForkedChild
-from remote_gym.worker.environment.user_code import users_code
+from remote_gym.worker.environment.user_code import user_code
 
 logger = get_logger(__name__)
 
@@ -84,7 +84,7 @@ class Renderer:
             transition.ClearField("frame")
 
     def _render(self) -> Any:
-        with users_code:
+        with user_code:
             return self._environment.render()
 
 

@@ -16,7 +16,7 @@ LINES = 3
 """Errors of one kind of one environment that are logged in a minute; further ones are counted."""
 
 
-class UsersCode:
+class UserCode:
     """Around calls into an environment or its entrypoint: an error of ours that it raises is not this session's.
 
     It may well use `remote_gym` itself, and its lost session is not the one that is answered here. And what comes out
@@ -34,10 +34,10 @@ class UsersCode:
         if forked.thread:
             forked.leave(error)
         if isinstance(error, RemoteGymError):
-            raise of_users_code(error) from error
+            raise of_user_code(error) from error
 
 
-def of_users_code(error: RemoteGymError) -> RemoteEnvironmentError:
+def of_user_code(error: RemoteGymError) -> RemoteEnvironmentError:
     """The error to raise in place of one of ours that code which is not ours has raised."""
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     return RemoteEnvironmentError(name, str(error), "".join(format_exception(error)))
@@ -56,5 +56,5 @@ def log_raised(detail: pb.ErrorDetail, operation: str | None) -> None:
         )
 
 
-users_code = UsersCode()
-"""``with users_code: environment.step(action)``"""
+user_code = UserCode()
+"""``with user_code: environment.step(action)``"""
