@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
-from remote_gym.transport.framing import MessageSocket
+from remote_gym.transport.framing import LONGEST, MessageSocket, frame, read_length, write_length
 from waiting import scaled
 
 LIMITS = Limits(message_bytes=2**24)
@@ -112,7 +112,7 @@ def test_an_end_within_a_message_is_a_loss(ends: tuple[MessageSocket, socket.soc
 def test_an_announced_length_over_the_limit_is_refused(ends: tuple[MessageSocket, socket.socket]) -> None:
     receiver, other = ends
     other.sendall((2**24 + 1).to_bytes(4, "big"))
-    with pytest.raises(EncodingError, match=str(2**24)):
+    with pytest.raises(EncodingError, match=r"^a message of 16,777,217 bytes is announced; the limit is 16,777,216$"):
         receiver.receive()
 
 
@@ -190,3 +190,20 @@ def test_closing_twice_is_fine(ends: tuple[MessageSocket, socket.socket]) -> Non
     connection.close()
     assert connection.fileno() == -1
     assert other.recv(1) == b""
+
+
+def test_a_frame_is_a_message_behind_four_bytes_of_its_length():
+    assert frame(b"hello") == b"\x00\x00\x00\x05hello"
+    assert write_length(2**24 + 1) == b"\x01\x00\x00\x01"
+    for size in (0, 1, 255, 2**31, LONGEST):
+        assert read_length(write_length(size), LONGEST) == size
+    assert read_length(memoryview(b"\x00\x00\x00\x05"), 5) == 5
+
+
+def test_a_length_over_the_limit_is_neither_written_nor_read():
+    with pytest.raises(EncodingError, match=r"^a message of 6 bytes is over the limit of 5$"):
+        frame(b"longer", limit=5)
+    with pytest.raises(EncodingError, match=r"^a message of 4,294,967,296 bytes is over the limit of 4,294,967,295$"):
+        write_length(2**32)
+    with pytest.raises(EncodingError, match=r"^a message of 6 bytes is announced; the limit is 5$"):
+        read_length(b"\x00\x00\x00\x06", 5)

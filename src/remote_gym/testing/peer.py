@@ -13,7 +13,7 @@ from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.opening import connect, open_session
 from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.protocol.open_request import open_request
-from remote_gym.transport.framing import HEADER_BYTES
+from remote_gym.transport.framing import write_length
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.spaces.elements import decode_observation, encode_action
@@ -204,7 +204,7 @@ class Peer:
             DeadlineExceeded: If it waits for the message.
         """
         connection, deadline = self._connections[-1], time.monotonic() + self._options.connect_timeout
-        connection._socket._send_all(size.to_bytes(HEADER_BYTES, "big"), deadline)
+        connection._socket._send_all(write_length(size), deadline)
         connection.receive(deadline)
 
     def drop(self) -> None:

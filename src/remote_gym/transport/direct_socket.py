@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from remote_gym.config import Limits
-from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
+from remote_gym.errors import ConnectionLost, DeadlineExceeded
 from remote_gym.transport.busy_poll import Wakefulness, look
-from remote_gym.transport.framing import HEADER_BYTES
+from remote_gym.transport.framing import BYTE_ORDER, HEADER_BYTES, LONGEST, read_length, write_length
 
 PREAMBLE = b"rmtgym\x00\x01"
 ROUTING_ID_BYTES = 16
@@ -54,8 +54,9 @@ class DirectSocket:
         self._socket = sock
         # Bytes that TLS has read and nobody has had yet; the socket has them no more.
         self._pending = sock.pending if isinstance(sock, ssl.SSLSocket) else int
-        self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._limit = min(limits.message_bytes, LONGEST)
         self._sent_whole = min(_SENT_WHOLE - HEADER_BYTES, self._limit)
+        self._most_at_once = min(_BUFFER_BYTES, HEADER_BYTES + self._limit)
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -78,15 +79,14 @@ class DirectSocket:
             data = data[0]
         if isinstance(data, bytes):
             if len(data) <= self._sent_whole:
-                self._send_all(len(data).to_bytes(HEADER_BYTES, "big") + data, deadline)
+                # As `framing.frame` does it, but inline: every step comes by here, and a call would cost it two more.
+                self._send_all(len(data).to_bytes(HEADER_BYTES, BYTE_ORDER) + data, deadline)
                 return
             parts: Sequence[bytes] = (data,)
         else:
             parts = data
         size = sum(map(len, parts))
-        if size > self._limit:
-            raise EncodingError(f"a message of {size:,} bytes is over the limit of {self._limit:,}")
-        begin = size.to_bytes(HEADER_BYTES, "big")
+        begin = write_length(size, self._limit)
         for part in parts:
             # What is small goes with what comes before, into one packet and one TLS record; large parts are not copied.
             taken = part if len(begin) + len(part) <= _SENT_WHOLE else part[: _SENT_WHOLE - len(begin)]
@@ -121,11 +121,10 @@ class DirectSocket:
         while self._filled < HEADER_BYTES:
             if not self._read_some(deadline):
                 raise ConnectionLost("the connection ended within a message")
-        end = HEADER_BYTES + int.from_bytes(self._view[:HEADER_BYTES], "big")
-        if end - HEADER_BYTES > self._limit:
-            raise EncodingError(f"a message of {end - HEADER_BYTES:,} bytes is announced; the limit is {self._limit:,}")
-        if end > _BUFFER_BYTES:
-            return self._receive_large(end - HEADER_BYTES, deadline)
+        # As `framing.read_length` does it, which only large messages are worth a call.
+        end = HEADER_BYTES + int.from_bytes(self._view[:HEADER_BYTES], BYTE_ORDER)
+        if end > self._most_at_once:
+            return self._receive_large(read_length(self._view[:HEADER_BYTES], self._limit), deadline)
         while self._filled < end:
             if not self._read_some(deadline):
                 raise ConnectionLost("the connection ended within a message")

@@ -1,5 +1,6 @@
 """Messages on a socket, each preceded by its length: four bytes, big-endian.
 
+All that writes or reads such a length does it by the functions of this module, or by its constants.
 `MessageSocket` knows a socket's ``recv``, ``sendall`` and ``settimeout`` only, which an ``ssl.SSLSocket`` has as well.
 """
 
@@ -8,12 +9,49 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost, DeadlineExceeded, EncodingError
 
 HEADER_BYTES = 4
+BYTE_ORDER: Literal["big"] = "big"
+LONGEST = 2 ** (8 * HEADER_BYTES) - 1
+"""Bytes of the longest message whose length can be written."""
+
 _CHUNK = 2**16
+
+
+def write_length(size: int, limit: int = LONGEST) -> bytes:
+    """Header of a message of `size` bytes.
+
+    Raises:
+        EncodingError: If it is over the limit.
+    """
+    if size > limit:
+        raise EncodingError(f"a message of {size:,} bytes is over the limit of {limit:,}")
+    return size.to_bytes(HEADER_BYTES, BYTE_ORDER)
+
+
+def read_length(header: bytes | bytearray | memoryview, limit: int) -> int:
+    """Size of the message that a header of `HEADER_BYTES` announces.
+
+    Raises:
+        EncodingError: If it is over the limit.
+    """
+    size = int.from_bytes(header, BYTE_ORDER)
+    if size > limit:
+        raise EncodingError(f"a message of {size:,} bytes is announced; the limit is {limit:,}")
+    return size
+
+
+def frame(message: bytes, limit: int = LONGEST) -> bytes:
+    """A message behind its header.
+
+    Raises:
+        EncodingError: If it is over the limit.
+    """
+    return write_length(len(message), limit) + message
 
 
 class MessageSocket:
@@ -25,7 +63,7 @@ class MessageSocket:
 
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._socket = sock
-        self._limit = min(limits.message_bytes, 2 ** (8 * HEADER_BYTES) - 1)
+        self._limit = min(limits.message_bytes, LONGEST)
 
     def send(self, data: bytes | Sequence[bytes]) -> None:
         """Send one message.
@@ -40,9 +78,7 @@ class MessageSocket:
         """
         parts = (data,) if isinstance(data, bytes) else data
         size = sum(map(len, parts))
-        if size > self._limit:
-            raise EncodingError(f"a message of {size} bytes is over the limit of {self._limit}")
-        begin = size.to_bytes(HEADER_BYTES, "big")
+        begin = write_length(size, self._limit)
         try:
             # What is small goes with what comes before, or Nagle's algorithm holds it back. Large parts are not copied.
             for part in parts:
@@ -75,10 +111,7 @@ class MessageSocket:
             return None
         if len(header) < HEADER_BYTES:
             header += self._read_exactly(HEADER_BYTES - len(header), deadline)
-        length = int.from_bytes(header, "big")
-        if length > self._limit:
-            raise EncodingError(f"a message of {length} bytes is announced; the limit is {self._limit}")
-        return self._read_exactly(length, deadline)
+        return self._read_exactly(read_length(header, self._limit), deadline)
 
     def _read_exactly(self, size: int, deadline: float | None) -> bytes:
         parts, received = [], 0

@@ -17,11 +17,11 @@ from remote_gym.auth.expiry import seconds_left
 from remote_gym.auth.identity import IdentityRule
 from remote_gym.auth.tokens import TokenFile, Tokens
 from remote_gym.config import Limits, TlsFiles
-from remote_gym.errors import DenialReason, EncodingError, NotPermitted, TransportError
+from remote_gym.errors import DenialReason, NotPermitted, TransportError
 from remote_gym.tls import Reloaded, file_paths, server_context
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
-from remote_gym.transport.framing import HEADER_BYTES
+from remote_gym.transport.framing import HEADER_BYTES, frame, read_length
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error
@@ -90,18 +90,16 @@ class Handshake:
                 sock = secure = self._context.get().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 yield from _when_ready(secure.do_handshake)
                 der = secure.getpeercert(binary_form=True)
-            size = int.from_bytes((yield from _read(sock, HEADER_BYTES)), "big")
-            if size > self._attach_bytes:
-                raise EncodingError(f"an Attach of {size:,} bytes is announced; the limit is {self._attach_bytes:,}")
+            size = read_length((yield from _read(sock, HEADER_BYTES)), self._attach_bytes)
             data = yield from _read(sock, size)
             # The few bytes of an answer fit into the socket's empty buffer.
             try:
                 certificate = read_peer_certificate(der) if der else None
                 self._check(parse(pb.Attach, data), certificate)
             except NotPermitted as error:
-                sock.sendall(_framed(pb.Attached(error=encode_error(error))))
+                sock.sendall(frame(pb.Attached(error=encode_error(error)).SerializeToString()))
                 raise
-            sock.sendall(_framed(pb.Attached(poll_us=poll_us)))
+            sock.sendall(frame(pb.Attached(poll_us=poll_us).SerializeToString()))
             return DirectSocket(sock, self._limits), self._answered_until(certificate)
         except BaseException:
             shut_down(sock)
@@ -146,11 +144,6 @@ def _read(sock: socket.socket, size: int) -> Generator[int, None, bytes]:
             raise TransportError("it closed before it attached")
         data += part
     return data
-
-
-def _framed(message: pb.Attached) -> bytes:
-    data = message.SerializeToString()
-    return len(data).to_bytes(HEADER_BYTES, "big") + data
 
 
 def _owners(launch: worker_pb2.Launch) -> Tokens:

@@ -8,17 +8,17 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
-from remote_gym.errors import LossReason
+from remote_gym.errors import EncodingError, LossReason
 from remote_gym.ipc.close_reasons import CloseReason, lost
 from remote_gym.ipc.control import WorkerCommand
 from remote_gym.ipc.counters import Counters
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.connections import DirectConnections
 from remote_gym.server.launch.disconnects import Disconnects
+from remote_gym.transport.framing import HEADER_BYTES, read_length, write_length
 
 logger = get_logger(__name__)
 
-_HEADER_BYTES = 4
 _BUFFER_BYTES = 2**12
 """Of a worker's answers, what is read at once: most are whole, and a server may have a thousand workers."""
 
@@ -129,7 +129,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
                 self._answered = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._answered)
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.writelines((len(data).to_bytes(_HEADER_BYTES, "big"), data))
+        self._transport.writelines((write_length(len(data)), data))
         # Not shielded, which would cost every request a turn of the event loop.
         return await self._answer
 
@@ -216,20 +216,22 @@ class WorkerHandle(asyncio.BufferedProtocol):
             if self._filled == len(self._message):
                 message, self._message, self._filled = bytes(self._message), None, 0
                 self._take(message)
-        elif self._filled >= _HEADER_BYTES:
-            size = int.from_bytes(self._buffer[:_HEADER_BYTES], "big")
-            end = _HEADER_BYTES + size
-            if size > self._message_bytes:
-                self._break(f"its worker sent a message of {size:,} bytes; the limit is {self._message_bytes:,}")
-            elif end > len(self._buffer):
+        elif self._filled >= HEADER_BYTES:
+            try:
+                size = read_length(self._buffer[:HEADER_BYTES], self._message_bytes)
+            except EncodingError as error:
+                self._break(f"its worker: {error}")
+                return
+            end = HEADER_BYTES + size
+            if end > len(self._buffer):
                 self._message = bytearray(size)
-                self._message[: self._filled - _HEADER_BYTES] = self._buffer[_HEADER_BYTES : self._filled]
-                self._filled -= _HEADER_BYTES
+                self._message[: self._filled - HEADER_BYTES] = self._buffer[HEADER_BYTES : self._filled]
+                self._filled -= HEADER_BYTES
             elif self._filled > end:
                 self._break("its worker sent more than it was asked for")
             elif self._filled == end:
                 self._filled = 0
-                self._take(bytes(self._buffer[_HEADER_BYTES:end]))
+                self._take(bytes(self._buffer[HEADER_BYTES:end]))
 
     def _take(self, message: bytes) -> None:
         """Give a message to whoever asked for it."""
