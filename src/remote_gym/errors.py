@@ -4,7 +4,7 @@ RemoteGymError
 ├ ConfigError(ValueError)          .field; which file or field, what was found, what would be right
 ├ EncodingError(TypeError)         a value with no wire form, or bytes that do not fit
 ├ TransportError(ConnectionError)
-│ ├ ConnectError                   could not reach or authenticate, with what to check
+│ ├ ConnectError                   .reason; could not reach or authenticate, with what to check
 │ ├ ConnectionLost
 │ └ DeadlineExceeded(TimeoutError)
 ├ SessionError
@@ -63,8 +63,33 @@ class TransportError(RemoteGymError, ConnectionError):
     """The network, rather than the environment, stood in the way."""
 
 
+class ConnectReason(enum.Enum):
+    """Why a server could not be connected to."""
+
+    UNKNOWN = "unknown"
+    """Each step of a connection works by itself: the server may be starting, or be too busy."""
+    UNREACHABLE = "unreachable"
+    """The name has no address, nobody listens there, or no network leads there."""
+    UNANSWERED = "unanswered"
+    """What listens there does not answer."""
+    TLS = "tls"
+    """One end does not accept the other's certificate, or only one of them speaks TLS."""
+    NO_SERVER = "no_server"
+    """What listens there is no remote_gym server."""
+    NOT_DIRECT = "not_direct"
+    """The server can be reached, and the environment's worker cannot."""
+
+
 class ConnectError(TransportError):
-    """The server could not be reached, or one end did not accept the other's certificate."""
+    """The server could not be reached, or one end did not accept the other's certificate.
+
+    Attributes:
+        reason: What kind of reason it is; the text says more, and what to check.
+    """
+
+    def __init__(self, message: str = "", *, reason: ConnectReason = ConnectReason.UNKNOWN) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConnectionLost(TransportError):

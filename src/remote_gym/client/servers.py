@@ -13,9 +13,9 @@ from remote_gym.client.connect.circuit import Circuit
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.connect.diagnosis import diagnose, summarise
-from remote_gym.client.connect.opening import TlsSource, connect
+from remote_gym.client.connect.opening import connect
 from remote_gym.client.session import ClientSession
-from remote_gym.config import ClientOptions
+from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.errors import (
     ConfigError,
     ConnectError,
@@ -27,7 +27,6 @@ from remote_gym.errors import (
 )
 from remote_gym.logs import get_logger
 from remote_gym.protocol.open_request import choose_encodings
-from remote_gym.tls import absolute_paths, client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = get_logger(__name__)
@@ -84,8 +83,8 @@ class Addresses:
         options: The client's.
     """
 
-    def __init__(self, places: Sequence[Place], credentials: TlsSource | None, options: ClientOptions) -> None:
-        self._paths = absolute_paths(credentials)
+    def __init__(self, places: Sequence[Place], credentials: TlsFiles | None, options: ClientOptions) -> None:
+        self._files = credentials
         self._credentials: Credentials | None = None
         self._options = options
         self._circuits = {place: Circuit() for place in places}
@@ -95,7 +94,7 @@ class Addresses:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy finds out by itself: it may be used by another machine.
-        return type(self), (list(self._circuits), self._paths, self._options)
+        return type(self), (list(self._circuits), self._files, self._options)
 
     def open(self, request: pb.OpenRequest) -> ClientSession:
         """Open a session.
@@ -158,8 +157,7 @@ class Addresses:
 
     def _why_not(self, place: Place) -> str:
         """Why a server that did not answer cannot be reached."""
-        files = None if self._paths is None else client_files(self._paths)
-        return f"{grpc_address(*place)}: {summarise(diagnose(*place, files, timeout=LOAD_TIMEOUT))}"
+        return f"{grpc_address(*place)}: {summarise(diagnose(*place, self._files, timeout=LOAD_TIMEOUT))}"
 
     def _open_least_loaded(
         self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]
@@ -217,7 +215,7 @@ class Addresses:
         return session
 
     def _connect(self, place: Place) -> GrpcConnection:
-        connection = connect(*place, self._paths, self._options, self._credentials)
+        connection = connect(*place, self._files, self._options, self._credentials)
         # For the next one: files that are being replaced do not fit in between, which is to stop no environment.
         self._credentials = connection.credentials
         return connection

@@ -20,6 +20,7 @@ from remote_gym.client.turn import Claim, Turn
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
     ConnectError,
+    ConnectReason,
     DeadlineExceeded,
     RemoteGymError,
     SessionError,
@@ -55,7 +56,8 @@ class ClientSession:
         self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, first: Answer | None = None
     ) -> None:
         if options.connection == "direct" and not session.HasField("direct"):
-            raise ConnectError(f"connection='direct', and {connection.address} offers no direct connections")
+            text = f"connection='direct', and {connection.address} offers no direct connections"
+            raise ConnectError(text, reason=ConnectReason.NOT_DIRECT)
         self._connection = connection
         self._session = session
         self._options = options

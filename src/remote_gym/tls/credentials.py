@@ -68,7 +68,8 @@ def client_files(paths: Sequence[PathOrNone] | None, tls: TlsFiles | None = None
     members = _three_paths(paths, "client_credentials_paths", _CLIENT_FORM)
     if members is None:
         return None
-    ca, certificate, private_key = members
+    # From the root on: they are read again, whatever the working directory is by then.
+    ca, certificate, private_key = map(_absolute, members)
     return TlsFiles(ca=ca, certificate=certificate, private_key=private_key)
 
 

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from remote_gym import ConnectError, ConnectReason, RemoteEnvironment
 from remote_gym.auth.tokens import add_token
 from remote_gym.certs import create_all, create_certificate
 from remote_gym.client.connect.diagnosis import diagnose, summarise
@@ -396,3 +397,25 @@ def test_summary_is_the_failed_step_and_its_mend(plain_port):
     assert summary.startswith("TCP:")
     assert "start the server" in summary
     assert "each step by itself works" in summarise(diagnose("localhost", plain_port, None, timeout=scaled(TIMEOUT)))
+
+
+def test_an_error_says_by_its_reason_what_stands_in_the_way(secure_port, plain_port, files):
+    def reason(port, **arguments):
+        place = {} if "addresses" in arguments else {"port": port}
+        with pytest.raises(ConnectError) as caught:
+            RemoteEnvironment(**place, connect_timeout=scaled(0.5), **arguments).close()
+        return caught.value.reason
+
+    closed = closed_port()
+    assert reason(closed) is ConnectReason.UNREACHABLE
+    several = [("localhost", closed), ("localhost", closed_port())]
+    assert reason(closed, addresses=several, tls=files) is ConnectReason.UNREACHABLE
+    assert reason(secure_port) is ConnectReason.TLS
+    assert reason(secure_port, tls=TlsFiles(ca=files.ca)) is ConnectReason.TLS
+    assert reason(plain_port, tls=files) is ConnectReason.TLS
+    with http_port() as port:
+        assert reason(port) is ConnectReason.NO_SERVER
+    with silent_port() as port:
+        assert reason(port) is ConnectReason.UNANSWERED
+    with cartpole_server(direct=False) as server:
+        assert reason(server.port, connection="direct") is ConnectReason.NOT_DIRECT

@@ -7,7 +7,7 @@ import time
 
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.config import ClientOptions
-from remote_gym.errors import ConnectError, NotPermitted, TransportError
+from remote_gym.errors import ConnectError, ConnectReason, NotPermitted, TransportError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.stream import Stream
 from remote_gym.transport.direct_socket import ROUTING_ID_LIFETIME
@@ -96,7 +96,7 @@ class Attaching:
         timeout = max(0.001, min(limit, deadline - time.monotonic()))
         try:
             if address is None:
-                raise ConnectError("the server offers direct connections no more")
+                raise ConnectError("the server offers direct connections no more", reason=ConnectReason.NOT_DIRECT)
             direct = self._connection.attach_directly(address, self._session.token, timeout)
         except (TransportError, NotPermitted) as error:
             if insists:

@@ -12,12 +12,12 @@ import grpc
 from remote_gym.address import Place, grpc_address
 from remote_gym.client.connect.channel import Channel, Metadata
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.client.connect.diagnosis import diagnose, summarise
+from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
 from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.client.connect.rpc_errors import answered, from_rpc_error
 from remote_gym.config import ClientOptions, TlsFiles
-from remote_gym.errors import ConfigError, ConnectError, DeadlineExceeded, TransportError
+from remote_gym.errors import ConfigError, ConnectError, ConnectReason, DeadlineExceeded, TransportError
 from remote_gym.protocol.attempt import Attempts
 from remote_gym.protocol.constants import ATTEMPT_KEY, SESSION_KEY, TOKEN_KEY
 from remote_gym.protocol.stream import within
@@ -167,8 +167,9 @@ class GrpcConnection:
             data = self._channel.ask("Spaces", b"", timeout, what, metadata, wait_for_ready=True)
         except (grpc.RpcError, DeadlineExceeded) as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
-            found = summarise(diagnose(*self._where, timeout=min(2.0, timeout)))
-            raise ConnectError(f"no connection to {self.address}{within(waited)}: {found}") from error
+            checks = diagnose(*self._where, timeout=min(2.0, timeout))
+            text = f"no connection to {self.address}{within(waited)}: {summarise(checks)}"
+            raise ConnectError(text, reason=reason_of(checks)) from error
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.message_limits)
         if answer.HasField("error"):
             raise decode_error(answer.error)
@@ -185,7 +186,7 @@ class GrpcConnection:
             return True
         # A server may still be starting; certificates that do not fit will not begin to.
         if time.monotonic() >= deadline or any(check.hopeless for check in checks):
-            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}")
+            raise ConnectError(f"no connection to {self.address}: {summarise(checks)}", reason=reason_of(checks))
         return False
 
     def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
@@ -232,7 +233,8 @@ class GrpcConnection:
         try:
             context = self.credentials.context()
         except ConfigError as error:  # the channel has been made, so the files have changed since
-            raise ConnectError(f"no direct connection for the time being: {error}") from error
+            text = f"no direct connection for the time being: {error}"
+            raise ConnectError(text, reason=ConnectReason.NOT_DIRECT) from error
         return DirectStream(
             self.place,
             address,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from remote_gym.address import is_unix, unix_path
 from remote_gym.config import TlsFiles
-from remote_gym.errors import ConfigError
+from remote_gym.errors import ConfigError, ConnectReason
 from remote_gym.tls import check_files, client_context
 
 _SECOND_PORT = "the port may be the second one of a server on Windows or macOS, which takes direct connections only"
@@ -37,6 +37,7 @@ class Check:
         hopeless: Whether trying again, unchanged, cannot help.
         needed: Whether an environment can be used only if it works.
         details: What is too long for `found`, such as a remote traceback.
+        reason: What a `ConnectError` is about if it does not work.
     """
 
     step: str
@@ -46,6 +47,7 @@ class Check:
     hopeless: bool = False
     needed: bool = True
     details: str = ""
+    reason: ConnectReason = ConnectReason.UNKNOWN
 
 
 class Shown(NamedTuple):
@@ -114,6 +116,11 @@ def reach(url: str, port: int, timeout: float, checks: list[Check]) -> socket.so
     return _check_unix(url, timeout, checks) if is_unix(url) else _check_tcp(url, port, timeout, checks)
 
 
+def reason_of(checks: list[Check]) -> ConnectReason:
+    """The failed step's; unknown if every step works."""
+    return next((check.reason for check in checks if not check.works), ConnectReason.UNKNOWN)
+
+
 def summarise(checks: list[Check]) -> str:
     """The failed step and its mend; or that every step works."""
     failed = next((check for check in checks if not check.works), None)
@@ -130,7 +137,7 @@ def _check_unix(url: str, timeout: float, checks: list[Check]) -> socket.socket 
         sock.connect(path)
     except OSError as error:
         sock.close()
-        checks.append(Check("Unix socket", False, f"{path}: {error}", "start the server, or correct the path"))
+        checks.append(_unreachable("Unix socket", f"{path}: {error}", "start the server, or correct the path"))
         return None
     checks.append(Check("Unix socket", True, f"connected to {path}"))
     return sock
@@ -140,7 +147,7 @@ def _check_tcp(url: str, port: int, timeout: float, checks: list[Check]) -> sock
     try:
         found = socket.getaddrinfo(url.strip("[]"), port, type=socket.SOCK_STREAM)
     except OSError as error:
-        checks.append(Check("name resolution", False, f"{url!r} has no address ({error})", "correct the url"))
+        checks.append(_unreachable("name resolution", f"{url!r} has no address ({error})", "correct the url"))
         return None
     addresses = sorted({str(entry[4][0]) for entry in found})
     checks.append(Check("name resolution", True, f"{url} is {', '.join(addresses)}"))
@@ -159,7 +166,7 @@ def _check_tcp(url: str, port: int, timeout: float, checks: list[Check]) -> sock
     mend = "check url and port, that the server runs, and that no firewall is in between"
     if isinstance(reason, ConnectionRefusedError):
         mend = "nobody listens there: start the server, or correct the port"
-    checks.append(Check("TCP", False, f"{url} port {port}: {reason}", mend))
+    checks.append(_unreachable("TCP", f"{url} port {port}: {reason}", mend))
     return None
 
 
@@ -191,16 +198,21 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 def _wants_tls(found: str) -> Check:
     mend = "it likely wants TLS: give certificates (tls, --certs)"
-    return Check("plaintext", False, found, mend, hopeless=True)
+    return Check("plaintext", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
+
+
+def _unreachable(step: str, found: str, mend: str) -> Check:
+    return Check(step, False, found, mend, reason=ConnectReason.UNREACHABLE)
 
 
 def _no_answer(step: str) -> Check:
     mend = "check that a remote_gym server listens there, rather than something else, and that it is not stuck"
-    return Check(step, False, "what listens there does not answer", mend)
+    return Check(step, False, "what listens there does not answer", mend, reason=ConnectReason.UNANSWERED)
 
 
 def _foreign(step: str, found: str) -> Check:
-    return Check(step, False, found, "correct the port: this is no remote_gym server", hopeless=True)
+    mend = "correct the port: this is no remote_gym server"
+    return Check(step, False, found, mend, hopeless=True, reason=ConnectReason.NO_SERVER)
 
 
 def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
@@ -208,7 +220,7 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
         context = client_context(files)
     except ConfigError as error:
         # Not hopeless: they fitted when the connection was begun, so somebody may be replacing one after the other.
-        return Check("TLS", False, str(error), "correct the file")
+        return Check("TLS", False, str(error), "correct the file", reason=ConnectReason.TLS)
     context.set_alpn_protocols(["h2"])
     name = "localhost" if is_unix(url) else url.strip("[]")
     try:
@@ -221,7 +233,8 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
     except TimeoutError:
         return _no_answer("TLS")
     except OSError as error:
-        return Check("TLS", False, f"the server broke off the handshake ({error})", "check that it serves TLS")
+        found = f"the server broke off the handshake ({error})"
+        return Check("TLS", False, found, "check that it serves TLS", reason=ConnectReason.TLS)
 
 
 def _check_accepted(secure: ssl.SSLSocket, files: TlsFiles) -> Check:
@@ -256,7 +269,7 @@ def _refused(found: str) -> Check:
         "give ca, certificate and private key (tls, --certs), the certificate from the authority that the server "
         "trusts, made for client authentication and not expired"
     )
-    return Check("TLS", False, found, mend, hopeless=True)
+    return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
 
 
 _NOT_TRUSTED = Check(
@@ -265,6 +278,7 @@ _NOT_TRUSTED = Check(
     "",
     "give the certificate authority that the server's comes from (tls, --ca)",
     hopeless=True,
+    reason=ConnectReason.TLS,
 )
 
 
@@ -336,7 +350,8 @@ def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -
         mend = "check both machines' clocks"
     elif "ostname" in reason or "IP address" in reason:
         mend = f"connect by a name that the certificate holds, or make one with {url!r} among its hosts"
-    return Check("TLS", False, f"the server's certificate is not accepted: {reason}", mend, hopeless=True)
+    found = f"the server's certificate is not accepted: {reason}"
+    return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
 
 
 def _explain_alert(error: ssl.SSLError) -> Check:
@@ -353,4 +368,4 @@ def _explain_alert(error: ssl.SSLError) -> Check:
         return _refused("the server refuses the client's certificate: it has expired, or is not yet valid")
     elif "unknown ca" in reason or "certificate" in reason or "decrypt" in reason:
         return _refused(f"the server refuses the client's certificate: {reason}")
-    return Check("TLS", False, found, mend, hopeless=True)
+    return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)

@@ -8,7 +8,7 @@ import time
 
 from remote_gym.address import Place, is_loopback, is_unix, unix_path
 from remote_gym.config import Limits
-from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded, RemoteGymError
+from remote_gym.errors import ConnectError, ConnectionLost, ConnectReason, DeadlineExceeded, RemoteGymError
 from remote_gym.protocol.stream import Stream, within
 from remote_gym.transport.busy_poll import Wakefulness
 from remote_gym.transport.direct_socket import PREAMBLE, DirectSocket
@@ -54,12 +54,14 @@ class DirectStream(Stream):
         target = _target(place, address)
         self._where = target if isinstance(target, str) else f"{url} port {target[1]}"
         if address.tls != (context is not None):
-            raise ConnectError(f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS")
+            text = f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS"
+            raise ConnectError(text, reason=ConnectReason.NOT_DIRECT)
         deadline = time.monotonic() + timeout
         try:
             sock = _connect(target, deadline)
         except OSError as error:
-            raise ConnectError(f"no direct connection to {self._where}: {error}") from error
+            text = f"no direct connection to {self._where}: {error}"
+            raise ConnectError(text, reason=ConnectReason.NOT_DIRECT) from error
         try:
             sock.settimeout(_remaining(deadline))
             sock.sendall(PREAMBLE + address.routing_id)
@@ -70,7 +72,8 @@ class DirectStream(Stream):
             hint = _attach(MessageSocket(sock, limits), token, client_token, deadline)
         except (OSError, ssl.SSLError) as error:
             sock.close()
-            raise ConnectError(f"the direct connection to {self._where} was refused: {error}") from error
+            text = f"the direct connection to {self._where} was refused: {error}"
+            raise ConnectError(text, reason=ConnectReason.NOT_DIRECT) from error
         except BaseException:
             sock.close()
             raise

@@ -11,7 +11,6 @@ from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles, is_token
 from remote_gym.errors import ConfigError, ProtocolMismatch
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.protocol.ticket import SessionTicket
-from remote_gym.tls import client_files
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 
@@ -19,14 +18,11 @@ PathLike = str | os.PathLike[str]
 CredentialPaths = tuple[PathLike | None, PathLike | None, PathLike | None]
 """Certificate authority of the server, the client's certificate, and its private key."""
 
-TlsSource = CredentialPaths | TlsFiles
-"""PEM files in either of the forms in which a client can be given them."""
-
 
 def connect(
     url: str,
     port: int,
-    paths: TlsSource | None,
+    files: TlsFiles | None,
     options: ClientOptions,
     credentials: Credentials | None = None,
 ) -> GrpcConnection:
@@ -35,14 +31,13 @@ def connect(
     Args:
         url: The server's.
         port: The server's.
-        paths: PEM files; None for no TLS.
+        files: PEM files; None for no TLS.
         options: The client's.
         credentials: Of an earlier connection with the same files, if there was one.
 
     Raises:
         ConfigError: If the files cannot be used, or there are none and the server is another machine.
     """
-    files = paths if isinstance(paths, TlsFiles) else client_files(paths)
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
             f"url {url!r} is another machine, and without certificates anybody in between could read and change "

@@ -7,6 +7,7 @@ import grpc
 from remote_gym.errors import (
     ConnectError,
     ConnectionLost,
+    ConnectReason,
     DeadlineExceeded,
     EncodingError,
     RemoteGymError,
@@ -22,7 +23,8 @@ def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | Encoding
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return EncodingError(f"{what}: {details}; raise Limits.message_bytes at both ends")
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return ConnectError(f"{what}: what listens there is no remote_gym server ({details})")
+        text = f"{what}: what listens there is no remote_gym server ({details})"
+        return ConnectError(text, reason=ConnectReason.NO_SERVER)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return EncodingError(f"{what}: {details}")
     return ConnectionLost(f"{what} broke: {code.name}: {details}")

@@ -11,14 +11,13 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Place
-from remote_gym.client.connect.opening import TlsSource
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
 from remote_gym.client.servers import Addresses
 from remote_gym.client.session import ClientSession
 from remote_gym.client.vector.gather import Failure, in_threads, raise_failures, receive
 from remote_gym.client.vector.resume import resume_all
 from remote_gym.client.vector.shard import Shard
-from remote_gym.config import ClientOptions
+from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.errors import ConfigError, EncodingError, ProtocolMismatch, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.description import check_exposed
@@ -58,7 +57,7 @@ class Pool:
         workers: int,
         places: Sequence[Place],
         *,
-        credentials: TlsSource | None,
+        credentials: TlsFiles | None,
         request: pb.OpenRequest,
         options: ClientOptions,
         resume: Sequence[SessionTicket] | None = None,

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.client.connect.opening import TlsSource, connect
+from remote_gym.client.connect.opening import connect
 from remote_gym.client.session import ClientSession
 from remote_gym.client.vector.batching import Joiner
 from remote_gym.client.vector.gather import in_threads, raise_failures
 from remote_gym.client.vector.shard import Shard
-from remote_gym.config import ClientOptions, Limits
+from remote_gym.config import ClientOptions, Limits, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.description import check_resumed
@@ -52,7 +52,7 @@ def resume_all(
     shards: Sequence[Shard],
     tickets: Sequence[SessionTicket],
     *,
-    credentials: TlsSource | None,
+    credentials: TlsFiles | None,
     render_mode: str | None,
     options: ClientOptions,
 ) -> tuple[Resumption, ...]:
