@@ -10,6 +10,7 @@ import pytest
 
 from remote_gym import ConfigError, RemoteEnvironment, TlsFiles, create_remote_environment_server
 from remote_gym.certs import create_all
+from remote_gym.tls import client_files
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,15 @@ def test_tuples_and_files_are_not_given_together(folder):
         "CartPole-v1", port=0, server_credentials_paths=paths, use_thread=True
     ) as server:
         assert server.secure
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"paths": ("ca.pem", None, None)}, {"paths": None, "tls": TlsFiles(ca="ca.pem")}],
+    ids=["tuple", "TlsFiles"],
+)
+def test_a_clients_files_stay_where_they_were_when_the_working_directory_changes(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = client_files(**given)
+    assert found is not None
+    assert found.ca == tmp_path / "ca.pem"
