@@ -83,7 +83,7 @@ def test_the_port_of_direct_connections_is_taken_for_what_it_may_be(certificates
         for server in (plain, secure):
             for shown in (None, files):
                 *_, check = examine(
-                    "localhost", server._service._open._routes._direct.port, shown, {}, timeout=scaled(2)
+                    "localhost", server._service._live._routes._direct.port, shown, {}, timeout=scaled(2)
                 )
                 assert not check.works
                 assert "may be the second one of a server on Windows or macOS" in f"{check.found} {check.mend}"

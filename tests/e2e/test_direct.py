@@ -191,7 +191,7 @@ def test_whose_routing_id_another_has_used_up_goes_on_over_grpc_and_directly_lat
     address = session._carrier._attaching._address
     with raw_connection(address) as thief, caplog.at_level(logging.WARNING, logger="remote_gym.client"):
         thief.sendall(PREAMBLE + address.routing_id)
-        wait_until(lambda: address.routing_id not in process_server.server._service._open._routes._sessions)
+        wait_until(lambda: address.routing_id not in process_server.server._service._live._routes._sessions)
         assert environment.step(ACTION["step"])[0]["count"] == 1
         assert isinstance(session._carrier.stream, GrpcStream)
         session._carrier._attaching._direct_from = time.monotonic()

@@ -27,6 +27,7 @@ from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.listener import _read_first
 from remote_gym.server.frontends.sniffing import MOST_BYTES, Kind, sniff
 from remote_gym.server.launch.handle import WorkerHandle
@@ -43,6 +44,7 @@ from remote_gym.worker.loop import _create_host
 
 SMALL = Limits(message_bytes=2**16, items=2**12, array_bytes=2**20, text_length=2**12)
 FOLDER = Path(__file__).parent
+FUZZER = Client("fuzzer")
 TOKEN, ROUTING_ID = "the token", bytes(range(ROUTING_ID_BYTES))
 LONGEST = 2**14
 """Bytes that a socket pair surely takes before somebody reads."""
@@ -265,7 +267,7 @@ class _Served:
     def open(self) -> pb.Session:
         if self.session is None:
             request = worker_pb2.Opening(protocol_version=1)
-            self.session = self.loop.run_until_complete(self.service.open(request, "fuzzer")).session
+            self.session = self.loop.run_until_complete(self.service.open(request, FUZZER)).session
         return self.session
 
 
@@ -286,15 +288,15 @@ def fuzz_service(data: bytes) -> None:
     rest = parts[2] if len(parts) > 2 else b""
     if operation == b"open":
         with contextlib.suppress(EncodingError):
-            opened = run(end.service.open(parse(worker_pb2.Opening, rest), "fuzzer"))
+            opened = run(end.service.open(parse(worker_pb2.Opening, rest), FUZZER))
             if opened.HasField("session"):
-                run(end.service.close_session(opened.session.id, opened.session.token, "fuzzer"))
+                run(end.service.close_session(opened.session.id, opened.session.token, FUZZER))
     elif operation == b"spaces":
-        assert run(end.service.spaces(*key, "fuzzer")).HasField("description") == is_ours
+        assert run(end.service.spaces(*key, FUZZER)).HasField("description") == is_ours
     elif operation == b"close" and not is_ours:
-        parse(pb.Response, run(end.service.close_session(*key, "fuzzer")))
+        parse(pb.Response, run(end.service.close_session(*key, FUZZER)))
     else:
-        response = parse(pb.Response, run(end.service.ask(*key, "fuzzer", rest)))
+        response = parse(pb.Response, run(end.service.ask(*key, FUZZER, rest)))
         assert is_ours or response.HasField("error")
         if response.HasField("close"):
             end.session = None

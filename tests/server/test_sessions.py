@@ -124,13 +124,13 @@ def test_what_asks_of_an_ended_session_is_told_why_it_ended(sessions):
         sessions.find(session.id, session.token, "alice")
 
 
-@pytest.mark.parametrize(("token", "owner"), [("x", "alice"), ("", ""), (None, "mallory")])
-def test_strangers_are_told_of_an_ended_session_what_they_were_told_while_it_was_open(sessions, token, owner):
+@pytest.mark.parametrize(("token", "identity"), [("x", "alice"), ("", ""), (None, "mallory")])
+def test_strangers_are_told_of_an_ended_session_what_they_were_told_while_it_was_open(sessions, token, identity):
     session = sessions.open("alice")
     told = []
     for _ in range(2):
         with pytest.raises(NotPermitted) as refused:
-            sessions.find(session.id, session.token if token is None else token, owner)
+            sessions.find(session.id, session.token if token is None else token, identity)
         told.append(str(refused.value))
         sessions.end(session, "what its environment said")
     assert told[0] == told[1]

@@ -13,7 +13,7 @@ from remote_gym.server.sessions import Session, Sessions
 
 PLACES = 5
 LEASE = 60.0
-OWNERS = st.sampled_from(["alice", "bob", ""])
+IDENTITIES = st.sampled_from(["alice", "bob", ""])
 
 
 @dataclass(eq=False)
@@ -21,7 +21,7 @@ class Model:
     """What is known of one session."""
 
     session: Session
-    owner: str
+    identity: str
     env_ids: set[int]
     deadline: float
     epochs: list[int] = field(default_factory=list)
@@ -41,40 +41,40 @@ class SessionsMachine(RuleBasedStateMachine):
         self.sessions = Sessions(max_sessions=PLACES, lease=LEASE, clock=lambda: self.now)
         self.held: list[Model] = []  # open, or still closing: those hold places and env_ids
 
-    @rule(target=models, owner=OWNERS, num_envs=st.integers(1, 3))
+    @rule(target=models, identity=IDENTITIES, num_envs=st.integers(1, 3))
     @precondition(lambda self: len(self.held) < PLACES)
-    def open(self, owner: str, num_envs: int) -> Model:
+    def open(self, identity: str, num_envs: int) -> Model:
         taken = set().union(*(model.env_ids for model in self.held))
-        session = self.sessions.open(owner, num_envs)
+        session = self.sessions.open(identity, num_envs)
         first = next(n for n in range(100) if not taken & set(range(n, n + num_envs)))
         assert session.env_id == first
         assert session.id not in {model.session.id for model in self.held}
-        model = Model(session, owner, set(range(first, first + num_envs)), self.now + LEASE)
+        model = Model(session, identity, set(range(first, first + num_envs)), self.now + LEASE)
         self.held.append(model)
         return model
 
-    @rule(owner=OWNERS)
+    @rule(identity=IDENTITIES)
     @precondition(lambda self: len(self.held) == PLACES)
-    def open_one_too_many(self, owner: str) -> None:
+    def open_one_too_many(self, identity: str) -> None:
         closing = sum(model.reason is not None for model in self.held)
         with pytest.raises(ServerFull, match=f"holds {PLACES - closing} sessions, and {closing} more"):
-            self.sessions.open(owner)
+            self.sessions.open(identity)
 
     @rule(model=models)
     def find(self, model: Model) -> None:
         session = model.session
         if model.reason is None:
-            assert self.sessions.find(session.id, session.token, model.owner) is session
+            assert self.sessions.find(session.id, session.token, model.identity) is session
         else:
             with pytest.raises(SessionLost, match=model.reason):
-                self.sessions.find(session.id, session.token, model.owner)
+                self.sessions.find(session.id, session.token, model.identity)
 
-    @rule(model=models, other=models, owner=OWNERS)
-    def find_by_what_is_not_its_own(self, model: Model, other: Model, owner: str) -> None:
-        if model is other and owner == model.owner:
+    @rule(model=models, other=models, identity=IDENTITIES)
+    def find_by_what_is_not_its_own(self, model: Model, other: Model, identity: str) -> None:
+        if model is other and identity == model.identity:
             return
         with pytest.raises(NotPermitted) as refused:
-            self.sessions.find(model.session.id, other.session.token, owner)
+            self.sessions.find(model.session.id, other.session.token, identity)
         assert model.reason is None or model.reason not in str(refused.value)
 
     @rule(model=models)

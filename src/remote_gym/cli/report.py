@@ -24,6 +24,6 @@ def _line(session: SessionStatus) -> str:
     else:
         now = f"idle for {age:.1f} s" if counters.since else "not used yet"
     return (
-        f"  {session.id} of {printable(session.owner) or 'an anonymous client'} ({how}): {counters.steps:,} steps, "
+        f"  {session.id} of {printable(session.identity) or 'an anonymous client'} ({how}): {counters.steps:,} steps, "
         f"{counters.episodes:,} episodes, {counters.busy_seconds:.1f} s of work; {now}"
     )

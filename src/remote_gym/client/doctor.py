@@ -44,8 +44,8 @@ _MENDS: tuple[tuple[type[RemoteGymError], str], ...] = (
 # What is full, by a part of the error's text; the last one fits any.
 _FULL = (
     ("stopping", "wait until the server has been started again, or use another one"),
-    ("opened more sessions than", "wait, or have the server's owner allow more openings"),
-    ("let one identity have", "close one of this client's sessions, or have the server's owner allow it more"),
+    ("opened more sessions than", "wait, or have the server's operator allow more openings"),
+    ("let one identity have", "close one of this client's sessions, or have the server's operator allow it more"),
     ("worker", "look into the server's log for why it starts no worker"),
     ("", "close a session, or raise ServerOptions.max_sessions"),
 )

@@ -27,7 +27,7 @@ class AdmissionQueue:
             asyncio.get_running_loop().create_future()
         )  # done when somebody's turn may have come
 
-    async def admit(self, owner: str, num_envs: int) -> Session:
+    async def admit(self, identity: str, num_envs: int) -> Session:
         """Claim a place, once there is one. Who is cancelled leaves the queue.
 
         Raises:
@@ -35,7 +35,7 @@ class AdmissionQueue:
         """
         self._check_closed()
         if self._sessions.has_place() or not self._timeout:
-            return self._sessions.open(owner, num_envs)
+            return self._sessions.open(identity, num_envs)
         deadline = self._clock() + self._timeout
         turn = self._sessions.wait()
         try:
@@ -46,7 +46,7 @@ class AdmissionQueue:
                 # Not by `wait_for`, which until Python 3.12 forgets that it was cancelled if it was done, too.
                 await asyncio.wait([self._changed], timeout=remaining)
                 self._check_closed()
-            return self._sessions.open(owner, num_envs, turn)
+            return self._sessions.open(identity, num_envs, turn)
         finally:
             self._sessions.stop_waiting(turn)
             self.advance()  # the next one may have a place, too

@@ -52,14 +52,14 @@ class OpenSessions:
     def __getitem__(self, session_id: str) -> OpenSession:
         return self._open[session_id]
 
-    def find(self, session_id: str, token: str, owner: str) -> OpenSession:
+    def find(self, session_id: str, token: str, identity: str) -> OpenSession:
         """The session that a client asks for.
 
         Raises:
             SessionLost: If there is no such session, or it is still opening.
             NotPermitted: If it is another's.
         """
-        session = self._open[self._sessions.find(session_id, token, owner).id]
+        session = self._open[self._sessions.find(session_id, token, identity).id]
         if session.description is None:
             raise SessionLost(f"session {session.entry.id}: it is still opening")
         return session

@@ -1,4 +1,4 @@
-"""One creation of each environment before a server listens, so that what nobody could open is found by its owner."""
+"""One creation of each environment before a server listens, so that what nobody could open is found by its operator."""
 
 from __future__ import annotations
 

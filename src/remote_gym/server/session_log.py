@@ -7,7 +7,7 @@ import logging
 from remote_gym.errors import RemoteGymError
 from remote_gym.ipc.close_reasons import FAILURES, CloseReason
 from remote_gym.logs import get_logger
-from remote_gym.server.sessions import Session, holder
+from remote_gym.server.sessions import Session, shown_identity
 
 logger = get_logger(__name__)
 
@@ -16,16 +16,28 @@ LINES = 100
 What the environment raised is told of the first few."""
 
 
-def refused(owner: str, error: RemoteGymError) -> None:
+def refused(identity: str, error: RemoteGymError) -> None:
     """One was not opened, which whoever runs the server may want to change."""
     logger.info(
-        "refused a session to %s: %s", holder(owner), error, repeats=owner, event="session_refused", identity=owner
+        "refused a session to %s: %s",
+        shown_identity(identity),
+        error,
+        repeats=identity,
+        event="session_refused",
+        identity=identity,
     )
 
 
 def opened(session: Session) -> None:
     """Its client has it."""
-    _log(logging.INFO, session, "session_opened", "session %s opened for %s", session.id, holder(session.owner))
+    _log(
+        logging.INFO,
+        session,
+        "session_opened",
+        "session %s opened for %s",
+        session.id,
+        shown_identity(session.identity),
+    )
 
 
 def deserted(session: Session, lease: float) -> None:
@@ -41,14 +53,14 @@ def deserted(session: Session, lease: float) -> None:
 
 
 def revoked(session: Session) -> None:
-    """Its owner's certificate or token counts no more."""
+    """The certificate or token of its client counts no more."""
     logger.warning(
         "session %s: %s is not let in any more",
         session.id,
-        session.owner,
+        session.identity,
         event="identity_revoked",
         session=session.id,
-        identity=session.owner,
+        identity=session.identity,
     )
 
 
@@ -69,7 +81,7 @@ def ended(session: Session, reason: str, details: str = "") -> None:
         "session_ended",
         text,
         session.id,
-        holder(session.owner),
+        shown_identity(session.identity),
         ending,
         details=details or ending.output,
     )
@@ -81,9 +93,9 @@ def _log(level: int, session: Session, event: str, text: str, *values: object, d
         text,
         *values,
         details=details,
-        repeats=session.owner,
+        repeats=session.identity,
         lines=LINES,
         event=event,
         session=session.id,
-        identity=session.owner,
+        identity=session.identity,
     )

@@ -27,8 +27,8 @@ class Session:
 
     Attributes:
         id: Names the session; no secret.
-        token: Whoever holds it, and is the owner, may use the session.
-        owner: Identity of the client that opened it.
+        token: Whoever holds it, and is the identity, may use the session.
+        identity: Identity of the client that opened it.
         env_id: Lowest number that no other environment had, nor the numbers that follow it where there are several.
         num_envs: How many environments it holds.
         epoch: Grows with each attachment; what an older one asks is refused.
@@ -38,7 +38,7 @@ class Session:
 
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    owner: str
+    identity: str
     env_id: int
     num_envs: int = 1
     epoch: int = 0
@@ -51,7 +51,7 @@ class Ended:
     """What is kept of a session that has ended: whom its reason may be told, and the reason."""
 
     token: str = field(repr=False)
-    owner: str
+    identity: str
     reason: str
 
 
@@ -129,7 +129,7 @@ class Sessions:
             reason=FullReason.SESSIONS,
         )
 
-    def open(self, owner: str, num_envs: int = 1, turn: Turn | None = None) -> Session:
+    def open(self, identity: str, num_envs: int = 1, turn: Turn | None = None) -> Session:
         """Claim a place, for one environment or for several.
 
         Raises:
@@ -139,11 +139,11 @@ class Sessions:
             raise self.full()
         self._places += 1
         env_id = self._take_env_ids(num_envs)
-        session = Session(owner=owner, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
+        session = Session(identity=identity, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
         self._open[session.id] = session
         return session
 
-    def find(self, session_id: str, token: str, owner: str) -> Session:
+    def find(self, session_id: str, token: str, identity: str) -> Session:
         """The open session of that id, for the one who may use it.
 
         Raises:
@@ -157,11 +157,12 @@ class Sessions:
         # compare_digest takes no str beyond ASCII, and a peer may send one.
         if not hmac.compare_digest(session.token.encode(), token.encode("utf-8", "surrogatepass")):
             raise NotPermitted(f"session {session_id}: this is not its token", reason=DenialReason.SESSION)
-        if session.owner != owner:
+        if session.identity != identity:
             raise NotPermitted(
-                f"session {session_id}: it was opened by another identity than {owner!r}", reason=DenialReason.SESSION
+                f"session {session_id}: it was opened by another identity than {identity!r}",
+                reason=DenialReason.SESSION,
             )
-        if isinstance(session, Ended):  # its reason can tell what its owner did, and the environment said
+        if isinstance(session, Ended):  # its reason can tell what its client did, and the environment said
             raise lost(session_id, session.reason)
         return session
 
@@ -215,7 +216,7 @@ class Sessions:
         """
         if self._open.pop(session.id, None) is None:
             return False
-        self._ended[session.id] = Ended(session.token, session.owner, reason)
+        self._ended[session.id] = Ended(session.token, session.identity, reason)
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         return True
@@ -236,6 +237,6 @@ class Sessions:
         return first
 
 
-def holder(owner: str) -> str:
-    """How logs name an owner."""
-    return owner or "an anonymous client"
+def shown_identity(identity: str) -> str:
+    """An identity as logs show it."""
+    return identity or "an anonymous client"

@@ -1,4 +1,4 @@
-"""What a server tells its owner of a session."""
+"""State of one session, for the server's operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SessionStatus:
 
     Attributes:
         id: Names it in logs and errors.
-        owner: Identity of the client that opened it; empty for an anonymous one.
+        identity: Identity of the client that opened it; empty for an anonymous one.
         num_envs: How many environments it holds.
         attached: Whether a client is connected to it.
         direct: Whether that client is connected to the worker itself.
@@ -22,7 +22,7 @@ class SessionStatus:
     """
 
     id: str
-    owner: str
+    identity: str
     num_envs: int
     attached: bool
     direct: bool

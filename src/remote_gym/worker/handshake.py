@@ -1,4 +1,4 @@
-"""What a worker asks of who comes to it directly: the server's TLS, the owner's identity, the session's token."""
+"""What a worker asks of who comes to it directly: the server's TLS, the identity's identity, the session's token."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Handshake:
             self._rule = IdentityRule(
                 certificates=bool(tls.ca),
                 common_names=tls.common_names,
-                tokens=TokenFile(Path(tls.token_file), _owners(launch)).get if tls.token_file else None,
+                tokens=TokenFile(Path(tls.token_file), _known_tokens(launch)).get if tls.token_file else None,
             )
 
     def admit(self, sock: socket.socket, poll_us: int) -> Admitting:
@@ -77,7 +77,7 @@ class Handshake:
             poll_us: Told to the client.
 
         Raises:
-            NotPermitted: If the client's identity is not the session's owner's, or the token is wrong.
+            NotPermitted: If the client's identity is not the session's, or the token is wrong.
             TransportError: If the client goes away.
             ConfigError: If the server's files do not load, and never did here.
             OSError: If TLS fails.
@@ -113,7 +113,7 @@ class Handshake:
             raise NotPermitted(f"session {session}: this is not its token", reason=DenialReason.SESSION)
         names = () if certificate is None else certificate.names
         identity = self._rule.identify(names, attach.client_token)
-        if identity != self._launch.owner:
+        if identity != self._launch.identity:
             raise NotPermitted(
                 f"session {session}: it was opened by another identity than {identity!r}", reason=DenialReason.SESSION
             )
@@ -146,9 +146,9 @@ def _read(sock: socket.socket, size: int) -> Generator[int, None, bytes]:
     return data
 
 
-def _owners(launch: worker_pb2.Launch) -> Tokens:
-    """The owner's tokens as the server knew them: something to go on with while their file is being written."""
-    _, _, name = launch.owner.partition(":")
+def _known_tokens(launch: worker_pb2.Launch) -> Tokens:
+    """The identity's tokens as the server knew them: something to go on with while their file is being written."""
+    _, _, name = launch.identity.partition(":")
     return Tokens([(name, digest) for digest in launch.tls.token_digests])
 
 

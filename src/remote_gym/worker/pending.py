@@ -144,7 +144,7 @@ class PendingClients:
             self._forget(descriptor).admitting.close()
 
     def _refuse(self, descriptor: int, why: object) -> None:
-        # Each reason is counted by itself: an owner who debugs one of them is not to miss it among others.
+        # Each reason is counted by itself: an operator who debugs one of them is not to miss it among others.
         logger.warning("refused a direct connection: %s", why, repeats=f"{why!s:.80}")
         self._forget(descriptor).admitting.close()
 

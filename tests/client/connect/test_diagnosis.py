@@ -359,7 +359,7 @@ def test_direct_connections_that_something_in_between_ends(monkeypatch):
     monkeypatch.setattr(grpc_frontend, "_name_place", lambda answer, context: None)
     with cartpole_server() as server, socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        server._service._open._routes._direct.port = reserved.getsockname()[1]
+        server._service._live._routes._direct.port = reserved.getsockname()[1]
         steps, last = examined(server.port)
     assert (steps[-1], last.step, last.works, last.needed) == ("step", "direct connection", False, False)
     assert "what is between this machine and the server's port" in last.mend

@@ -12,6 +12,7 @@ from raw_client import opening
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, NotPermitted, ServerFull
 from remote_gym.server.access.authorizer import POLICY_BYTES, SETTLE, Authorizer, PolicySource
+from remote_gym.server.access.clients import Client
 from remote_gym.server.access.policy import NOTHING_TO_NOBODY, Policy, Rule
 from remote_gym.server.launch.launcher import LaunchSpec
 from remote_gym.server.launch.thread import ThreadLauncher
@@ -176,7 +177,7 @@ def test_a_right_that_is_withdrawn_while_a_session_opens_is_not_given(monkeypatc
 
         launcher.launch = launch
         service = Service(launcher, {"entrypoint": "environments.py"}, ServerOptions())
-        answer = await service.open(REQUEST, "DNS:alice")
+        answer = await service.open(REQUEST, Client("DNS:alice"))
         assert answer.error.kind == pb.ErrorDetail.NOT_PERMITTED
         assert len(service) == 0
         await service.close()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
-from remote_gym.errors import NotPermitted
 from remote_gym.server.frontends.grpc_caller import credentials_of
 
 
@@ -35,9 +36,13 @@ def test_the_version_of_tls_is_told_as_grpc_has_it():
     assert credentials_of(Context(ssl_tls_version=b"TLSv1.2")).tls_version == "TLSv1.2"
 
 
-def test_a_certificate_that_cannot_be_read_is_refused():
-    with pytest.raises(NotPermitted, match="certificate cannot be read"):
-        credentials_of(Context(x509_pem_cert=b"rubbish"))
+def test_what_is_no_certificate_is_left_to_be_refused():
+    assert credentials_of(Context(x509_pem_cert=b"rubbish")).certificates == [b"rubbish"]
+
+
+def test_a_certificate_comes_in_der(certificates):
+    pem = certificates.client.read_bytes()
+    assert credentials_of(Context(x509_pem_cert=pem)).certificates == [ssl.PEM_cert_to_DER_cert(pem.decode())]
 
 
 @pytest.mark.parametrize("header", ["Bearer rgt", "bearer rgt", "Bearer  rgt "])

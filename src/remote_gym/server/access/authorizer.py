@@ -41,7 +41,7 @@ class Authorizer:
         self._held: Counter[str] = Counter()  # sessions of each identity that has any, from `admit` to `let_go`
         self.policy = policy
 
-    def admit(self, owner: str, request: worker_pb2.Opening) -> None:
+    def admit(self, identity: str, request: worker_pb2.Opening) -> None:
         """Let an identity open what it asks for. The session is counted as its own until `let_go`.
 
         Raises:
@@ -49,58 +49,58 @@ class Authorizer:
             ServerFull: If it has as many as it may, or has opened too many lately.
         """
         options = self._options
-        grant = self.policy.decide(owner, self.environment(request))
-        self.check_rate(owner, take=True)
+        grant = self.policy.decide(identity, self.environment(request))
+        self.check_rate(identity, take=True)
         most = grant.max_sessions or options.max_sessions_per_identity
-        if most is not None and self._held[owner] >= most:
+        if most is not None and self._held[identity] >= most:
             raise ServerFull(
-                f"{owner or 'clients without an identity'!r} has {self._held[owner]} sessions, those that open and "
-                f"close among them, as many as the server lets one identity have; close one, or have its policy, or "
-                f"ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
+                f"{identity or 'clients without an identity'!r} has {self._held[identity]} sessions, those that open "
+                f"and close among them, as many as the server lets one identity have; close one, or have its policy, "
+                f"or ServerOptions.max_sessions_per_identity, allow more. Sessions of clients that vanished without "
                 f"closing end after {options.lease:g} s",
                 reason=FullReason.IDENTITY,
             )
-        self._held[owner] += 1
+        self._held[identity] += 1
 
-    def check_rate(self, owner: str, *, take: bool = False) -> None:
+    def check_rate(self, identity: str, *, take: bool = False) -> None:
         """See whether an identity may open one more now, before anything of its request is read.
 
         Args:
-            owner: The identity.
+            identity: Of the client that asks.
             take: Whether this one counts.
 
         Raises:
             ServerFull: If it has opened too many lately.
         """
-        own = self.policy.opens_per_second(owner)
+        own = self.policy.opens_per_second(identity)
         rate = own or self._options.max_opens_per_second
-        if rate is not None and (wait := self._rates.take(owner, rate, count=take)):
+        if rate is not None and (wait := self._rates.take(identity, rate, count=take)):
             limit = "its policy" if own else "ServerOptions.max_opens_per_second"
             raise ServerFull(
-                f"{owner or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
+                f"{identity or 'clients without an identity'!r} opened more sessions than {limit} allows, which is "
                 f"{rate:g} a second and {max(1, int(rate * WINDOW))} at once; try again in {wait:.1f} s",
                 reason=FullReason.RATE,
             )
 
-    def let_go(self, owner: str) -> None:
+    def let_go(self, identity: str) -> None:
         """A session that was admitted is gone, with its environment, or was never opened."""
-        self._held[owner] -= 1
-        if not self._held[owner]:
-            del self._held[owner]
+        self._held[identity] -= 1
+        if not self._held[identity]:
+            del self._held[identity]
 
     def environment(self, request: worker_pb2.Opening) -> str | None:
         """The environment's name as policies have it; None for an entrypoint that the client names."""
         return None if request.entrypoint and self._options.client_entrypoints is not None else request.environment
 
-    def open_to(self, owner: str, *, has_default: bool) -> list[str]:
+    def open_to(self, identity: str, *, has_default: bool) -> list[str]:
         """Names of the environments that an identity may open, the default one by `DEFAULT`."""
         offered = {*self._options.environments, *([DEFAULT] if has_default else [])}
-        allowed = self.policy.environments(owner)
+        allowed = self.policy.environments(identity)
         return sorted(offered if allowed is None else offered & set(allowed))
 
 
 def has_policy(options: ServerOptions) -> bool:
-    """Whether the owner has said who may open what; from then on everybody else may open nothing."""
+    """Whether the operator has said who may open what; from then on everybody else may open nothing."""
     return bool(options.allow) or options.policy is not None
 
 

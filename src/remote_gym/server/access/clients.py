@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.logs import get_logger, host_of
-from remote_gym.tls.peer import PeerCertificate
+from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.v1 import worker_pb2
 
 logger = get_logger(__name__)
@@ -29,13 +30,13 @@ class Credentials:
     Attributes:
         peer: Its address, for the log.
         tls_version: Of its connection, such as ``"TLSv1.3"``; empty without TLS, and where that is not known.
-        certificates: Those that TLS has verified, its own first.
+        certificates: Those that TLS has verified, in DER, its own first.
         token: The one that came with what it asks; empty without.
     """
 
     peer: str
     tls_version: str = ""
-    certificates: Sequence[PeerCertificate] = ()
+    certificates: Sequence[bytes] = ()
     token: str = ""
 
 
@@ -92,7 +93,8 @@ class Clients:
             CertificateExpired: If its certificate is over.
         """
         try:
-            identity = self._identify(credentials)
+            certificates = [_read(der) for der in credentials.certificates]
+            identity = self._identify(credentials, certificates)
         except NotPermitted as error:
             peer = credentials.peer
             logger.warning(
@@ -101,7 +103,7 @@ class Clients:
             raise
         self._look_at_token(credentials)
         now = time.time()
-        expires = min((each.not_after for each in credentials.certificates), default=math.inf)
+        expires = min((each.not_after for each in certificates), default=math.inf)
         if expires <= now:
             logger.warning(
                 "refused a call of %s: its certificate has expired",
@@ -112,7 +114,7 @@ class Clients:
             )
             # No word about the session, which goes on when the client comes with a new certificate.
             raise CertificateExpired("the client's certificate has expired; connect anew")
-        if any(near_from(each.not_before, each.not_after) <= now for each in credentials.certificates):
+        if any(near_from(each.not_before, each.not_after) <= now for each in certificates):
             warn_of_clients(identity, expires)
         return Client(identity, time.monotonic() + seconds_left(self._conversation, expires))
 
@@ -145,13 +147,13 @@ class Clients:
         lifetime = self._options.certificate_lifetime
         return None if lifetime is None else lifetime / 2
 
-    def _identify(self, credentials: Credentials) -> str:
+    def _identify(self, credentials: Credentials, certificates: Sequence[PeerCertificate]) -> str:
         if credentials.tls_version not in ("", TLS_VERSION):
             raise NotPermitted(
                 f"the connection uses {credentials.tls_version}, and the server takes {TLS_VERSION}",
                 reason=DenialReason.IDENTITY,
             )
-        names = [name for certificate in credentials.certificates for name in certificate.names]
+        names = [name for certificate in certificates for name in certificate.names]
         return self._rule.identify(names, credentials.token)
 
     def _look_at_token(self, credentials: Credentials) -> None:
@@ -164,6 +166,9 @@ class Clients:
                 event="token_ignored",
                 peer=credentials.peer,
             )
+
+
+_read = functools.lru_cache(maxsize=1024)(read_peer_certificate)
 
 
 def _absolute(path: object) -> str:

@@ -127,7 +127,7 @@ class Policy:
 
 
 EVERYTHING_TO_EVERYBODY = Policy({EVERYBODY: Rule()})
-"""What holds while a server's owner has said nothing."""
+"""What holds while a server's operator has said nothing."""
 NOTHING_TO_NOBODY = Policy({})
 
 

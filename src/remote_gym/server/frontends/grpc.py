@@ -67,7 +67,7 @@ SHARE = 0.45
 """Of `ServerOptions.certificate_lifetime` that a connection of gRPC's takes new calls: it ends this part up to a tenth
 early or late, and the last call that began on it is answered for half of the lifetime."""
 
-Credentials = Callable[[], grpc.ServerCredentials]
+GrpcCredentials = Callable[[], grpc.ServerCredentials]
 """Makes those of one port."""
 
 
@@ -141,7 +141,7 @@ class GrpcServer:
         if options.reflection:
             _add_reflection(self._server)
 
-    def listen(self, url: str, port: int, credentials: Credentials | None) -> int:
+    def listen(self, url: str, port: int, credentials: GrpcCredentials | None) -> int:
         """Listen on every address of a name, so that no other server can have one of them.
 
         Args:
@@ -163,7 +163,7 @@ class GrpcServer:
                 port = self._bind(grpc_address(address, port), credentials)
         return 0 if is_unix(url) else port
 
-    def listen_privately(self, address: str, credentials: Credentials | None) -> None:
+    def listen_privately(self, address: str, credentials: GrpcCredentials | None) -> None:
         """Listen for what the server's one port relays.
 
         Args:
@@ -179,7 +179,7 @@ class GrpcServer:
         """Answer calls."""
         await self._server.start()
 
-    def _bind(self, address: str, credentials: Credentials | None) -> int:
+    def _bind(self, address: str, credentials: GrpcCredentials | None) -> int:
         try:
             if credentials is None:
                 return int(self._server.add_insecure_port(address))
@@ -261,7 +261,7 @@ class GrpcServer:
         if (count := self._unread[holder] + ended) >= MOST_UNREAD:
             text = f"{count} calls of this client wait for it to read what they answered; end them first"
             raise ServerFull(text, reason=FullReason.UNREAD)
-        self._service.check_rate(client.identity)
+        self._service.check_rate(client)
         await self._send(context, holder, await self._opened(context, client))
 
     async def _opened(self, context: Context, client: Client) -> pb.OpenResponse:
@@ -270,31 +270,31 @@ class GrpcServer:
             try:
                 request = parse(worker_pb2.Opening, data, OPENING_LIMITS, OPENING_FIELDS)
             except EncodingError as error:
-                self._service.check_rate(client.identity, take=True)
+                self._service.check_rate(client, take=True)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            response = await self._service.open(request, client.identity, _attempt(context))
+            response = await self._service.open(request, client, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
             _name_place(response.session, context)
         return response
 
     async def _spaces(self, context: Context, client: Client) -> None:
-        response = await self._service.spaces(*_session_key(context), client.identity, _attempt(context))
+        response = await self._service.spaces(*_session_key(context), client, _attempt(context))
         response.message_bytes = self._message_bytes
         _name_place(response, context)
         await self._send(context, _holder(context, client), response)
 
     async def _close(self, context: Context, client: Client) -> None:
-        answer = await self._service.close_session(*_session_key(context), client.identity, _attempt(context))
+        answer = await self._service.close_session(*_session_key(context), client, _attempt(context))
         await self._send(context, _holder(context, client), pb.Response.FromString(answer))
 
     async def _ask(self, context: Context, client: Client) -> None:
         key = _session_key(context)
-        turn = self._service.turn(*key, client.identity)
+        turn = self._service.turn(*key, client)
         async with contextlib.AsyncExitStack() as stack:
             async with self._message(context, client) as data:
                 await stack.enter_async_context(turn)
-                answer = await self._service.ask(*key, client.identity, data)
+                answer = await self._service.ask(*key, client, data)
             del data  # which is not to be kept until the answer has been read
             written = (_holder(context, client), key[0], context)
             self._writing.add(written)
@@ -313,7 +313,7 @@ class GrpcServer:
             unread=self._unread,
         )
         key, attempt = _session_key(context), _attempt(context)
-        attachment = self._service.attach(*key, client.identity, interacting.cut, attempt)
+        attachment = self._service.attach(*key, client, interacting.cut, attempt)
         await interacting.serve(attachment)
 
     def _message(self, context: Context, client: Client, copies: int = 1) -> AbstractAsyncContextManager[bytes]:

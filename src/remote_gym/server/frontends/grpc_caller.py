@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.server.access.clients import Credentials
 from remote_gym.server.frontends.relay.peers import peer_of
-from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 
 
 def credentials_of(context: Any) -> Credentials:
@@ -18,9 +15,6 @@ def credentials_of(context: Any) -> Credentials:
 
     Args:
         context: A `grpc.aio.ServicerContext`.
-
-    Raises:
-        NotPermitted: If its certificate cannot be read.
     """
     properties: Mapping[str, Sequence[bytes]] = context.auth_context()
     # gRPC accepts TLS 1.2 as well, and Python has no setting for that. Before grpcio 1.85 it does not tell either.
@@ -28,7 +22,7 @@ def credentials_of(context: Any) -> Credentials:
     return Credentials(
         peer=peer_of(context).address,
         tls_version=versions[0] if versions else "",
-        certificates=[_read(pem) for pem in properties.get("x509_pem_cert", ())],
+        certificates=[_to_der(pem) for pem in properties.get("x509_pem_cert", ())],
         token=_bearer_token(context.invocation_metadata() or ()),
     )
 
@@ -42,10 +36,9 @@ def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=1024)
-def _read(pem: bytes) -> PeerCertificate:
+def _to_der(pem: bytes) -> bytes:
+    """A certificate as gRPC has it, in DER; what is none stays as it is, for who reads it to refuse."""
     try:
-        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
-    except ValueError as error:
-        raise NotPermitted(f"the client's certificate cannot be read: {error}", reason=DenialReason.IDENTITY) from error
-    return read_peer_certificate(der)
+        return ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
+    except ValueError:
+        return pem

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from remote_gym.address import is_unix, unix_path
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError
-from remote_gym.server.frontends.grpc import ONE_PORT, Credentials, GrpcServer
+from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -37,7 +37,7 @@ class Ports:
         ConfigError: If one cannot listen there.
     """
 
-    def __init__(self, url: str, port: int, credentials: Credentials | None, options: ServerOptions) -> None:
+    def __init__(self, url: str, port: int, credentials: GrpcCredentials | None, options: ServerOptions) -> None:
         if options.grpc_port is not None and is_unix(url):
             raise ConfigError(
                 f"ServerOptions.grpc_port is {options.grpc_port}, but {url!r} is a Unix socket; leave one out"

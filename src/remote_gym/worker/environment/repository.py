@@ -9,7 +9,7 @@ A commit's folder never changes, so an environment keeps the files that it was s
 on. Only adding one takes the lock: that keeps two processes from cloning the same commit at once. Folders are never
 removed; delete the cache while no server runs to have the space back.
 
-The repository is the server owner's choice and its code will run, but only through the entrypoint. So its hooks,
+The repository is the operator's choice and its code will run, but only through the entrypoint. So its hooks,
 submodules, filters (those of Git LFS too) and file monitors are off, and git asks nobody for a password.
 """
 
