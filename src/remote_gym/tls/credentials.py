@@ -68,8 +68,7 @@ def client_files(paths: Sequence[PathOrNone] | None, tls: TlsFiles | None = None
     members = _three_paths(paths, "client_credentials_paths", _CLIENT_FORM)
     if members is None:
         return None
-    # From the root on: they are read again, whatever the working directory is by then.
-    ca, certificate, private_key = map(_absolute, members)
+    ca, certificate, private_key = members
     return TlsFiles(ca=ca, certificate=certificate, private_key=private_key)
 
 
@@ -264,5 +263,6 @@ def _three_paths(
     for path in paths:
         if path == "" or not isinstance(path, str | os.PathLike | None):
             raise ConfigError(f"{form}, each a path; found {path!r} in {tuple(paths)!r}", field=name)
+    # From the root on: they are read again, whatever the working directory is by then.
     first, second, third = (None if path is None else Path(path).absolute() for path in paths)
     return (first, second, third) if first or second or third else None
