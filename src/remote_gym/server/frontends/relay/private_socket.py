@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -67,10 +68,23 @@ def _make_folder(where: Path | None) -> str:
 def _sweep(parent: Path) -> None:
     """Remove what is left where a server and its relay were killed at once, as in a container that was ended."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as trial:
+        with contextlib.suppress(OSError):
+            # Other users may put there what they like: a link to a folder of ours, say, with a socket of theirs in it.
+            found = folder.lstat()
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
             # A younger one may be a server's that is about to listen.
-            if folder.stat().st_uid == os.getuid() and time.time() - folder.stat().st_mtime > YOUNG:
-                try:
-                    trial.connect(str(folder / SOCKET))
-                except ConnectionRefusedError:
-                    shutil.rmtree(folder, ignore_errors=True)
+            if is_ours and time.time() - found.st_mtime > YOUNG and _is_deserted(str(folder / SOCKET)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_deserted(address: str) -> bool:
+    """Whether nobody listens at a Unix socket that is there."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.setblocking(False)
+        try:
+            trial.connect(address)
+        except ConnectionRefusedError:
+            return True
+        except BlockingIOError:  # its queue is full
+            return False
+    return False
