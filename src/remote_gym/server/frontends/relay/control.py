@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from remote_gym.logs import get_logger
-from remote_gym.server.frontends.relay.peers import relay_name
+from remote_gym.server.frontends.relay.peers import Peer, forget_peer, note_peer
 from remote_gym.server.frontends.relay.process import CARRY, COMMAND, CUT, ENDED, STOP
 
 logger = get_logger(__name__)
@@ -22,6 +21,10 @@ ACCEPT_TIMEOUT = 2.0
 
 FLUSH = 1.0
 """Seconds that the relay has to send gRPC's last bytes once the server stops."""
+
+KEPT = 15.0
+"""Seconds that a connection's peer is known after its end: gRPC may have calls of it yet to begin, and a server that is
+flooded takes seconds to do so."""
 
 _INTERVAL = 0.01
 """Seconds between two attempts: a Unix socket whose queue is full does not say when it is no more."""
@@ -41,9 +44,9 @@ class RelayControl:
         self._upstream = upstream
         self._folder = folder
         self._loop = asyncio.get_running_loop()
-        self._name = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._open: set[int] = set()
+        self._open: dict[int, str] = {}  # the names of their ends, by numbers
+        self._names: set[str] = set()  # of those that have ended shortly before, too
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -69,11 +72,12 @@ class RelayControl:
             OSError: If gRPC does not accept, or the relay cannot take it.
         """
         number = next(self._numbers)
-        self._open.add(number)
+        name = self._open[number] = note_peer(Peer(peer, number))
+        self._names.add(name)
         try:
             with socket.socket(socket.AF_UNIX) as upstream:
                 upstream.setblocking(False)
-                upstream.bind(b"\0" + relay_name(self._name, number, peer).encode())
+                upstream.bind(b"\0" + name.encode())
                 deadline = self._loop.time() + ACCEPT_TIMEOUT
                 while True:
                     try:
@@ -89,7 +93,7 @@ class RelayControl:
                     except BlockingIOError:
                         await self._pause(deadline)
         except BaseException:
-            self._open.discard(number)
+            self._ended(number)
             raise
 
     def cut(self, number: int) -> None:
@@ -100,8 +104,14 @@ class RelayControl:
     async def stop(self) -> None:
         """Have it send what is on its way from gRPC, and end."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        try:
+            if process is not None:
+                await self._end(process)
+        finally:
+            for name in list(self._names):
+                self._forget_peer(name)
+
+    async def _end(self, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError):
             self._command(STOP, int(FLUSH * 1e3))
         try:
@@ -157,7 +167,7 @@ class RelayControl:
             if not report:
                 break
             if len(report) == ENDED.size:
-                self._open.discard(*ENDED.unpack(report))
+                self._ended(*ENDED.unpack(report))
             else:
                 logger.error("could not relay a connection", details=report.decode(errors="replace"), repeats="")
         else:
@@ -173,4 +183,13 @@ class RelayControl:
             self._loop.remove_reader(self._control)
             self._control.close()
             self._control = None
-        self._open.clear()
+        for number in list(self._open):
+            self._ended(number)
+
+    def _ended(self, number: int) -> None:
+        if (name := self._open.pop(number, None)) is not None:
+            self._loop.call_later(KEPT, self._forget_peer, name)
+
+    def _forget_peer(self, name: str) -> None:
+        self._names.discard(name)
+        forget_peer(name)

@@ -1,17 +1,18 @@
-"""Whose bytes a relayed connection carries, told to gRPC by the name of the relay's end.
+"""Whose bytes a relayed connection carries, which gRPC is told by the name of the relay's end.
 
-That end is bound to an abstract name that holds the connection's number and the client's address, and gRPC returns that
-name as its peer's (Linux only). Only the relay can reach gRPC's private socket, so names are not forged.
+That end is bound to an abstract name, which gRPC returns as its peer's (Linux only). Names are drawn, so that no other
+user of the machine can take the next one before, and stand for what is noted here, so that nobody can make one up.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import urllib.parse
 from typing import Any, NamedTuple
 
-_PREFIX = "remote_gym/"
 _SCHEME = "unix-abstract:"
+_UNKNOWN = "unix:"
 
 
 class Peer(NamedTuple):
@@ -26,15 +27,24 @@ class Peer(NamedTuple):
     number: int | None
 
 
-def relay_name(relay: str, number: int, address: str) -> str:
-    """Abstract socket name of the relay's end of a connection, without its leading zero byte.
+_peers: dict[str, Peer] = {}
+"""By the names of the relay's ends, of all servers of this process."""
 
-    Args:
-        relay: What no other relay of the machine is called: the names are all processes', and each counts from one.
-        number: The connection's.
-        address: The client's.
+
+def note_peer(peer: Peer) -> str:
+    """Name the relay's end of a client's connection.
+
+    Returns:
+        An abstract socket's name, without its leading zero byte.
     """
-    return f"{_PREFIX}{relay}/{number}/{address}"
+    name = f"remote_gym/{secrets.token_hex(16)}"
+    _peers[name] = peer
+    return name
+
+
+def forget_peer(name: str) -> None:
+    """Have a name stand for nobody any more."""
+    _peers.pop(name, None)
 
 
 def peer_of(context: Any) -> Peer:
@@ -43,20 +53,17 @@ def peer_of(context: Any) -> Peer:
     Args:
         context: A `grpc.aio.ServicerContext`.
     """
-    peer = urllib.parse.unquote(str(context.peer()))  # gRPC quotes the brackets of an IPv6 address
-    if not peer.startswith(_SCHEME):
-        return Peer(peer, None)
-    name = peer.removeprefix(_SCHEME)
-    _, number, address = [*name.removeprefix(_PREFIX).split("/", 2), "", ""][:3]
-    if not name.startswith(_PREFIX) or not number.isdecimal():
-        return Peer(peer, None)
-    return Peer(address, int(number))
+    peer = str(context.peer())
+    if peer.startswith(_SCHEME):
+        # Another name is one that another user of the machine has chosen, where gRPC's socket is within reach.
+        return _peers.get(peer.removeprefix(_SCHEME), Peer(_UNKNOWN, None))
+    return Peer(urllib.parse.unquote(peer), None)  # gRPC quotes the brackets of an IPv6 address
 
 
 def address_of_socket(address: Any) -> str:
     """What `socket.accept` returns as an address, as gRPC writes it."""
     if not isinstance(address, tuple):
-        return "unix:"
+        return _UNKNOWN
     host, port = str(address[0]), address[1]
     if ":" not in host:
         return f"ipv4:{host}:{port}"
