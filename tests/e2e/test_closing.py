@@ -202,3 +202,26 @@ def test_a_script_that_ends_without_closing_frees_its_place_at_once(servers, obe
             finally:
                 process.kill()
         wait_until(lambda: server.server.session_count == 0)  # long before its lease is over
+
+
+LAST_LINE = """
+import sys
+from remote_gym import RemoteEnvironment, create_remote_environment_server
+
+server = create_remote_environment_server(
+    "CartPole-v1", port=0, use_thread={threads}, policy=sys.argv[1], allow_insecure=True, check=False
+)
+environment = RemoteEnvironment(port=server.port)
+environment.reset()
+server.stop(grace={grace})
+"""
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["processes", "threads"])
+@pytest.mark.parametrize("grace", [0.0, 1.5], ids=["at_once", "amid_a_drain"])
+def test_stopping_a_server_may_be_the_last_line_of_a_script(threads, grace, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[allow."*"]\n')
+    called = [sys.executable, "-c", LAST_LINE.format(threads=threads, grace=grace), policy]
+    ended = subprocess.run(called, capture_output=True, text=True, timeout=scaled(60), check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

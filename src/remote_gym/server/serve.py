@@ -9,7 +9,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -256,7 +256,7 @@ class RemoteEnvironmentServer:
             await asyncio.sleep(POLICY_INTERVAL)
             try:
                 # Beside the event loop, since the file may be far away.
-                policy = await asyncio.to_thread(source.look)
+                policy = await _in_thread(source.look)
                 if policy is not None:
                     self._service.set_policy(policy)
             except Exception:  # whatever it was: a right that is withdrawn later is to be withdrawn
@@ -302,6 +302,24 @@ class RemoteEnvironmentServer:
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10.0)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Call a function in a thread of its own.
+
+    `asyncio.to_thread` would not do: it takes no more work once a program's last line has run, when a drain may go on.
+    """
+    done: concurrent.futures.Future[T] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()  # so that nobody cancels it, and the thread can always report
+
+    def run() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - for the task that waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="remote_gym-beside", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ class RelayControl:
         self._names: set[str] = set()  # of those that have ended shortly before, too
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._reaping: asyncio.Task[bool] | None = None  # of a process that ended by itself; the loop holds none itself
         self._start()
 
     def __len__(self) -> int:
@@ -114,13 +115,20 @@ class RelayControl:
     async def _end(self, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError):
             self._command(STOP, int(FLUSH * 1e3))
-        try:
-            await asyncio.to_thread(process.wait, FLUSH + 2.0)
-        except subprocess.TimeoutExpired:
+        if not await self._has_ended(process, FLUSH + 2.0):
             logger.error("the relay of gRPC's connections did not end; killing it")
             process.kill()
             process.wait(2.0)
         self._forget()
+
+    async def _has_ended(self, process: subprocess.Popen[bytes], timeout: float) -> bool:
+        # By looking, not in the loop's executor, which takes no more work once the program's last line has run.
+        deadline = self._loop.time() + timeout
+        while process.poll() is None:
+            if self._loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_INTERVAL)
+        return True
 
     async def _pause(self, deadline: float) -> None:
         if self._loop.time() >= deadline:
@@ -176,7 +184,7 @@ class RelayControl:
         if self._process is not None:
             logger.error("the relay of gRPC's connections has ended, and they with it; the next one starts another")
             ended, self._process = self._process, None
-            self._loop.run_in_executor(None, ended.wait, 5.0)
+            self._reaping = self._loop.create_task(self._has_ended(ended, 5.0))
 
     def _forget(self) -> None:
         if self._control is not None:
