@@ -178,8 +178,17 @@ def test_a_clients_arguments_that_cannot_work():
         ({"tls": "certificates"}, r"^tls is 'certificates'; use TlsFiles\("),
         ({"tls": TlsFiles(), "client_credentials_paths": ("a", None, None)}, "^tls and client_credentials_paths are"),
         ({"options": {"lease": 3}}, r"^options is \{'lease': 3\}; use ClientOptions\("),
-        ({"step_timeot": 3}, "^ClientOptions has no 'step_timeot'; did you mean step_timeout"),
-        ({"limits": 3}, "^ClientOptions has no 'limits'; did you mean message_limits"),
+        ({"step_timeot": 3}, "^Remote[A-Z].* has no 'step_timeot'; did you mean step_timeout"),
+        ({"limits": 3}, "^Remote[A-Z].* has no 'limits'; did you mean message_limits"),
+        ({"render_mod": "x"}, "has no 'render_mod'; did you mean render_mode"),
+        ({"remote_arg": "x"}, "has no 'remote_arg'; did you mean remote_args"),
+        ({"remote_arg": "x", "options": ClientOptions()}, "has no 'remote_arg'; did you mean remote_args"),
+        ({"host": "x"}, "has no 'host'; use url"),
+        ({"certs": "x"}, r"has no 'certs'; use tls=TlsFiles.from_folder\(FOLDER, 'client'\)"),
+        ({"id": "x"}, "has no 'id'; use remote_args='CartPole-v1'"),
+        ({"environment": "x"}, r"has no 'environment'; use remote_args=\{'environment': NAME\}"),
+        ({"entrypoint": "x"}, "has no 'entrypoint'; use remote_args='FILE.py'"),
+        ({"entrypoint_kwargs": {}}, r"has no 'entrypoint_kwargs'; use remote_args=\{'entrypoint_kwargs'"),
         ({"addresses": ["localhost:1"]}, "^url is 'localhost' and port 1 beside addresses"),
     ]
     without_port = [
@@ -202,6 +211,7 @@ def test_a_vector_clients_arguments_that_cannot_work():
     cases = [
         *(({"num_envs": value}, f"^num_envs is {value!r}; use an integer") for value in (0, -1, 1.5, "8", None, True)),
         *(({"workers": value, "num_envs": 2}, f"^workers is {value!r}; use an") for value in (0, -1, 1.5, "2")),
+        ({"num_env": 2}, "^RemoteVectorEnv has no 'num_env'; did you mean num_envs"),
         ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
         *(({"autoreset_mode": value}, "^autoreset_mode is") for value in ("Never", 3, [], {})),
         ({"render_mode": "human"}, "^render_mode 'human' is for one environment"),
@@ -232,11 +242,14 @@ def test_a_servers_arguments_that_cannot_work():
         ({"default_args": None, "environments": {"pole": {"entry": "x"}}}, r"^environments\['pole'\] has no 'entry'"),
         ({"default_args": None, "environments": {"pole": 3}}, r"^environments\['pole'\] is 3; use an id"),
         ({"default_args": "CartPole-v1", "tls": ("a", "b", "c")}, r"^tls is \('a', 'b', 'c'\); use TlsFiles\("),
-        (
-            {"default_args": "CartPole-v1", "options": ClientOptions()},
-            r"^options is ClientOptions\(.*use ServerOptions",
-        ),
-        ({"default_args": "CartPole-v1", "leese": 3}, "^ServerOptions has no 'leese'; did you mean lease"),
+        ({"options": ClientOptions()}, r"^options is of type ClientOptions; use ServerOptions\("),
+        ({"leese": 3}, "^create_remote_environment_server has no 'leese'; did you mean lease"),
+        ({"prot": 3}, "^create_remote_environment_server has no 'prot'; did you mean port"),
+        ({"host": "x"}, "has no 'host'; use url"),
+        ({"certs": "x"}, r"has no 'certs'; use tls=TlsFiles.from_folder\(FOLDER, 'server'\)"),
+        ({"id": "x"}, "has no 'id'; use the first argument, such as 'CartPole-v1'"),
+        ({"environment": "x"}, "has no 'environment'; use the first argument"),
+        ({"entrypoint_kwargs": {}}, "has no 'entrypoint_kwargs'; use the first argument"),
     ]
     assert unexpected(cases, partial(create_remote_environment_server, url="localhost", port=0)) == []
 

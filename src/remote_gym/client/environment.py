@@ -110,7 +110,7 @@ class RemoteEnvironment(RemoteAttributes):
         self.remote_args = {} if remote_args is None else dict(read_environment("remote_args", remote_args))
         self.client_credentials_paths = client_credentials_paths = absolute_paths(client_credentials_paths)
         self.render_mode = render_mode
-        self._options = merge_options(ClientOptions, options, keywords)
+        self._options = merge_options(ClientOptions, options, keywords, of=RemoteEnvironment)
         self._files = client_files(client_credentials_paths, tls)
         self._made_with: dict[str, Any] = {
             "remote_args": self.remote_args,

@@ -32,6 +32,36 @@ EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]
 """What names an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of
 `gymnasium.make` with the ``"id"`` among them, or `RemoteArgs`."""
 
+_CLIENT_GUESSES = {
+    "host": "url",
+    "hostname": "url",
+    "certs": "tls=TlsFiles.from_folder(FOLDER, 'client')",
+    "certificates": "tls=TlsFiles.from_folder(FOLDER, 'client')",
+    "id": "remote_args='CartPole-v1', or remote_args={'id': 'CartPole-v1', ...}",
+    "env_id": "remote_args='CartPole-v1', or remote_args={'id': 'CartPole-v1', ...}",
+    "environment": "remote_args={'environment': NAME}",
+    "entrypoint": "remote_args='FILE.py'",
+    "entrypoint_kwargs": "remote_args={'entrypoint_kwargs': {...}}",
+    "kwargs": "remote_args={'entrypoint_kwargs': {...}}",
+}
+_SERVER_GUESSES = {
+    "host": "url",
+    "hostname": "url",
+    "certs": "tls=TlsFiles.from_folder(FOLDER, 'server')",
+    "certificates": "tls=TlsFiles.from_folder(FOLDER, 'server')",
+    "id": "the first argument, such as 'CartPole-v1' or {'id': 'CartPole-v1', ...}",
+    "env_id": "the first argument, such as 'CartPole-v1' or {'id': 'CartPole-v1', ...}",
+    "environment": "the first argument, such as 'CartPole-v1', or environments={NAME: 'CartPole-v1'}",
+    "entrypoint": "the first argument, such as 'FILE.py'",
+    "entrypoint_kwargs": "the first argument, such as {'entrypoint': 'FILE.py', 'entrypoint_kwargs': {...}}",
+    "kwargs": "the first argument, such as {'id': 'CartPole-v1', ...}",
+    "remote_args": "the first argument, or default_args",
+}
+
+GUESSES = {"ClientOptions": _CLIENT_GUESSES, "ServerOptions": _SERVER_GUESSES}
+"""What to write in place of arguments that one may look for, and that have another name or form, by whose options the
+function takes."""
+
 _FORMS = "use an id such as 'CartPole-v1', the path of an entrypoint, or a dict such as {'id': 'CartPole-v1'}"
 
 

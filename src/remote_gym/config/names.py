@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from remote_gym.config.arguments import GUESSES
 from remote_gym.errors import ConfigError
 
 T = TypeVar("T")
@@ -64,22 +66,35 @@ def names_checked(cls: Class) -> Class:
     return cls
 
 
-def merge_options(cls: type[T], given: T | None, keywords: Mapping[str, Any]) -> T:
+def merge_options(
+    cls: type[T],
+    given: T | None,
+    keywords: Mapping[str, Any],
+    *,
+    of: Callable[..., Any],
+) -> T:
     """Options as a function takes them: all at once as ``options=``, one by one as keyword arguments, or both.
 
     Args:
         cls: `ServerOptions` or `ClientOptions`.
         given: What ``options=`` was; None without.
         keywords: Single ones, which win.
+        of: The function, or the class, whose own arguments a misspelt one may have meant as well.
 
     Raises:
         ConfigError: If `given` is something else, or an option does not exist or cannot work.
     """
     if given is not None and not isinstance(given, cls):
-        raise ConfigError(f"options is {given!r:.200}; use {cls.__name__}(...)", field="options")
+        # An object of options is long.
+        found = f"of type {type(given).__name__}" if dataclasses.is_dataclass(given) else f"{given!r:.200}"
+        raise ConfigError(f"options is {found}; use {cls.__name__}(...)", field="options")
+    options = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in keywords.keys() - options:
+        if name in GUESSES[cls.__name__]:
+            raise ConfigError(f"{of.__name__} has no {name!r}; use {GUESSES[cls.__name__][name]}", field=name)
+        check_names(of.__name__, [name], inspect.signature(of).parameters)
     if given is None:
         return cls(**keywords)
-    check_names(cls.__name__, keywords, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
     return dataclasses.replace(given, **keywords) if keywords else given  # type: ignore[type-var]
 
 

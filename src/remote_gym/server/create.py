@@ -60,7 +60,10 @@ def create_remote_environment_server(
         ConfigError: If an argument, an option, or a certificate file cannot work, or the port is in use.
     """
     chosen = merge_options(
-        ServerOptions, options, {**keywords, **({} if use_thread is None else {"use_thread": use_thread})}
+        ServerOptions,
+        options,
+        {**keywords, **({} if use_thread is None else {"use_thread": use_thread})},
+        of=create_remote_environment_server,
     )
     grpc_address(url, port)  # says so, if they are none
     if default_args is None and not chosen.environments and chosen.client_entrypoints is None:

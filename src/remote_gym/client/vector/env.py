@@ -108,7 +108,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         self.render_mode = render_mode
         self.closed = False
         self._places = places
-        self._options = merge_options(ClientOptions, options, keywords)
+        self._options = merge_options(ClientOptions, options, keywords, of=RemoteVectorEnv)
         self.remote_args = {} if remote_args is None else dict(read_environment("remote_args", remote_args))
         # The workers may be on this machine, and have better use for its cores.
         self._options = dataclasses.replace(self._options, poll_us=poll_us(self._options.poll_us, count))
