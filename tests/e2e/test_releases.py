@@ -13,7 +13,7 @@ import pytest
 
 import remote_gym
 from remote_gym import SessionLost
-from remote_gym.ipc import control as handover
+from remote_gym.ipc import control as control
 from remote_gym.ipc.dialect import dialect
 from remote_gym.server.launch import forkserver_client as launching
 from remote_gym.testing import loopback_server
@@ -58,7 +58,7 @@ def test_a_dialect_depends_on_what_is_said_and_not_on_what_says_it(monkeypatch):
     script = "from remote_gym.ipc.dialect import dialect; print(dialect())"
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == dialect()
-    monkeypatch.setattr(handover, "RECORD", struct.Struct("!BQ"))
+    monkeypatch.setattr(control, "RECORD", struct.Struct("!BQ"))
     assert dialect.__wrapped__() != dialect()
 
 

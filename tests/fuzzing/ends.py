@@ -190,10 +190,10 @@ def fuzz_link(data: bytes) -> None:
 
 
 async def _ask_worker(data: bytes) -> bytes | None:
-    (requests, theirs), (handover, their_handover) = socket.socketpair(), socket.socketpair()
+    (requests, theirs), (control, their_handover) = socket.socketpair(), socket.socketpair()
     worker = WorkerHandle("fuzzed", lambda: None, SMALL.message_bytes)
-    with requests, theirs, handover, their_handover:
-        await worker.connect(requests.dup(), handover.dup())
+    with requests, theirs, control, their_handover:
+        await worker.connect(requests.dup(), control.dup())
         worker.set_exited("it was fuzzed")  # so that nobody waits for word of that
         asked = asyncio.ensure_future(worker.ask(b"anything"))
         await asyncio.sleep(0)

@@ -15,7 +15,7 @@ import pytest
 from environments import ACTION, Obedient
 from remote_gym.config import Limits
 from remote_gym.ipc import counters as counters_module
-from remote_gym.ipc.counters import STEPS, Counters, Page, count_ended, map_words
+from remote_gym.ipc.counters import STEPS, Counters, Page, count_ended, map_page
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.worker.host import Host
 from waiting import scaled
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="worker processe
 OTHER = """
 import sys
 from remote_gym.ipc.counters import *
-words = map_words(int(sys.argv[1]))
+words = map_page(int(sys.argv[1]))
 words[SINCE], words[OPERATION], words[STEPS], words[BUSY] = 2**63, OPERATIONS["reset"], 5, 1_500_000_000
 """
 
@@ -48,7 +48,7 @@ def test_what_another_process_stores_is_read(page):
 
 
 def test_what_is_written_behind_it_is_read_and_leaves_the_counters(page):
-    words = map_words(page.fileno())
+    words = map_page(page.fileno())
     words[STEPS] = 3
     assert page.read_stacks() == ""
     os.write(page.fileno(), b"here\xff\n")
@@ -68,7 +68,7 @@ def test_a_worker_that_cuts_the_file_short_or_fills_it_harms_nobody_who_reads(pa
 
 
 def test_a_closed_page_remembers_what_was_done(page):
-    map_words(page.fileno())[STEPS] = 4
+    map_page(page.fileno())[STEPS] = 4
     page.close()
     page.close()
     assert page.read().steps == 4
@@ -102,9 +102,9 @@ class Looking(Obedient):
 
 
 def test_a_host_tells_what_it_does_and_has_done():
-    words = counters_module.new_words()
+    words = counters_module.new_page()
     environment = Looking(words)
-    host = Host(environment, limits=Limits(), words=words)
+    host = Host(environment, limits=Limits(), page=words)
 
     def step(behaviour: str = "step") -> pb.StepRequest:
         return pb.StepRequest(packed=np.int64(ACTION[behaviour]).tobytes())

@@ -29,7 +29,7 @@ class Server:
     """What a worker takes for its server."""
 
     requests: MessageSocket
-    handover: socket.socket
+    control: socket.socket
     thread: threading.Thread
 
     def ask(self, request: pb.Request) -> pb.Response:
@@ -40,7 +40,7 @@ class Server:
 
     def hear(self) -> tuple[int, int]:
         """What the worker tells, and the value; with word of a client comes a descriptor of its connection."""
-        heard = receive_record(self.handover)
+        heard = receive_record(self.control)
         assert heard is not None
         word, value, descriptor = heard
         assert (descriptor is not None) == (word == WorkerEvent.ATTACHED)
@@ -53,7 +53,7 @@ class Server:
         ours, theirs = socket.socketpair()
         ours.settimeout(scaled(10.0))
         with theirs:
-            send_record(self.handover, WorkerCommand.CONNECTION, number, descriptor=theirs.fileno())
+            send_record(self.control, WorkerCommand.CONNECTION, number, descriptor=theirs.fileno())
         return MessageSocket(ours, Limits())
 
     def bring(self, token: str = "t", number: int = 0) -> tuple[MessageSocket, pb.Attached]:
@@ -71,12 +71,12 @@ def attach(direct: MessageSocket, token: str = "t") -> pb.Attached:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    (requests, theirs), (handover, other) = socket.socketpair(), socket.socketpair()
-    for sock in (requests, handover):
+    (requests, theirs), (control, other) = socket.socketpair(), socket.socketpair()
+    for sock in (requests, control):
         sock.settimeout(scaled(10.0))
     thread = threading.Thread(target=worker.run, args=(theirs, other), kwargs={"own_process": False})
     thread.start()
-    running = Server(MessageSocket(requests, Limits()), handover, thread)
+    running = Server(MessageSocket(requests, Limits()), control, thread)
     root = str(Path(__file__).parents[1])
     launch = worker_pb2.Launch(session="s", entrypoint="environments.py", root=root, token="t", limits=asdict(Limits()))
     running.requests.send(launch.SerializeToString())
@@ -85,7 +85,7 @@ def server() -> Iterator[Server]:
     assert worker_pb2.Launched.FromString(launched).HasField("description")
     yield running
     running.requests.close()
-    handover.close()
+    control.close()
     thread.join(scaled(10.0))
     assert not thread.is_alive()
 
@@ -96,7 +96,7 @@ RESET = pb.Request(sequence=1, reset=pb.ResetRequest())
 def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_still_ask(server):
     direct, attached = server.bring()
     assert not attached.HasField("error")
-    server.handover.close()  # and so ATTACHED is never read, which breaks the connection
+    server.control.close()  # and so ATTACHED is never read, which breaks the connection
     assert server.ask(RESET).HasField("reset")
     direct.send(pb.Request(sequence=1).SerializeToString())
     assert pb.Response.FromString(direct.receive()).HasField("reset")
@@ -106,7 +106,7 @@ def test_a_server_that_closes_the_handover_with_word_of_a_client_unread_can_stil
 def test_the_server_is_told_of_who_comes_and_goes(server):
     direct, _ = server.bring()
     assert server.hear() == (WorkerEvent.ATTACHED, 0)
-    send_record(server.handover, WorkerCommand.TAKEN_OVER)
+    send_record(server.control, WorkerCommand.TAKEN_OVER)
     told = pb.Response.FromString(direct.receive())
     assert (told.sequence, told.error.kind) == (0, pb.ErrorDetail.OUT_OF_SEQUENCE)
     assert direct.receive() is None
@@ -120,7 +120,7 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
     direct, _ = server.bring()
     newer = None
     if by == "gRPC":
-        send_record(server.handover, WorkerCommand.TAKEN_OVER)
+        send_record(server.control, WorkerCommand.TAKEN_OVER)
     else:
         newer, _ = server.bring()
     told = pb.Response.FromString(direct.receive())
@@ -133,9 +133,9 @@ def test_who_is_cut_off_by_a_newer_connection_hears_that(by, server):
 
 def test_a_client_is_cut_off_though_the_server_holds_its_connection(server):
     direct, _ = server.bring()
-    heard = receive_record(server.handover)
+    heard = receive_record(server.control)
     assert heard is not None
-    send_record(server.handover, WorkerCommand.DROP)
+    send_record(server.control, WorkerCommand.DROP)
     assert direct.receive() is None
     os.close(heard[2])
     direct.close()
@@ -147,7 +147,7 @@ def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server)
     assert server.ask(RESET).HasField("reset")
     slow = pb.StepRequest(packed=ACTION["slow"].to_bytes(8, "little"))
     server.requests.send(pb.Request(sequence=2, step=slow).SerializeToString())
-    send_record(server.handover, WorkerCommand.DROP)
+    send_record(server.control, WorkerCommand.DROP)
     direct.close()
     assert pb.Response.FromString(server.requests.receive()).HasField("step")
     direct, attached = server.bring()
@@ -156,7 +156,7 @@ def test_a_client_that_leaves_as_it_is_cut_off_does_not_hold_up_the_next(server)
 
 
 def test_a_client_is_told_for_how_long_the_worker_polls(server):
-    send_record(server.handover, WorkerCommand.POLL, 70)
+    send_record(server.control, WorkerCommand.POLL, 70)
     direct, attached = server.bring()
     assert attached.poll_us == 70
     direct.close()
@@ -195,7 +195,7 @@ def test_who_says_who_he_is_in_drips_holds_nobody_up_and_is_closed_out_in_time(s
 
     with ours:
         with theirs:
-            send_record(server.handover, WorkerCommand.CONNECTION, descriptor=theirs.fileno())
+            send_record(server.control, WorkerCommand.CONNECTION, descriptor=theirs.fileno())
         thread = threading.Thread(target=drip)
         thread.start()
         try:
@@ -248,7 +248,7 @@ def test_who_comes_late_does_not_cut_off_who_came_after_it(server):
 
 def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
     late = server.bring_silent(number=1)
-    send_record(server.handover, WorkerCommand.TAKEN_OVER)
+    send_record(server.control, WorkerCommand.TAKEN_OVER)
     for _ in range(2):  # after which it has heard both words
         assert server.ask(RESET).HasField("reset")
     assert not attach(late).HasField("error")
@@ -261,7 +261,7 @@ def test_who_is_on_the_way_in_when_the_session_is_taken_over_hears_that(server):
 
 def test_who_is_on_the_way_in_when_the_owner_is_shut_out_is_closed_out(server):
     late = server.bring_silent()
-    send_record(server.handover, WorkerCommand.DROP)
+    send_record(server.control, WorkerCommand.DROP)
     assert late.receive() is None
     late.close()
 
@@ -283,7 +283,7 @@ def step(sequence: int, behaviour: str = "step") -> pb.Request:
 
 def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
     assert server.ask(RESET).HasField("reset")
-    send_record(server.handover, WorkerCommand.DRAIN)
+    send_record(server.control, WorkerCommand.DRAIN)
     assert server.ask(RESET).HasField("reset")  # the same once more, whose answer may have been lost
     assert server.ask(step(2)).HasField("step")
     ended = server.ask(step(3, "truncate"))
@@ -296,7 +296,7 @@ def test_a_drain_lets_the_episode_end_and_begins_no_other(server):
 
 
 def test_a_drain_that_finds_no_episode_is_told_so(server):
-    send_record(server.handover, WorkerCommand.DRAIN)
+    send_record(server.control, WorkerCommand.DRAIN)
     assert server.hear() == (WorkerEvent.DRAINED, 0)
 
 
@@ -305,7 +305,7 @@ def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_ot
     assert server.hear()[0] == WorkerEvent.ATTACHED
     direct.send(RESET.SerializeToString())
     direct.receive()
-    send_record(server.handover, WorkerCommand.DRAIN)
+    send_record(server.control, WorkerCommand.DRAIN)
     direct.send(step(2, "numpy_flags").SerializeToString())  # terminated by np.True_
     direct.receive()
     assert server.hear() == (WorkerEvent.DRAINED, 0)
@@ -316,7 +316,7 @@ def test_a_drain_tells_that_the_episode_is_over_though_its_client_asks_for_no_ot
 
 @pytest.mark.parametrize("way", ["direct", "through the server"])
 def test_a_client_that_asks_nothing_is_told_of(server, way):
-    send_record(server.handover, WorkerCommand.LIMIT_IDLE, 300)
+    send_record(server.control, WorkerCommand.LIMIT_IDLE, 300)
     if way == "direct":
         direct, _ = server.bring()
         assert server.hear()[0] == WorkerEvent.ATTACHED

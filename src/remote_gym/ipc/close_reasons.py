@@ -42,7 +42,7 @@ DRAINED = CloseReason("the server is stopping, and begins no more episodes", Los
 CLOSED = CloseReason("its client closed it", LossReason.CLOSED)
 NOT_STARTED = CloseReason("its worker did not start")
 UNTOLD = CloseReason("the server has ended it, or stopped, and may have restarted")
-"""What a worker says that only sees its server go."""
+"""Reason that a worker gives if it only sees its server go."""
 
 
 def idled(seconds: float | None) -> CloseReason:
@@ -73,7 +73,7 @@ def forbidden(error: Exception) -> CloseReason:
 
 
 def taken_over(session_id: str) -> OutOfSequence:
-    """What a connection hears that a newer one ends.
+    """Error for a connection that a newer one ends.
 
     Not that the session is lost: who hears this must not come back, or would be answered what was meant for the one
     that took over.

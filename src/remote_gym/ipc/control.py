@@ -13,7 +13,7 @@ RECORD = struct.Struct("!BI")
 
 
 class WorkerCommand(enum.IntEnum):
-    """What a server sends."""
+    """Records that a server sends."""
 
     CONNECTION = 1
     """Comes with the descriptor of a connection, whose preamble has been read. The value: which one it is, from 1."""
@@ -30,7 +30,7 @@ class WorkerCommand(enum.IntEnum):
 
 
 class WorkerEvent(enum.IntEnum):
-    """What a worker sends."""
+    """Records that a worker sends."""
 
     ATTACHED = 1
     """A client has shown the token and uses a direct connection now, a descriptor of which comes along. The value:

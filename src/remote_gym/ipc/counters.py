@@ -22,7 +22,7 @@ import numpy as np
 
 IDLE: Final = 0
 OPERATIONS: Final = {"reset": 1, "step": 2, "step_many": 2, "render": 3, "call": 4, "close": 5}
-"""What the word `OPERATION` holds while a request is run."""
+"""Values of the word `OPERATION` while a request runs."""
 NAMES: Final = {number: name for name, number in OPERATIONS.items() if name != "step_many"}
 
 # The words of a page, each of 64 bits and of this machine's byte order. One is written by one store, so none is torn.
@@ -40,12 +40,12 @@ WORDS: Final = struct.Struct("=8Q")
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 STACKS_BYTES: Final = 64 * 1024
-"""What is read of a worker's stacks, at most."""
+"""Bytes of a worker's stacks that are read, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """What a worker has done so far.
+    """Counts of one worker's work so far.
 
     Attributes:
         operation: What it does now: "reset", "step", "render", "call" or "close"; None while it waits for a request.
@@ -70,7 +70,7 @@ class Counters:
 
     @classmethod
     def decode(cls, page: bytes | bytearray) -> Counters:
-        """What a page's bytes say; nothing has been done where there are too few."""
+        """Decode a page's bytes; too few of them mean that nothing has been done."""
         if len(page) < WORDS.size:
             return cls()
         operation, since, sequence, steps, episodes, received, sent, busy = WORDS.unpack_from(page)
@@ -86,12 +86,12 @@ class Counters:
         )
 
 
-def new_words() -> memoryview:
+def new_page() -> memoryview:
     """A page that is shared with nobody outside this process, as words."""
     return memoryview(bytearray(WORDS.size)).cast("Q")
 
 
-def map_words(descriptor: int) -> memoryview:
+def map_page(descriptor: int) -> memoryview:
     """The worker's side of a `Page`, as words to store to.
 
     Raises:
@@ -124,13 +124,13 @@ class Page:
         return self._descriptor
 
     def read(self) -> Counters:
-        """What the worker has done so far; after `close`, what it had done when last looked at."""
+        """Read the counts; after `close`, those of the last look."""
         if self._descriptor >= 0:
             self._last = Counters.decode(os.pread(self._descriptor, WORDS.size, 0))
         return self._last
 
     def read_stacks(self) -> str:
-        """What has been written behind the page."""
+        """Read the stacks that were written behind the page."""
         if self._descriptor < 0:
             return ""
         return os.pread(self._descriptor, STACKS_BYTES, PAGE_BYTES).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What a server and its workers say to each other, as a short text: both have to be of releases that agree on it.
+"""Fingerprint of the records between a server and its workers, as a short text, on which both releases have to agree.
 
 A worker's interpreter may have another release of this package. An older worker would leave out what it does not know,
 such as what a policy allows, or wait for what never comes.

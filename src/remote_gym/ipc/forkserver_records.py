@@ -1,4 +1,4 @@
-"""What a server and the process that forks its workers send each other: records of one size, in both directions."""
+"""Records between a server and its forkserver: of one size, in both directions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RECORD = struct.Struct("!BQq")
 
 
 class Command(enum.IntEnum):
-    """What the server asks."""
+    """Requests of the server."""
 
     LAUNCH = 1
     """Comes with four descriptors: the worker's two sockets, its page of counters, and where its output goes."""
@@ -20,7 +20,7 @@ class Command(enum.IntEnum):
 
 
 class Event(enum.IntEnum):
-    """What the forkserver tells."""
+    """Reports of the forkserver."""
 
     STARTED = 1
     """The value is the process id."""

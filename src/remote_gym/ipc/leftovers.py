@@ -1,4 +1,4 @@
-"""What workers leave running: found by a mark that nothing loses by leaving a group or session, and ended.
+"""Processes that workers leave running: found by a mark that nothing loses by leaving a group or session, and ended.
 
 A worker's mark is its soft limit on file locks, which Linux has not enforced since 2.4.25: whatever the worker starts
 inherits it, through forks, other programs and daemons alike, and ``/proc`` shows it. The forkserver is a *subreaper*:
@@ -39,7 +39,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def new_prefix() -> int:
-    """What the marks of one forkserver's workers begin with; another one's differ, in whatever container it is."""
+    """Beginning of the marks of one forkserver's workers; another one's differ, in whatever container it is."""
     return 1 << _PREFIX_BITS | secrets.randbits(_PREFIX_BITS)
 
 
@@ -76,7 +76,7 @@ def _mark_of(pid: int) -> tuple[int, int] | None:
 
 
 class Leftovers:
-    """What a forkserver's workers have left. It belongs to the forkserver, which it makes a subreaper.
+    """Processes that a forkserver's workers have left. It belongs to the forkserver, which it makes a subreaper.
 
     Args:
         prefix: Of this forkserver's marks.

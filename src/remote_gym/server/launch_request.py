@@ -66,7 +66,7 @@ def check_version(request: worker_pb2.Opening) -> None:
 def launch_message(
     request: worker_pb2.Opening, default_args: Mapping[str, Any] | None, options: ServerOptions
 ) -> worker_pb2.Launch:
-    """What to tell the worker, session and env_id aside.
+    """Write the message to a worker, session and env_id aside.
 
     The client's keyword arguments are passed on as they came: the worker decodes them, in a process of its own.
 

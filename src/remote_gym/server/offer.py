@@ -1,4 +1,4 @@
-"""What can be found wrong with an offer before any client asks for it, without running any of its code."""
+"""Checks an offer before any client asks for it, without running any of its code."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class OpenSessions:
         """Follow what its worker says from now on, and end it with its worker."""
         worker = session.worker
         worker.gone.add_done_callback(lambda gone: self.end(session, gone.result()))
-        worker.on_word = functools.partial(self._on_event, session)
+        worker.on_event = functools.partial(self._on_event, session)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
 
@@ -119,16 +119,16 @@ class OpenSessions:
         while self._closing:
             await asyncio.wait(self._closing)  # which yields also when all are done, so that they can be forgotten
 
-    def _on_event(self, session: OpenSession, word: int, value: int) -> None:
-        """What a worker tells of its client."""
-        if word == WorkerEvent.DRAINED:
+    def _on_event(self, session: OpenSession, event: int, value: int) -> None:
+        """Follow what a worker reports of its client."""
+        if event == WorkerEvent.DRAINED:
             self.dismiss(session, close_reasons.DRAINED)
-        elif word == WorkerEvent.IDLE and session.entry.users:  # else its lease is what counts
+        elif event == WorkerEvent.IDLE and session.entry.users:  # else its lease is what counts
             self.dismiss(session, close_reasons.idled(self._options.idle_timeout))
-        elif word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
-            if word == WorkerEvent.ATTACHED:
+        elif event in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
+            if event == WorkerEvent.ATTACHED:
                 session.arrived(value)
-            self._on_direct(session, word == WorkerEvent.ATTACHED, value / 1000)
+            self._on_direct(session, event == WorkerEvent.ATTACHED, value / 1000)
 
     def _on_direct(self, session: OpenSession, attached: bool, silence: float) -> None:
         """A client has attached to the worker itself, or has left it."""

@@ -25,7 +25,7 @@ REQUESTS: tuple[dict[str, Any], ...] = ({}, {"render_mode": "rgb_array"}, {"num_
 render mode, or make vectors of environments only."""
 
 _ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-only)? arguments?:")
-"""What Python says of a call to which an argument is missing."""
+"""Python's message about a call without a required argument."""
 
 
 async def try_environments(
@@ -81,7 +81,7 @@ async def try_environments(
 async def _try(
     launcher: Launcher, name: str, default_args: Mapping[str, Any] | None, options: ServerOptions
 ) -> Exception | None:
-    """What the first way to open an environment raised, if no other way works."""
+    """Return what the first way to open an environment raised, if no other way works."""
     first: Exception | None = None
     for fields in REQUESTS:
         request = worker_pb2.Opening(environment=name, **fields)

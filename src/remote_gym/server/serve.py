@@ -104,7 +104,7 @@ class RemoteEnvironmentServer:
 
     @property
     def address(self) -> str:
-        """What a client is told to connect to, such as ``localhost:56789``."""
+        """Address for clients, such as ``localhost:56789``."""
         return grpc_address(self.url, self.port)
 
     @property
@@ -113,7 +113,7 @@ class RemoteEnvironmentServer:
         return len(self._service)
 
     def sessions(self) -> tuple[SessionStatus, ...]:
-        """What each open session has done so far, the oldest first; none once the server has stopped."""
+        """State of each open session, the oldest first; empty once the server has stopped."""
         if self._terminated.is_set():
             return ()
         return self._call(self._look_at_sessions(), timeout=10.0)

@@ -1,4 +1,4 @@
-"""What a server does when it is asked, whatever carried the question. Knows nothing of gRPC."""
+"""Behaviour of a server, for every frontend. Knows nothing of gRPC."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Service:
     async def spaces(
         self, session_id: str, token: str, client: Client, attempt: Attempt | None = None
     ) -> pb.SpacesResponse:
-        """What `open` told about the environment, again."""
+        """Describe an open session's environment again."""
         try:
             session = self._live.find(session_id, token, client.identity)
             if session.worker.ending:
@@ -147,7 +147,7 @@ class Service:
             self._sessions.leave(session.entry)
 
     def turn(self, session_id: str, token: str, client: Client) -> asyncio.Lock:
-        """What a request that comes by itself holds from when it is asked until its answer has been sent.
+        """Lock that a single request holds from its arrival until its answer has been sent.
 
         So of the answers that a client does not read, the server keeps one for each of its sessions.
 
@@ -194,11 +194,11 @@ class Service:
         return self._live.hand_over(routing_id, sock)
 
     def workers(self) -> dict[str, WorkerHandle]:
-        """Those of all open sessions, by the session's id."""
+        """Workers of all open sessions, by the session's id."""
         return {session.entry.id: session.worker for session in self._live}
 
     def statuses(self) -> tuple[SessionStatus, ...]:
-        """What there is to tell of each open session."""
+        """State of each open session."""
         return tuple(
             SessionStatus(
                 id=session.entry.id,

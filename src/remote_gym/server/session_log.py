@@ -1,4 +1,4 @@
-"""What a server's log says of its sessions."""
+"""The lines of a server's log about its sessions."""
 
 from __future__ import annotations
 

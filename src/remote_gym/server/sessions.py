@@ -48,7 +48,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Ended:
-    """What is kept of a session that has ended: whom its reason may be told, and the reason."""
+    """Record of a session that has ended: who may learn the reason, and the reason."""
 
     token: str = field(repr=False)
     identity: str

@@ -1,4 +1,4 @@
-"""What a description says about an environment, spaces aside."""
+"""Describes an environment, spaces aside."""
 
 from __future__ import annotations
 

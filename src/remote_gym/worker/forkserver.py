@@ -27,7 +27,7 @@ from typing import TextIO
 
 import numpy as np
 
-from remote_gym.ipc.counters import map_words
+from remote_gym.ipc.counters import map_page
 from remote_gym.ipc.forkserver_records import RECORD, Command, Event
 from remote_gym.ipc.leftovers import KILL_AFTER, Leftovers, set_mark
 from remote_gym.ipc.records import receive_record
@@ -111,19 +111,19 @@ class Forkserver:
             pid = _fork()
         except OSError as error:
             os.write(output, f"cannot fork a worker: {error}\n".encode())
-            self._tell(Event.EXITED, number, error.errno or 1)
+            self._report(Event.EXITED, number, error.errno or 1)
             pid = -1
         if pid == 0:
             self._become_worker(number, page, output)
-            requests, handover = (socket.socket(fileno=descriptor) for descriptor in connections)
-            return lambda: worker.run(requests, handover, own_process=True, words=map_words(page))
+            requests, control = (socket.socket(fileno=descriptor) for descriptor in connections)
+            return lambda: worker.run(requests, control, own_process=True, page=map_page(page))
         for descriptor in descriptors:
             os.close(descriptor)
         if pid > 0:
             with contextlib.suppress(OSError):  # the child does the same; whoever is first
                 os.setpgid(pid, pid)
             self._pids[number] = pid
-            self._tell(Event.STARTED, number, pid)
+            self._report(Event.STARTED, number, pid)
         return None
 
     def _become_worker(self, number: int, page: int, output: int) -> None:
@@ -165,7 +165,7 @@ class Forkserver:
                 if number is not None:
                     del self._pids[number]
                     self._leftovers.worker_ended(number)
-                    self._tell(Event.EXITED, number, os.waitstatus_to_exitcode(status))
+                    self._report(Event.EXITED, number, os.waitstatus_to_exitcode(status))
 
     def _kill(self, pid: int) -> None:
         """Kill a worker. What it has started has its time to end, where it is found."""
@@ -174,7 +174,7 @@ class Forkserver:
         else:
             kill_group(pid)
 
-    def _tell(self, event: Event, number: int, value: int) -> None:
+    def _report(self, event: Event, number: int, value: int) -> None:
         with contextlib.suppress(ConnectionError):  # the server is gone, which the loop notices next
             self._control.sendall(RECORD.pack(event, number, value))
 

@@ -1,4 +1,4 @@
-"""What a worker asks of who comes to it directly: the server's TLS, the identity's identity, the session's token."""
+"""Admits a client that comes to a worker directly: by TLS, the session's identity, and its token."""
 
 from __future__ import annotations
 

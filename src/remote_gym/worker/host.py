@@ -35,7 +35,7 @@ from remote_gym.ipc.counters import (
     SINCE,
     STEPS,
     count_ended,
-    new_words,
+    new_page,
 )
 from remote_gym.protocol.constants import package_versions
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -70,7 +70,7 @@ class Host:
         frame_encoding: How images may be compressed, as in an `OpenRequest`.
         observation_encoding: How packed observations may be.
         limits: Bounds on received values and on responses.
-        words: Where to keep count, as `remote_gym.ipc.counters` has it; None for nowhere that others see.
+        page: Where to keep count, as `remote_gym.ipc.counters` has it; None for nowhere that others see.
 
     Raises:
         ConfigError: If frames are asked of an environment without a render mode, or an encoding that is not to be had.
@@ -87,7 +87,7 @@ class Host:
         frame_encoding: pb.Encoding = pb.ENCODING_RAW,
         observation_encoding: pb.Encoding = pb.ENCODING_RAW,
         limits: Limits,
-        words: memoryview | None = None,
+        page: memoryview | None = None,
     ) -> None:
         if send_frames and environment.render_mode is None:
             raise ConfigError(
@@ -112,7 +112,7 @@ class Host:
         self._observation_layout = compile_layout(environment.observation_space)
         self._action_layout = compile_layout(environment.action_space)
         self._was_reset = False
-        self._words = new_words() if words is None else words
+        self._page = new_page() if page is None else page
         self._flags: tuple[Any, Any] = (False, False)  # terminated and truncated, as the last step had them
         self._sequence = 0
         self._request = b""
@@ -129,7 +129,7 @@ class Host:
         }
 
     def describe(self) -> pb.Description:
-        """What a client needs to know to stand in for the environment.
+        """Describe the environment for a client that stands in for it.
 
         Raises:
             ConfigError: If a space has no wire form.
@@ -177,13 +177,13 @@ class Host:
             refusal.answered = self._sequence
             return (error_response(refusal, request.sequence),)
         self._request = bytes(data)  # which may be in a buffer that the next one overwrites
-        words = self._words
-        words[SINCE] = began = monotonic_ns()
+        page = self._page
+        page[SINCE] = began = monotonic_ns()
         self._response = self._run(request)
-        self._sequence = words[SEQUENCE] = request.sequence
-        words[OPERATION] = IDLE
-        words[BUSY] += monotonic_ns() - began
-        words[BYTES_RECEIVED] += len(data)
+        self._sequence = page[SEQUENCE] = request.sequence
+        page[OPERATION] = IDLE
+        page[BUSY] += monotonic_ns() - began
+        page[BYTES_RECEIVED] += len(data)
         return self._response
 
     def _is_again(self, request: pb.Request, data: bytes | memoryview) -> bool:
@@ -234,7 +234,7 @@ class Host:
                 raise EncodingError(f"request {request.sequence} holds no operation; set reset, step, render, ...")
             if self._renderer.rest is not None and operation != "render":
                 self._renderer.rest = None
-            self._words[OPERATION] = OPERATIONS[operation]
+            self._page[OPERATION] = OPERATIONS[operation]
             self._operations[operation](request, response)
             if forked.thread:
                 forked.leave()
@@ -249,7 +249,7 @@ class Host:
             detail = encode_error(error, limits=self._limits)
             log_raised(detail, operation)
             failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
-            self._words[BYTES_SENT] += len(failure)
+            self._page[BYTES_SENT] += len(failure)
             return (failure,)
 
     def _within_limit(self, response: pb.Response, request: pb.Request) -> tuple[bytes, ...]:
@@ -266,7 +266,7 @@ class Host:
                 f"the response has {size:,} bytes and the server's limit is {self._limits.message_bytes:,}; "
                 "raise Limits.message_bytes at both ends"
             )
-        self._words[BYTES_SENT] += size
+        self._page[BYTES_SENT] += size
         return parts
 
     def _reset(self, request: pb.Request, response: pb.Response) -> None:
@@ -291,7 +291,7 @@ class Host:
         response.step_many.SetInParent()
         for step in request.step_many.steps:
             transition = pb.Transition()
-            self._words[SINCE] = monotonic_ns()  # each may take as long as one that comes by itself
+            self._page[SINCE] = monotonic_ns()  # each may take as long as one that comes by itself
             try:
                 large, terminated, truncated = self._step_once(step, transition, False)
             except ForkedChild:
@@ -338,7 +338,7 @@ class Host:
         has_plain_flags = type(terminated) is bool and type(truncated) is bool
         if not has_plain_flags:
             terminated, truncated = local_flag("terminated", terminated), local_flag("truncated", truncated)
-        self._words[STEPS] += 1
+        self._page[STEPS] += 1
         self._flags = (terminated, truncated)
         if observation is None and self.between_episodes:
             large = None
@@ -355,10 +355,10 @@ class Host:
             transition.terminated_bool = terminated
             transition.truncated_bool = truncated
             if terminated or truncated:
-                self._words[EPISODES] += 1
+                self._page[EPISODES] += 1
         else:
             encode_flags(terminated, truncated, transition, self._limits)
-            self._words[EPISODES] += count_ended(terminated, truncated)
+            self._page[EPISODES] += count_ended(terminated, truncated)
         self._finish(info, transition, wants_frame)
         return large, terminated, truncated
 

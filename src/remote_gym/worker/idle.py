@@ -35,7 +35,7 @@ class IdleClock:
         self._since = self._clock()
 
     def verdict(self, between_episodes: bool) -> tuple[WorkerEvent | None, float | None]:
-        """What to tell the server, and for how many seconds to wait before this is asked again.
+        """Decide what to tell the server, and for how many seconds to wait before this is asked again.
 
         What is told is told again after as long a silence, if the session still stands then.
 
@@ -43,13 +43,13 @@ class IdleClock:
             between_episodes: Whether no episode runs.
         """
         if self.draining and between_episodes:
-            limit, word = LINGER, WorkerEvent.DRAINED
+            limit, event = LINGER, WorkerEvent.DRAINED
         elif self.idle_timeout is not None:
-            limit, word = self.idle_timeout, WorkerEvent.IDLE
+            limit, event = self.idle_timeout, WorkerEvent.IDLE
         else:
             return None, None
         remaining = self._since + limit - self._clock()
         if remaining > 0:
             return None, remaining
         self.restart()
-        return word, limit
+        return event, limit

@@ -1,4 +1,4 @@
-"""What runs in a worker: create the environment, then answer requests until the other end is gone.
+"""Runs a worker: creates the environment, then answers requests until the other end is gone.
 
 The same loop serves in a process of its own, which a forkserver forks, and in a thread of the server. It cannot tell,
 nor need, which way a request came: through the server, or over a connection that the server handed over.
@@ -51,37 +51,37 @@ FAREWELL_TIMEOUT = 0.2
 
 def run(
     requests: socket.socket,
-    handover: socket.socket,
+    control: socket.socket,
     *,
     own_process: bool,
-    words: memoryview | None = None,
+    page: memoryview | None = None,
     on_direct: Callable[[DirectSocket], None] = lambda _: None,
 ) -> None:
     """Serve one session on two connected sockets, which are closed at the end.
 
     Args:
         requests: The other end sends one `Launch`, then requests.
-        handover: The other end sends direct connections.
+        control: The other end sends direct connections.
         own_process: Whether the process is this worker's alone, so that its working directory may change.
-        words: The page of counters that the server reads; None if nobody does.
+        page: The page of counters that the server reads; None if nobody does.
         on_direct: Called with each direct connection that is taken.
 
     Raises:
         ForkedChild: In a child that the environment forked.
     """
-    serving = Serving(requests, handover)
+    serving = Serving(requests, control)
     try:
         # Under limits of its own: which the session's are, it tells.
         first = MessageSocket(requests, LAUNCH_LIMITS).receive()
         if first is not None:
             launch = parse(worker_pb2.Launch, first)
             with forked.serving(serving):
-                _serve(serving, launch, own_process=own_process, words=words, on_direct=on_direct)
+                _serve(serving, launch, own_process=own_process, page=page, on_direct=on_direct)
     except TransportError:
         # The server is gone or cut us off; there is nobody left to tell.
         logger.debug("the server closed the connection")
     finally:
-        for sock in (requests, handover):
+        for sock in (requests, control):
             # Closing alone would not end a connection while a process that the environment forked still holds it.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -93,7 +93,7 @@ def _serve(
     launch: worker_pb2.Launch,
     *,
     own_process: bool,
-    words: memoryview | None,
+    page: memoryview | None,
     on_direct: Callable[[DirectSocket], None],
 ) -> None:
     limits = Limits(**launch.limits)
@@ -101,7 +101,7 @@ def _serve(
     try:
         if own_process:
             limit_resources(launch.rlimits)
-        host = _create_host(launch, limits, own_process=own_process, words=words)
+        host = _create_host(launch, limits, own_process=own_process, page=page)
         launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
         if len(launched) > limits.message_bytes:
             raise ConfigError(
@@ -124,14 +124,14 @@ def _serve(
         gc.collect()
     try:
         server.send(launched)
-        worker = WorkerLoop(host, server, serving.handover, launch, limits, on_direct)
+        worker = WorkerLoop(host, server, serving.control, launch, limits, on_direct)
         serving.clients = worker.clients
         worker.serve()
     finally:
         host.close()
 
 
-def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, words: memoryview | None) -> Host:
+def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, page: memoryview | None) -> Host:
     own = _decode_kwargs(launch.entrypoint_kwargs, limits)
     clients = _decode_kwargs(parse(pb.Value, launch.client_kwargs, limits), limits)
     allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
@@ -147,7 +147,7 @@ def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool
             frame_encoding=launch.frame_encoding,
             observation_encoding=launch.observation_encoding,
             limits=limits,
-            words=words,
+            page=page,
         )
     except ForkedChild:
         raise
@@ -169,7 +169,7 @@ class WorkerLoop:
     Args:
         host: What answers.
         server: Requests that came through the server.
-        handover: Brings direct connections.
+        control: Brings direct connections.
         launch: Whom to admit to them.
         limits: Bounds on messages.
         on_direct: Called with each direct connection that is taken.
@@ -179,14 +179,14 @@ class WorkerLoop:
         self,
         host: Host,
         server: MessageSocket,
-        handover: socket.socket,
+        control: socket.socket,
         launch: worker_pb2.Launch,
         limits: Limits,
         on_direct: Callable[[DirectSocket], None],
     ) -> None:
         self._host = host
         self._server = server
-        self._handover = handover
+        self._control = control
         self._launch = launch
         self._on_direct = on_direct
         self._direct: DirectSocket | None = None
@@ -195,14 +195,16 @@ class WorkerLoop:
         self._poll_us = 0
         self._wakefulness = Wakefulness(0.0)
         self._answer = host.answer_in_parts
-        self._patience: IdleClock | None = None  # none is needed while neither the server drains nor idling is limited
-        self._asked = False  # whether there was a request since patience was last looked at
+        self._idle_clock: IdleClock | None = (
+            None  # none is needed while neither the server drains nor idling is limited
+        )
+        self._asked = False  # whether there was a request since idle_clock was last looked at
         self._sleep_ms: float | None = None  # how long to wait before it is looked at again
         self._farewell = close_reasons.UNTOLD
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
-        self._poll.register(handover, select.POLLIN)
-        self._arrivals = PendingClients(Handshake(launch, limits), self._poll)
+        self._poll.register(control, select.POLLIN)
+        self._pending = PendingClients(Handshake(launch, limits), self._poll)
 
     def serve(self) -> None:
         """Answer until the environment is closed or the server is gone.
@@ -212,7 +214,7 @@ class WorkerLoop:
         """
         try:
             while not self._host.closed:
-                for descriptor in self._wait_for_arrivals() if self._arrivals.pending else self._wait():
+                for descriptor in self._wait_for_arrivals() if self._pending.pending else self._wait():
                     if self._direct is not None and descriptor == self._direct.fileno():
                         # A client that is idle keeps its session, so an old connection ends by what it is asked next.
                         # That is not answered, and the client asks again where it shows its certificate again.
@@ -223,29 +225,29 @@ class WorkerLoop:
                             self._drop()
                         else:
                             self._answer_directly(self._direct)
-                    elif descriptor == self._handover.fileno():
-                        self._hear()
-                    elif descriptor in self._arrivals.pending:
-                        self._take(self._arrivals.go_on(descriptor))
+                    elif descriptor == self._control.fileno():
+                        self._receive_command()
+                    elif descriptor in self._pending.pending:
+                        self._take(self._pending.go_on(descriptor))
                     # Not whatever else it may be: a direct connection that has just been dropped was ready, too.
                     elif descriptor == self._server.fileno() and not self._answer_server():
                         # Where it is to be dropped, which the server has said first, the client asks the server
                         # for the reason instead.
-                        while self._handover.fileno() in dict(self._poll.poll(0)):
-                            self._hear(admits=False)
+                        while self._control.fileno() in dict(self._poll.poll(0)):
+                            self._receive_command(admits=False)
                         self._say_farewell(self._lost())
                         return
-                if self._arrivals.pending:
-                    self._arrivals.drop_late()
-                if self._patience is not None:
-                    self._look_at_clock(self._patience)
+                if self._pending.pending:
+                    self._pending.drop_late()
+                if self._idle_clock is not None:
+                    self._look_at_clock(self._idle_clock)
         finally:
             self._drop()
-            self._arrivals.close()
+            self._pending.close()
 
     def clients(self) -> list[int]:
         """Descriptors of clients' own connections: of the one that is used, and of those on their way in."""
-        return [*self._arrivals.pending, *([] if self._direct is None else [self._direct.fileno()])]
+        return [*self._pending.pending, *([] if self._direct is None else [self._direct.fileno()])]
 
     def _say_farewell(self, reason: RemoteGymError) -> None:
         """Tell the client why its next request will not be answered."""
@@ -275,35 +277,35 @@ class WorkerLoop:
     def _wait_for_arrivals(self) -> list[int]:
         begin = time.monotonic()
         ready = self._wait()
-        self._arrivals.wait(time.monotonic() - begin)
+        self._pending.wait(time.monotonic() - begin)
         return ready
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Wait until something can be read, or the clock has to be looked at."""
         milliseconds = self._sleep_ms
-        if self._arrivals.pending:
-            until_late = 1000 * self._arrivals.seconds() + 1
+        if self._pending.pending:
+            until_late = 1000 * self._pending.seconds() + 1
             milliseconds = until_late if milliseconds is None else min(until_late, milliseconds)
         return self._poll.poll(milliseconds)
 
-    def _look_at_clock(self, patience: IdleClock) -> None:
+    def _look_at_clock(self, idle_clock: IdleClock) -> None:
         if self._asked:
             self._asked = False
-            patience.restart()
-        word, seconds = patience.verdict(self._host.between_episodes)
-        if word is not None:
+            idle_clock.restart()
+        event, seconds = idle_clock.verdict(self._host.between_episodes)
+        if event is not None:
             # The server ends the session, or not: it knows better whether anybody is attached.
             self._farewell = (
-                close_reasons.DRAINED if word is WorkerEvent.DRAINED else close_reasons.idled(patience.idle_timeout)
+                close_reasons.DRAINED if event is WorkerEvent.DRAINED else close_reasons.idled(idle_clock.idle_timeout)
             )
-            self._tell(word)
+            self._report(event)
         self._sleep_ms = None if seconds is None else 1000 * seconds + 1
 
     def _answer_while_draining(self, data: bytes | memoryview) -> tuple[bytes, ...]:
         if not self._host.begins_episode(data):
             return self._host.answer_in_parts(data)
         self._farewell = close_reasons.DRAINED
-        self._tell(WorkerEvent.DRAINED)
+        self._report(WorkerEvent.DRAINED)
         return (error_response(self._lost()),)
 
     def _answer_server(self) -> bool:
@@ -324,43 +326,43 @@ class WorkerLoop:
             logger.info("the direct connection ended: %s", error, repeats="")
         self._drop(direct.silence_ms())
 
-    def _hear(self, *, admits: bool = True) -> None:
+    def _receive_command(self, *, admits: bool = True) -> None:
         try:
-            heard = receive_record(self._handover)
+            record = receive_record(self._control)
         except OSError:  # the server closed it with something of ours unread
-            heard = None
-        if heard is None:
-            self._poll.unregister(self._handover)
+            record = None
+        if record is None:
+            self._poll.unregister(self._control)
             return
-        kind, value, descriptor = heard
+        kind, value, descriptor = record
         if kind == WorkerCommand.TAKEN_OVER:
             self._say_farewell(close_reasons.taken_over(self._launch.session))
-            self._arrivals.outdate()
+            self._pending.outdate()
             self._drop()
         elif kind == WorkerCommand.DROP:
-            self._arrivals.close()
+            self._pending.close()
             self._drop()
         elif kind == WorkerCommand.POLL:
             self._poll_us = value
             self._wakefulness.set_base(value / 1e6)
         elif kind == WorkerCommand.DRAIN:
-            self._be_patient().draining = True
+            self._limited_idle_clock().draining = True
             self._answer = self._answer_while_draining
             self._farewell = close_reasons.STOPPING
         elif kind == WorkerCommand.LIMIT_IDLE:
-            self._be_patient().idle_timeout = value / 1000
+            self._limited_idle_clock().idle_timeout = value / 1000
         elif descriptor is not None:
             sock = socket.socket(fileno=descriptor)
             if admits:
-                self._take(self._arrivals.begin(sock, value, self._poll_us))
+                self._take(self._pending.begin(sock, value, self._poll_us))
             else:
                 shut_down(sock)
                 sock.close()
 
-    def _be_patient(self) -> IdleClock:
-        if self._patience is None:
-            self._patience = IdleClock(time.monotonic)
-        return self._patience
+    def _limited_idle_clock(self) -> IdleClock:
+        if self._idle_clock is None:
+            self._idle_clock = IdleClock(time.monotonic)
+        return self._idle_clock
 
     def _take(self, arrived: AdmittedClient | None) -> None:
         """Use a client's connection from now on, if there is one, in place of the one before."""
@@ -377,7 +379,7 @@ class WorkerLoop:
         self._on_direct(arrived.direct)
         self._poll.register(arrived.direct, select.POLLIN)
         self._asked = True
-        self._tell(WorkerEvent.ATTACHED, arrived.number, arrived.direct.fileno())
+        self._report(WorkerEvent.ATTACHED, arrived.number, arrived.direct.fileno())
 
     def _drop(self, silence_ms: int = 0) -> None:
         if self._direct is not None:
@@ -385,11 +387,11 @@ class WorkerLoop:
             self._direct.shut_down()  # closing alone would not end it, since the server holds a descriptor of it
             self._direct.close()
             self._direct = None
-            self._tell(WorkerEvent.DETACHED, silence_ms)
+            self._report(WorkerEvent.DETACHED, silence_ms)
 
-    def _tell(self, event: WorkerEvent, value: int = 0, descriptor: int | None = None) -> None:
+    def _report(self, event: WorkerEvent, value: int = 0, descriptor: int | None = None) -> None:
         with contextlib.suppress(OSError):  # the server may be gone, which the loop notices by itself
-            send_record(self._handover, event, value, descriptor)
+            send_record(self._control, event, value, descriptor)
 
 
 def _say_farewell(direct: DirectSocket, reason: RemoteGymError) -> None:

@@ -30,13 +30,13 @@ class PendingClient:
 
     Attributes:
         number: Which of the session's direct connections it has, as the server counts them.
-        patience: Seconds for which it is waited for yet.
+        remaining: Seconds for which it is waited for yet.
         outdated: Whether the session was taken over meanwhile, by a newer connection than this one.
     """
 
     admitting: Admitting
     number: int
-    patience: float
+    remaining: float
     outdated: bool = False
 
 
@@ -90,7 +90,7 @@ class PendingClients:
         self.pending[descriptor] = PendingClient(
             admitting=self._admission.admit(sock, poll_us),
             number=number,
-            patience=ADMISSION_TIMEOUT,
+            remaining=ADMISSION_TIMEOUT,
         )
         return self.go_on(descriptor)
 
@@ -125,17 +125,17 @@ class PendingClients:
 
     def seconds(self) -> float:
         """For which the first of them is waited for yet, of whom there is one at least."""
-        return max(0.0, min(arrival.patience for arrival in self.pending.values()))
+        return max(0.0, min(arrival.remaining for arrival in self.pending.values()))
 
     def wait(self, seconds: float) -> None:
         """They have been waited for that long."""
         for arrival in self.pending.values():
-            arrival.patience -= seconds
+            arrival.remaining -= seconds
 
     def drop_late(self) -> None:
         """Refuse who has been waited for long enough, once what came of it has been looked at."""
         for descriptor, arrival in list(self.pending.items()):
-            if arrival.patience <= 0.0:
+            if arrival.remaining <= 0.0:
                 self._refuse(descriptor, f"it has not attached within {ADMISSION_TIMEOUT:g} s")
 
     def close(self) -> None:

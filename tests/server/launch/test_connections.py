@@ -37,12 +37,12 @@ class Ends:
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     pairs = [socket.socketpair() for _ in range(3)]
-    requests, handover, connection = pairs
+    requests, control, connection = pairs
     with contextlib.ExitStack() as stack:
         for pair in pairs:
             for end in pair:
                 stack.enter_context(end)
-        yield Ends((requests[0], handover[0]), (requests[1], handover[1]), *connection)
+        yield Ends((requests[0], control[0]), (requests[1], control[1]), *connection)
 
 
 def has_ended(client: socket.socket, timeout: float = 0.0) -> bool:
@@ -50,15 +50,15 @@ def has_ended(client: socket.socket, timeout: float = 0.0) -> bool:
     return bool(ready) and client.recv(100) == b""
 
 
-async def connected(ends: Ends, hangups: Disconnects) -> WorkerHandle:
+async def connected(ends: Ends, disconnects: Disconnects) -> WorkerHandle:
     worker = WorkerHandle("name", lambda: None, 2**20)
-    await worker.connect(*ends.ours, hangups=hangups)
+    await worker.connect(*ends.ours, disconnects=disconnects)
     return worker
 
 
 async def attached(ends: Ends, worker: WorkerHandle) -> None:
     heard = asyncio.Event()
-    worker.on_word = lambda word, _: heard.set()
+    worker.on_event = lambda word, _: heard.set()
     send_record(ends.theirs[1], WorkerEvent.ATTACHED, 1, descriptor=ends.held.fileno())
     await heard.wait()
 
@@ -69,34 +69,34 @@ def run(test) -> None:
 
 def test_a_client_loses_its_connection_with_its_worker(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Disconnects())
+        worker = await connected(ends, disconnects := Disconnects())
         await attached(ends, worker)
         ends.held.sendall(b"the last answer")
         worker.set_exited("its worker was ended by SIGKILL")
         assert ends.client.recv(100) == b"the last answer"
         assert has_ended(ends.client)
         await worker.gone
-        hangups.close()
+        disconnects.close()
 
     run(test)
 
 
 def test_a_client_that_came_just_before_its_workers_end_loses_its_connection(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Disconnects())
+        worker = await connected(ends, disconnects := Disconnects())
         send_record(ends.theirs[1], WorkerEvent.DRAINED)
         send_record(ends.theirs[1], WorkerEvent.ATTACHED, 1, descriptor=ends.held.fileno())
         worker.set_exited("its worker was ended by SIGKILL")  # of which the server hears first
         assert has_ended(ends.client)
         await worker.gone
-        hangups.close()
+        disconnects.close()
 
     run(test)
 
 
 def test_a_client_whose_session_is_closed_is_its_workers_to_tell_until_that_has_ended(ends):
     async def test() -> None:
-        worker = await connected(ends, hangups := Disconnects())
+        worker = await connected(ends, disconnects := Disconnects())
         await attached(ends, worker)
         closing = asyncio.ensure_future(worker.close(10.0))
         await worker.gone
@@ -106,7 +106,7 @@ def test_a_client_whose_session_is_closed_is_its_workers_to_tell_until_that_has_
         worker.set_exited("its worker ended with status 0")
         assert has_ended(ends.client)
         await closing
-        hangups.close()
+        disconnects.close()
 
     run(test)
 
@@ -115,11 +115,11 @@ def test_a_client_of_a_worker_that_cannot_be_killed_loses_its_connection(ends, m
     monkeypatch.setattr("remote_gym.server.launch.handle.KILL_TIMEOUT", 0.05)
 
     async def test() -> None:
-        worker = await connected(ends, hangups := Disconnects())
+        worker = await connected(ends, disconnects := Disconnects())
         await attached(ends, worker)
         await worker.close(0.05)
         assert has_ended(ends.client)
-        hangups.close()
+        disconnects.close()
 
     run(test)
 
@@ -135,7 +135,7 @@ def test_a_worker_that_has_ended_leaves_nothing_though_another_goes_on_sending(e
 
     async def test() -> None:
         before = set(open_descriptors())
-        worker = await connected(ends, hangups := Disconnects())
+        worker = await connected(ends, disconnects := Disconnects())
         await attached(ends, worker)
         sender = threading.Thread(target=flood)
         sender.start()
@@ -144,7 +144,7 @@ def test_a_worker_that_has_ended_leaves_nothing_though_another_goes_on_sending(e
         await worker.gone
         stop.set()
         await asyncio.to_thread(sender.join)
-        hangups.close()
+        disconnects.close()
         assert set(open_descriptors()) <= before
 
     run(test)

@@ -81,11 +81,11 @@ def test_a_thread_is_let_go_at_once_since_it_cannot_be_killed():
 def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
     async def test() -> None:
         ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
-        hangups = Disconnects()
+        disconnects = Disconnects()
         worker = WorkerHandle("name", lambda: None, LIMIT)
         words: list[int] = []
-        worker.on_word = lambda word, _: words.append(word)
-        await worker.connect(*ours, hangups=hangups)
+        worker.on_event = lambda word, _: words.append(word)
+        await worker.connect(*ours, disconnects=disconnects)
         client, other = socket.socketpair()
         with client, other, Path("/dev/null").open() as file:
             send_record(theirs[1], WorkerEvent.ATTACHED, 1, descriptor=client.fileno())
@@ -101,7 +101,7 @@ def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
         worker.set_exited("it ended")
         await worker.close(1.0)
         await worker.gone
-        hangups.close()
+        disconnects.close()
         for end in theirs:
             end.close()
 

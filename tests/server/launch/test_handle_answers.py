@@ -22,9 +22,9 @@ HELD = _BUFFER_BYTES - 4
 @contextlib.asynccontextmanager
 async def linked() -> AsyncIterator[tuple[WorkerHandle, asyncio.StreamReader, asyncio.StreamWriter]]:
     ours, theirs = socket.socketpair()
-    handover, other = socket.socketpair()
+    control, other = socket.socketpair()
     worker = WorkerHandle("s", lambda: None, LIMIT)
-    await worker.connect(ours, handover)
+    await worker.connect(ours, control)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
         yield worker, reader, writer

@@ -1,4 +1,4 @@
-"""Whom a server lets open what, and how often. Pure, but for what `PolicySource` reads."""
+"""Decides which identity may open what, and how often. Pure, but for what `PolicySource` reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POLICY_BYTES = 2**20
 
 
 class Authorizer:
-    """What is decided about a client before anything is done for it.
+    """Decides about a client before anything is done for it.
 
     Args:
         options: The server's.

@@ -1,4 +1,4 @@
-"""Who a client is, by what it shows: decided here, once, whatever way it came."""
+"""Identifies clients by what they show: decided here, once, for every way in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TLS_VERSION = "TLSv1.3"
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What a client shows of itself, as the way in by which it came has found it.
+    """Credentials of a client, as the frontend found them on its connection.
 
     Attributes:
         peer: Its address, for the log.
@@ -119,7 +119,7 @@ class Clients:
         return Client(identity, time.monotonic() + seconds_left(self._conversation, expires))
 
     def tls_of_worker(self, identity: str) -> worker_pb2.Tls | None:
-        """What a worker has to know to admit its session's client, which comes to it directly; None without TLS."""
+        """Settings by which a worker admits its session's client, which comes to it directly; None without TLS."""
         files, options = self._files, self._options
         if files is None:
             return None

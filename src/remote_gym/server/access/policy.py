@@ -1,4 +1,4 @@
-"""Who may open what. Pure: texts go in, and an answer for an identity and an environment comes out."""
+"""Rules about which identity may open what. Pure: texts in, an answer for an identity and an environment out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 DEFAULT = "default"
-"""What rules call the environment that a client gets who names none."""
+"""Name by which rules call the environment of clients that name none."""
 EVERYBODY = "*"
 
 _KINDS = ("URI", "DNS", "email", "CN", "token")
@@ -25,12 +25,12 @@ _QUOTAS = ("max_sessions", "max_opens_per_second")
 _TERMS = ("arguments", "schema")
 _SEPARATORS = tuple("/:.-_@")
 MOST = 1_000_000
-"""Of what is counted, at most."""
+"""Largest number in a rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What a client may tell an environment.
+    """Keyword arguments and modes that a client may choose.
 
     Attributes:
         arguments: Keyword arguments that it may set; None for any.
@@ -43,7 +43,7 @@ class Terms:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What an identity may do.
+    """Rights of one identity.
 
     Attributes:
         environments: The terms of each that it may open; None for whatever the server offers, clients' entrypoints too.
@@ -127,7 +127,7 @@ class Policy:
 
 
 EVERYTHING_TO_EVERYBODY = Policy({EVERYBODY: Rule()})
-"""What holds while a server's operator has said nothing."""
+"""Policy of a server whose operator has said nothing."""
 NOTHING_TO_NOBODY = Policy({})
 
 

@@ -1,4 +1,4 @@
-"""What a client shows of itself by a gRPC call: in the metadata, and on the connection that carries it."""
+"""Reads a client's credentials from a gRPC call: its metadata, and the connection that carries it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remote_gym.server.frontends.relay.peers import peer_of
 
 
 def credentials_of(context: Any) -> Credentials:
-    """What the client that makes a call shows of itself.
+    """Read the credentials of the client that makes a call.
 
     Args:
         context: A `grpc.aio.ServicerContext`.

@@ -23,30 +23,30 @@ _LEFT = 1_000
 
 
 class DirectConnections:
-    """Of one worker. Runs on the server's event loop; does nothing before `connect` and after `close`.
+    """The direct connections of one worker. Runs on the server's event loop; idle before `connect` and after `close`.
 
     Args:
         session: For messages.
 
     Attributes:
-        on_word: Called with what the worker tells beside its answers, and the value that comes with it.
+        on_event: Called with what the worker tells beside its answers, and the value that comes with it.
     """
 
     def __init__(self, session: str) -> None:
-        self.on_word: Callable[[int, int], None] = lambda word, value: None
+        self.on_event: Callable[[int, int], None] = lambda event, value: None
         self._session = session
-        self._handover: socket.socket | None = None
-        self._hangups = Disconnects()
+        self._control: socket.socket | None = None
+        self._disconnects = Disconnects()
         self._client: int | None = None  # descriptor of the direct connection that it serves
         self._handed_over = 0  # direct connections so far
         self._stale = 0  # how many of them came before the session was last taken over
 
-    def connect(self, handover: socket.socket, hangups: Disconnects) -> None:
+    def connect(self, control: socket.socket, disconnects: Disconnects) -> None:
         """Take the server's end of the socket, and what waits for the ends of clients' connections."""
-        handover.setblocking(False)
-        self._handover = handover
-        self._hangups = hangups
-        get_running_loop().add_reader(handover, self._hear)
+        control.setblocking(False)
+        self._control = control
+        self._disconnects = disconnects
+        get_running_loop().add_reader(control, self._receive_event)
 
     def hand_over(self, sock: socket.socket) -> bool:
         """Give a connection to the worker. The caller closes its own descriptor of it.
@@ -55,22 +55,22 @@ class DirectConnections:
             Whether the worker is there to take it.
         """
         self._handed_over += 1
-        return self.tell(WorkerCommand.CONNECTION, self._handed_over, sock.fileno())
+        return self.command(WorkerCommand.CONNECTION, self._handed_over, sock.fileno())
 
     def outdate(self) -> None:
         """The session has been taken over, by a newer connection than all that were handed over."""
         self._stale = self._handed_over
 
-    def tell(self, kind: WorkerCommand, value: int = 0, descriptor: int | None = None) -> bool:
+    def command(self, kind: WorkerCommand, value: int = 0, descriptor: int | None = None) -> bool:
         """Send the worker a record.
 
         Returns:
             Whether the worker is there to take it.
         """
-        if self._handover is None:
+        if self._control is None:
             return False
         try:
-            send_record(self._handover, kind, value, descriptor)
+            send_record(self._control, kind, value, descriptor)
         except OSError as error:  # it is ending, or so far behind that its buffer is full
             logger.debug("session %s: its worker does not listen: %s", self._session, error)
             return False
@@ -81,56 +81,56 @@ class DirectConnections:
 
         For a worker that has ended: what it sent to its client still arrives.
         """
-        if self._handover is None:
+        if self._control is None:
             return
         # Word of a client that was let in just before may not have been read yet.
         with contextlib.suppress(OSError):
             for _ in range(_LEFT):
-                heard = receive_record(self._handover)
-                if heard is None:
+                record = receive_record(self._control)
+                if record is None:
                     break
-                word, _, descriptor = heard
-                if word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
+                event, _, descriptor = record
+                if event in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
                     self._forget_client()
                 if descriptor is not None:
-                    self._watch_client(word, descriptor)
+                    self._watch_client(event, descriptor)
         if self._client is not None:
-            self._hangups.cut(self._client)
+            self._disconnects.cut(self._client)
         self._let_go()
 
     def _let_go(self) -> None:
         self._forget_client()
-        if self._handover is not None:
-            get_running_loop().remove_reader(self._handover)
-            self._handover.close()
-            self._handover = None
+        if self._control is not None:
+            get_running_loop().remove_reader(self._control)
+            self._control.close()
+            self._control = None
 
-    def _hear(self) -> None:
-        assert self._handover is not None
+    def _receive_event(self) -> None:
+        assert self._control is not None
         try:
-            heard = receive_record(self._handover)
+            record = receive_record(self._control)
         except OSError:
-            heard = None
-        if heard is None:
+            record = None
+        if record is None:
             # Its last word on its client it has said, if it could: who is attached yet it has left behind.
             self.close()
             return
-        word, value, descriptor = heard
+        event, value, descriptor = record
         # A client that gave up connecting goes on over gRPC; what it sent until then may arrive later, and be admitted.
-        if word == WorkerEvent.ATTACHED and value <= self._stale:
+        if event == WorkerEvent.ATTACHED and value <= self._stale:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        if word in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
+        if event in (WorkerEvent.ATTACHED, WorkerEvent.DETACHED):
             self._forget_client()
         if descriptor is not None:
-            self._watch_client(word, descriptor)
-        self.on_word(word, value)
+            self._watch_client(event, descriptor)
+        self.on_event(event, value)
 
-    def _watch_client(self, word: int, descriptor: int) -> None:
+    def _watch_client(self, event: int, descriptor: int) -> None:
         try:
-            if word != WorkerEvent.ATTACHED:
-                raise OSError("it came with other words than of a client")
+            if event != WorkerEvent.ATTACHED:
+                raise OSError("it came with another event than a client's")
             sock = socket.socket(fileno=descriptor)
         except OSError as error:  # an environment can have its worker send what it likes
             os.close(descriptor)
@@ -142,9 +142,9 @@ class DirectConnections:
             )
             return
         self._client = descriptor
-        self._hangups.watch(sock, lambda silence_ms: self.on_word(WorkerEvent.DETACHED, silence_ms))
+        self._disconnects.watch(sock, lambda silence_ms: self.on_event(WorkerEvent.DETACHED, silence_ms))
 
     def _forget_client(self) -> None:
         if self._client is not None:
-            self._hangups.forget(self._client)
+            self._disconnects.forget(self._client)
             self._client = None

@@ -52,7 +52,7 @@ class ForkLauncher:
         self._forkservers: list[ForkserverClient] = []  # these, and those before them, until they have ended
         self._outputs = Outputs(output_rate)
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
-        self._hangups = Disconnects()
+        self._disconnects = Disconnects()
         self._last_number = 0
 
     async def launch(self, spec: LaunchSpec) -> WorkerHandle:
@@ -104,14 +104,14 @@ class ForkLauncher:
             worker.last_lines = output.last_lines
             # What the environment has started may hold the pipe open for as long as it likes.
             worker.exited.add_done_callback(lambda _: output.close())
-            await worker.connect(*(sock.dup() for sock in ours), hangups=self._hangups)
+            await worker.connect(*(sock.dup() for sock in ours), disconnects=self._disconnects)
         return worker
 
     async def stop(self) -> None:
         """End the forkservers, which end the workers that are left."""
         for forkserver in self._forkservers:
             forkserver.disconnect(STOPPING)
-        self._hangups.close()
+        self._disconnects.close()
         # Not in a thread of an executor: a server may be stopped while the interpreter ends, which starts none.
         end = time.monotonic() + STOP_TIMEOUT
         while any(forkserver.process.poll() is None for forkserver in self._forkservers):

@@ -30,7 +30,7 @@ logger = get_logger(__name__)
 _BOOTSTRAP = f"{CHECK}\nfrom remote_gym.worker.forkserver import main\nmain()"
 
 COMPLAINTS_BYTES = 64 * 1024
-"""What is read of a failed forkserver's stderr, at most."""
+"""Bytes of a failed forkserver's stderr that are read, at most."""
 
 START_TIMEOUT = 60.0
 """Seconds that a forkserver has until its first worker runs: it loads what workers need, perhaps from a slow disk."""

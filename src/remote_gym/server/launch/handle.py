@@ -20,7 +20,7 @@ from remote_gym.transport.framing import HEADER_BYTES, read_length, write_length
 logger = get_logger(__name__)
 
 _BUFFER_BYTES = 2**12
-"""Of a worker's answers, what is read at once: most are whole, and a server may have a thousand workers."""
+"""Bytes of a worker's answers that are read at once: most are whole, and a server may have a thousand workers."""
 
 SETTLE = 0.5
 """Seconds between the end of a worker's socket and word of how it ended, or the other way round, at most."""
@@ -86,13 +86,13 @@ class WorkerHandle(asyncio.BufferedProtocol):
         self._filled = 0  # of either
 
     @property
-    def on_word(self) -> Callable[[int, int], None]:
+    def on_event(self) -> Callable[[int, int], None]:
         """Called with what the worker tells beside its answers, and the value that comes with it."""
-        return self._clients.on_word
+        return self._clients.on_event
 
-    @on_word.setter
-    def on_word(self, on_word: Callable[[int, int], None]) -> None:
-        self._clients.on_word = on_word
+    @on_event.setter
+    def on_event(self, on_event: Callable[[int, int], None]) -> None:
+        self._clients.on_event = on_event
 
     @property
     def ending(self) -> bool:
@@ -104,11 +104,11 @@ class WorkerHandle(asyncio.BufferedProtocol):
         )
 
     async def connect(
-        self, requests: socket.socket, handover: socket.socket, *, hangups: Disconnects | None = None
+        self, requests: socket.socket, control: socket.socket, *, disconnects: Disconnects | None = None
     ) -> None:
         """Take the server's ends of the worker's sockets, and what waits for the ends of its clients' connections."""
         requests.setblocking(False)
-        self._clients.connect(handover, Disconnects() if hangups is None else hangups)
+        self._clients.connect(control, Disconnects() if disconnects is None else disconnects)
         await asyncio.get_running_loop().create_connection(lambda: self, sock=requests)
 
     async def ask(self, data: bytes | memoryview) -> bytes:
@@ -149,25 +149,25 @@ class WorkerHandle(asyncio.BufferedProtocol):
                 have attached. Else all are closed out without a word, and ask here why.
         """
         self._clients.outdate()
-        self._clients.tell(WorkerCommand.TAKEN_OVER if taken_over else WorkerCommand.DROP)
+        self._clients.command(WorkerCommand.TAKEN_OVER if taken_over else WorkerCommand.DROP)
 
     def set_polling(self, microseconds: int) -> None:
         """Let the worker look for requests that long before it sleeps. It is told what it does not know yet."""
-        if microseconds != self._polling and self._clients.tell(WorkerCommand.POLL, microseconds):
+        if microseconds != self._polling and self._clients.command(WorkerCommand.POLL, microseconds):
             self._polling = microseconds
 
     def drain(self) -> None:
         """Let the worker begin no more episodes, and say when none runs."""
-        self._clients.tell(WorkerCommand.DRAIN)
+        self._clients.command(WorkerCommand.DRAIN)
 
     def limit_idle(self, seconds: float) -> None:
         """Let the worker say when no request came for so long."""
-        self._clients.tell(WorkerCommand.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
+        self._clients.command(WorkerCommand.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
     async def close(self, timeout: float) -> None:
         """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
         self._closing = True
-        self._clients.on_word = lambda word, value: None
+        self._clients.on_event = lambda event, value: None
         if self._transport is not None:
             self._transport.close()
         try:

@@ -7,9 +7,9 @@ from remote_gym.logs import get_logger
 logger = get_logger(__name__)
 
 EACH = 8
-"""Of a session: its worker's two sockets and its output, the client's connections, and as many while it opens."""
+"""Descriptors of a session: its worker's two sockets and its output, the client's connections, and as many while opening."""
 OTHERS = 512
-"""Of the server itself, and of the program that it runs in."""
+"""Descriptors of the server itself, and of the program that it runs in."""
 
 
 def make_room(max_sessions: int) -> None:

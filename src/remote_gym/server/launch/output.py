@@ -1,4 +1,4 @@
-"""What workers print, written to the server's log as far as there is room in it.
+"""Writes what workers print to the server's log, as far as there is room in it.
 
 An environment may print as much and as fast as it likes, and neither other clients nor the log are to suffer. So what
 is written is bounded in bytes a second, for each worker and for all of them, and what is above that is read, counted
@@ -26,7 +26,7 @@ WORKERS = 4
 """How many times as much as one worker all of them may write together."""
 
 READ_BYTES = 2**16
-"""What is read at once: as much as a pipe holds unless somebody made it larger. Takes some 30 µs to read and drop."""
+"""Bytes that are read at once: as many as a pipe holds, unless it was made larger. They take some 30 µs to read and drop."""
 LINES_AT_ONCE = 64
 """Lines that are written at once, which takes about a millisecond."""
 TURN = 0.01
@@ -37,18 +37,18 @@ READERS = 4
 LONGEST = 2_000
 """Bytes of a line of the log; longer lines go on in another one."""
 LINE_BYTES = 80
-"""What a line takes in the log beside its text: its time, the logger's name, and the session's."""
+"""Bytes of a line in the log beside its text: its time, the logger's name, and the session's."""
 RESUME = 1 / 8
 """Share of a worker's budget that it must have left to write again after it had used it up."""
 REPORT = 10.0
 """Seconds after which the log says what was dropped, where a worker that was too loud has fallen silent."""
 
 LAST_BYTES = 4 * 1024
-"""What is kept of the end of a worker's output."""
+"""Bytes that are kept of the end of a worker's output."""
 LEFT_BYTES = 2**20
-"""What is read of an ended worker's output, at most: the most that a pipe holds, as Linux has it by default."""
+"""Bytes of an ended worker's output that are read, at most: the most that a pipe holds, as Linux has it by default."""
 KEPT_BYTES = 2**18
-"""What is kept of that to be written."""
+"""Bytes of these that are kept to be written."""
 
 
 class Budget:

@@ -1,4 +1,4 @@
-"""What Linux tells of processes: who started whom, who is stopped, and what memory they hold."""
+"""Reads of Linux's processes: who started whom, who is stopped, and what memory they hold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Processes:
         return pid in self._found and self._found[pid].state == "T"
 
     def memory(self, pid: int, enough: int) -> int:
-        """What a process holds and those that it started, or that are in its group.
+        """Memory of a process, those that it started, and those in its group.
 
         Pages that several share, such as what a fork has not written to since, count in equal parts for each (PSS), so
         that neither what workers have from their forkserver, nor what they share with their own children, counts

@@ -9,7 +9,7 @@ import threading
 import traceback
 
 from remote_gym.errors import FullReason, ServerFull
-from remote_gym.ipc.counters import Counters, new_words
+from remote_gym.ipc.counters import Counters, new_page
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.disconnects import Disconnects
 from remote_gym.server.launch.handle import WorkerHandle
@@ -29,7 +29,7 @@ class ThreadLauncher:
 
     def __init__(self, message_bytes: int) -> None:
         self._message_bytes = message_bytes
-        self._hangups = Disconnects()
+        self._disconnects = Disconnects()
 
     async def launch(self, spec: LaunchSpec) -> WorkerHandle:
         """Start one, as `Launcher.launch` does."""
@@ -44,7 +44,7 @@ class ThreadLauncher:
                     f"no more workers can be started: {error}; see 'ulimit -n'", reason=FullReason.MACHINE
                 ) from error
             stack.pop_all()
-        words = new_words()
+        page = new_page()
         direct: list[DirectSocket] = []  # the newest, if there was one
 
         def on_direct(connection: DirectSocket) -> None:
@@ -63,13 +63,13 @@ class ThreadLauncher:
             session,
             kill,
             self._message_bytes,
-            counters=lambda: Counters.decode(words.tobytes()),
+            counters=lambda: Counters.decode(page.tobytes()),
             stacks=stacks,
         )
 
         def run() -> None:
             try:
-                worker_module.run(*theirs, own_process=False, words=words, on_direct=on_direct)
+                worker_module.run(*theirs, own_process=False, page=page, on_direct=on_direct)
             except ForkedChild as child:
                 child.end()
             finally:
@@ -80,9 +80,9 @@ class ThreadLauncher:
         # A daemon: an environment that hangs must not keep the server's process from ending.
         thread = threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True)
         thread.start()
-        await worker.connect(*ours, hangups=self._hangups)
+        await worker.connect(*ours, disconnects=self._disconnects)
         return worker
 
     async def stop(self) -> None:
         """Forget their clients; else nothing is shared between threads."""
-        self._hangups.close()
+        self._disconnects.close()

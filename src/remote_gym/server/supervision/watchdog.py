@@ -22,7 +22,7 @@ _STEP, _RESET = "ServerOptions.step_timeout", "ServerOptions.reset_timeout"
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What is seen of one worker.
+    """One look at a worker.
 
     Attributes:
         counters: Its own word of what it does.

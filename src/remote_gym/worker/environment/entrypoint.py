@@ -219,7 +219,7 @@ def _exposed(module: ModuleType, file: Path) -> tuple[str, ...]:
 def _arguments(
     function: Callable[..., object], file: Path, kwargs: dict[str, Any], injected: dict[str, Any], name: str = NAME
 ) -> dict[str, Any]:
-    """What to call the function with: `kwargs`, and of `injected` what its signature names."""
+    """Arguments for the function: `kwargs`, and those of `injected` that its signature names."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # callables written in C may have none

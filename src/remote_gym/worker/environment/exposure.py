@@ -21,7 +21,7 @@ ATARI = ("get_action_meanings", "_frameskip", "ale.lives", "ale.getScreenGraysca
 
 
 class Exposure:
-    """What the entrypoint's ``EXPOSED`` names, found in the environment's own layers of wrappers.
+    """Attributes that the entrypoint's ``EXPOSED`` names, found in the environment's own layers of wrappers.
 
     Args:
         environments: Have the names; of several, each is called and answers for itself.
@@ -49,7 +49,7 @@ class Exposure:
         return [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
 
     def call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
-        """What each environment answers.
+        """Call a method of each environment, or read its attribute.
 
         Raises:
             AttributeError: If the name is not exposed.
@@ -93,7 +93,7 @@ def _layers(environment: Any) -> list[Any]:
 
 
 def exposed_by_id(environment: gym.Env[Any, Any] | gym.vector.VectorEnv) -> tuple[str, ...]:
-    """What clients may use of an environment that is served by its id, and so has no entrypoint to say it.
+    """Attributes that clients may use of an environment that is served by its id, and so has no ``EXPOSED``.
 
     That is what wrappers at the client read: the random generator, which a client determines by its seed anyway, and,
     of Atari's environments, what AtariPreprocessing and stable-baselines3's AtariWrapper do.

@@ -1,4 +1,4 @@
-"""What becomes of a child that an environment forks: it ends as it would at home, and never speaks for its parent.
+"""Ends a child that an environment forks: it ends as it would at home, and never speaks for its parent.
 
 The child has all that the worker had, its connections included, and would go on as a second worker once the code of
 the environment is left by a return or an exception. So the connections are taken from it as soon as it is forked, and
@@ -55,23 +55,23 @@ class Serving:
 
     Attributes:
         requests: As `run` has it.
-        handover: Likewise.
+        control: Likewise.
         clients: The descriptors of those over direct connections, or on their way to one.
     """
 
-    def __init__(self, requests: socket.socket, handover: socket.socket) -> None:
+    def __init__(self, requests: socket.socket, control: socket.socket) -> None:
         self.requests = requests
-        self.handover = handover
+        self.control = control
         self.clients: Callable[[], list[int]] = list
 
     def descriptors(self) -> list[int]:
-        """Those of all connections that are open."""
-        found = [self.requests.fileno(), self.handover.fileno(), *self.clients()]
+        """Descriptors of all connections that are open."""
+        found = [self.requests.fileno(), self.control.fileno(), *self.clients()]
         return [descriptor for descriptor in found if descriptor >= 0]
 
 
 class _Forked:
-    """What this process knows of having been forked.
+    """State of this process: whether it was forked from a worker.
 
     Attributes:
         thread: The thread that served a session when it was forked, while it has not ended; else 0.

@@ -66,7 +66,7 @@ class Pool(VectorEnv):
         return observations, rewards, terminations, truncations, self._merged(infos)
 
     def render(self) -> Any:
-        """What the pool renders."""
+        """Render the pool."""
         return self._pool.render()
 
     def close(self, **_options: Any) -> None:

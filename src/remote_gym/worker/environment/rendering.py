@@ -39,7 +39,7 @@ class Renderer:
         self._compressor = compressor
         self._limits = limits
         self.rest: FrameParts | None = None
-        """What remains of a list whose first parts were sent, until a request comes for anything but the next one."""
+        """Rest of a list whose first parts were sent, until a request comes for anything but the next one."""
 
     def answer(self, request: pb.RenderRequest, response: pb.RenderResponse) -> None:
         """Render and write the frame, or its next part.

@@ -1,4 +1,4 @@
-"""What environments return, and errors that name what is wrong with it."""
+"""Unpacks what environments return, and names what is wrong with it."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from remote_gym.worker.environment.pools import with_batched_spaces
 _CHOOSES = "autoreset_mode" in inspect.signature(SyncVectorEnv).parameters  # since Gymnasium 1.1
 _IS_0 = gym.__version__.startswith("0.")
 _OWN_MODE = pb.SAME_STEP if _IS_0 else pb.NEXT_STEP
-"""What `SyncVectorEnv` does unless told otherwise, and before Gymnasium 1.1 in any case."""
+"""Mode of `SyncVectorEnv` unless told otherwise, and before Gymnasium 1.1 in any case."""
 
 
 class Together(SyncVectorEnv):
@@ -102,7 +102,7 @@ class _LocalObservations(list[Any]):
 
 
 class TogetherBefore11(Together):
-    """What Gymnasium before 1.1 does not do: tell of masks that it cannot reset only some, and, in 0.29, render."""
+    """Mends Gymnasium before 1.1, which does not tell of masks that it cannot reset only some, and, in 0.29, render."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -170,7 +170,7 @@ def batch(create: Callable[[int], gym.Env[Any, Any]], num_envs: int, mode: pb.Au
 def check_vector_environment(
     environment: object, num_envs: int, mode: pb.AutoresetMode, where: str
 ) -> gym.vector.VectorEnv:
-    """What an entrypoint's own ``create_vector_environment`` returned, with batched spaces if it has none.
+    """Check what an entrypoint's ``create_vector_environment`` returned, and add batched spaces if it has none.
 
     Raises:
         ConfigError: If it is not what was asked for, saying what it is, and what it should be.
