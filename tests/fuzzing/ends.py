@@ -246,7 +246,7 @@ def fuzz_launch(data: bytes) -> None:
         launch = launch_message(opened, {"entrypoint": "entrypoint.py"}, options)
         launch.root = str(FOLDER)
         launch = parse(worker_pb2.Launch, launch.SerializeToString())
-        host = _create_host(launch, Limits(**launch.limits), own_process=False, words=None)
+        host = _create_host(launch, Limits(**launch.limits), own_process=False, page=None)
         host.describe()
         host.close()
 

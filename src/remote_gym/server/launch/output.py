@@ -26,7 +26,7 @@ WORKERS = 4
 """How many times as much as one worker all of them may write together."""
 
 READ_BYTES = 2**16
-"""Bytes that are read at once: as many as a pipe holds, unless it was made larger. They take some 30 µs to read and drop."""
+"""Bytes that are read at once: as many as a pipe holds, unless made larger; some 30 µs to read and drop."""
 LINES_AT_ONCE = 64
 """Lines that are written at once, which takes about a millisecond."""
 TURN = 0.01
