@@ -7,7 +7,7 @@ from remote_gym.logs import get_logger
 logger = get_logger(__name__)
 
 EACH = 8
-"""Descriptors of a session: its worker's two sockets and its output, the client's connections; as many while opening."""
+"""Descriptors of a session: its worker's two sockets and output, the client's connections; as many while opening."""
 OTHERS = 512
 """Descriptors of the server itself, and of the program that it runs in."""
 
