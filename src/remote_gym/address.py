@@ -44,11 +44,15 @@ def grpc_address(url: str, port: int) -> str:
         return url
     if not isinstance(url, str) or not url or "/" in url:
         raise ConfigError(
-            f"url is {url!r}; use a host name or an address, such as 'localhost', without a scheme", field="url"
+            f"is {url!r}; use a host name or an address, such as 'localhost', without a scheme",
+            field="url",
+            where="url",
         )
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigError(
-            f"port is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one", field="port"
+            f"is {port!r}; use an integer from 1 to 65535, or, for a server, 0 for a free one",
+            field="port",
+            where="port",
         )
     host = url.strip("[]")
     if ":" not in host:
@@ -57,7 +61,7 @@ def grpc_address(url: str, port: int) -> str:
         ipaddress.IPv6Address(host)
     except ValueError:
         raise ConfigError(
-            f"url is {url!r}; use a host name or an address, and the port apart from it", field="url"
+            f"is {url!r}; use a host name or an address, and the port apart from it", field="url", where="url"
         ) from None
     return f"[{host}]:{port}"
 
@@ -73,7 +77,7 @@ def parse_address(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(
-            f"address is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH", field="address"
+            f"is {address!r}; use HOST:PORT, such as localhost:56789, or unix:PATH", field="address", where="address"
         )
     return host.strip("[]"), int(port)
 
@@ -87,9 +91,13 @@ def to_place(address: Address) -> Place:
     if isinstance(address, str):
         address = parse_address(address)
     elif not isinstance(address, tuple) or len(address) != 2:
-        raise ConfigError(f"address is {address!r}; use 'HOST:PORT', or a pair of a host and a port", field="address")
+        raise ConfigError(
+            f"is {address!r}; use 'HOST:PORT', or a pair of a host and a port", field="address", where="address"
+        )
     url, port = address
     grpc_address(url, port)
     if port == 0 and not is_unix(url):
-        raise ConfigError(f"port is 0 in {address!r}; use the server's, an integer from 1 to 65535", field="port")
+        raise ConfigError(
+            f"is 0 in {address!r}; use the server's, an integer from 1 to 65535", field="port", where="port"
+        )
     return url, port

@@ -48,11 +48,16 @@ class ConfigError(RemoteGymError, ValueError):
     Attributes:
         field: Name of the argument or option that is at fault, such as ``"lease"``; None where that is a file's
             content, or what the other end said.
+        where: How the text names it, such as ``"ServerOptions.lease"`` or ``"environments['easy']"``; the text then
+            is this and `problem`. None where the text names it in its midst, or not at all.
+        problem: What was found, and what would be right; all of the text where `where` is None.
     """
 
-    def __init__(self, message: str = "", *, field: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str = "", *, field: str | None = None, where: str | None = None) -> None:
+        super().__init__(problem if where is None else f"{where} {problem}")
         self.field = field
+        self.where = where
+        self.problem = problem
 
 
 class EncodingError(RemoteGymError, TypeError):
@@ -130,7 +135,7 @@ class LossReason(enum.Enum):
     FORBIDDEN = "forbidden"
     """The server's policy has changed, and would not let its client open it any more."""
     OPERATOR = "operator"
-    """Who runs the server ended it."""
+    """An operator of the server ended it."""
 
 
 class SessionLost(SessionError):
@@ -184,7 +189,7 @@ class ServerFull(SessionError):
 
 
 class DenialReason(enum.Enum):
-    """What a server does not allow."""
+    """Reason why a server does not permit something."""
 
     UNKNOWN = "unknown"
     """The server does not say."""

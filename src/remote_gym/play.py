@@ -36,7 +36,7 @@ GIF_SIDE = 320
 
 
 class Step(NamedTuple):
-    """What one `step` was given and returned."""
+    """One `step`: its action, and what it returned."""
 
     action: Any
     observation: Any
@@ -69,7 +69,7 @@ class Summary:
     steps: int
     mean_return: float
     steps_per_second: float
-    """Of the time spent in `reset` and `step`."""
+    """Steps by the time spent in `reset` and `step`."""
     latency_p50: float
     latency_p99: float
 
@@ -137,22 +137,22 @@ def load_policy(name: str) -> Policy:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"policy is {name!r}; use MODULE:CALLABLE, such as my_agent:choose_action")
+        raise ConfigError(f"policy is {name!r}; use MODULE:CALLABLE, such as my_agent:choose_action", field="policy")
     # A console script, unlike `python -m`, does not look there by itself.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         policy = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # a module may raise whatever it likes
-        raise ConfigError(f"policy {name!r} cannot be imported: {_describe(error)}") from error
+        raise ConfigError(f"policy {name!r} cannot be imported: {_describe(error)}", field="policy") from error
     if not callable(policy):
-        raise ConfigError(f"policy {name!r} is {policy!r}; name a callable that takes an observation")
+        raise ConfigError(f"policy {name!r} is {policy!r}; name a callable that takes an observation", field="policy")
 
     def choose(observation: Any) -> Any:
         try:
             return policy(observation)
         except Exception as error:
-            raise ConfigError(f"policy {name!r} raised {_describe(error)}") from error
+            raise ConfigError(f"policy {name!r} raised {_describe(error)}", field="policy") from error
 
     return choose
 
@@ -207,7 +207,7 @@ def check_recordable(path: Path) -> None:
         ConfigError: If the file's kind is none that is recorded, or the system does not let it be written there.
     """
     if path.suffix.lower() not in (".gif", ".mp4"):
-        raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4")
+        raise ConfigError(f"cannot record to {str(path)!r}; use a file that ends in .gif or .mp4", field="record")
     try:
         existed = path.is_symlink() or path.exists()
         # Tried rather than asked of the system, which says yes to its administrator, whatever holds the folder.
@@ -217,12 +217,16 @@ def check_recordable(path: Path) -> None:
             path.unlink()
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
-            raise ConfigError(f"cannot record to {str(path)!r}: there is no folder {str(path.parent)!r}") from None
+            raise ConfigError(
+                f"cannot record to {str(path)!r}: there is no folder {str(path.parent)!r}", field="record"
+            ) from None
         raise _unwritable(path, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot record to {str(path)!r}: {error.strerror or error}; choose another file")
+    return ConfigError(
+        f"cannot record to {str(path)!r}: {error.strerror or error}; choose another file", field="record"
+    )
 
 
 class Recording:
@@ -246,7 +250,7 @@ class Recording:
         try:
             import imageio.v2 as imageio
         except ImportError as error:
-            raise ConfigError("recording needs imageio: pip install 'remote-gym[record]'") from error
+            raise ConfigError("recording needs imageio: pip install 'remote-gym[record]'", field="record") from error
         # For an MP4, imageio would stretch frames to sides of a multiple of 16.
         options: dict[str, Any] = (
             {"duration": 1000 / fps, "loop": 0} if self._is_gif else {"fps": fps, "macro_block_size": 2}

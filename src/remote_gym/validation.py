@@ -18,8 +18,8 @@ LEAST_MEMORY = 16 * 2**20
 
 
 def _refusal(where: str, problem: str) -> ConfigError:
-    """What is wrong with the value at a place such as ``"ServerOptions.lease"``, whose last part is the field."""
-    return ConfigError(f"{where} {problem}", field=where.rpartition(".")[2])
+    """Refusal of the value at a place such as ``"ServerOptions.lease"``, whose last part is the field."""
+    return ConfigError(problem, field=where.rpartition(".")[2], where=where)
 
 
 def is_number(value: object) -> bool:

@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 NEAR = 30 * 86_400.0
 """Seconds before its end in which a certificate is warned about."""
 SHARE = 0.2
-"""Of its whole time, where that is less: one that lives for a day is made anew every day."""
+"""Part of a certificate's whole life, where that is less: one that lives for a day is made anew every day."""
 INTERVAL = 86_400.0
 """Seconds between two warnings of a server's own certificates."""
 

@@ -1,4 +1,4 @@
-"""Who a client is, by its certificate or its token: the same rule for gRPC and for direct connections."""
+"""Identity of a client, by its certificate or its token: the same rule for gRPC and for direct connections."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class IdentityRule:
         return kind == "token" and (self.tokens is None or name not in self.tokens().names)
 
     def digests_of(self, identity: str) -> list[bytes]:
-        """Those of its tokens; none where it is not known by one."""
+        """Digests of the identity's tokens; empty where it is not known by one."""
         kind, _, name = identity.partition(":")
         return self.tokens().digests_of(name) if kind == "token" and self.tokens is not None else []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -21,8 +20,6 @@ OTHERS = "Other options"
 
 _PARAMETERS = {"tls": "certs", "private_key": "key", "entrypoint_kwargs": "kwargs", "default_args": "environment_id"}
 """Fields that a command has under another name."""
-
-_CLASSES = r"(?:(?:Server|Client)Options|TlsFiles)\."
 
 
 class Flag(click.Option):
@@ -60,7 +57,7 @@ class Command(click.Command):
             name = str(error.param.name) if error.param is not None else ""
             if not is_from_file(ctx, name):
                 raise
-            raise ConfigError(f"{places(ctx)[name]}: {name}: {error.message}") from error
+            raise ConfigError(f"{places(ctx)[name]}: {name}: {error.message}", field=name) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and name the flag in errors that have a field."""
@@ -70,7 +67,7 @@ class Command(click.Command):
             text = in_flags(error, ctx)
             if text == str(error):
                 raise
-            raise ConfigError(text) from error
+            raise ConfigError(text, field=error.field) from error
 
 
 class Group(click.Group):
@@ -91,7 +88,7 @@ def places(ctx: click.Context) -> Mapping[str, str]:
 
 
 def in_flags(error: ConfigError, ctx: click.Context) -> str:
-    """What an error says, with the flag that it is about, or the line of a configuration file.
+    """Text of an error, with the flag that it is about, or the line of a configuration file.
 
     Args:
         error: Whose field is the name of a parameter; nothing changes if it is not.
@@ -104,10 +101,11 @@ def in_flags(error: ConfigError, ctx: click.Context) -> str:
     if name is None:
         return text
     shown = name if is_from_file(ctx, name) else max(params[name].opts, key=len)
-    # Such as "ServerOptions.lease is 0", "lease is 0" or "environments['easy'] is 3".
-    told = re.sub(rf"^(?:{_CLASSES})?{re.escape(field)}(?=[ \[:])", lambda _: shown, text)
-    if told == text:
+    if error.where is None:
         told = f"{shown}: {text}"
+    else:
+        _, _, item = error.where.partition(f"{field}[")  # as in "environments['easy']"
+        told = f"{shown} {item.removesuffix(']')}{' ' if item else ''}{error.problem}"
     return f"{places(ctx)[name]}: {told}" if is_from_file(ctx, name) else told
 
 

@@ -1,4 +1,4 @@
-"""What ``remote-gym serve`` prints once it listens: what it serves where to whom, and how to connect."""
+"""Lines that ``remote-gym serve`` prints once it listens: environments, address, clients, and how to connect."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _open_to(options: ServerOptions, tls: TlsFiles | None) -> str:
 def _arguments(
     server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles | None, hosts: tuple[str, ...]
 ) -> list[str]:
-    """Those of a `RemoteEnvironment` that connects."""
+    """Arguments of a `RemoteEnvironment` that connects."""
     host, options = _reachable_name(server.url, hosts), server.options
     arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
     if options.ids and not served:

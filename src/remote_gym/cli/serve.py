@@ -67,10 +67,12 @@ def serve(ctx: click.Context, /, verbose: bool, log_format: str, print_config: b
 
 def _check_offer(settings: Settings) -> None:
     options = settings.options
-    offered = [*([] if settings.default_args is None else [settings.default_args]), *options.environments.values()]
-    for arguments in offered:
+    offered: list[tuple[str | None, object]] = [*options.environments.items()]
+    if settings.default_args is not None:
+        offered.insert(0, (None, settings.default_args))
+    for name, arguments in offered:
         assert isinstance(arguments, Mapping)
-        check_offer(arguments, imports=options.imports, own_interpreter=options.interpreter is None)
+        check_offer(arguments, name, imports=options.imports, own_interpreter=options.interpreter is None)
 
 
 def _run(server: RemoteEnvironmentServer, asked: threading.Event) -> None:

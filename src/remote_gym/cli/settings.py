@@ -1,4 +1,4 @@
-"""What the flags of ``remote-gym serve``, or its configuration file, amount to."""
+"""Settings of a server, from the flags of ``remote-gym serve`` and its configuration file."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _default(filed: Mapping[str, Any] | None, given: dict[str, Any], ids: tuple[
     names_one = "id" in given or "entrypoint" in given
     table = {**({} if names_one else filed or {}), **given}
     if "id" in table and "entrypoint" in table:
-        raise ConfigError("[environment] has both id and entrypoint; keep one of the two")
+        raise ConfigError("[environment] has both id and entrypoint; keep one of the two", field="default_args")
     if ("repo" in table or "reference" in table) and "entrypoint" not in table:
         raise click.UsageError("--repo and --reference need --entrypoint, a file in that repository.")
     if not names_one and filed is None and not ids:
@@ -102,15 +102,25 @@ def _named(
     for text in texts:
         name, _, what = text.partition("=")
         if not name or not what:
-            raise ConfigError(f"--environment is {text!r}; use NAME=ID or NAME=FILE.py, such as easy=CartPole-v1")
+            raise ConfigError(
+                f"is {text!r}; use NAME=ID or NAME=FILE.py, such as easy=CartPole-v1",
+                field="environments",
+                where="--environment",
+            )
         if name in given:
-            raise ConfigError(f"--environment is given twice for {name!r}; use a name once")
+            raise ConfigError(
+                f"is given twice for {name!r}; use a name once", field="environments", where="--environment"
+            )
         given[name] = {"entrypoint" if what.endswith(".py") else "id": what}
     found = {**filed, **given}
     for name, arguments in kwargs.items():
         if name not in found:
             names = ", ".join(found) or "none"
-            raise ConfigError(f"--kwargs is for {name!r}, which --environment does not name; there is {names}")
+            raise ConfigError(
+                f"is for {name!r}, which --environment does not name; there is {names}",
+                field="kwargs",
+                where="--kwargs",
+            )
         found[name] = {**found[name], "kwargs": arguments}
     return found
 
@@ -119,7 +129,7 @@ def _message_limits(bounds: Mapping[str, int]) -> Limits:
     try:
         return Limits(**bounds)
     except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("Limits."), field="message_limits") from error
+        raise ConfigError(f"{error.field} {error.problem}", field="message_limits") from error
 
 
 def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:

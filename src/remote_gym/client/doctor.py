@@ -141,7 +141,7 @@ def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions
 
 
 def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:
-    """What the server shows to anybody, and whether it asks for a certificate; nothing where it speaks no TLS."""
+    """Check what the server shows to anybody, and whether it asks for a certificate; nothing where it speaks no TLS."""
     from remote_gym.tls.facts import decode_certificate
 
     shown = look(url, port, timeout)
@@ -180,7 +180,7 @@ def _use_grpc(use: Callable[[], RemoteEnvironment]) -> Iterator[Check]:
 
 
 def _standing(environment: RemoteEnvironment) -> str:
-    """Whom the server takes this client for, and what it lets it open."""
+    """Identity by which the server knows this client, and the environments that it lets it open."""
     session = environment._session
     if session is None or not session.environments:
         return ""

@@ -285,7 +285,7 @@ class RemoteEnvironment(RemoteAttributes):
 
     @property
     def ticket(self) -> SessionTicket:
-        """What another process needs to go on with this environment where it stands; it names a secret.
+        """Ticket by which another process goes on with this environment where it stands; it holds a secret.
 
         Raises:
             gymnasium.error.ResetNeeded: If no session is open.

@@ -59,9 +59,11 @@ class Rendering:
         """
         if self._is_auto and not description.render_mode:
             raise ConfigError(
-                f"render_mode {self._mode!r} was asked for, but the environment was created with render_mode=None; let "
+                f"{self._mode!r} was asked for, but the environment was created with render_mode=None; let "
                 "create_environment take `render_mode` (or `enable_rendering`) and pass it on, or connect with "
-                "render_mode=None"
+                "render_mode=None",
+                field="render_mode",
+                where="render_mode",
             )
 
     def begin_episode(self, reader: Reader | None) -> None:

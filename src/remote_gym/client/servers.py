@@ -38,7 +38,7 @@ MOST_AT_ONCE = 16
 """Servers that are looked at together, to say why none of them can be reached."""
 
 UNKNOWN_LOAD = 0.5
-"""Of a server of a release that does not tell."""
+"""Load assumed of a server whose release does not report it."""
 
 _random = random.SystemRandom()  # so as to draw nothing from the trainer's own generator
 
@@ -57,7 +57,9 @@ def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[
         return [to_place((url, port))]
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         address = addresses if isinstance(addresses, str) else grpc_address(*DEFAULT_PLACE)
-        raise ConfigError(f"addresses is {addresses!r}; use a list of them, such as [{address!r}]", field="addresses")
+        raise ConfigError(
+            f"is {addresses!r}; use a list of them, such as [{address!r}]", field="addresses", where="addresses"
+        )
     if (url, port) != DEFAULT_PLACE:
         raise ConfigError(
             f"url is {url!r} and port {port!r} beside addresses, which take their place; add the server to addresses, "
@@ -66,7 +68,9 @@ def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[
         )
     places = [to_place(address) for address in addresses]
     if not places:
-        raise ConfigError("addresses is empty; name at least one server, such as 'localhost:56789'", field="addresses")
+        raise ConfigError(
+            "is empty; name at least one server, such as 'localhost:56789'", field="addresses", where="addresses"
+        )
     return places
 
 
@@ -136,7 +140,7 @@ class Addresses:
                 self._circuits[place].lost()
 
     def _rounds(self) -> tuple[list[Place], list[Place]]:
-        """Those that are not known to be in trouble, and those to be asked if none of these will do."""
+        """Servers not known to be in trouble, and those to ask if none of these will do."""
         with self._lock:
             usual = [place for place, circuit in self._circuits.items() if not circuit.is_open]
             for place in usual:
@@ -177,7 +181,7 @@ class Addresses:
         return None
 
     def _by_load(self, connections: Mapping[Place, GrpcConnection]) -> list[Place]:
-        """Who answers, the least loaded first, and who is stopping last."""
+        """Servers that answer, the least loaded first and those that are stopping last."""
         answers = {place: connection.ask_load(LOAD_TIMEOUT) for place, connection in connections.items()}
         found = {}
         for place, answer in answers.items():

@@ -24,7 +24,9 @@ class Window:
         try:
             import pygame
         except ImportError as error:
-            raise ConfigError("render_mode='human' needs pygame: pip install 'remote-gym[human]'") from error
+            raise ConfigError(
+                "render_mode='human' needs pygame: pip install 'remote-gym[human]'", field="render_mode"
+            ) from error
         try:
             pygame.display.init()
             # Without a screen SDL may settle for a driver that shows nothing, and say nothing.
@@ -35,7 +37,8 @@ class Window:
         except pygame.error as error:
             raise ConfigError(
                 f"render_mode='human' needs a screen, and this machine has none ({error}); use render_mode="
-                "'rgb_array', or set SDL_VIDEODRIVER=dummy to show nothing"
+                "'rgb_array', or set SDL_VIDEODRIVER=dummy to show nothing",
+                field="render_mode",
             ) from error
         self.fps: float | None = None
         self._pygame: Any = pygame
@@ -50,7 +53,8 @@ class Window:
         """
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] not in (3, 4):
             raise ConfigError(
-                f"render_mode='human' shows images of shape (height, width, 3); render() gave {frame!r:.80}"
+                f"render_mode='human' shows images of shape (height, width, 3); render() gave {frame!r:.80}",
+                field="render_mode",
             )
         pygame = self._pygame
         size = (frame.shape[1], frame.shape[0])

@@ -1,6 +1,6 @@
 """Options of servers and clients, as frozen dataclasses; where PEM files lie; how an environment is named."""
 
-from remote_gym.config.arguments import EnvironmentLike, RemoteArgs, read_environment
+from remote_gym.config.arguments import EnvironmentLike, RemoteArgs, place_of, read_environment
 from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
 from remote_gym.config.keywords import ClientKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
@@ -26,6 +26,7 @@ __all__ = [
     "is_token",
     "merge_options",
     "nearest",
+    "place_of",
     "read_environment",
     "shows_options",
 ]

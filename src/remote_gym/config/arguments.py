@@ -29,7 +29,7 @@ class RemoteArgs(TypedDict, total=False):
 
 
 EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]
-"""What names an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of
+"""Forms that name an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of
 `gymnasium.make` with the ``"id"`` among them, or `RemoteArgs`."""
 
 _CLIENT_GUESSES = {
@@ -65,29 +65,37 @@ function takes."""
 _FORMS = "use an id such as 'CartPole-v1', the path of an entrypoint, or a dict such as {'id': 'CartPole-v1'}"
 
 
-def read_environment(where: str, given: object) -> Mapping[str, Any]:
+def place_of(field: str, name: str | None) -> str:
+    """How errors name one environment of an argument, such as ``"environments['easy']"``."""
+    return field if name is None else f"{field}[{name!r}]"
+
+
+def read_environment(field: str, given: object, name: str | None = None) -> Mapping[str, Any]:
     """Bring what names an environment into the form of `RemoteArgs`, whose own values are not looked at.
 
     Args:
-        where: The argument that holds it, such as ``"default_args"``.
+        field: The argument that holds it, such as ``"default_args"``.
         given: One of the forms of `EnvironmentLike`.
+        name: The environment's, where the argument holds several by their names.
 
     Raises:
         ConfigError: If it is none of them.
     """
+    where = place_of(field, name)
     if isinstance(given, os.PathLike):
         return {"entrypoint": os.fspath(given)}
     if isinstance(given, str) and given:
         return {"entrypoint": given} if given.endswith(".py") else {"entrypoint_kwargs": {"id": given}}
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} is {given!r}; {_FORMS}", field=where)
+        raise ConfigError(f"is {given!r}; {_FORMS}", field=field, where=where)
     if "id" not in given:
         return given
     beside = [name for name in RemoteArgs.__annotations__ if name in given]
     if beside:
         raise ConfigError(
-            f"{where} has {beside[0]!r} beside 'id'; either all is for gymnasium.make, as in {{'id': ..., ...}}, or "
+            f"has {beside[0]!r} beside 'id'; either all is for gymnasium.make, as in {{'id': ..., ...}}, or "
             "the id stands in 'entrypoint_kwargs'",
-            field=where,
+            field=field,
+            where=where,
         )
     return {"entrypoint_kwargs": dict(given)}

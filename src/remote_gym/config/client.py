@@ -80,7 +80,9 @@ class ClientOptions:
         check_fields(check_type, self, "allow_insecure", kind=bool, mend="True or False")
         # Its value stays out of the message.
         if self.token is not None and not is_token(self.token):
-            raise ConfigError("ClientOptions.token is not what 'remote-gym token' printed; use that", field="token")
+            raise ConfigError(
+                "is not what 'remote-gym token' printed; use that", field="token", where="ClientOptions.token"
+            )
         check_fields(check_type, self, "message_limits", kind=Limits, mend="Limits(...)")
         timeouts = ("connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")
         check_fields(check_seconds, self, *timeouts)
@@ -89,7 +91,8 @@ class ClientOptions:
             check_fields(check_seconds, self, "reconnect_timeout", or_zero=True)
         if self.recover_timeout and self.on_session_lost != "truncate":
             raise ConfigError(
-                f"ClientOptions.recover_timeout is {self.recover_timeout!r}, but with on_session_lost='raise' a reset "
+                f"is {self.recover_timeout!r}, but with on_session_lost='raise' a reset "
                 "does not replace what was lost by itself; use on_session_lost='truncate', or leave it out",
                 field="recover_timeout",
+                where="ClientOptions.recover_timeout",
             )

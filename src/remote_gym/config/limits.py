@@ -33,5 +33,7 @@ class Limits:
         check_fields(check_integer, self, *vars(self), lowest=1, highest=2**31 - 1)
         if self.depth > 40:
             raise ConfigError(
-                f"Limits.depth is {self.depth}; protobuf parsers stop at 100 levels, so use at most 40", field="depth"
+                f"is {self.depth}; protobuf parsers stop at 100 levels, so use at most 40",
+                field="depth",
+                where="Limits.depth",
             )

@@ -36,20 +36,21 @@ def nearest(name: str, known: Collection[str], names: Mapping[str, str] | None =
     return f"use {', '.join(map(shown, sorted(known)))}"
 
 
-def check_names(what: str, given: Collection[str], known: Collection[str]) -> None:
+def check_names(what: str, given: Collection[str], known: Collection[str], field: str | None = None) -> None:
     """Refuse names that do not exist.
 
     Args:
         what: Whose names they are, such as ``"ServerOptions"``.
         given: The names.
         known: All that there are.
+        field: The argument that holds them; None where the names are arguments themselves.
 
     Raises:
         ConfigError: Naming the first of them, and those that come nearest.
     """
     for name in given:
         if name not in known:
-            raise ConfigError(f"{what} has no {name!r}; {nearest(str(name), known)}", field=str(name))
+            raise ConfigError(f"has no {name!r}; {nearest(str(name), known)}", field=field or str(name), where=what)
 
 
 def names_checked(cls: Class) -> Class:
@@ -87,11 +88,12 @@ def merge_options(
     if given is not None and not isinstance(given, cls):
         # An object of options is long.
         found = f"of type {type(given).__name__}" if dataclasses.is_dataclass(given) else f"{given!r:.200}"
-        raise ConfigError(f"options is {found}; use {cls.__name__}(...)", field="options")
+        raise ConfigError(f"is {found}; use {cls.__name__}(...)", field="options", where="options")
     options = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in keywords.keys() - options:
         if name in GUESSES[cls.__name__]:
-            raise ConfigError(f"{of.__name__} has no {name!r}; use {GUESSES[cls.__name__][name]}", field=name)
+            right = GUESSES[cls.__name__][name]
+            raise ConfigError(f"has no {name!r}; use {right}", field=name, where=of.__name__)
         check_names(of.__name__, [name], inspect.signature(of).parameters)
     if given is None:
         return cls(**keywords)
@@ -99,7 +101,7 @@ def merge_options(
 
 
 def differing_options(options: Any) -> dict[str, Any]:
-    """What an object of options has that is not a default, as keyword arguments; none for None."""
+    """Options that are not a default, as keyword arguments; none for None."""
     if options is None:
         return {}
     defaults = type(options)()

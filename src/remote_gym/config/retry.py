@@ -33,7 +33,8 @@ class RetryPolicy:
         check_fields(check_seconds, self, "first_pause", "longest_pause")
         if self.longest_pause < self.first_pause:
             raise ConfigError(
-                f"RetryPolicy.longest_pause is {self.longest_pause!r}; use at least first_pause, {self.first_pause!r}",
+                f"is {self.longest_pause!r}; use at least first_pause, {self.first_pause!r}",
                 field="longest_pause",
+                where="RetryPolicy.longest_pause",
             )
         check_fields(check_integer, self, "attempts", lowest=1, highest=1_000_000)

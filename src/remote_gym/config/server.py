@@ -138,10 +138,10 @@ class ServerOptions:
         check_fields(check_integer, self, *self._given("grpc_port"), lowest=0, highest=65535)
 
     def _error(self, name: str, problem: str) -> ConfigError:
-        return ConfigError(f"ServerOptions.{name} {problem}", field=name)
+        return ConfigError(problem, field=name, where=f"ServerOptions.{name}")
 
     def _given(self, *names: str) -> list[str]:
-        """Those that are not None."""
+        """Names of options that are not None."""
         return [name for name in names if getattr(self, name) is not None]
 
     def _check_times(self) -> None:

@@ -37,7 +37,7 @@ class TlsFiles:
     ) -> None:
         for name, path in (("ca", ca), ("certificate", certificate), ("private_key", private_key)):
             if path == "" or not isinstance(path, str | os.PathLike | None):
-                raise ConfigError(f"TlsFiles.{name} is {path!r}; use the path of a PEM file", field=name)
+                raise ConfigError(f"is {path!r}; use the path of a PEM file", field=name, where=f"TlsFiles.{name}")
             object.__setattr__(self, name, None if path is None else Path(path))
 
     @classmethod
@@ -53,7 +53,7 @@ class TlsFiles:
             ConfigError: If there is no such folder, or it lacks one of them.
         """
         if role not in ("client", "server"):
-            raise ConfigError(f"role is {role!r}; use 'client' or 'server'", field="role")
+            raise ConfigError(f"is {role!r}; use 'client' or 'server'", field="role", where="role")
         if not isinstance(folder, (str, os.PathLike)) or not Path(folder).is_dir():
             raise ConfigError(
                 f"there is no folder {folder!r}; name the one that 'remote-gym certs init' has made", field="certs"

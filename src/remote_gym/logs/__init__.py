@@ -1,4 +1,4 @@
-"""What this package logs: escaped where it is said, counted where it repeats, and formatted for people or programs."""
+"""Logging of this package: escaped where it is said, counted where it repeats, formatted for people or programs."""
 
 from remote_gym.logs.escaping import printable
 from remote_gym.logs.formatters import JsonFormatter, TextFormatter

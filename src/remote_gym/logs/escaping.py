@@ -8,7 +8,7 @@ LONGEST = 2_000
 """Characters of one value in a line of the log; a peer may send messages of megabytes."""
 
 LONGEST_ESCAPED = 4 * LONGEST + 50
-"""Of one that is escaped, where a character may take ten. A line of `LONGEST` bytes that workers print is not cut."""
+"""Bytes of an escaped line, where a character may take ten. A line of `LONGEST` bytes that workers print is not cut."""
 
 PREFIX = "  | "
 """Begins each line of a record but its first, so that no text can look like a record of its own."""

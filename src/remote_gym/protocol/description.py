@@ -1,4 +1,4 @@
-"""What a server's `Description` says of an environment, spaces aside."""
+"""Reading of a server's `Description` of an environment, spaces aside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_metadata(description: pb.Description, limits: Limits) -> dict[str, Any]
 
 
 def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str, bool]:
-    """What reads like the client's own attribute: the names that the entrypoint exposes, and whether each is a method.
+    """Names that the entrypoint exposes, which read like the client's own attributes, and whether each is a method.
 
     Args:
         description: Of the environment.
@@ -77,10 +77,13 @@ def check_resumed(description: pb.Description, render_mode: str | None, num_envs
         ]
         raise ConfigError(
             f"the ticket is for {kinds[0]}, and {kinds[1]} is to be resumed; use RemoteVectorEnv for the tickets of "
-            "one, with the same num_envs and workers, and RemoteEnvironment for others"
+            "one, with the same num_envs and workers, and RemoteEnvironment for others",
+            field="resume",
         )
     if mode_to_open(render_mode) != (description.render_mode or None):
         raise ConfigError(
-            f"render_mode is {render_mode!r}, and the environment to be resumed was opened with "
-            f"{description.render_mode or None!r}; use the same"
+            f"is {render_mode!r}, and the environment to be resumed was opened with "
+            f"{description.render_mode or None!r}; use the same",
+            field="render_mode",
+            where="render_mode",
         )

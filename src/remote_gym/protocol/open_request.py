@@ -1,4 +1,4 @@
-"""What a client says to have a session opened."""
+"""Requests that open a session."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ def check_arguments(
         ConfigError: Naming the argument.
     """
     if frames not in timings:
-        raise ConfigError(f"frames is {frames!r}; use {' or '.join(map(repr, timings))}", field="frames")
+        raise ConfigError(f"is {frames!r}; use {' or '.join(map(repr, timings))}", field="frames", where="frames")
     if render_mode is not None and not isinstance(render_mode, str):
         raise ConfigError(
-            f"render_mode is {render_mode!r}; use a text, such as 'rgb_array', or None", field="render_mode"
+            f"is {render_mode!r}; use a text, such as 'rgb_array', or None", field="render_mode", where="render_mode"
         )
     if resume is not None and not isinstance(resume, SessionTicket):
         # By its type: it may be a secret, such as a ticket's token.
         raise ConfigError(
-            f"resume is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
+            f"is of type {type(resume).__name__}; use a SessionTicket, as `ticket` or `detach()` of another "
             "RemoteEnvironment gives one",
             field="resume",
+            where="resume",
         )
 
 
@@ -59,7 +60,7 @@ def mode_to_open(render_mode: str | None) -> str | None:
 def open_request(
     arguments: Mapping[str, Any], options: ClientOptions, *, render_mode: str | None, streams_frames: bool
 ) -> pb.OpenRequest:
-    """What to open.
+    """Compose the request that opens a session.
 
     Args:
         arguments: `RemoteArgs`.
@@ -71,13 +72,13 @@ def open_request(
         ConfigError: If there is an argument that `RemoteArgs` does not have, or one of another type.
         EncodingError: If a keyword argument has no wire form.
     """
-    check_names("remote_args", arguments, RemoteArgs.__annotations__)
+    check_names("remote_args", arguments, RemoteArgs.__annotations__, "remote_args")
     for name, value in arguments.items():
         if name == "entrypoint_kwargs":
             if value is not None and not isinstance(value, Mapping):
-                raise ConfigError(f"remote_args['entrypoint_kwargs'] is {value!r}; use a dict", field="remote_args")
+                raise ConfigError(f"is {value!r}; use a dict", field="remote_args", where=f"remote_args[{name!r}]")
         elif value is not None and not isinstance(value, (str, os.PathLike)):
-            raise ConfigError(f"remote_args[{name!r}] is {value!r}; use a text or None", field="remote_args")
+            raise ConfigError(f"is {value!r}; use a text or None", field="remote_args", where=f"remote_args[{name!r}]")
     request = pb.OpenRequest(
         protocol_version=PROTOCOL_VERSION,
         versions=package_versions(),

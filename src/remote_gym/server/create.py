@@ -68,33 +68,36 @@ def create_remote_environment_server(
     grpc_address(url, port)  # says so, if they are none
     if default_args is None and not chosen.environments and chosen.client_entrypoints is None:
         raise ConfigError(
-            "default_args is None, and there are no named environments; give one of them", field="default_args"
+            "is None, and there are no named environments; give one of them", field="default_args", where="default_args"
         )
     default = None if default_args is None else read_environment("default_args", default_args)
-    named = {name: read_environment(f"environments[{name!r}]", given) for name, given in chosen.environments.items()}
+    named = {name: read_environment("environments", given, name) for name, given in chosen.environments.items()}
     if default is not None:
         check_arguments("default_args", default)
     for name, arguments in named.items():
-        check_arguments(f"environments[{name!r}]", arguments)
+        check_arguments("environments", arguments, name)
     offered = [*([] if default is None else [default]), *named.values()]
     if chosen.ids and not any(map(leaves_id_open, offered)):
         raise ConfigError(
-            f"ServerOptions.ids is {chosen.ids!r}, but no environment leaves its id to clients; leave out the id in "
+            f"is {chosen.ids!r}, but no environment leaves its id to clients; leave out the id in "
             "entrypoint_kwargs, or this option",
             field="ids",
+            where="ServerOptions.ids",
         )
     files = server_files(server_credentials_paths, tls)
     if files is None and not chosen.allow_insecure and not is_loopback(url):
         raise ConfigError(
-            f"url {url!r} can be reached from other machines, and without certificates anybody could use the server; "
+            f"{url!r} can be reached from other machines, and without certificates anybody could use the server; "
             "give certificates ('remote-gym certs init' makes them), listen on 'localhost', or accept it by "
             "allow_insecure=True (--allow-insecure)",
             field="url",
+            where="url",
         )
     if files is None and chosen.token_file is not None:
         raise ConfigError(
-            "ServerOptions.token_file needs TLS, or anybody could read the tokens; give certificates, of which ca "
+            "needs TLS, or anybody could read the tokens; give certificates, of which ca "
             "may be left out: with it clients need certificates as well",
             field="token_file",
+            where="ServerOptions.token_file",
         )
     return RemoteEnvironmentServer(default, url, port, files, dataclasses.replace(chosen, environments=named))

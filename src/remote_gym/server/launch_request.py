@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from remote_gym.config import RemoteArgs, ServerOptions, check_names
+from remote_gym.config import RemoteArgs, ServerOptions, check_names, place_of
 from remote_gym.errors import ConfigError, DenialReason, NotPermitted, ProtocolMismatch
 from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
@@ -23,24 +23,30 @@ QUOTED = 200
 ARGUMENTS = frozenset(RemoteArgs.__annotations__)
 
 
-def check_arguments(where: str, arguments: Mapping[str, Any]) -> None:
+def check_arguments(field: str, arguments: Mapping[str, Any], environment: str | None = None) -> None:
     """Refuse a server's own arguments that cannot work.
+
+    Args:
+        field: The argument that holds them.
+        arguments: As `RemoteArgs` has them.
+        environment: Its name, where the argument holds several by their names.
 
     Raises:
         ConfigError: Naming the argument.
     """
+    where = place_of(field, environment)
     if not isinstance(arguments, Mapping):
-        raise ConfigError(f"{where} is {arguments!r}; use a dict, such as {{'entrypoint': 'entrypoint.py'}}")
-    check_names(where, arguments, ARGUMENTS - {"environment"})
+        raise ConfigError(
+            f"is {arguments!r}; use a dict, such as {{'entrypoint': 'entrypoint.py'}}", field=field, where=where
+        )
+    check_names(where, arguments, ARGUMENTS - {"environment"}, field)
     for name in ("entrypoint", "repo", "reference"):
         value = arguments.get(name)
         if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
-            raise ConfigError(f"{where}: {name} is {value!r}; use a text or None", field=name)
+            raise ConfigError(f"has {name} {value!r}; use a text or None", field=field, where=where)
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise ConfigError(
-            f"{where}: entrypoint_kwargs is {kwargs!r}; use a dict with str keys", field="entrypoint_kwargs"
-        )
+        raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
 
 

@@ -11,22 +11,40 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
+from remote_gym.config import place_of
 from remote_gym.errors import ConfigError
 from remote_gym.worker.environment.entrypoint import entrypoint_file
 from remote_gym.worker.environment.registered_ids import as_sentence
 
 
-def check_offer(arguments: Mapping[str, Any], *, imports: Sequence[str] = (), own_interpreter: bool = True) -> None:
+def check_offer(
+    arguments: Mapping[str, Any],
+    name: str | None = None,
+    *,
+    imports: Sequence[str] = (),
+    own_interpreter: bool = True,
+) -> None:
     """Refuse what no client could ever open.
 
     Args:
         arguments: A server's, as `RemoteArgs` has them. What a repository holds is not looked at.
+        name: The environment's; None for the default one.
         imports: Modules that workers import first; with any, every id may be registered by them.
         own_interpreter: Whether workers run under this interpreter, so that what it knows is what they know.
 
     Raises:
         ConfigError: If the entrypoint is no Python file, or the id is not registered.
     """
+    try:
+        _check(arguments, imports, own_interpreter)
+    except ConfigError as error:
+        if name is None:
+            raise ConfigError(str(error), field="default_args") from error
+        where = place_of("environments", name)
+        raise ConfigError(f"cannot be served: {error}", field="environments", where=where) from error
+
+
+def _check(arguments: Mapping[str, Any], imports: Sequence[str], own_interpreter: bool) -> None:
     if arguments.get("entrypoint"):
         if not arguments.get("repo"):
             _check_entrypoint(_entrypoint(arguments), own_interpreter)

@@ -53,7 +53,7 @@ async def try_environments(
         where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
         error = await _try(launcher, name, default_args, options)
         if isinstance(error, IdNeeded) and error.fault:
-            raise ConfigError(error.fault) from error
+            raise ConfigError(error.fault, field="ids") from error
         if error is None or isinstance(error, IdNeeded):
             examples = examples or getattr(error, "examples", ())
             continue
@@ -69,12 +69,13 @@ async def try_environments(
             text = f"{options.interpreter} has no remote_gym; install the same release there as here ({text})"
         raise ConfigError(
             f"{where} cannot be created, so no client could open it (check=False, or --no-check, serves it all "
-            f"the same): {text}"
+            f"the same): {text}",
+            field="environments" if name else "default_args",
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
         error = await _try(launcher, "", {}, options)
         if error is not None and not isinstance(error, IdNeeded):
-            raise ConfigError(str(error)) from error
+            raise ConfigError(str(error), field="imports") from error
     return examples
 
 

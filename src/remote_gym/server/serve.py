@@ -96,7 +96,7 @@ class RemoteEnvironmentServer:
             bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
         except (TimeoutError, concurrent.futures.TimeoutError) as error:
             self._abandon()
-            raise ConfigError(f"could not listen on {url!r} within 30 s; is its name resolved?") from error
+            raise ConfigError(f"could not listen on {url!r} within 30 s; is its name resolved?", field="url") from error
         except BaseException:
             self._abandon()
             raise

@@ -38,7 +38,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check.
+    """Result of one check.
 
     Attributes:
         check: Its name.
@@ -87,7 +87,7 @@ def examine_server(
     by_name = {check.name: check for check in CHECKS}
     for name in checks or ():
         if name not in by_name:
-            raise ConfigError(f"there is no check {name!r}; there is {', '.join(by_name)}")
+            raise ConfigError(f"there is no check {name!r}; there is {', '.join(by_name)}", field="checks")
     target = Target(
         url=url,
         port=port,

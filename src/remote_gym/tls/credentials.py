@@ -88,11 +88,17 @@ def check_files(files: TlsFiles, role: Role, *, check_time: bool = True) -> None
 
     if role == "server" and (files.certificate is None or files.private_key is None):
         missing = "certificate" if files.certificate is None else "private key"
-        raise ConfigError(f"a server needs a certificate and its private key; there is no {missing}")
+        raise ConfigError(
+            f"a server needs a certificate and its private key; there is no {missing}", field="certificate"
+        )
     if files.certificate is not None and files.private_key is None:
-        raise ConfigError(f"{files.certificate} is given without its private key; give both or neither")
+        raise ConfigError(
+            f"{files.certificate} is given without its private key; give both or neither", field="private_key"
+        )
     if files.private_key is not None and files.certificate is None:
-        raise ConfigError(f"{files.private_key} is given without its certificate; give both or neither")
+        raise ConfigError(
+            f"{files.private_key} is given without its certificate; give both or neither", field="certificate"
+        )
     if files.certificate is not None and files.private_key is not None:
         pem.check_pair(files.certificate, files.private_key, role, check_time=check_time)
     if files.ca is not None:
@@ -144,7 +150,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def file_paths(files: TlsFiles) -> list[Path]:
-    """Those of the files that there are."""
+    """Paths of the files that are given."""
     return [path for path in (files.ca, files.certificate, files.private_key) if path is not None]
 
 
@@ -244,9 +250,11 @@ def _absolute(path: Any) -> Any:
 
 def _only_tls(tls: TlsFiles, paths: object, name: str) -> TlsFiles:
     if not isinstance(tls, TlsFiles):
-        raise ConfigError(f"tls is {tls!r}; use TlsFiles(ca=..., certificate=..., private_key=...)", field="tls")
+        raise ConfigError(
+            f"is {tls!r}; use TlsFiles(ca=..., certificate=..., private_key=...)", field="tls", where="tls"
+        )
     if paths is not None:
-        raise ConfigError(f"tls and {name} are both given; leave one of the two out", field="tls")
+        raise ConfigError(f"and {name} are both given; leave one of the two out", field="tls", where="tls")
     return TlsFiles(**{name: _absolute(path) for name, path in vars(tls).items()})
 
 

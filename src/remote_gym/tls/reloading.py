@@ -18,7 +18,7 @@ State = tuple[tuple[int, ...] | None, ...]
 
 
 class Reloaded(Generic[T]):
-    """What was last loaded well from some files.
+    """Value that was last loaded well from some files.
 
     Several threads may share it.
 
@@ -45,7 +45,7 @@ class Reloaded(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self) -> T:
-        """What the files hold now; or, where that does not load or has not settled, what they held before.
+        """Content of the files now; or, where that does not load or has not settled, their content before.
 
         The same object as long as nothing else has been loaded. Files that are replaced one after the other do not fit
         in between: that is logged, and the next call after the last of them loads them.
@@ -88,7 +88,7 @@ class Reloaded(Generic[T]):
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file, be it written to, replaced, or a link that leads elsewhere now; None without one."""
+    """Numbers that change with a file, be it written to, replaced, or a link that leads elsewhere; None without one."""
     try:
         status = path.stat()
     except OSError:

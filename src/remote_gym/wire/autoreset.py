@@ -34,7 +34,9 @@ def autoreset_code(mode: Any) -> pb.AutoresetMode:
     name = getattr(mode, "value", mode)
     code = _CODES.get(name) if isinstance(name, str) else None
     if code is None:
-        raise ConfigError(f"autoreset_mode is {mode!r}; use one of {', '.join(map(repr, _CODES))}")
+        raise ConfigError(
+            f"is {mode!r}; use one of {', '.join(map(repr, _CODES))}", field="autoreset_mode", where="autoreset_mode"
+        )
     return code
 
 

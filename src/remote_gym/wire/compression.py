@@ -30,7 +30,7 @@ JPEG_QUALITY = 90
 JPEG_LONGEST_SIDE = 65500  # libjpeg's
 
 PACKAGES = {"zstd": "zstandard", "jpeg": "PIL"}
-"""What each encoding imports."""
+"""Package that each encoding imports."""
 
 
 def is_installed(encoding: str) -> bool:
@@ -52,7 +52,8 @@ def require(encoding: str, option: str, end: Literal["client", "server"]) -> Non
     if not is_installed(encoding):
         raise ConfigError(
             f"{option} is {encoding!r}, for which the {end} lacks a library; "
-            f"pip install 'remote-gym[{encoding}]' there, or use 'raw'"
+            f"pip install 'remote-gym[{encoding}]' there, or use 'raw'",
+            field=option,
         )
 
 
@@ -114,7 +115,7 @@ FrameCompressor = ZstdCompressor | JpegCompressor
 
 
 def frame_compressor(encoding: int) -> FrameCompressor | None:
-    """What compresses frames; None for nothing.
+    """Compressor of frames; None for none.
 
     Args:
         encoding: A `pb.Encoding`, as a client asked for it.
@@ -129,7 +130,7 @@ def frame_compressor(encoding: int) -> FrameCompressor | None:
 
 
 def observation_compressor(encoding: int) -> ZstdCompressor | None:
-    """What compresses packed observations; None for nothing.
+    """Compressor of packed observations; None for none.
 
     Args:
         encoding: A `pb.Encoding`, as a client asked for it.
@@ -145,7 +146,7 @@ def _zstd_compressor(encoding: int, option: str) -> ZstdCompressor | None:
         return None
     if encoding not in (pb.ENCODING_AUTO, pb.ENCODING_ZSTD):
         raise ConfigError(
-            f"{option} is number {encoding}, which this server does not know; use 'auto', 'raw' or 'zstd'"
+            f"{option} is number {encoding}, which this server does not know; use 'auto', 'raw' or 'zstd'", field=option
         )
     require("zstd", option, "server")
     return ZstdCompressor(probes=encoding == pb.ENCODING_AUTO)

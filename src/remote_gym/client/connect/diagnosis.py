@@ -51,7 +51,7 @@ class Check:
 
 
 class Shown(NamedTuple):
-    """What a server that speaks TLS shows to anybody.
+    """Certificates and demands that a TLS server shows to anybody.
 
     Attributes:
         certificate: Its certificate, DER.
@@ -84,7 +84,7 @@ def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> 
 
 
 def look(url: str, port: int, timeout: float) -> Shown | None:
-    """What a server shows to anybody; None where it speaks no TLS, or is not reached."""
+    """Look at what a server shows to anybody; None where it speaks no TLS, or is not reached."""
     sock = reach(url, port, timeout, [])
     if sock is None:
         return None

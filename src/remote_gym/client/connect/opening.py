@@ -40,17 +40,22 @@ def connect(
     """
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
-            f"url {url!r} is another machine, and without certificates anybody in between could read and change "
+            f"{url!r} is another machine, and without certificates anybody in between could read and change "
             "what is sent; give certificates (tls, --certs), or accept it by allow_insecure=True (--allow-insecure)",
             field="url",
+            where="url",
         )
     token = options.token
     if files is None and token is not None:
         raise ConfigError(
-            "ClientOptions.token needs TLS, or anybody could read it; give certificates (tls, --certs)", field="token"
+            "needs TLS, or anybody could read it; give certificates (tls, --certs)",
+            field="token",
+            where="ClientOptions.token",
         )
     if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
-        raise ConfigError(f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that")
+        raise ConfigError(
+            f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that", field="token"
+        )
     return GrpcConnection(url, port, files, options, token or "", credentials)
 
 

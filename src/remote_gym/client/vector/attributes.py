@@ -1,4 +1,4 @@
-"""What an entrypoint exposes, read, called and set in many environments; and where these are."""
+"""Attributes that an entrypoint exposes, read, called and set in many environments; and where these are."""
 
 from __future__ import annotations
 

@@ -99,7 +99,9 @@ class RemoteVectorEnv(RemoteVectorAttributes):
     ) -> None:
         check_arguments(frames, render_mode)
         if render_mode == "human":
-            raise ConfigError("render_mode 'human' is for one environment; use 'rgb_array'")
+            raise ConfigError(
+                "'human' is for one environment; use 'rgb_array'", field="render_mode", where="render_mode"
+            )
         places = to_places(url, port, addresses)
         tickets = check_tickets(resume, workers)
         count = len(tickets or places) if workers is None else workers
@@ -284,7 +286,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:
-        """What another process needs to go on with these environments where they stand, for each worker; secrets.
+        """Tickets by which another process goes on with these environments, one for each worker; they hold secrets.
 
         Raises:
             gymnasium.error.ResetNeeded: If a worker's session was lost; `ClosedEnvironmentError` after `close`.
@@ -330,8 +332,10 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         self._resets_itself = joiner.autoreset == pb.NEXT_STEP
         if self._truncates and joiner.autoreset not in (pb.NEXT_STEP, pb.DISABLED):
             raise ConfigError(
-                f"on_session_lost is 'truncate', and in their autoreset mode {self.autoreset_mode!r} the step "
-                "that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'"
+                f"is 'truncate', and in their autoreset mode {self.autoreset_mode!r} the step "
+                "that ends an episode must begin the next one; use 'NextStep' or 'Disabled', or 'raise'",
+                field="on_session_lost",
+                where="on_session_lost",
             )
 
     def _send_actions(self, chosen: Sequence[Shard], actions: Any, count: int) -> None:

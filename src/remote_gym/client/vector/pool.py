@@ -127,7 +127,7 @@ class Pool:
                 each.is_waiting, each.needs_reset = False, True
 
     def render(self, timeout: float) -> list[Any]:
-        """What each slice rendered; of those that have ended, the last that were rendered.
+        """Frames of each shard; of those that have ended, the last that were rendered.
 
         Raises:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
@@ -168,7 +168,7 @@ class Pool:
 
     @property
     def tickets(self) -> tuple[SessionTicket, ...]:
-        """Of each worker's session.
+        """Tickets, one of each worker's session.
 
         Raises:
             gymnasium.error.ResetNeeded: If one was lost.
@@ -207,7 +207,10 @@ class Pool:
         # Where they were opened the server has seen to it.
         if self.resumed is not None and asked not in (pb.AUTORESET_UNSPECIFIED, first.autoreset_mode):
             names = [pb.AutoresetMode.Name(mode) for mode in (first.autoreset_mode, asked)]
-            raise ConfigError(f"the environments have the autoreset mode {names[0]}, and {names[1]} was asked for")
+            raise ConfigError(
+                f"the environments have the autoreset mode {names[0]}, and {names[1]} was asked for",
+                field="autoreset_mode",
+            )
         return first
 
     @staticmethod

@@ -32,19 +32,27 @@ def check_tickets(resume: Iterable[SessionTicket] | None, workers: int | None) -
         return None
     if not isinstance(resume, Iterable):
         raise ConfigError(
-            f"resume is a {type(resume).__name__}; use all workers' tickets, as `RemoteVectorEnv.tickets` has them"
+            f"is a {type(resume).__name__}; use all workers' tickets, as `RemoteVectorEnv.tickets` has them",
+            field="resume",
+            where="resume",
         )
     tickets = tuple(resume)
     if not tickets or not all(isinstance(ticket, SessionTicket) for ticket in tickets):
         # By their types: a ticket's token is a secret, and so may be what was given in place of one.
         found = ", ".join(type(ticket).__name__ for ticket in tickets) or "nothing"
         raise ConfigError(
-            f"resume holds {found}; use the tickets of all workers, as `RemoteVectorEnv.tickets` has them"
+            f"holds {found}; use the tickets of all workers, as `RemoteVectorEnv.tickets` has them",
+            field="resume",
+            where="resume",
         )
     if len({(ticket.url, ticket.port, ticket.session) for ticket in tickets}) < len(tickets):
-        raise ConfigError("resume holds a ticket twice; use the tickets of all workers, each once")
+        raise ConfigError(
+            "holds a ticket twice; use the tickets of all workers, each once", field="resume", where="resume"
+        )
     if workers not in (None, len(tickets)):
-        raise ConfigError(f"resume holds {len(tickets)} tickets for {workers} workers; use one for each")
+        raise ConfigError(
+            f"holds {len(tickets)} tickets for {workers} workers; use one for each", field="resume", where="resume"
+        )
     return tickets
 
 
@@ -116,7 +124,7 @@ def _warn_if_apart(shards: Sequence[Shard], found: Mapping[Shard, Resumption]) -
 
 
 def _returned(each: Shard, response: pb.Response, limits: Limits) -> Any:
-    """What the worker's last request returned of its own environments, or the exception that it raised."""
+    """Result of the worker's last request for its own environments, or the exception that it raised."""
     kind = response.WhichOneof("result")
     if kind == "error":
         return decode_error(response.error)

@@ -209,7 +209,7 @@ class Shard:
         return self.session.receive()
 
     def fileno(self) -> int | None:
-        """What to wait for before `receive` can be called without waiting; None where that cannot be told."""
+        """Descriptor to wait for before `receive` can be called without waiting; None where there is none."""
         return None if self._error is not None else self.session.fileno()
 
     def array(self, name: str, limits: Limits) -> NDArray[Any]:
@@ -278,12 +278,13 @@ def check_numbers(num_envs: int, workers: int, addresses: int) -> None:
     if not 1 <= addresses <= workers <= num_envs:
         raise ConfigError(
             f"{num_envs} environments for {workers} workers at {addresses} addresses; use at least as many "
-            "environments as workers, as many workers as addresses, and one address"
+            "environments as workers, as many workers as addresses, and one address",
+            field="workers",
         )
 
 
 def shards_of(env_ids: list[int], shards: Sequence[Shard]) -> list[Shard]:
-    """Whose environments those are.
+    """Shards that these environments belong to.
 
     Raises:
         ValueError: If they are not all of some shards' environments, one slice's after another's.
@@ -308,7 +309,7 @@ def shards_of(env_ids: list[int], shards: Sequence[Shard]) -> list[Shard]:
 def choose(
     shards: Sequence[Shard], seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
 ) -> tuple[list[Shard], NDArray[np.bool_], dict[str, Any] | None]:
-    """What of a vector environment to reset: shards, and which of all environments; and the options for these.
+    """Choose what of a vector environment to reset: shards, which of all environments, and the options for these.
 
     Raises:
         TypeError: As `take_mask`.

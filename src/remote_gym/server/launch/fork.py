@@ -46,7 +46,9 @@ class ForkLauncher:
 
     def __init__(self, message_bytes: int, output_rate: float = ServerOptions.output_rate) -> None:
         if not hasattr(os, "fork"):
-            raise ConfigError(f"{sys.platform} has no fork, which worker processes need; use use_thread=True")
+            raise ConfigError(
+                f"{sys.platform} has no fork, which worker processes need; use use_thread=True", field="use_thread"
+            )
         self._message_bytes = message_bytes
         self._newest: dict[str | None, ForkserverClient] = {}  # of each interpreter
         self._forkservers: list[ForkserverClient] = []  # these, and those before them, until they have ended
@@ -63,7 +65,8 @@ class ForkLauncher:
                 return await self._launch(spec.session, self._good_forkserver(spec.interpreter))
             except (FileNotFoundError, PermissionError) as error:
                 raise ConfigError(
-                    f"ServerOptions.interpreter {spec.interpreter or sys.executable!r} does not start: {error}"
+                    f"ServerOptions.interpreter {spec.interpreter or sys.executable!r} does not start: {error}",
+                    field="interpreter",
                 ) from error
             except OSError as error:
                 raise ServerFull(
