@@ -44,7 +44,7 @@ class Tokens:
         self.names = frozenset(name for name, _ in entries)
 
     def name_of(self, token: str) -> str | None:
-        """Whose it is; None if nobody's. Takes as long for one as for another."""
+        """Name that a token belongs to; None if to none. Takes as long for one as for another."""
         digest = _digest(token)
         found = None
         for name, expected in self.entries:
@@ -53,7 +53,7 @@ class Tokens:
         return found
 
     def digests_of(self, name: str) -> list[bytes]:
-        """Of the tokens of that name."""
+        """Digests of the tokens of that name."""
         return [digest for other, digest in self.entries if other == name]
 
 
@@ -80,7 +80,7 @@ class TokenFile:
         self._lock = threading.Lock()
 
     def get(self) -> Tokens:
-        """Those that count now.
+        """Tokens that count now.
 
         Raises:
             ConfigError: As `read_tokens`, if the file never was one.

@@ -110,7 +110,7 @@ class CertificateRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What certificates are for and how long they last, as ``ca-config.json`` describes it."""
+    """Purpose and lifetime of certificates, as ``ca-config.json`` describes it."""
 
     usages: tuple[str, ...]
     expiry: timedelta = CERTIFICATE_EXPIRY

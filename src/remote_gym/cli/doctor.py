@@ -55,5 +55,5 @@ def doctor(
 
 
 def _printable(text: str) -> str:
-    """What the server chose part of, for a terminal."""
+    """Text that the server chose part of, safe for a terminal."""
     return "\n".join(map(printable, text.split("\n")))

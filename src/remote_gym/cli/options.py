@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -241,5 +241,5 @@ def session_options(command: Decorated) -> Decorated:
 
 
 def remote_args(environment: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `session_options` gave, as ``remote_args`` of a client."""
+    """Values of `session_options`, as ``remote_args`` of a client."""
     return {"environment": environment, "entrypoint_kwargs": kwargs}

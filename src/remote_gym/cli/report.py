@@ -1,4 +1,4 @@
-"""What ``remote-gym serve`` prints of its sessions when it is asked by a signal."""
+"""Report of the sessions that ``remote-gym serve`` prints when a signal asks for it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _check_pairs(chosen: Mapping[str, Any], role: Literal["client", "server"]) -
 
 
 def files_in_use(ctx: click.Context, files: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that count: the command line's before a configuration file's, and these before the environment variable's.
+    """Files in use: the command line's before a configuration file's, and these before the environment variable's.
 
     Raises:
         click.UsageError: If ``--certs`` stands beside one of the others.

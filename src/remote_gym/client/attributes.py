@@ -1,4 +1,4 @@
-"""What an entrypoint exposes, read, called and set as if the environment were here."""
+"""Attributes that an entrypoint exposes, read, called and set as if the environment were here."""
 
 from __future__ import annotations
 

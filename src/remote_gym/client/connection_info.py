@@ -1,4 +1,4 @@
-"""What a remote environment is connected to, for people and logs to read."""
+"""Description of an environment's connection, for people and logs to read."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Close = Callable[[float], None]
 
 
 class _Server:
-    """What is open at one server, and the threads that close it: a server that is silent holds up no other.
+    """Sessions open at one server, and the threads that close them: a silent server holds up no other.
 
     An object is dropped wherever the garbage collector happens to run: amid gRPC's code, or while `threading` holds one
     of its locks. So nothing is done there but to put a function into a queue, which `queue.SimpleQueue` is made for.
@@ -45,7 +45,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[tuple[Close | None, float]] = queue.SimpleQueue()
-        """What is to be closed, each with its timeout in seconds; None has been. Each counts for one of `open`."""
+        """Sessions to close, each with its timeout in seconds; None for one that is. Each counts in `open`."""
         self.open = 0
         self.threads = 0
 

@@ -1,4 +1,4 @@
-"""What becomes of a lost or hung session: the same for one environment and for many."""
+"""Recovery from a lost or hung session: the same for one environment and for many."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from remote_gym.logs import get_logger
 logger = get_logger(__name__)
 
 LOSSES = (SessionLost, ConnectionLost)
-"""What a request raises whose session is gone. With ``on_session_lost="truncate"`` it ends the episode instead."""
+"""Errors of a request whose session is gone. With ``on_session_lost="truncate"`` it ends the episode instead."""
 
 UNAVAILABLE = (ConnectError, ConnectionLost, ServerFull)
-"""What opening raises that another attempt may not: servers restart, and get room."""
+"""Errors of an opening that another attempt may not meet: servers restart, and get room."""
 
 Opened = TypeVar("Opened")
 

@@ -117,7 +117,7 @@ class ClientSession:
 
     @property
     def identity(self) -> str:
-        """Whom the server takes this client for, such as ``"DNS:alice"``; empty without an identity."""
+        """Identity by which the server knows this client, such as ``"DNS:alice"``; empty without an identity."""
         return self._session.identity
 
     @property
@@ -132,7 +132,7 @@ class ClientSession:
 
     @property
     def connected_over(self) -> Literal["direct", "grpc"] | None:
-        """What carries requests and answers now; None if nothing does, or the session has ended."""
+        """Way that requests and answers take now; None if there is none, or the session has ended."""
         stream = self._carrier.stream
         if stream is None or self.lost:
             return None
@@ -140,14 +140,14 @@ class ClientSession:
 
     @property
     def ticket(self) -> SessionTicket:
-        """What another process needs to go on from here."""
+        """Ticket by which another process goes on from here."""
         url, port = self.place
         answered = self._exchange.answered
         return SessionTicket(url=url, port=port, session=self.id, token=self._session.token, answered=answered)
 
     @property
     def description(self) -> pb.Description:
-        """What the server told about the environment."""
+        """The server's description of the environment."""
         return self._session.description
 
     @property

@@ -1,4 +1,4 @@
-"""Whose turn it is: threads that share an environment ask one after another."""
+"""Turns of threads that share an environment: they ask one after another."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ else:  # not generic before Python 3.11
     _Adapter = logging.LoggerAdapter
 
 FIELDS = ("event", "session", "identity", "peer")
-"""What a record may say of itself beside its message, for programs that read the log."""
+"""Fields of a record beside its message, for programs that read the log."""
 
 DETAILS_LENGTH = 20_000
 """Characters of the details of one record, escaped, at most; the last ones, which say most in a traceback."""

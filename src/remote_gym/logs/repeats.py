@@ -23,7 +23,7 @@ Write = Callable[[str], None]
 
 @dataclass
 class _Kind:
-    """What is known of one kind of line from one source.
+    """Count of one kind of line from one source.
 
     Attributes:
         until: End of its window, on the clock.
@@ -109,7 +109,7 @@ class Repeats:
 
 
 REPEATS = Repeats()
-"""Of this process."""
+"""Repeats of this process."""
 
 flush = REPEATS.flush
 

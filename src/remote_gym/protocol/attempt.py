@@ -33,7 +33,7 @@ class Attempt:
 
 
 class Attempts:
-    """Those of one user, one after another; any thread may ask for the next."""
+    """Attempts of one user, one after another; any thread may ask for the next."""
 
     def __init__(self) -> None:
         self._user = secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""What both ends have to agree on beside the messages themselves."""
+"""Constants that both ends have to agree on beside the messages themselves."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def unless_error(answer: Answer) -> Answer:
 
 
 class Verdict(enum.Enum):
-    """What becomes of a session after a failure. The stream that was in use is given up in any case."""
+    """Decision on a session after a failure. The stream that was in use is given up in any case."""
 
     ASK_AGAIN = enum.auto()
     """The connection broke: make another, and send the same request once more."""

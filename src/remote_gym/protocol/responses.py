@@ -1,4 +1,4 @@
-"""What a session answers, read into what `gymnasium.Env` returns."""
+"""Reading of a session's answers into what `gymnasium.Env` returns."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Reader:
     def reset(
         self, transition: pb.Transition, packed: memoryview | None, loss: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """What `reset` returns.
+        """Read the answer of a reset into what `reset` returns.
 
         Args:
             transition: As it came.
@@ -65,7 +65,7 @@ class Reader:
         return observation, info
 
     def step(self, transition: pb.Transition, packed: memoryview | None) -> Step:
-        """What `step` returns, each of the value and the kind that the environment returned."""
+        """Read a transition into what `step` returns, each of the value and the kind that the environment returned."""
         has = transition.HasField
         observation = self._observation(transition, packed)
         # What another field of the same `oneof` holds reads as 0 or False here, so only then is it looked for.
@@ -81,7 +81,7 @@ class Reader:
         return observation, reward, terminated, truncated, self._info(transition)
 
     def steps(self, answer: pb.StepManyResponse, most: int | None = None) -> list[Step]:
-        """What `step_many` returns, or raises.
+        """Read an answer into what `step_many` returns, or raise what it raises.
 
         Args:
             answer: As it came.
@@ -98,7 +98,7 @@ class Reader:
         return transitions
 
     def anything(self, answer: pb.Response, packed: memoryview | None) -> Any:
-        """What the method returned that was answered so, or the exception that it raised; None of a render or call."""
+        """Return value of the method answered so, or the exception that it raised; None of a render or call."""
         kind = answer.WhichOneof("result")
         if kind == "error":
             return decode_error(answer.error)
@@ -114,7 +114,7 @@ class Reader:
         return None
 
     def loss(self, error: SessionLost | ConnectionLost) -> dict[str, Any]:
-        """What the info of the next environment's reset tells, in place of raising that this one's session is lost.
+        """Info for the next environment's reset, in place of raising that this one's session is lost.
 
         Raises:
             SessionLost: `error`, if nothing is kept.
@@ -125,7 +125,7 @@ class Reader:
         return _told(error)
 
     def truncation(self, error: SessionLost | ConnectionLost) -> Step:
-        """What a step returns in place of raising that the session is lost; once.
+        """Truncation that a step returns in place of raising that the session is lost; once.
 
         Raises:
             SessionLost: `error`, if nothing is kept, or there was no observation, or the episode has ended so already.
@@ -140,7 +140,7 @@ class Reader:
         return observation, 0.0, False, True, _told(error)
 
     def frame_again(self, error: SessionLost | ConnectionLost) -> Any:
-        """What `render` returns in place of raising that the session is lost; None if nothing was rendered yet.
+        """Last frame, for `render` in place of raising that the session is lost; None if nothing was rendered yet.
 
         Raises:
             SessionLost: `error`, if nothing is kept.
@@ -175,5 +175,5 @@ def _is_none(transition: pb.Transition) -> bool:
 
 
 def _told(error: Exception) -> dict[str, Any]:
-    """What an info tells of a session that was lost."""
+    """Info of a session that was lost."""
     return {"remote_gym": {"session_lost": str(error)}}

@@ -1,4 +1,4 @@
-"""What one process leaves to another, so that it can go on with a session."""
+"""Tickets that one process leaves to another, so that it can go on with a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checks of a server are made of: the subject, and two sessions that have to stay alike."""
+"""Parts of a server's checks: the subject, and two sessions that have to stay alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 
 SEED = 20240229
-"""Of every reset that is compared; any would do."""
+"""Seed of every reset that is compared; any would do."""
 
 
 class NotApplicable(Exception):
@@ -25,7 +25,7 @@ class NotApplicable(Exception):
 
 @dataclass
 class Subject:
-    """What is checked.
+    """Server that is checked.
 
     Attributes:
         target: Where it is, and what to open.
@@ -112,7 +112,7 @@ class Twins:
         return request, answer
 
     def step_reference(self, action: Any) -> Any:
-        """What the second returns for a step that it takes alone."""
+        """Let the second session take a step alone, and return what it returns."""
         return self._other.meaning(self._reference(self._other.step(action)))
 
 

@@ -170,4 +170,4 @@ CHECKS = (
 )
 
 LAST = (Check("lease-ends", _lease_ends),)
-"""What may take a while."""
+"""Checks that may take a while."""

@@ -51,7 +51,7 @@ def find_difference(expected: Any, found: Any, path: str = "value") -> str | Non
 
 
 def _plain(value: object) -> tuple[Any, ...]:
-    """What is compared of an instance of a class that one end does not have."""
+    """Form in which an instance of a class that one end does not have is compared."""
     found = nearest(value, 2**20)
     return found.value, found.fields, found.member
 

@@ -54,7 +54,7 @@ class LoopbackServer:
         return client
 
     def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What a client is given, this server unless it names others."""
+        """Arguments of a client: this server's, unless it names others."""
         place = {} if "addresses" in given else {"url": self.server.url, "port": self.server.port}
         return {
             **place,

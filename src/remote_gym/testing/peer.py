@@ -56,7 +56,7 @@ class Target:
         return open_request(self.remote_args, self.options, render_mode=render_mode, streams_frames=frames)
 
     def try_to_open(self, request: pb.OpenRequest) -> pb.OpenResponse:
-        """What the server answers. A session that it opens all the same lives on for its lease."""
+        """Ask the server to open a session, and return its answer. An opened session lives on for its lease."""
         connection = self._connection()
         try:
             options = self.options
@@ -178,7 +178,7 @@ class Peer:
         return self.next(step=self.step_request(action))
 
     def meaning(self, data: bytes) -> Any:
-        """What a response says of the environment, so that it can be compared: infos aside, which may hold anything."""
+        """Content of a response, so that it can be compared: infos aside, which may hold anything."""
         response = parse(pb.Response, data)
         result = response.WhichOneof("result")
         if result == "error":

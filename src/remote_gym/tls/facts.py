@@ -1,4 +1,4 @@
-"""What a certificate says, for people to read."""
+"""Facts of a certificate, for people to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-"""What cryptography raises of a damaged certificate: not when it is loaded, but when the damaged part is asked for."""
+"""Errors of cryptography for a damaged certificate: not when it is loaded, but when the damaged part is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the other end's certificate says of who it is, read from its DER: the same for gRPC and for direct connections.
+"""Names in the other end's certificate, read from its DER: the same for gRPC and for direct connections.
 
 Neither gRPC's properties nor `ssl.SSLSocket.getpeercert` will do: the first end a name at its NUL, the second raises of
 one that is no UTF-8. The package cryptography would, but it takes 11 MiB and 0.1 s of every worker. TLS has verified
@@ -97,7 +97,7 @@ def _moment(element: _Element) -> float:
 
 
 def _elements(data: bytes, wanted: int | None = None) -> list[_Element]:
-    """What is there side by side, all of the tag that is wanted."""
+    """Elements that stand side by side, all of the tag that is wanted."""
     found = []
     position = 0
     while position < len(data):

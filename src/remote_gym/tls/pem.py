@@ -1,4 +1,4 @@
-"""What can be wrong with a PEM file of a certificate or a key, told by its name."""
+"""Checks of PEM files of certificates and keys, whose errors name the file."""
 
 from __future__ import annotations
 

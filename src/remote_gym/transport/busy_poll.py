@@ -80,7 +80,7 @@ def look(
     wakefulness: Wakefulness,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[tuple[int, int]]:
-    """What `poll` gives, called with 0 until it gives something, wakefulness is at its end, or others need the core.
+    """Call `poll` with 0 until it gives something, wakefulness is at its end, or others need the core.
 
     Args:
         poll: A poll object's.

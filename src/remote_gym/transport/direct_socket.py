@@ -30,7 +30,7 @@ _LAST_SIGNS = struct.Struct("=52x2I")
 """Milliseconds since data and since an acknowledgement came, in Linux's ``struct tcp_info``."""
 
 _ALIVE_MS = 6_000
-"""Who is there, busy or not, is never silent for so long: its system answers a probe every 4 s."""
+"""Silence that shows the other end to be gone: else its system, busy or not, answers a probe every 4 s."""
 
 _BUFFER_BYTES = 2**16
 _SENT_WHOLE = 2**14

@@ -18,9 +18,9 @@ from remote_gym.errors import EncodingError
 from remote_gym.wire.varint import VarintError, read_varint
 
 VALUE = 4
-"""What a value costs: four units make one of `Limits.items`. So does any other message of a repeated field."""
+"""Cost of a value: four units make one of `Limits.items`. So does any other message of a repeated field."""
 TEXT = 1
-"""What a text or a bytes of a repeated field costs, such as a name in a dict."""
+"""Cost of a text or a bytes of a repeated field, such as a name in a dict."""
 PACKED = 4
 """Bytes of packed numbers that cost one unit: protobuf makes eight of each."""
 
@@ -45,7 +45,7 @@ _SCALARS = {
 
 @dataclass
 class _Shape:
-    """What a walk has to know of a kind of message.
+    """Structure of a kind of message, as a walk needs it.
 
     Attributes:
         costs: By the numbers of fields: the units that each occurrence costs, or minus the bytes that cost one.

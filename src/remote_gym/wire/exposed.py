@@ -1,4 +1,4 @@
-"""What is said of a name that an environment does not expose, at whichever end it is noticed."""
+"""Error text for a name that an environment does not expose, at whichever end it is noticed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _OVERHEAD = 64  # bytes of an array beside its elements, at most
 
 
 class FrameParts:
-    """What remains of a rendered list, or of a tuple of lists, as vector environments render.
+    """Rest of a rendered list, or of a tuple of lists, as vector environments render.
 
     Args:
         rendered: What `can_be_divided`.

@@ -17,7 +17,7 @@ LARGEST_MESSAGE = 4 * 2**20
 """Bytes of one message that a server reads over gRPC, at most: what a peer can have it hold by half-sent ones."""
 
 PART_BYTES = 2**20
-"""Of a request, what goes in one part: enough that its frame costs nothing, and little to wait for."""
+"""Bytes of a request that go in one part: enough that its frame costs nothing, and little to wait for."""
 
 _LENGTH = 2  # the wire type of bytes and messages
 _FRAME_BYTES = 32  # what surrounds a part's bytes, at most

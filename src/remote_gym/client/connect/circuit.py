@@ -16,7 +16,7 @@ SHORTLY = 60.0
 
 
 class Circuit:
-    """What is known of one address.
+    """State of one address: whether it failed lately, and when to try it again.
 
     It is closed, and the address used like any other, until that fails: cannot be reached, or loses two sessions
     shortly after one another. Then it is open for a cool-down, which grows with each failure. After that one attempt is

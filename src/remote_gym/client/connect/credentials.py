@@ -1,4 +1,4 @@
-"""What a client shows a server, as its files are when it connects."""
+"""Credentials that a client shows a server, as its files are when it connects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Credentials:
         # Not by gRPC's call credentials. They are a plugin in Python, for which gRPC's threads need the interpreter's
         # lock when a channel ends; `close`, which has it, was seen to wait for ever then.
         self.metadata = (("authorization", f"Bearer {token}"),) if token and files is not None else ()
-        """What tells the server who calls, to be sent with each call."""
+        """The client's token, sent with each call."""
         self._channel: Reloaded[grpc.ChannelCredentials] | None = None
         self._context: Reloaded[ssl.SSLContext] | None = None
         if files is not None:

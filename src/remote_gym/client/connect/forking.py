@@ -1,4 +1,4 @@
-"""What a process closes of gRPC before it forks.
+"""Closing of gRPC's channels before the process forks, which gRPC's threads do not survive.
 
 gRPC's threads do not survive a fork, and its state does not survive without them: a child of a process with open
 channels aborts in gRPC as soon as it opens one of its own (seen four times of four with two environments, in
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 class _Forks:
-    """What is to be remembered of forks, by one process."""
+    """Record of the forks of one process."""
 
     def __init__(self) -> None:
         # Two threads may fork at once: the channels that the first makes again must be none while the second forks.

@@ -20,7 +20,7 @@ _NAMES = ("grpc", "event_engine", "lifeguard", "default-executo", "resolver-exec
 
 
 class Seen(enum.Enum):
-    """What gRPC's threads do."""
+    """State of gRPC's threads, as far as it can be seen."""
 
     NONE = "has ended"
     ASLEEP = "is at rest"

@@ -1,4 +1,4 @@
-"""What of this process is open: sessions, and the channels that carry them."""
+"""Registry of what this process has open: sessions, and the channels that carry them."""
 
 from __future__ import annotations
 

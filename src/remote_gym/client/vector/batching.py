@@ -1,4 +1,4 @@
-"""What the workers of a vector environment send, joined to values of all environments."""
+"""Joining of what the workers of a vector environment send to values of all environments."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Joiner:
         self._compile()
 
     def transitions(self, shards: Sequence[Shard]) -> Step:
-        """What a step of some shards returned: observations, rewards, terminations, truncations and infos.
+        """Join what a step of some shards returned: observations, rewards, terminations, truncations and infos.
 
         Raises:
             EncodingError: If something does not fit.

@@ -39,7 +39,7 @@ class Part(NamedTuple):
     """How many environments it is of."""
     transition: pb.Transition
     packed: memoryview | None = None
-    """What `remote_gym.wire.splice.parse_response` left out of it."""
+    """Bytes that `remote_gym.wire.splice.parse_response` left out of it."""
 
     def rows(self) -> bytes | memoryview | None:
         """Its packed form; None where it came in another."""

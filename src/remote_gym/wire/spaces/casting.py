@@ -144,7 +144,7 @@ if OneOf is not None:
 
 
 def describe(element: Any) -> str:
-    """What an element is, in the words of an error message."""
+    """Description of an element for an error message."""
     if isinstance(element, np.ndarray):
         return f"{element.dtype} array of shape {element.shape}"
     if isinstance(element, list | tuple) and not isinstance(element, GraphInstance):

@@ -1,4 +1,4 @@
-"""What one encoding of a value may still write, and why a part of it cannot travel."""
+"""Budget of one encoding of a value, and the reason why a part of it cannot travel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NoWireForm(Exception):
 
 
 class Budget:
-    """What one call of `encode_value` has come across so far.
+    """Count of what one call of `encode_value` has come across so far.
 
     Attributes:
         strict: Whether what has no wire form is an error.

@@ -34,7 +34,7 @@ def decode_value(message: pb.Value, limits: Limits) -> Any:
 
 
 class _Decoding:
-    """What one call of `decode_value` may still read."""
+    """Budget that one call of `decode_value` may still read."""
 
     __slots__ = ("depth", "items", "limits")
 

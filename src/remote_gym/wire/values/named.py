@@ -1,4 +1,4 @@
-"""What arrives of an instance of a class that only the other end has: its value, and the class's name.
+"""Stand-in for an instance of a class that only the other end has: its value, and the class's name.
 
 Nothing is imported on a peer's word, so the class itself is not there. An instance of a subclass of int arrives as an
 int, a named tuple as a tuple with its names, and so on: each of a class below that also keeps the name.

@@ -22,7 +22,7 @@ from remote_gym.wire.values.unencodable import type_name
 
 
 class Nearest(NamedTuple):
-    """What travels of an instance, beside its class's name."""
+    """Part of an instance that travels, beside its class's name."""
 
     base: type
     """The exact type of `value`; of a path, the nearest that is one of Python's own."""

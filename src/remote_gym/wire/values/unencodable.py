@@ -1,4 +1,4 @@
-"""What stands for a value that has no wire form."""
+"""Stand-in for a value that has no wire form."""
 
 from __future__ import annotations
 
