@@ -167,3 +167,6 @@ def test_config_errors_keep_their_field_when_copied():
     error = pickle.loads(pickle.dumps(ConfigError("lease is 0", field="lease")))
     assert (str(error), error.field) == ("lease is 0", "lease")
     assert ConfigError("a file").field is None
+    error = pickle.loads(pickle.dumps(ConfigError("is 0", field="lease", where="ServerOptions.lease")))
+    assert str(error) == "ServerOptions.lease is 0"
+    assert (error.field, error.where, error.problem) == ("lease", "ServerOptions.lease", "is 0")

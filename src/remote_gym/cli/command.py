@@ -104,8 +104,10 @@ def in_flags(error: ConfigError, ctx: click.Context) -> str:
     if error.where is None:
         told = f"{shown}: {text}"
     else:
-        _, _, item = error.where.partition(f"{field}[")  # as in "environments['easy']"
-        told = f"{shown} {item.removesuffix(']')}{' ' if item else ''}{error.problem}"
+        _, _, rest = error.where.partition(field)
+        if rest.startswith("["):  # as in "environments['easy']"
+            rest = f" {rest[1:-1]}"
+        told = f"{shown}{rest} {error.problem}"
     return f"{places(ctx)[name]}: {told}" if is_from_file(ctx, name) else told
 
 

@@ -129,7 +129,8 @@ def _message_limits(bounds: Mapping[str, int]) -> Limits:
     try:
         return Limits(**bounds)
     except ConfigError as error:
-        raise ConfigError(f"{error.field} {error.problem}", field="message_limits") from error
+        _, _, name = (error.where or "").rpartition(".")  # its class is of no interest in a flag or a file
+        raise ConfigError(f"{name} {error.problem}", field="message_limits") from error
 
 
 def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:

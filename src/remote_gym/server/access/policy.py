@@ -235,16 +235,18 @@ def _check_identity(where: str, identity: str) -> None:
     if kind not in _KINDS or not colon or not name:
         kinds = ", ".join(f"'{kind}:'" for kind in _KINDS)
         raise ConfigError(
-            f"{where}: {identity!r} is no identity; use one such as 'DNS:alice', which begins with {kinds}, or '*' for "
+            f"{identity!r} is no identity; use one such as 'DNS:alice', which begins with {kinds}, or '*' for "
             "everybody",
             field=_field(where),
+            where=f"{where}:",
         )
     if "*" in name[:-1] or (name.endswith("*") and not identity[:-1].endswith(_SEPARATORS)):
         # Else "DNS:alice*" would let "alice.elsewhere" in, and "URI:spiffe://lab*" a "spiffe://lab.elsewhere/".
         raise ConfigError(
-            f"{where}: {identity!r} has a * that stands for anything; it may only be the end, after one of "
+            f"{identity!r} has a * that stands for anything; it may only be the end, after one of "
             f"{' '.join(_SEPARATORS)}, as in 'URI:spiffe://lab/*'",
             field=_field(where),
+            where=f"{where}:",
         )
 
 
@@ -267,8 +269,9 @@ def _check_environments(where: str, names: Iterable[Any], offered: Collection[st
     for name in names:
         if not isinstance(name, str) or name not in offered:
             raise ConfigError(
-                f"{where}: there is no environment {_shown(name)}; the server offers {', '.join(sorted(offered))}",
+                f"there is no environment {_shown(name)}; the server offers {', '.join(sorted(offered))}",
                 field=_field(where),
+                where=f"{where}:",
             )
 
 
