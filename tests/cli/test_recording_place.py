@@ -28,7 +28,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_played(comman
     ended = subprocess.run(called, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.startswith("Error: cannot record to ")
+    assert ended.stderr.startswith("Error: --record: cannot record to ")
     assert "Not a directory" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
