@@ -76,11 +76,11 @@ class ConnectReason(enum.Enum):
     UNREACHABLE = "unreachable"
     """The name has no address, nobody listens there, or no network leads there."""
     UNANSWERED = "unanswered"
-    """What listens there does not answer."""
+    """A process listens there, but does not answer."""
     TLS = "tls"
     """One end does not accept the other's certificate, or only one of them speaks TLS."""
     NO_SERVER = "no_server"
-    """What listens there is no remote_gym server."""
+    """A process listens there, but it is no remote_gym server."""
     NOT_DIRECT = "not_direct"
     """The server can be reached, and the environment's worker cannot."""
 
