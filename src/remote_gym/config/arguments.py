@@ -59,7 +59,7 @@ _SERVER_GUESSES = {
 }
 
 GUESSES = {"ClientOptions": _CLIENT_GUESSES, "ServerOptions": _SERVER_GUESSES}
-"""What to write in place of arguments that one may look for, and that have another name or form, by whose options the
+"""Spelling to use in place of arguments that one may look for, and that have another name or form, by whose options the
 function takes."""
 
 _FORMS = "use an id such as 'CartPole-v1', the path of an entrypoint, or a dict such as {'id': 'CartPole-v1'}"
