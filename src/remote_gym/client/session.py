@@ -209,6 +209,7 @@ class ClientSession:
             answer = self._carrier.finish()
         finally:
             claim.over = True
+        # After the turn: decoding the error is no use of the session, and may raise whatever the environment raised.
         return unless_error(answer)
 
     def send(self, request: pb.Request, timeout: float) -> None:
@@ -328,6 +329,7 @@ class ClientSession:
             return
         exchange = self._exchange
         try:
+            # First, so that a signal's handler that closes it as well finds it closed; undone below if this is struck.
             self._closed = True
             exchange.end(" (it was closed)", is_open=exchange.is_open)
             self._carrier.detach()

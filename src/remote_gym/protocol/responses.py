@@ -91,6 +91,7 @@ class Reader:
             raise EncodingError(f"{count} transitions came for {most} actions")
         transitions = [self.step(transition, None) for transition in answer.transitions]
         if answer.HasField("error"):
+            # The steps before it were taken and cannot be again, so the error brings what they returned.
             error = decode_error(answer.error)
             if isinstance(error, RemoteGymError):
                 error.transitions = transitions
@@ -131,7 +132,7 @@ class Reader:
             SessionLost: `error`, if nothing is kept, or there was no observation, or the episode has ended so already.
             ConnectionLost: Likewise.
         """
-        last, self._last = self._last, None
+        last, self._last = self._last, None  # once: another step after the end of an episode is the caller's mistake
         if last is None:
             raise error
         transition, packed = last

@@ -65,6 +65,7 @@ class Pool:
         self._addresses = Addresses(places, credentials, options)
         self._request = request
         self._options = options
+        # None until all are open: what each of the first sessions is like is compared once, rather than as it opens.
         self._first: pb.Description | None = None
         self.shards = [
             Shard(
@@ -97,6 +98,7 @@ class Pool:
             RemoteGymError: As `ClientSession` does, naming the environments concerned.
         """
         shards = list(shards)
+        # Those that hang first: giving one up makes it lost, and the lost ones are then replaced all at once.
         behind = [each for each in shards if each.is_behind]
         failures = in_threads(behind, lambda each: leave_what_hangs(each.session, self._options, each))
         truncates = self._options.on_session_lost == "truncate"
@@ -151,6 +153,7 @@ class Pool:
             RemoteGymError: As `ClientSession.ask` does, naming the environments concerned.
         """
         chosen = self.shards if shards is None else shards
+        # All are sent before any is received, so that the workers work side by side.
         for each, request in zip(chosen, requests, strict=True):
             each.send(request, timeout)
         answers, failures = receive(chosen)
@@ -230,7 +233,7 @@ class Pool:
         request.CopyFrom(self._request)
         request.num_envs = num_envs
         if self._first is None:
-            session = self._addresses.open_at(place, request)
+            session = self._addresses.open_at(place, request)  # workers are spread evenly over the servers
         else:
             session = open_again(
                 lambda: self._addresses.open(request), self._options, sleep=given_up.wait, given_up=given_up.is_set
