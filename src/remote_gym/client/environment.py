@@ -386,7 +386,7 @@ class RemoteEnvironment(RemoteAttributes):
             on_observation=None if self._rendering.window is None else self._show,
         )
         self._action_layout = compile_layout(self.action_space)
-        self.metadata = read_metadata(description, limits)
+        self.metadata = read_metadata(description, limits, self.render_mode)
         place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
         self.spec = read_spec(description, **place, **self._made_with)
         self._lacking, self._made_by_id = tuple(description.lacking), description.made_by_id

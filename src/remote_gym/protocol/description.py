@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from remote_gym.config import Limits
@@ -13,10 +13,11 @@ from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values import decode_value
 
 
-def read_metadata(description: pb.Description, limits: Limits) -> dict[str, Any]:
-    """The environment's metadata, with the render mode ``"human"`` wherever ``"rgb_array"`` is.
+def read_metadata(description: pb.Description, limits: Limits, render_mode: str | None) -> dict[str, Any]:
+    """Read the environment's metadata, with the render mode ``"human"`` wherever ``"rgb_array"`` is.
 
     Raises:
+        ConfigError: As `check_render_mode` does.
         EncodingError: If it is no dict.
     """
     metadata = decode_value(description.metadata, limits)
@@ -25,7 +26,30 @@ def read_metadata(description: pb.Description, limits: Limits) -> dict[str, Any]
     modes = list(metadata.get("render_modes") or [])
     if "rgb_array" in modes and "human" not in modes:
         metadata["render_modes"] = [*modes, "human"]
+    check_render_mode(render_mode, metadata)
     return metadata
+
+
+def check_render_mode(render_mode: str | None, metadata: Mapping[str, Any]) -> None:
+    """Refuse a render mode that the environment does not know, which else would fail where a frame is asked for.
+
+    Args:
+        render_mode: The client's.
+        metadata: The environment's. It may declare no modes, and then is believed to know any.
+
+    Raises:
+        ConfigError: Naming those that there are.
+    """
+    # These are refused elsewhere, by whether they work: an entrypoint may render by other means than it declares.
+    if render_mode in (None, "human", "rgb_array"):
+        return
+    modes = sorted(map(str, metadata.get("render_modes") or ()))
+    # Gymnasium makes a collection of frames out of any mode.
+    if modes and render_mode.removesuffix("_list") not in modes and render_mode not in modes:
+        raise ConfigError(
+            f"render_mode is {render_mode!r}, which the environment does not know; use {' or '.join(modes)}",
+            field="render_mode",
+        )
 
 
 def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str, bool]:

@@ -24,6 +24,7 @@ from remote_gym.client.vector.resume import check_tickets
 from remote_gym.client.vector.shard import Shard, check_numbers, choose, mark_lost, shards_of
 from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment, shows_options
 from remote_gym.errors import ConfigError, SessionLost
+from remote_gym.protocol.description import check_render_mode
 from remote_gym.protocol.open_request import check_arguments, open_request
 from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.tls import client_files
@@ -327,6 +328,7 @@ class RemoteVectorEnv(RemoteVectorAttributes):
         self.action_space = joiner.action_space
         self.single_observation_space = joiner.single_observation_space
         self.single_action_space = joiner.single_action_space
+        check_render_mode(self.render_mode, joiner.metadata)
         self.metadata = joiner.metadata
         self.autoreset_mode = joiner.metadata.get("autoreset_mode")
         self._resets_itself = joiner.autoreset == pb.NEXT_STEP
