@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.test_cli import port_of, serving
-from remote_gym import RemoteEnvironment, TlsFiles
+from remote_gym import ConfigError, RemoteEnvironment, TlsFiles
 from remote_gym.certs import create_all
 from remote_gym.cli import main
 from remote_gym.cli.config_file import _settings as settings_of
@@ -160,7 +160,18 @@ def test_what_cannot_be_is_refused_with_its_line(folder):
         ("[environment]\nid = 3", "line 2: id is 3; use a text"),
         ("[environment]\nid = 'a'\nkwargs = 3", "line 3: kwargs is 3; use a table"),
         ("[environment]\nid = 'a'\nkwargs = '{'", "line 3: kwargs is no JSON"),
-        ("[environment]\nid = 'a'\nentrypoint = 'b'", "[environment] has both id and entrypoint"),
+        ('[environment]\nid = "a"\nlease = 3', "line 3: [environment] has no 'lease'; lease belongs in [sessions]"),
+        ('[offer]\nid = "a"', "line 2: [offer] has no 'id'; id belongs in [environment]"),
+        ("lease = 3", "there is no table [lease]; lease belongs in [sessions]"),
+        ('[listen]\nhost = "x"', "line 2: [listen] has no 'host'; use url"),
+        ('[environment]\nid = "a"\nhost = "x"', "line 3: [environment] has no 'host'; url belongs in [listen]"),
+        (
+            "[environments.a]\nid = 'a'\nentrypoint_kwargs = {}",
+            "[environments.a] has no 'entrypoint_kwargs'; use kwargs",
+        ),
+        ("[environment]\nentrypoint = 'b'\nid = 'a'", "line 3: [environment] has both id and entrypoint"),
+        ("[environments.a]\nid = 'a'\nentrypoint = 'b'", "line 3: [environments.a] has both id and entrypoint"),
+        ("\n[environments.a]\nkwargs = {}", "line 2: [environments.a] has neither id nor entrypoint"),
         ("[sessions]\nlease = 0", "line 2: lease is 0.0; use a number of seconds from 0.1"),
         ("[sessions]\nlease = 'x'", "line 2: lease is 'x'; use a number"),
         ("[sessions]\nmax_sessions = 1.5", "line 2: max_sessions is 1.5; use an integer"),
@@ -185,11 +196,27 @@ def test_what_cannot_be_is_refused_with_its_line(folder):
     ]:
         (folder / "server.toml").write_text(text, "utf-8")
         result = CliRunner().invoke(main, ["serve", "CartPole-v1", "--config", "server.toml", "--print-config"])
-        if "both id" in message:
-            result = CliRunner().invoke(main, ["serve", "--config", "server.toml", "--print-config"])
         assert result.exit_code == 1, (text, result.output)
         assert message in result.output, (text, result.output)
         assert result.output.startswith("Error: ")
+
+
+def test_a_table_that_names_no_environment_is_not_for_any_of_them(folder):
+    (folder / "server.toml").write_text("\n[environment]\nkwargs = {a = 1}\n")
+    with pytest.raises(ConfigError, match=r"line 2: \[environment\] has neither id nor entrypoint; add one, or"):
+        understood("--config", "server.toml")
+    (found, _), _ = understood("--config", "server.toml", "--ids", "CartPole-v1")
+    assert found.default_args == {"entrypoint_kwargs": {"a": 1}}
+    (found, _), _ = understood("--config", "server.toml", "CartPole-v1")
+    assert found.default_args == {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+
+
+def test_an_entrypoint_may_stand_where_an_id_does(folder):
+    (folder / "ours.py").write_text("def create_environment(): ...\n")
+    assert understood("ours.py") == understood("--entrypoint", "ours.py")
+    assert understood("ours.py")[0][0].default_args["entrypoint"] == "ours.py"
+    with pytest.raises(click.UsageError, match="Give either an ID or --entrypoint"):
+        understood("ours.py", "--entrypoint", "other.py")
 
 
 def test_a_server_is_what_its_file_says(folder):

@@ -47,6 +47,15 @@ def test_half_of_a_pair_names_the_flag_that_is_missing(command, given, missing, 
     assert f"needs {missing}, the" in said
 
 
+@pytest.mark.parametrize(("given", "meant"), [("--host", "--url"), ("--tls", "--certs")])
+def test_a_flag_of_other_programs_is_answered_by_ours(given, meant):
+    assert f"No such option '{given}'; did you mean {meant}?" in refusal_here("serve", "CartPole-v1", given, "x")
+
+
+def test_a_misspelt_command_is_answered_by_the_nearest():
+    assert "No such command 'serv'; did you mean serve?" in refusal_here("serv", "CartPole-v1")
+
+
 def test_an_authority_alone_does_not_make_a_server(certificates):
     assert "needs --certificate and --key" in refusal_here("serve", "CartPole-v1", "--ca", certificates.ca)
 

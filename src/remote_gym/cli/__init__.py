@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from remote_gym.cli.options import is_verbose
+from remote_gym.config import nearest
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.logs import get_logger, printable
 
@@ -38,6 +39,8 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}; {nearest(args[0], _COMMANDS)}")
         if args[0] == "serve" and {"-v", "--verbose"} & set(args):
             # Only gRPC's own log says why it refuses a handshake. Not by default: nobody counts those lines.
             os.environ.setdefault("GRPC_VERBOSITY", "INFO")

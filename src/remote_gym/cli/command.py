@@ -21,6 +21,9 @@ OTHERS = "Other options"
 _PARAMETERS = {"tls": "certs", "private_key": "key", "entrypoint_kwargs": "kwargs", "default_args": "environment_id"}
 """Fields that a command has under another name."""
 
+_OTHER_FLAGS = {"--host": "--url", "--hostname": "--url", "--address": "--url", "--tls": "--certs"}
+"""Flags that other programs have for what one of ours does."""
+
 
 class Flag(click.Option):
     """An option of a command, shown under a title with others of its kind.
@@ -53,6 +56,11 @@ class Command(click.Command):
         """Parse, and say where a file is at fault rather than which flag."""
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = _OTHER_FLAGS.get(error.option_name)
+            if any(meant in param.opts for param in self.params):
+                raise click.UsageError(f"No such option {error.option_name!r}; did you mean {meant}?", ctx) from error
+            raise
         except click.BadParameter as error:
             name = str(error.param.name) if error.param is not None else ""
             if not is_from_file(ctx, name):

@@ -39,6 +39,9 @@ _ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference")
 _NO_SETTINGS = frozenset({"entrypoint", "kwargs", "repo", "reference", "environments", "config", "print_config"})
 """Flags that say what the tables of environments say, or are of one call."""
 
+_OTHER_NAMES = {"host": "url", "hostname": "url", "entrypoint_kwargs": "kwargs", "certificates": "certs"}
+"""Keys by which one may look for others."""
+
 _LIMITS = {
     "rlimits": '{nofile = 256, as = "4GiB"}',
     "message_limits": '{message_bytes = "512MiB", depth = 16}',
@@ -50,10 +53,15 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """Environments by the keys of their tables; the default one is None where there is none."""
+    """Environments by the keys of their tables; the default one is None where there is none.
+
+    Attributes:
+        places: File and line of their tables, by name; None is the default one's.
+    """
 
     default: Mapping[str, Any] | None = None
     named: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    places: Mapping[str | None, str] = field(default_factory=dict)
 
 
 def load(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
@@ -71,11 +79,11 @@ def load(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None
         raise ConfigError(f"{path} cannot be read: {error}", field="config") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", field="config") from error
-    reader = _Reader(path, text)
-    reader.read(document, _settings(ctx.command))
+    reader = _Reader(path, text, _settings(ctx.command))
+    reader.read(document)
     ctx.default_map = reader.values
     ctx.meta[PLACES] = reader.places
-    ctx.meta[__name__] = Offer(default=reader.default, named=reader.named)
+    ctx.meta[__name__] = Offer(default=reader.default, named=reader.named, places=reader.tables)
 
 
 def offer_of(ctx: click.Context) -> Offer:
@@ -100,18 +108,21 @@ class _Reader:
         values: Of parameters, in the form that their flags take.
         places: File and line, by the parameter's name.
         default, named: Environments.
+        tables: File and line of environments' tables, by name; None is the default one's.
     """
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, settings: Mapping[str, Mapping[str, Flag]]) -> None:
         self._path = path
         self._lines = text.splitlines()
+        self._settings = settings
         self.values: dict[str, Any] = {}
         self.places: dict[str, str] = {}
         self.default: dict[str, Any] | None = None
         self.named: dict[str, dict[str, Any]] = {}
+        self.tables: dict[str | None, str] = {}
 
-    def read(self, document: Mapping[str, Any], settings: Mapping[str, Mapping[str, Flag]]) -> None:
-        self._check_keys((), document, ("environment", "environments", *settings))
+    def read(self, document: Mapping[str, Any]) -> None:
+        self._check_keys((), document, ("environment", "environments", *self._settings))
         for name, table in document.items():
             self._check_table((name,), table)
             if name == "environment":
@@ -121,7 +132,7 @@ class _Reader:
                     self._check_table((name, each), content)
                     self.named[each] = self._environment((name, each), content)
             else:
-                self._read_settings(name, table, settings[name])
+                self._read_settings(name, table, self._settings[name])
 
     def _read_settings(self, table: str, content: Mapping[str, Any], flags: Mapping[str, Flag]) -> None:
         self._check_keys((table,), content, flags)
@@ -134,6 +145,11 @@ class _Reader:
 
     def _environment(self, path: tuple[str, ...], table: Mapping[str, Any]) -> dict[str, Any]:
         self._check_keys(path, table, _ENVIRONMENT)
+        self.tables[path[1] if len(path) > 1 else None] = self._place(path)
+        if "id" in table and "entrypoint" in table:
+            second = list(table)[max(list(table).index(key) for key in ("id", "entrypoint"))]
+            place = self._place((*path, second))
+            raise ConfigError(f"{place}: [{'.'.join(path)}] has both id and entrypoint; keep one of the two")
         found = dict(table)
         if isinstance(found.get("kwargs"), str):  # JSON says what TOML cannot: null
             try:
@@ -155,7 +171,16 @@ class _Reader:
         for key in table:
             if key not in known:
                 what = f"[{'.'.join(path)}] has no {key!r}" if path else f"there is no table [{key}]"
-                raise ConfigError(f"{self._place((*path, key))}: {what}; {nearest(key, tuple(known))}")
+                raise ConfigError(f"{self._place((*path, key))}: {what}; {self._mend(key, tuple(known))}")
+
+    def _mend(self, key: str, known: Collection[str]) -> str:
+        """What an unknown key could have meant, or which table it belongs in."""
+        name = _OTHER_NAMES.get(key, key)
+        if name in known:
+            return f"use {name}"
+        tables = {"environment": _ENVIRONMENT, **self._settings}
+        table = next((table for table, keys in tables.items() if name in keys), None)
+        return nearest(key, known) if table is None else f"{name} belongs in [{table}]"
 
     def _place(self, path: tuple[str, ...]) -> str:
         """File and line of a key: of the first line with which the text up to there has it."""

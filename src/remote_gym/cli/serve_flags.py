@@ -216,7 +216,7 @@ _FLAGS = (
 
 
 def serve_flags(command: Decorated) -> Decorated:
-    """Decorate a command with all of them, and with the argument ``ID``."""
+    """Decorate a command with all of them, and with the argument ``ID|FILE.py``."""
     for decorate in reversed(_FLAGS):
         command = decorate(command)
-    return click.argument("environment_id", metavar="[ID]", required=False)(command)
+    return click.argument("environment_id", metavar="[ID|FILE.py]", required=False)(command)

@@ -47,6 +47,8 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     names = ("environment_id", "entrypoint", "kwargs", "repo", "reference", "environments", "url", "port")
     id_, entrypoint, kwargs, repo, reference, named, url, port = (rest.pop(name) for name in names)
     files = {name: rest.pop(name) for name in ("certs", "certificate", "key", "ca")}
+    if id_ is not None and id_.endswith(".py") and entrypoint is None:  # as Python takes it
+        id_, entrypoint = None, id_
     given = {
         "id": id_,
         "entrypoint": entrypoint,
@@ -57,9 +59,10 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     offer = offer_of(ctx)
     default = _default(offer.default, {key: value for key, value in given.items() if value is not None}, rest["ids"])
     environments = _named(offer.named, named, kwargs)
+    _check_tables(offer, default, environments, rest["ids"])
     if default is None and not environments and rest["client_entrypoints"] is None:
         raise click.UsageError(
-            "Say what to serve: an ID such as CartPole-v1, --entrypoint FILE.py, --environment, or --ids PATTERN."
+            "Say what to serve: an ID such as CartPole-v1, a FILE.py, --environment, or --ids PATTERN."
         )
     options = {
         **rest,
@@ -83,8 +86,6 @@ def _default(filed: Mapping[str, Any] | None, given: dict[str, Any], ids: tuple[
         raise click.UsageError("Give either an ID or --entrypoint.")
     names_one = "id" in given or "entrypoint" in given
     table = {**({} if names_one else filed or {}), **given}
-    if "id" in table and "entrypoint" in table:
-        raise ConfigError("[environment] has both id and entrypoint; keep one of the two", field="default_args")
     if ("repo" in table or "reference" in table) and "entrypoint" not in table:
         raise click.UsageError("--repo and --reference need --entrypoint, a file in that repository.")
     if not names_one and filed is None and not ids:
@@ -123,6 +124,20 @@ def _named(
             )
         found[name] = {**found[name], "kwargs": arguments}
     return found
+
+
+def _check_tables(
+    offer: Offer, default: Mapping[str, Any] | None, named: Mapping[str, Mapping[str, Any]], ids: tuple[str, ...]
+) -> None:
+    """Refuse a file's table that says nothing of which environment it is for, which else would be for any."""
+    tables = [*([] if default is None else [(None, default)]), *named.items()]
+    for name, table in tables:
+        if name in offer.places and not ids and "id" not in table and "entrypoint" not in table:
+            title = "environment" if name is None else f"environments.{name}"
+            raise ConfigError(
+                f"{offer.places[name]}: [{title}] has neither id nor entrypoint; add one, or, to let clients choose, "
+                "ids in [offer]"
+            )
 
 
 def _message_limits(bounds: Mapping[str, int]) -> Limits:
