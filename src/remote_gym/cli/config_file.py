@@ -174,7 +174,7 @@ class _Reader:
                 raise ConfigError(f"{self._place((*path, key))}: {what}; {self._mend(key, tuple(known))}")
 
     def _mend(self, key: str, known: Collection[str]) -> str:
-        """What an unknown key could have meant, or which table it belongs in."""
+        """Name what an unknown key could have meant, or the table it belongs in."""
         name = _OTHER_NAMES.get(key, key)
         if name in known:
             return f"use {name}"

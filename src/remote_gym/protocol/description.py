@@ -47,8 +47,9 @@ def check_render_mode(render_mode: str | None, metadata: Mapping[str, Any]) -> N
     # Gymnasium makes a collection of frames out of any mode.
     if modes and render_mode.removesuffix("_list") not in modes and render_mode not in modes:
         raise ConfigError(
-            f"render_mode is {render_mode!r}, which the environment does not know; use {' or '.join(modes)}",
+            f"is {render_mode!r}, which the environment does not know; use {' or '.join(modes)}",
             field="render_mode",
+            where="render_mode",
         )
 
 
