@@ -47,7 +47,6 @@ class OpenSession:
     attempt: Attempt | None = None  # by which it was opened, or attached to last; None where the client does not tell
     offered: dict[bytes, Attempt | None] = field(default_factory=dict)  # who was told which routing id
     arriving: dict[int, Attempt | None] = field(default_factory=dict)  # by the number of the direct connection
-    handed_over: int = 0  # direct connections so far
 
     def offer(self, address: pb.DirectAddress | None, attempt: Attempt | None) -> pb.DirectAddress | None:
         """Note who is told where the worker can be reached."""
@@ -57,9 +56,12 @@ class OpenSession:
 
     def hand_over(self, routing_id: bytes, sock: socket.socket) -> bool:
         """Give a direct connection to the worker; False if it is not there to take it."""
-        self.handed_over += 1
-        _put(self.arriving, self.handed_over, self.offered.pop(routing_id, None), MOST_ARRIVING)
-        return self.worker.hand_over(sock)
+        attempt = self.offered.pop(routing_id, None)
+        number = self.worker.hand_over(sock)
+        if number is None:
+            return False
+        _put(self.arriving, number, attempt, MOST_ARRIVING)
+        return True
 
     def arrived(self, number: int) -> None:
         """The direct connection of that number has been attached."""

@@ -48,14 +48,15 @@ class DirectConnections:
         self._disconnects = disconnects
         get_running_loop().add_reader(control, self._receive_event)
 
-    def hand_over(self, sock: socket.socket) -> bool:
+    def hand_over(self, sock: socket.socket) -> int | None:
         """Give a connection to the worker. The caller closes its own descriptor of it.
 
         Returns:
-            Whether the worker is there to take it.
+            Its number, with which the worker reports it attached; None if the worker is not there to take it.
         """
         self._handed_over += 1
-        return self.command(WorkerCommand.CONNECTION, self._handed_over, sock.fileno())
+        number = self._handed_over
+        return number if self.command(WorkerCommand.CONNECTION, number, sock.fileno()) else None
 
     def outdate(self) -> None:
         """The session has been taken over, by a newer connection than all that were handed over."""

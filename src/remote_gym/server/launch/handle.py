@@ -133,11 +133,11 @@ class WorkerHandle(asyncio.BufferedProtocol):
         # Not shielded, which would cost every request a turn of the event loop.
         return await self._answer
 
-    def hand_over(self, sock: socket.socket) -> bool:
+    def hand_over(self, sock: socket.socket) -> int | None:
         """Give a connection to the worker. The caller closes its own descriptor of it.
 
         Returns:
-            Whether the worker is there to take it.
+            Its number, with which the worker reports it attached; None if the worker is not there to take it.
         """
         return self._clients.hand_over(sock)
 
