@@ -283,7 +283,8 @@ def test_plaintext_against_tls(secure_port):
 def test_tls_against_plaintext(plain_port, files):
     steps, last = examined(plain_port, files)
     assert (steps[-1], last.step) == ("TCP", "TLS")
-    assert "does not speak TLS" in last.found
+    assert last.found == "the server does not speak TLS"
+    assert last.mend.startswith("connect without certificates")
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -292,7 +293,50 @@ def test_web_server(secure, files):
         steps, last = examined(port, files if secure else None)
     assert (steps[-1], last.step) == ("TCP", "TLS" if secure else "plaintext")
     assert last.hopeless
-    assert "port" in last.mend
+    assert "what listens there does not speak HTTP/2; it answers b'" in last.found
+    assert last.mend == "correct the port: this is no remote_gym server"
+
+
+@contextlib.contextmanager
+def tunnel_to_nowhere():
+    """Takes connections and closes them, as ssh does where nobody listens at the far end."""
+
+    def close_each():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    client.recv(1)  # or the close would be a reset
+                    client.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=close_each)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_tunnel_that_leads_nowhere_is_named(secure, files):
+    with tunnel_to_nowhere() as port:
+        _, last = examined(port, files if secure else None)
+    assert not last.works
+    assert "if this is a tunnel, nothing listens at its far end" in f"{last.found}; {last.mend}"
+
+
+def test_a_certificate_for_another_name_tells_which_it_is_for(certificates, files, tmp_path):
+    create_all(tmp_path, ["localhost"])
+    paths = [tmp_path / name for name in ("server.pem", "server-key.pem", "ca.pem")]
+    with cartpole_server(server_credentials_paths=tuple(paths)) as server:
+        _, last = examined(server.port, TlsFiles.from_folder(tmp_path, "client"), "127.0.0.1")
+    assert last.found == (
+        "the server's certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1'; "
+        "it is good for: 'localhost'"
+    )
+    assert last.mend.startswith("connect by a name that the certificate holds")
 
 
 @pytest.mark.parametrize("secure", [False, True])

@@ -19,6 +19,12 @@ from remote_gym.tls import check_files, client_context
 
 _SECOND_PORT = "the port may be the second one of a server on Windows or macOS, which takes direct connections only"
 
+_TUNNEL = "if this is a tunnel, nothing listens at its far end"
+
+_NO_TLS = "the server does not speak TLS"
+_NOT_ACCEPTED = "the server's certificate is not accepted"
+_OTHER_NAME = "connect by a name that the certificate holds"
+
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
@@ -78,9 +84,23 @@ def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> 
     with sock:
         checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files))
     if not checks[-1].works and checks[-1].hopeless:
+        if checks[-1].found == _NO_TLS:
+            checks[-1] = _see_plaintext(checks[-1], url, port, timeout)
         # Who is not let in looks once more at what the server shows to anybody, so as to name the right cause.
         checks[-1] = _explain(checks[-1], look(url, port, timeout), files)
     return checks
+
+
+def _see_plaintext(check: Check, url: str, port: int, timeout: float) -> Check:
+    """Look at what answers without TLS: to connect without certificates would be no help where that is no server."""
+    sock = reach(url, port, timeout, [])
+    if sock is None:
+        return check
+    with sock:
+        plain = _check_plaintext(sock)
+    if plain.reason is not ConnectReason.NO_SERVER:
+        return check
+    return replace(plain, step="TLS", found=f"{_NO_TLS}, and {plain.found}")
 
 
 def look(url: str, port: int, timeout: float) -> Shown | None:
@@ -184,7 +204,7 @@ def _check_plaintext(sock: socket.socket) -> Check:
     if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
         return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
     if not answer:
-        return _wants_tls(f"the server closed the connection without an answer; {_SECOND_PORT}")
+        return _wants_tls(f"the server closed the connection without an answer; {_SECOND_PORT}; or, {_TUNNEL}")
     return _wants_tls("the server does not accept plaintext")
 
 
@@ -234,7 +254,7 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
         return _no_answer("TLS")
     except OSError as error:
         found = f"the server broke off the handshake ({error})"
-        return Check("TLS", False, found, "check that it serves TLS", reason=ConnectReason.TLS)
+        return Check("TLS", False, found, f"check that it serves TLS; {_TUNNEL}", reason=ConnectReason.TLS)
 
 
 def _check_accepted(secure: ssl.SSLSocket, files: TlsFiles) -> Check:
@@ -296,6 +316,13 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
     try:
         if check.mend == _NOT_TRUSTED.mend:
             return replace(check, found=f"{check.found}; {_two_authorities(shown.certificate, files)}")
+        if check.mend.startswith(_OTHER_NAME):
+            from remote_gym.tls.facts import decode_certificate
+
+            hosts = ", ".join(map(repr, decode_certificate(shown.certificate).hosts)) or "no name"
+            return replace(check, found=f"{check.found}; it is good for: {hosts}")
+        if check.found.startswith(_NOT_ACCEPTED):
+            return check  # it is not about this client's
         if files is not None and files.certificate is not None and shown.requires_certificate:
             return replace(check, found=f"{check.found}{_whose(files)}")
     except ConfigError:  # one of the certificates cannot be read, and so adds nothing
@@ -340,17 +367,17 @@ def _named(name: str, key: str) -> str:
 
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
-    reason = error.verify_message
+    reason = error.verify_message.rstrip(".")
     mend = "give the certificate authority that the server's comes from (tls, --ca)"
     if "issuer" in reason or "self" in reason:
-        return replace(_NOT_TRUSTED, found=f"the server's certificate is not accepted: {reason}")
+        return replace(_NOT_TRUSTED, found=f"{_NOT_ACCEPTED}: {reason}")
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:
         mend = "check both machines' clocks"
     elif "ostname" in reason or "IP address" in reason:
-        mend = f"connect by a name that the certificate holds, or make one with {url!r} among its hosts"
-    found = f"the server's certificate is not accepted: {reason}"
+        mend = f"{_OTHER_NAME}, or make one with {url!r} among its hosts"
+    found = f"{_NOT_ACCEPTED}: {reason}"
     return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
 
 
@@ -358,10 +385,10 @@ def _explain_alert(error: ssl.SSLError) -> Check:
     reason = (error.reason or str(error)).lower().replace("_", " ")
     found, mend = f"the handshake failed: {reason}", "check what the server's log says"
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
-        found = "the server does not speak TLS"
+        found = _NO_TLS
         mend = "connect without certificates, or have the server serve TLS; check the port too"
     elif "eof" in reason:
-        mend = f"correct the port: the server speaks no TLS, or has stopped; or {_SECOND_PORT}"
+        mend = f"correct the port: the server speaks no TLS, or has stopped; {_TUNNEL}; or {_SECOND_PORT}"
     elif "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")
     elif "expired" in reason:
