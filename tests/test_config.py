@@ -168,6 +168,7 @@ def test_a_client_waits_longer_than_the_server_does_to_hear_the_reason():
 def test_ports_and_urls_that_are_none():
     ports, urls = [*NO_PORTS, "56789"], ["", "http://localhost", "localhost:1", "a/b", None, 5]
     cases = [*(({"port": port}, "^port is ") for port in ports), *(({"url": url}, "^url is ") for url in urls)]
+    cases += [({"url": "/run/s.sock"}, "^url is '/run/s.sock'; write 'unix:/run/s.sock' for a Unix socket")]
     serve = partial(create_remote_environment_server, "CartPole-v1", allow_insecure=True)
     assert unexpected(cases, serve) == []
     assert unexpected([*cases, ({"port": 0}, "^port is 0")], partial(RemoteEnvironment, allow_insecure=True)) == []
@@ -186,7 +187,7 @@ def test_a_clients_arguments_that_cannot_work():
         ({"frames": None}, "^frames is None"),
         ({"frames": "always"}, "^frames is 'always'"),
         ({"client_credentials_paths": "ca.pem"}, "^client_credentials_paths has the form .*; found 'ca.pem'"),
-        ({"tls": "certificates"}, r"^tls is 'certificates'; use TlsFiles\("),
+        ({"tls": "certs"}, r"^tls is 'certs'; use TlsFiles\(.*, or, .* TlsFiles.from_folder\('certs', 'client'\)"),
         ({"tls": TlsFiles(), "client_credentials_paths": ("a", None, None)}, "^tls and client_credentials_paths are"),
         ({"options": {"lease": 3}}, r"^options is \{'lease': 3\}; use ClientOptions\("),
         ({"step_timeot": 3}, "^Remote[A-Z].* has no 'step_timeot'; did you mean step_timeout"),
@@ -223,7 +224,7 @@ def test_a_vector_clients_arguments_that_cannot_work():
         *(({"num_envs": value}, f"^num_envs is {value!r}; use an integer") for value in (0, -1, 1.5, "8", None, True)),
         *(({"workers": value, "num_envs": 2}, f"^workers is {value!r}; use an") for value in (0, -1, 1.5, "2")),
         ({"num_env": 2}, "^RemoteVectorEnv has no 'num_env'; did you mean num_envs"),
-        ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
+        ({"num_envs": 2, "workers": 3}, "^workers is 3, but num_envs only 2; use at least as many environments"),
         *(({"autoreset_mode": value}, "^autoreset_mode is") for value in ("Never", 3, [], {})),
         ({"render_mode": "human"}, "^render_mode 'human' is for one environment"),
     ]

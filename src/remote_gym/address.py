@@ -42,6 +42,8 @@ def grpc_address(url: str, port: int) -> str:
     """
     if isinstance(url, str) and is_unix(url):
         return url
+    if isinstance(url, str) and url.startswith(("/", "./", "~/")):
+        raise ConfigError(f"is {url!r}; write 'unix:{url}' for a Unix socket", field="url", where="url")
     if not isinstance(url, str) or not url or "/" in url:
         raise ConfigError(
             f"is {url!r}; use a host name or an address, such as 'localhost', without a scheme",

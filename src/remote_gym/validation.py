@@ -44,15 +44,25 @@ def check_seconds(where: str, value: Any, *, lowest: float = SHORTEST, or_zero: 
         raise _refusal(where, f"is {value!r}; use {zero}a number of seconds from {lowest:g} to {LONGEST:,}")
 
 
-def check_integer(where: str, value: Any, lowest: int, highest: int) -> None:
+def check_integer(where: str, value: Any, lowest: int, highest: int, unit: str = "") -> None:
     """Refuse what is no integer within bounds, both included.
+
+    Args:
+        where: Argument or field that holds the value.
+        value: The value found there.
+        lowest: The least that will do.
+        highest: The most.
+        unit: Such as ``"bytes"``; empty for a count.
 
     Raises:
         ConfigError: If it is none.
     """
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)  # those of NumPy included
     if not is_integer or not lowest <= int(value) <= highest:
-        raise _refusal(where, f"is {value!r}; use an integer from {lowest:,} to {highest:,}")
+        of_unit = f"number of {unit}, an " if unit else ""
+        raise _refusal(
+            where, f"is {value!r}; use a{'' if unit else 'n'} {of_unit}integer from {lowest:,} to {highest:,}"
+        )
 
 
 def check_number(where: str, value: Any, lowest: float, highest: float) -> None:

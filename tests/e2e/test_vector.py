@@ -348,7 +348,7 @@ def test_gymnasiums_vector_wrappers_work(make):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_envs": 2, "workers": 3}, "2 environments for 3 workers"),
+        ({"num_envs": 2, "workers": 3}, "^workers is 3, but num_envs only 2; use at least as many environments"),
         ({"num_envs": 0}, "num_envs is 0"),
         ({"num_envs": 2, "addresses": []}, "addresses is empty"),
         ({"num_envs": 2, "render_mode": "human"}, "rgb_array"),

@@ -123,6 +123,6 @@ def _hosts(certificate: Path | None) -> tuple[str, ...]:
 
 def _reachable_name(url: str, hosts: tuple[str, ...]) -> str:
     """By which name a client can connect: one that the certificate holds, where there is a certificate."""
-    if is_unix(url) or url in hosts or (not hosts and url not in _EVERY_ADDRESS):
-        return url
-    return hosts[0] if hosts else socket.gethostname()
+    if url in _EVERY_ADDRESS:  # for other machines, to which "localhost" is another
+        return next((host for host in hosts if not is_loopback(host) and "*" not in host), socket.gethostname())
+    return url if is_unix(url) or url in hosts or not hosts else hosts[0]

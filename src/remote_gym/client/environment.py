@@ -14,7 +14,7 @@ from remote_gym.address import Address
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
 from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.connection_info import ConnectionInfo
-from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again
+from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again, reset_needed
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.servers import Addresses, to_places
 from remote_gym.client.session import ClientSession
@@ -125,7 +125,7 @@ class RemoteEnvironment(RemoteAttributes):
         self._session: ClientSession | None = None
         self._reader: Reader | None = None
         self.resumed: Resumption | None = None
-        self._was_reset = False
+        self._was_reset = self._was_closed = False
         # Before the session, so that a machine without a screen says so at once.
         self._rendering = Rendering(render_mode, frames, self._options)
         if resume is None:
@@ -195,7 +195,7 @@ class RemoteEnvironment(RemoteAttributes):
             InvalidObservation: If the observation does not fit the environment's own space. It has stepped.
         """
         if not self._was_reset or self._session is None or self._reader is None:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
+            raise reset_needed("step", was_closed=self._was_closed)
         request = pb.Request()
         encode_action(self._action_layout, action, request.step, self._options.message_limits)
         if self._rendering.wanted:
@@ -227,7 +227,7 @@ class RemoteEnvironment(RemoteAttributes):
                 one is returned then, which ends the episode by the observation before the first action.
         """
         if not self._was_reset or self._session is None or self._reader is None:
-            raise ResetNeeded("Cannot call env.step_many() before calling env.reset()")
+            raise reset_needed("step_many", was_closed=self._was_closed)
         request = pb.Request()
         request.step_many.SetInParent()
         for action in actions:
@@ -307,7 +307,7 @@ class RemoteEnvironment(RemoteAttributes):
     def close(self) -> None:
         """Close the environment on the server, the session and the window. A second call does nothing."""
         session, self._session = self._session, None
-        self._was_reset, self._lent = False, None
+        self._was_reset, self._was_closed, self._lent = False, True, None
         if session is not None:
             session.close()
         self._rendering.close()
@@ -337,7 +337,7 @@ class RemoteEnvironment(RemoteAttributes):
             if replaced.lost:
                 self._addresses.lost(replaced.place)
             replaced.close()
-        self._was_reset, self._lent = False, None
+        self._was_reset, self._was_closed, self._lent = False, False, None
         self._reader = None
         mode, streams = mode_to_open(self.render_mode), self._rendering.streams
         request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=streams)

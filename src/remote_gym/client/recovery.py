@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from gymnasium.error import ResetNeeded
+
 from remote_gym.client.connect.retry import GROWTH
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
@@ -29,6 +31,13 @@ UNAVAILABLE = (ConnectError, ConnectionLost, ServerFull)
 """Errors of an opening that another attempt may not meet: servers restart, and get room."""
 
 Opened = TypeVar("Opened")
+
+
+def reset_needed(call: str, *, was_closed: bool) -> ResetNeeded:
+    """Error of a call that needs a reset before, in Gymnasium's words where there was none yet."""
+    if was_closed:
+        return ResetNeeded(f"Cannot call env.{call}(): the environment was closed; env.reset() opens another")
+    return ResetNeeded(f"Cannot call env.{call}() before calling env.reset()")
 
 
 def open_again(

@@ -131,7 +131,7 @@ class ServerOptions:
         self._check_offer()
         self._check_workers()
         check_fields(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
-        check_fields(check_integer, self, "receive_bytes", lowest=2**25, highest=2**50)
+        check_fields(check_integer, self, "receive_bytes", lowest=2**25, highest=2**50, unit="bytes")
         check_fields(check_type, self, "message_limits", kind=Limits, mend="Limits(...)")
         flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
         check_fields(check_type, self, *flags, kind=bool, mend="True or False")
@@ -201,7 +201,7 @@ class ServerOptions:
     def _check_memory_limit(self) -> None:
         if self.memory_limit is None:
             return
-        check_fields(check_integer, self, "memory_limit", lowest=1, highest=2**63 - 1)
+        check_fields(check_integer, self, "memory_limit", lowest=1, highest=2**63 - 1, unit="bytes")
         if self.memory_limit < LEAST_MEMORY:
             raise self._error(
                 "memory_limit",

@@ -151,6 +151,12 @@ class RemoteEnvironmentServer:
                 self._loop.call_soon_threadsafe(self._service.end_drain, grace or 0.0)
         return self._terminated
 
+    def __repr__(self) -> str:
+        security = "with TLS" if self.secure else "without TLS"
+        count = self.session_count
+        state = "stopped" if self._terminated.is_set() else f"{count} session{'' if count == 1 else 's'}"
+        return f"<{type(self).__name__}: at {self.address}, {security}, {state}>"
+
     def __enter__(self) -> RemoteEnvironmentServer:
         return self
 

@@ -250,8 +250,13 @@ def _absolute(path: Any) -> Any:
 
 def _only_tls(tls: TlsFiles, paths: object, name: str) -> TlsFiles:
     if not isinstance(tls, TlsFiles):
+        role = name.partition("_")[0]
+        folder = os.fspath(tls) if isinstance(tls, str | os.PathLike) else "certificates"
         raise ConfigError(
-            f"is {tls!r}; use TlsFiles(ca=..., certificate=..., private_key=...)", field="tls", where="tls"
+            f"is {tls!r}; use TlsFiles(ca=..., certificate=..., private_key=...), or, for a folder, "
+            f"TlsFiles.from_folder({folder!r}, {role!r})",
+            field="tls",
+            where="tls",
         )
     if paths is not None:
         raise ConfigError(f"and {name} are both given; leave one of the two out", field="tls", where="tls")

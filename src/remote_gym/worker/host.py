@@ -153,8 +153,10 @@ class Host:
             description.single_action_space.CopyFrom(encode_space(environment.single_action_space, self._limits))
             description.autoreset_mode = mode_of(environment)
             description.numbers_environments = isinstance(environment, Pool) and environment.numbers_environments
-        elif environment.spec is not None:
-            encode_spec(environment.spec, description.spec)
+        # A vector's environments are all of one spec; its own is `gymnasium.make_vec`'s, where that made it.
+        of_one = next((each.spec for each in getattr(environment, "envs", ())), None)
+        if (spec := environment.spec or of_one) is not None:
+            encode_spec(spec, description.spec)
         return description
 
     def answer(self, data: bytes) -> bytes:

@@ -7,13 +7,14 @@ the steps of a connection are taken here one by one, with the standard library.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from remote_gym.address import is_unix, unix_path
-from remote_gym.config import TlsFiles
+from remote_gym.config import CERTS_VARIABLE, TlsFiles
 from remote_gym.errors import ConfigError, ConnectReason
 from remote_gym.tls import check_files, client_context
 
@@ -146,7 +147,10 @@ def summarise(checks: list[Check]) -> str:
     failed = next((check for check in checks if not check.works), None)
     if failed is None:
         return "each step by itself works, so the server may be starting, or too busy"
-    return f"{failed.step}: {failed.found}; {failed.mend}"
+    text = f"{failed.step}: {failed.found}; {failed.mend}"
+    if failed.step == "plaintext" and (folder := os.environ.get(CERTS_VARIABLE)):
+        text += f". Python does not read {CERTS_VARIABLE}: use tls=TlsFiles.from_folder({folder!r}, 'client')"
+    return text
 
 
 def _check_unix(url: str, timeout: float, checks: list[Check]) -> socket.socket | None:
@@ -368,9 +372,7 @@ def _named(name: str, key: str) -> str:
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message.rstrip(".")
-    mend = "give the certificate authority that the server's comes from (tls, --ca)"
-    if "issuer" in reason or "self" in reason:
-        return replace(_NOT_TRUSTED, found=f"{_NOT_ACCEPTED}: {reason}")
+    mend = _NOT_TRUSTED.mend
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:

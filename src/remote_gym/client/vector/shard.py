@@ -275,12 +275,13 @@ def check_numbers(num_envs: int, workers: int, addresses: int) -> None:
     """
     check_integer("num_envs", num_envs, 1, 2**31 - 1)
     check_integer("workers", workers, 1, 2**31 - 1)
-    if not 1 <= addresses <= workers <= num_envs:
-        raise ConfigError(
-            f"{num_envs} environments for {workers} workers at {addresses} addresses; use at least as many "
-            "environments as workers, as many workers as addresses, and one address",
-            field="workers",
-        )
+    if workers < addresses:
+        problem = f"is {workers}, but there are {addresses} addresses; use one worker for each at least"
+    elif num_envs < workers:
+        problem = f"is {workers}, but num_envs only {num_envs}; use at least as many environments as workers"
+    else:
+        return
+    raise ConfigError(problem, field="workers", where="workers")
 
 
 def shards_of(env_ids: list[int], shards: Sequence[Shard]) -> list[Shard]:
