@@ -141,7 +141,7 @@ def test_the_command_shows_error_and_traceback():
     assert found.stdout == ""
     assert "Error: the default environment cannot be created" in found.stderr
     assert "it raised LookupError" in found.stderr
-    assert "--no-check, serves it all the same" in found.stderr
+    assert "--no-check serves it all the same" in found.stderr
     assert '  |   File "' in found.stderr
     assert "\x1b" not in found.stderr
 

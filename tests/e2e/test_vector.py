@@ -385,4 +385,4 @@ def test_workers_are_opened_and_connected_to_all_at_once(tmp_path, monkeypatch):
     with loopback_server({"entrypoint": "entrypoint.py"}) as server:
         server.vector_environment(4, workers=4, connection="direct")
         # A connection takes several round trips, and requests are sent to one worker after another.
-        wait_until(lambda: [found.direct for found in server.server._service._open] == [True] * 4)
+        wait_until(lambda: [found.direct for found in server.server._service._live] == [True] * 4)

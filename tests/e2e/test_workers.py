@@ -73,7 +73,7 @@ def test_a_worker_whose_own_code_fails_ends_with_status_1_and_its_traceback_is_l
     with loopback_server(None, client_entrypoints=tmp_path) as server:
         environment = server.environment(remote_args={"entrypoint": "unclosable.py"})
         environment.reset()
-        worker = next(iter(server.server._service._open)).worker
+        worker = next(iter(server.server._service._live)).worker
         environment.close()
         assert worker.exited.result() == "its worker ended with status 1"
     assert "RuntimeError: it will not close" in caplog.text

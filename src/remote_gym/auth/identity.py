@@ -98,7 +98,7 @@ class IdentityRule:
             )
         raise NotPermitted(
             f"the client's certificate has no URI, DNS or email name, and its common name {common_name!r:.200} counts "
-            f"only for a server with common_names=True (--common-names); {mend}",
+            f"only for a server with common_names=True; {mend}",
             reason=DenialReason.IDENTITY,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from remote_gym.cli.options import is_verbose
+from remote_gym.cli.wording import with_flags
 from remote_gym.config import nearest
 from remote_gym.errors import RemoteEnvironmentError, RemoteGymError
 from remote_gym.logs import get_logger, printable
@@ -79,7 +80,7 @@ def _message(error: RemoteGymError, *, verbose: bool) -> str:
     if isinstance(error, RemoteEnvironmentError):
         text = f"the environment raised {error.remote_type}: {error.remote_message} (--verbose shows its traceback)"
     else:
-        text = str(error)
+        text = with_flags(str(error))
     return "\n".join(map(printable, text.split("\n")))
 
 

@@ -17,6 +17,7 @@ from remote_gym.cli.options import (
     session_options,
     verbose_option,
 )
+from remote_gym.cli.wording import with_flags
 from remote_gym.client.doctor import examine
 from remote_gym.config import TlsFiles
 from remote_gym.logs import printable
@@ -45,9 +46,9 @@ def doctor(
     for check in examine(*address, tls, remote_args(environment, kwargs), **options):
         healthy = healthy and (check.works or not check.needed)
         mark = click.style("✓", fg="green") if check.works else click.style("✗" if check.needed else "!", fg="red")
-        click.echo(f"{mark} {check.step}: {_printable(check.found)}")
+        click.echo(f"{mark} {check.step}: {_printable(with_flags(check.found))}")
         if check.mend:
-            click.echo(f"  → {check.mend}")
+            click.echo(f"  → {with_flags(check.mend)}")
         if check.details and is_verbose(click.get_current_context()):
             click.echo(_printable(check.details))
     if not healthy:

@@ -85,7 +85,7 @@ def examine(
     if not all(check.works for check in checks):
         return
     if files is None and not allow_insecure and not is_loopback(url):
-        mend = "give certificates, or accept it by allow_insecure=True (--allow-insecure)"
+        mend = "give certificates, or accept it by allow_insecure=True"
         yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
         return
     arguments: dict[str, Any] = {"connect_timeout": timeout, "allow_insecure": allow_insecure}

@@ -89,7 +89,7 @@ def create_remote_environment_server(
         raise ConfigError(
             f"{url!r} can be reached from other machines, and without certificates anybody could use the server; "
             "give certificates ('remote-gym certs init' makes them), listen on 'localhost', or accept it by "
-            "allow_insecure=True (--allow-insecure)",
+            "allow_insecure=True",
             field="url",
             where="url",
         )

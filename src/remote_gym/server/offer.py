@@ -76,6 +76,5 @@ def _check_id(id_: str) -> None:
         gym.spec(id_)
     except gym.error.Error as error:
         raise ConfigError(
-            f"{as_sentence(error)} If a package registers {id_!r}, have workers import it first, by the "
-            "option imports (--import)"
+            f"{as_sentence(error)} If a package registers {id_!r}, have workers import it first, by the option imports"
         ) from error

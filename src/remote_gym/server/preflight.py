@@ -68,8 +68,7 @@ async def try_environments(
         if "No module named 'remote_gym'" in text:
             text = f"{options.interpreter} has no remote_gym; install the same release there as here ({text})"
         raise ConfigError(
-            f"{where} cannot be created, so no client could open it (check=False, or --no-check, serves it all "
-            f"the same): {text}",
+            f"{where} cannot be created, so no client could open it (check=False serves it all the same): {text}",
             field="environments" if name else "default_args",
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too

@@ -56,7 +56,7 @@ def test_another_authority_of_the_servers_is_named_beside_the_one_that_the_clien
     keys = failed.found.split("(key ")[1:]
     assert keys[0][:8] != keys[1][:8]
     assert str(ours.ca.certificate) in failed.found
-    assert failed.mend == "give the certificate authority that the server's comes from (tls, --ca)"
+    assert failed.mend == "give the certificate authority that the server's comes from (tls=TlsFiles(ca=...))"
 
 
 def test_another_authority_of_the_clients_is_named_beside_the_servers(authorities):
@@ -78,7 +78,7 @@ def test_the_right_authority_is_not_called_another(authorities, tmp_path):
 
 @pytest.mark.parametrize(
     ("client_certificates", "files"),
-    [(False, "comes from (tls, --ca)"), (True, ": give ca, certificate and private key")],
+    [(False, "comes from (tls=TlsFiles(ca=...))"), (True, ": give ca, certificate and private key")],
 )
 def test_who_comes_without_tls_is_told_just_the_files_that_are_needed(authorities, client_certificates, files):
     with serving(authorities[0], client_certificates=client_certificates) as server:

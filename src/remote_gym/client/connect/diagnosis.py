@@ -221,7 +221,7 @@ def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _wants_tls(found: str) -> Check:
-    mend = "it likely wants TLS: give certificates (tls, --certs)"
+    mend = "it likely wants TLS: give certificates (tls)"
     return Check("plaintext", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
 
 
@@ -290,7 +290,7 @@ def _fault(files: TlsFiles) -> str:
 
 def _refused(found: str) -> Check:
     mend = (
-        "give ca, certificate and private key (tls, --certs), the certificate from the authority that the server "
+        "give ca, certificate and private key (tls), the certificate from the authority that the server "
         "trusts, made for client authentication and not expired"
     )
     return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
@@ -300,7 +300,7 @@ _NOT_TRUSTED = Check(
     "TLS",
     False,
     "",
-    "give the certificate authority that the server's comes from (tls, --ca)",
+    "give the certificate authority that the server's comes from (tls=TlsFiles(ca=...))",
     hopeless=True,
     reason=ConnectReason.TLS,
 )
@@ -313,9 +313,9 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
     if check.step == "plaintext":
         found = "the server does not accept plaintext: it speaks TLS"
         if shown.requires_certificate:
-            mend = "it wants a client certificate, too: give ca, certificate and private key (tls, --certs)"
+            mend = "it wants a client certificate, too: give ca, certificate and private key (tls)"
         else:
-            mend = "give the authority that its certificate comes from (tls, --ca)"
+            mend = "give the authority that its certificate comes from (tls=TlsFiles(ca=...))"
         return replace(check, found=found, mend=mend)
     try:
         if check.mend == _NOT_TRUSTED.mend:

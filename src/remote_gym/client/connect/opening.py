@@ -41,14 +41,14 @@ def connect(
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
             f"{url!r} is another machine, and without certificates anybody in between could read and change "
-            "what is sent; give certificates (tls, --certs), or accept it by allow_insecure=True (--allow-insecure)",
+            "what is sent; give certificates (tls), or accept it by allow_insecure=True",
             field="url",
             where="url",
         )
     token = options.token
     if files is None and token is not None:
         raise ConfigError(
-            "needs TLS, or anybody could read it; give certificates (tls, --certs)",
+            "needs TLS, or anybody could read it; give certificates (tls)",
             field="token",
             where="ClientOptions.token",
         )

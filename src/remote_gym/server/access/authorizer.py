@@ -143,7 +143,7 @@ class PolicySource:
             raise ConfigError(
                 "ServerOptions.allow and ServerOptions.policy name clients, but this server knows none: give it an "
                 "authority (tls) or ServerOptions.token_file, or let '*' open something "
-                "(check=False, or --no-check, serves nobody all the same)"
+                "(check=False serves nobody all the same)"
             )
 
     def look(self) -> Policy | None:

@@ -259,7 +259,8 @@ def _make(launch: worker_pb2.Launch, kwargs: dict[str, Any]) -> gym.Env[Any, Any
             return gym.make(name, **kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise ConfigError(
-            f"{as_sentence(error)} If a package registers {id_!r}, the server has to import it first: --import MODULE"
+            f"{as_sentence(error)} If a package registers {id_!r}, the server has to import it first: "
+            "imports=('MODULE',)"
         ) from error
 
 

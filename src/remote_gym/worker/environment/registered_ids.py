@@ -94,7 +94,8 @@ def check_client_id(id_: object, offered: object, patterns: Sequence[str], impor
     module, _, name = id_.rpartition(":")
     if module:
         raise NotPermitted(
-            f"id {id_!r} would import {module!r}; only the server may, by --import {module}", reason=DenialReason.CODE
+            f"id {id_!r} would import {module!r}; only the server may, by imports=({module!r},)",
+            reason=DenialReason.CODE,
         )
     namespace, base, version = parse_id(name, id_)
     if version is None:
@@ -172,5 +173,5 @@ def _unmatched(pattern: str) -> str:
     return (
         f"ServerOptions.ids holds {pattern!r}, which no registered environment matches; use an id or a pattern of ids"
         f"{f', such as {near[0]!r}' if near else ''}, and have workers import a package that registers some, by "
-        "the option imports (--import)"
+        "the option imports"
     )
