@@ -13,6 +13,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,12 +221,13 @@ def literal(name: str, value: str) -> bytes:
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-def resets(path: str, count: int) -> bytes:
-    """So many calls that are taken back at once, as HTTP/2."""
+def calls(path: str, count: int, *, ended: bool) -> bytes:
+    """So many calls as HTTP/2, that are taken back at once, or wait for their answer."""
     headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers"}
     block = b"".join(literal(*item) for item in {**headers, "content-type": "application/grpc"}.items())
     return b"".join(
-        frame(1, 4, stream, block) + frame(3, 0, stream, struct.pack("!I", 8)) for stream in range(1, 2 * count, 2)
+        frame(1, 4, stream, block) + (frame(3, 0, stream, struct.pack("!I", 8)) if ended else b"")
+        for stream in range(1, 2 * count, 2)
     )
 
 
@@ -236,10 +238,52 @@ def test_resets_that_come_too_fast_cut_the_connection_and_no_other(obedient, pat
         environment.reset()
         with connected(server.server.port) as sock:
             sock.sendall(HTTP2_PREFACE + frame(4, 0, 0, b""))
-            sock.sendall(resets(path, 300))  # fewer than 1,024, beyond which gRPC itself ends a connection
+            sock.sendall(calls(path, 300, ended=True))  # fewer than 1,024, beyond which gRPC itself ends a connection
             read_all(sock)  # ends
         wait_until(lambda: "cut a connection from ipv4:127.0.0.1" in caplog.text)
         assert environment.step(ACTION["step"])[0]["count"] == 1
+
+
+@pytest.mark.parametrize("kind", ["resets", "refusals"])
+def test_an_address_that_connects_anew_again_and_again_is_shut_out_for_a_while_and_no_other(
+    obedient, monkeypatch, caplog, kind
+):
+    monkeypatch.setattr(listener_module, "SHUT_OUT", scaled(3.0))
+    source = ("127.0.0.9", 0)
+    path = "/remote_gym.v1.RemoteGym/Load" if kind == "resets" else "/no/Such"
+
+    def is_taken(sock: socket.socket) -> bool:
+        sock.sendall(HTTP2_PREFACE + frame(4, 0, 0, b""))
+        with contextlib.suppress(ConnectionResetError):
+            return sock.recv(1) != b""
+        return False
+
+    with loopback_server(obedient, secure=False, use_thread=True) as server:
+        environment = server.environment(connection="grpc")
+        environment.reset()
+        port = server.server.port
+        deadline = time.monotonic() + scaled(60.0)
+        while "taking no connections by gRPC from ipv4:127.0.0.9" not in caplog.text:
+            assert time.monotonic() < deadline
+            with (
+                socket.create_connection(("127.0.0.1", port), scaled(10.0), source) as sock,
+                contextlib.suppress(OSError),
+            ):
+                if is_taken(sock):
+                    sock.sendall(calls(path, 95, ended=kind == "resets"))  # fewer than cut a connection
+                    sock.settimeout(0.2)
+                    read_all(sock)
+        assert environment.step(ACTION["step"])[0]["count"] == 1
+        other = server.environment(connection="grpc")
+        other.reset()
+        with socket.create_connection(("127.0.0.1", port), scaled(10.0), source) as sock:
+            assert not is_taken(sock)
+
+        def is_let_in() -> bool:
+            with socket.create_connection(("127.0.0.1", port), scaled(10.0), source) as sock:
+                return is_taken(sock)
+
+        wait_until(is_let_in)
 
 
 def relays(process: psutil.Process) -> list[psutil.Process]:

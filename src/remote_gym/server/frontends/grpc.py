@@ -21,9 +21,9 @@ from remote_gym.server.access.clients import CertificateExpired, Client
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.frontends.grpc_caller import credentials_of
+from remote_gym.server.frontends.grpc_conduct import Conduct, CutUnruly
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message
-from remote_gym.server.frontends.grpc_resets import CutResetting
 from remote_gym.server.frontends.health import NOT_SERVING, Health
 from remote_gym.server.frontends.intake import Intake
 from remote_gym.server.frontends.relay.peers import peer_of
@@ -119,10 +119,10 @@ class GrpcServer:
     Args:
         service: What answers.
         options: The server's.
-        cut: Ends a relayed connection, by its number, that takes back too many calls.
+        conduct: Counts the calls that are of no use.
     """
 
-    def __init__(self, service: Service, options: ServerOptions, cut: Callable[[int], None]) -> None:
+    def __init__(self, service: Service, options: ServerOptions, conduct: Conduct) -> None:
         self._service = service
         self._limits = options.message_limits
         self._message_bytes = largest_message(options)
@@ -133,7 +133,8 @@ class GrpcServer:
         self._refusals = Calls(REFUSALS, ALL_REFUSALS, always=1)
         self._unread: Counter[str] = Counter()
         self._writing: set[tuple[str, str, object]] = set()  # holders, sessions, and calls of answers on their way
-        interceptors = (CutResetting(cut), ReadLate(self._message_bytes))
+        self._conduct = conduct
+        interceptors = (CutUnruly(conduct), ReadLate(self._message_bytes))
         self._server = grpc.aio.server(options=server_options(options), interceptors=interceptors)
         self._health = Health(("", SERVICE_NAME))
         self._server.add_generic_rpc_handlers((self._handlers(),))
@@ -229,6 +230,7 @@ class GrpcServer:
                     return
                 except RemoteGymError as error:
                     response = response_class(error=encode_error(error))
+                self._conduct.note_refusal(peer_of(context))
                 # Not where the error is known: its traceback holds all of the request, as long as nobody reads this.
                 await self._send(context, holder, response)
 
@@ -236,6 +238,7 @@ class GrpcServer:
 
     async def _refuse(self, context: Context, response: Any, error: RemoteGymError) -> None:
         """Refuse a call of who may be anybody, and need not read why."""
+        self._conduct.note_refusal(peer_of(context))
         try:
             with self._refusals.one(address_of(context)):
                 await context.write(response.SerializeToString())

@@ -19,7 +19,7 @@ from remote_gym.address import is_unix, unix_path
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.binding import claim_path, local_addresses
-from remote_gym.server.frontends.relay.peers import address_of_socket, host_in
+from remote_gym.server.frontends.relay.peers import address_of_socket, host_in, network_in
 from remote_gym.server.frontends.sniffing import Kind, Sniffer
 from remote_gym.transport.direct_socket import PREAMBLE, set_options, shut_down
 
@@ -36,6 +36,10 @@ BACKLOG = 1024
 
 PAUSE = 0.1
 """Seconds until the next attempt to accept a connection once one has failed."""
+
+SHUT_OUT = 5.0
+"""Seconds that no connection of gRPC's is taken of an address that has kept the server busy with calls of no use. Its
+honest clients, which may be others behind the same router, go on trying for longer."""
 
 _NO_HTTP = b"remote_gym listens here, and serves gRPC and its own direct connections, not HTTP/1.\n"
 _HTTP_ANSWER = (
@@ -81,6 +85,7 @@ class Listener:
         self._max_pending = max_pending
         self._max_connections = max_connections
         self._pending: dict[asyncio.Task[None], str] = {}  # oldest first, with their addresses
+        self._shut_out: dict[str, float] = {}  # until when, by their networks
         self._is_crowded = False
         self.port = 0
         self.path = ""
@@ -100,6 +105,27 @@ class Listener:
         self._relay = relay
         for sock in self._listening:
             self._watch(sock)
+
+    def shut_out(self, network: str) -> None:
+        """Take no more connections of gRPC's of an address, as `network_in` has it, for `SHUT_OUT` seconds.
+
+        Direct connections are taken all the same: who has a routing id is known.
+        """
+        now = asyncio.get_running_loop().time()
+        is_news = self._shut_out.get(network, 0.0) <= now
+        if is_news:
+            self._shut_out = {other: until for other, until in self._shut_out.items() if until > now}
+            logger.warning(
+                "taking no connections by gRPC from %s for %.3g s: too many of its calls were refused or taken back",
+                network,
+                SHUT_OUT,
+                repeats=network,
+                event="address_shut_out",
+            )
+        self._shut_out[network] = now + SHUT_OUT
+
+    def _is_shut_out(self, peer: str) -> bool:
+        return bool(self._shut_out) and self._shut_out.get(network_in(peer), 0.0) > asyncio.get_running_loop().time()
 
     async def stop(self) -> None:
         """Listen no more, and drop what has not been given away. What is relayed stays."""
@@ -228,6 +254,8 @@ class Listener:
         )
 
     async def _give_to_grpc(self, sock: socket.socket, data: bytes, peer: str, relay: RelayControl) -> None:
+        if self._is_shut_out(peer):  # which has been said
+            return
         if self._max_connections is not None and len(relay) >= self._max_connections:
             what = f"{len(relay)} are open, as many as ServerOptions.max_connections allows"
             logger.warning("refused a gRPC connection from %s: %s", host_in(peer), what, repeats="", peer=peer)

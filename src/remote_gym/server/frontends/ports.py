@@ -10,6 +10,7 @@ from remote_gym.address import is_unix, unix_path
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError
 from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer
+from remote_gym.server.frontends.grpc_conduct import Conduct
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -69,7 +70,7 @@ class Ports:
         Raises:
             ConfigError: If gRPC cannot listen.
         """
-        self._grpc = grpc = GrpcServer(service, self._options, self._cut)
+        self._grpc = grpc = GrpcServer(service, self._options, Conduct(self._cut, self._shut_out))
         if ONE_PORT:
             self._listen_privately(grpc)
         else:
@@ -117,7 +118,11 @@ class Ports:
         grpc.listen_privately(self._private.grpc_address, self._credentials)
         self._relay = RelayControl(self._private.address, self._private.folder)
 
-    def _cut(self, number: int) -> None:
-        """End a relayed connection."""
-        if self._relay is not None:
-            self._relay.cut(number)
+    def _cut(self, number: int) -> bool:
+        """End a relayed connection; False if it ends already."""
+        return self._relay is not None and self._relay.cut(number)
+
+    def _shut_out(self, network: str) -> None:
+        """Take no more connections of gRPC's of an address for a while."""
+        if self._listener is not None:
+            self._listener.shut_out(network)

@@ -22,6 +22,9 @@ ACCEPT_TIMEOUT = 2.0
 FLUSH = 1.0
 """Seconds that the relay has to send gRPC's last bytes once the server stops."""
 
+CUT_AGAIN = 0.1
+"""Seconds until a connection is cut again that has not ended."""
+
 KEPT = 15.0
 """Seconds that a connection's peer is known after its end: gRPC may have calls of it yet to begin, and a server that is
 flooded takes seconds to do so."""
@@ -46,6 +49,8 @@ class RelayControl:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._open: dict[int, str] = {}  # the names of their ends, by numbers
+        self._carried: set[int] = set()  # by the relay that there is
+        self._cutting: set[int] = set()
         self._names: set[str] = set()  # of those that have ended shortly before, too
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,6 +95,7 @@ class RelayControl:
                 while True:
                     try:
                         self._command(CARRY, number, client, upstream)
+                        self._carried.add(number)
                         break
                     except BlockingIOError:
                         await self._pause(deadline)
@@ -97,10 +103,28 @@ class RelayControl:
             self._ended(number)
             raise
 
-    def cut(self, number: int) -> None:
-        """End a connection; none of that number is no error."""
-        with contextlib.suppress(OSError):  # it is too busy, or gone
+    def cut(self, number: int) -> bool:
+        """End a connection, as soon as the relay takes the command.
+
+        Returns:
+            Whether that is news: it is open, and this has not been asked for before.
+        """
+        if number not in self._open or number in self._cutting:
+            return False
+        if not self._cutting:
+            self._loop.call_later(CUT_AGAIN, self._cut_again)
+        self._cutting.add(number)
+        with contextlib.suppress(OSError):
             self._command(CUT, number)
+        return True
+
+    def _cut_again(self) -> None:
+        """Until they have ended: the relay may have been too busy, or have got the connection after the command."""
+        with contextlib.suppress(OSError):
+            for number in self._cutting:
+                self._command(CUT, number)
+        if self._cutting:
+            self._loop.call_later(CUT_AGAIN, self._cut_again)
 
     async def stop(self) -> None:
         """Have it send what is on its way from gRPC, and end."""
@@ -191,10 +215,13 @@ class RelayControl:
             self._loop.remove_reader(self._control)
             self._control.close()
             self._control = None
-        for number in list(self._open):
+        # One that waits to be taken is the next relay's.
+        for number in list(self._carried):
             self._ended(number)
 
     def _ended(self, number: int) -> None:
+        self._carried.discard(number)
+        self._cutting.discard(number)
         if (name := self._open.pop(number, None)) is not None:
             self._loop.call_later(KEPT, self._forget_peer, name)
 

@@ -75,3 +75,12 @@ def address_of_socket(address: Any) -> str:
 def host_in(address: str) -> str:
     """An address without its port, by which one client's connections count together."""
     return address.rpartition(":")[0] if address.startswith(("ipv4:", "ipv6:")) else address
+
+
+def network_in(address: str) -> str:
+    """An address without its port and what its owner chooses at will: of IPv6 the first 64 bits."""
+    host = host_in(address)
+    if not host.startswith("ipv6:["):
+        return host
+    bare = host[len("ipv6:[") :].rstrip("]").partition("%")[0]
+    return f"ipv6:{ipaddress.IPv6Network((bare, 64), strict=False)}"
