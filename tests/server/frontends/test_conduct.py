@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_gym.server.frontends.grpc_conduct import HOST_REFUSALS, HOST_RESETS, REFUSALS, RESETS, Conduct
+from remote_gym.server.frontends.grpc_conduct import HOST_IDLE, HOST_RESETS, IDLE, RESETS, Conduct
 from remote_gym.server.frontends.relay.peers import Peer
 
 
@@ -27,7 +27,9 @@ def watched() -> Watched:
     return Watched()
 
 
-@pytest.mark.parametrize(("name", "burst"), [("note_reset", RESETS[0]), ("note_refusal", REFUSALS[0])])
+@pytest.mark.parametrize(
+    ("name", "burst"), [("note_reset", RESETS[0]), ("note_refusal", IDLE[0]), ("note_idle", IDLE[0])]
+)
 def test_a_burst_is_let_pass_and_what_is_beyond_cuts_once(watched, name, burst, caplog):
     note = getattr(watched.conduct, name)
     for _ in range(int(burst)):
@@ -40,7 +42,9 @@ def test_a_burst_is_let_pass_and_what_is_beyond_cuts_once(watched, name, burst, 
     assert caplog.text.count("cut a connection from ipv4:10.0.0.1:") == 1
 
 
-@pytest.mark.parametrize(("name", "burst"), [("note_reset", HOST_RESETS[0]), ("note_refusal", HOST_REFUSALS[0])])
+@pytest.mark.parametrize(
+    ("name", "burst"), [("note_reset", HOST_RESETS[0]), ("note_refusal", HOST_IDLE[0]), ("note_idle", HOST_IDLE[0])]
+)
 def test_connections_anew_are_counted_together_by_their_address_and_no_others(watched, name, burst):
     note = getattr(watched.conduct, name)
     for number in range(int(burst)):

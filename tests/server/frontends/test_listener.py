@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 
 from remote_gym.server.frontends import listener as listener_module
 from remote_gym.server.frontends.listener import Listener
+from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.transport.direct_socket import PREAMBLE
 from waiting import scaled
 
@@ -61,3 +63,42 @@ def test_what_cannot_be_accepted_is_tried_again(monkeypatch, caplog):
     assert asyncio.run(asyncio.wait_for(connect(), scaled(20.0))) == bytes(range(16))
     assert not failures
     assert "cannot accept a connection: [Errno 24] Too many open files" in caplog.text
+
+
+def test_an_address_that_is_shut_out_is_taken_again_after_a_while(monkeypatch):
+    monkeypatch.setattr(listener_module, "SHUT_OUT", 0.5)
+
+    class Relay:
+        """Notes whose connections it would carry."""
+
+        def __init__(self) -> None:
+            self.hosts: list[str] = []
+
+        async def carry(self, sock: socket.socket, data: bytes, peer: str) -> None:
+            self.hosts.append(peer.rpartition(":")[0])
+
+        def __len__(self) -> int:
+            return 0
+
+    async def connect() -> None:
+        listener, relay = Listener("127.0.0.1", 0), Relay()
+        listener.start(never, relay)  # type: ignore[arg-type]
+
+        async def ask(host: str) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, local_addr=(host, 0))
+            writer.write(HTTP2_PREFACE)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read(1) == b""
+            writer.close()
+
+        listener.shut_out("ipv4:127.0.0.9")
+        begun = asyncio.get_running_loop().time()
+        while "ipv4:127.0.0.9" not in relay.hosts:
+            await ask("127.0.0.9")
+        assert asyncio.get_running_loop().time() - begun >= 0.5
+        listener.shut_out("ipv4:127.0.0.9")
+        await ask("127.0.0.8")
+        assert relay.hosts == ["ipv4:127.0.0.9", "ipv4:127.0.0.8"]
+        await listener.stop()
+
+    asyncio.run(asyncio.wait_for(connect(), scaled(20.0)))

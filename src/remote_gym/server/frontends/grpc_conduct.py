@@ -16,7 +16,7 @@ import grpc
 from grpc._cython.cygrpc import ExecuteBatchError
 
 from remote_gym.logs import get_logger
-from remote_gym.protocol.constants import SERVICE_NAME
+from remote_gym.protocol.constants import SESSION_KEY
 from remote_gym.server.frontends.budget import Budget
 from remote_gym.server.frontends.grpc_reading import Context
 from remote_gym.server.frontends.relay.peers import Peer, host_in, network_in, peer_of
@@ -27,9 +27,11 @@ RESETS = (100.0, 20.0)
 """Calls that one connection may take back at once, such as many openings that Ctrl-C ends, and more each second."""
 HOST_RESETS = (400.0, 40.0)
 """And all connections of one address together."""
-REFUSALS = (500.0, 100.0)
-"""Calls of one connection that may end by a refusal or an error, and more each second."""
-HOST_REFUSALS = (2000.0, 200.0)
+IDLE = (500.0, 100.0)
+"""Calls of one connection that may be for no session at once, such as to open one, and more each second. Such a call is
+counted as it begins: of those that are taken back in a flood, most have ended before they could be counted. One that
+is refused counts once more."""
+HOST_IDLE = (2000.0, 200.0)
 """And of all of one address: some hundred clients that wait there for room ask several times in the first second."""
 
 SOON = 10.0
@@ -37,7 +39,7 @@ SOON = 10.0
 such calls takes seconds to notice that one of them has been taken back."""
 
 _RESETS_WHY = "it takes back calls as soon as it has made them, too many of them"
-_REFUSALS_WHY = "it makes too many calls that are refused"
+_IDLE_WHY = "it makes too many calls that are for no session, or refused"
 
 
 class Conduct:
@@ -55,15 +57,19 @@ class Conduct:
         self._cut = cut
         self._shut_out = shut_out
         self._resets = Budget(*RESETS, clock), Budget(*HOST_RESETS, clock)
-        self._refusals = Budget(*REFUSALS, clock), Budget(*HOST_REFUSALS, clock)
+        self._idle = Budget(*IDLE, clock), Budget(*HOST_IDLE, clock)
 
     def note_reset(self, peer: Peer) -> None:
         """Count a call that its client has taken back soon."""
         self._note(peer, *self._resets, _RESETS_WHY)
 
+    def note_idle(self, peer: Peer) -> None:
+        """Count a call that is for no session."""
+        self._note(peer, *self._idle, _IDLE_WHY)
+
     def note_refusal(self, peer: Peer) -> None:
-        """Count a call that was of no use."""
-        self._note(peer, *self._refusals, _REFUSALS_WHY)
+        """Count a call that was refused, or answered by an error of the server's."""
+        self._note(peer, *self._idle, _IDLE_WHY)
 
     def _note(self, peer: Peer, by_connection: Budget, by_host: Budget, why: str) -> None:
         if peer.number is None:
@@ -97,13 +103,13 @@ class CutUnruly(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Change a handler. Called by gRPC for each call."""
         handler = await continuation(details)
         answer = _refuse_unknown if handler is None else handler.stream_stream
-        is_ours = details.method.startswith(f"/{SERVICE_NAME}/")
+        is_idle = not any(key == SESSION_KEY and value for key, value in details.invocation_metadata or ())
 
         async def call(requests: Any, context: Context) -> None:
             # Asked at once: of a call that has been taken back gRPC does not say whose it was.
             peer, begun = peer_of(context), time.monotonic()
-            if handler is not None and not is_ours:  # such as a health check, which anybody may ask for
-                self._conduct.note_refusal(peer)
+            if is_idle:
+                self._conduct.note_idle(peer)
             try:
                 await answer(requests, context)
             except (asyncio.CancelledError, grpc.aio.UsageError, ExecuteBatchError):  # while it ran, or as it wrote

@@ -116,7 +116,7 @@ class Listener:
         if is_news:
             self._shut_out = {other: until for other, until in self._shut_out.items() if until > now}
             logger.warning(
-                "taking no connections by gRPC from %s for %.3g s: too many of its calls were refused or taken back",
+                "taking no connections by gRPC from %s for %.3g s: too many of its calls were of no use",
                 network,
                 SHUT_OUT,
                 repeats=network,
