@@ -27,7 +27,7 @@ RESETS = (100.0, 20.0)
 """Calls that one connection may take back at once, such as many openings that Ctrl-C ends, and more each second."""
 HOST_RESETS = (400.0, 40.0)
 """And all connections of one address together."""
-IDLE = (500.0, 100.0)
+IDLE = (1000.0, 100.0)
 """Calls of one connection that may be for no session at once, such as to open one, and more each second. Such a call is
 counted as it begins: of those that are taken back in a flood, most have ended before they could be counted. One that
 is refused counts once more."""

@@ -97,7 +97,7 @@ class RelayControl:
                         self._command(CARRY, number, client, upstream)
                         self._carried.add(number)
                         break
-                    except BlockingIOError:
+                    except (BlockingIOError, BrokenPipeError, ConnectionResetError):  # busy, or just dead: the next one
                         await self._pause(deadline)
         except BaseException:
             self._ended(number)
