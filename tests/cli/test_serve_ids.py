@@ -61,7 +61,7 @@ def test_the_greeting_names_an_id_that_an_import_registers(tmp_path):
 
 @pytest.mark.parametrize(
     ("patterns", "wrong", "right"),
-    [(["Zork*"], "Zork*", "by the option imports"), (["CartPole-v1", "Acrobot"], "Acrobot", "'Acrobot-v1'")],
+    [(["Zork*"], "Zork*", "by --import"), (["CartPole-v1", "Acrobot"], "Acrobot", "'Acrobot-v1'")],
 )
 def test_a_pattern_that_nothing_matches_is_refused_at_start(patterns, wrong, right):
     said = refusal(*(part for pattern in patterns for part in ("--ids", pattern)))
