@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 FRAGMENTS = ("What", "Who", "Whom", "Whose", "Of", "Those")
 """First words of a docstring that leans on a name or a sentence before it."""
-NOT_YET = ("server", "worker", "ipc")
+NOT_YET = ()
 """Rooms that still have such docstrings; each leaves this list with its last one."""
 
 

@@ -118,10 +118,10 @@ def test_a_full_server_is_passed_over_even_where_it_does_not_tell(serve, opened,
 
 def test_a_server_that_is_stopping_comes_last(serve, opened):
     stopping, other = serve(), serve()
-    stopping._service.draining = True
+    stopping._service._opening.stopping = True
     opened(other)
     assert opened(stopping, other).port == other.port
-    other._service.draining = True
+    other._service._opening.stopping = True
     with pytest.raises(ServerFull, match=r"is stopping.*is stopping"):
         opened(stopping, other)
 
@@ -170,7 +170,7 @@ def test_after_a_loss_the_next_reset_moves_on_and_a_server_that_is_back_is_used_
     assert environment.port == spare.port
     assert environment.step(ACTION["exit"])[3]
     back = serve(port=first.port, use_thread=False)
-    spare._service.draining = True
+    spare._service._opening.stopping = True
     environment.reset()
     assert environment.port == back.port
 

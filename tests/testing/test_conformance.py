@@ -9,7 +9,7 @@ import gymnasium as gym
 import pytest
 
 from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.server import attachment, service, sessions
+from remote_gym.server import attachment, opening, service, sessions
 from remote_gym.server import launch_request as arguments
 from remote_gym.server import routing_ids as routes
 from remote_gym.testing import (
@@ -295,7 +295,7 @@ FAULTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "spaces": ((service.Service, "spaces", other_spaces),),
     "oversized-message": ((admission, "DirectSocket", WaitsForAnything),),
     "lease-ends": ((service.Service, "expire", ignored), (checks_of_sessions, "PATIENCE", 0.3)),
-    "other-version": ((service, "check_version", ignored),),
+    "other-version": ((opening, "check_version", ignored),),
     "close": ((service.Service, "close_session", says_closed),),
     "lease-resumes": ((attachment.Attachment, "__init__", locks_out),),
 }

@@ -1,4 +1,4 @@
-"""What has to be right before a server listens: no address is shared, none is taken away."""
+"""Checks before a server listens: no address is shared, none is taken away."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def local_addresses(host: str, port: int) -> list[str]:
 
 
 def address_in_use(address: str) -> str:
-    """What to say when gRPC could not have an address."""
+    """Explain why gRPC could not have an address."""
     if is_unix(address):
         return f"{address} is in use, or cannot be made; choose another path"
     return f"{address} is in use, or not this machine's; port 0 picks a free port"

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 CALL_BYTES = 2**15
-"""What a call takes beside its answer: 25 KiB, as measured."""
+"""Memory of a call beside its answer: 25 KiB, as measured."""
 
 STALLED = 60.0
 """Seconds without any answer of a client's having left, after which its next ones are dropped."""
@@ -66,7 +66,7 @@ class Calls:
 
 @dataclass
 class _Sending:
-    """What is known of one holder's answers: their bytes, when one has left last, and those that wait, in order."""
+    """State of one holder's answers: their bytes, when one has left last, and those that wait, in order."""
 
     size: int = 0
     left: float = 0.0

@@ -64,7 +64,7 @@ FLUSH = 1.0
 """Seconds that calls have, at the end, to send their last words."""
 
 SHARE = 0.45
-"""Of `ServerOptions.certificate_lifetime` that a connection of gRPC's takes new calls: it ends this part up to a tenth
+"""Share of `ServerOptions.certificate_lifetime` in which a connection takes new calls: it ends this part up to a tenth
 early or late, and the last call that began on it is answered for half of the lifetime."""
 
 GrpcCredentials = Callable[[], grpc.ServerCredentials]
@@ -324,7 +324,7 @@ class GrpcServer:
 
 
 def _holder(context: Context, client: Client) -> str:
-    """Whose bytes a call's are: the client's, over whatever connections, or its address's where nobody is known."""
+    """Name under which a call's bytes are counted: the identity, or the address of an anonymous client."""
     return client.identity or address_of(context)
 
 

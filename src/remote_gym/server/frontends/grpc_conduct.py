@@ -43,7 +43,7 @@ _IDLE_WHY = "it makes too many calls that are for no session, or refused"
 
 
 class Conduct:
-    """What the clients of relayed connections do beyond measure, and what is done about it.
+    """Watches for clients of relayed connections that go beyond measure, and cuts them off.
 
     Args:
         cut: Ends a relayed connection, by its number; False if that has been asked for, or it has ended.

@@ -23,7 +23,7 @@ READ_TIMEOUT = 60.0
 """Seconds in which a message has to come once its call is taken, as has each part of a larger one."""
 
 OTHERS_BYTES = 2**12
-"""Of a message to the services that are not ours, such as gRPC's health checks."""
+"""Bytes of a message to services that are not ours, such as gRPC's health checks."""
 
 OTHERS_TIMEOUT = 5.0
 """Seconds in which such a message has to come, which fits into one packet. gRPC would let it grow to 4 MiB, so that

@@ -21,7 +21,7 @@ MAX_WAITING = 1024
 """Calls that may wait for room; their clients can have sent a little of each, up to HTTP/2's flow control."""
 
 MOST_WAITING = 256
-"""Of one client's. Where `MAX_WAITING` wait, one more takes the place of the newest of the client that has most."""
+"""Waiting claims of one client. Beyond `MAX_WAITING`, one more takes the place of the newest of who has most."""
 
 
 class NoRoomError(Exception):
@@ -181,7 +181,7 @@ class Intake:
             silent.evict()
 
     def _longest_silent(self, held: int) -> Reservation | None:
-        """Of the claims by those who hold that much, the oldest whose bytes have not come in the time that others wait.
+        """Find, of those who hold that much, the oldest claim whose bytes have not come in the time that others wait.
 
         So as many silent clients as there is room for keep nobody out.
         """

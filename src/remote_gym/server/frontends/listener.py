@@ -286,7 +286,7 @@ class Listener:
 
 
 async def _read_first(sock: socket.socket) -> tuple[bytes, Kind | None]:
-    """What a client sends first, and what it is; None if it leaves before that is known."""
+    """Read what a client sends first, and decide what it is; None if it leaves before that is known."""
     loop = asyncio.get_running_loop()
     sniffer = Sniffer()
     while sniffer.kind is None and (part := await loop.sock_recv(sock, sniffer.readable)):

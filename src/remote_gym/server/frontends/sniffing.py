@@ -1,4 +1,4 @@
-"""What a connection is, by the first bytes that its client sends.
+"""Recognises a connection by the first bytes that its client sends.
 
 Pure: no input or output. A direct connection begins with our preamble, gRPC with TLS that offers HTTP/2 alone or with
 HTTP/2's preface in plaintext, HTTP/1 with the name of a method or with TLS that offers ``http/1.1`` or nothing.
@@ -28,7 +28,7 @@ _MESSAGE_HEADER = 4
 
 
 class Kind(enum.Enum):
-    """What a connection is."""
+    """Kind of a connection."""
 
     DIRECT = enum.auto()
     GRPC = enum.auto()
@@ -104,7 +104,7 @@ class Sniffer:
 
 
 def sniff(data: bytes) -> Kind | None:
-    """What a connection is whose client has sent `data`; None if it takes more bytes to know."""
+    """Decide what a connection is whose client has sent `data`; None if it takes more bytes to know."""
     return Sniffer().feed(data)
 
 

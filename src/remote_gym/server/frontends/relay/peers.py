@@ -1,4 +1,4 @@
-"""Whose bytes a relayed connection carries, which gRPC is told by the name of the relay's end.
+"""Names the client whose bytes a relayed connection carries: gRPC is told by the name of the relay's end.
 
 That end is bound to an abstract name, which gRPC returns as its peer's (Linux only). Names are drawn, so that no other
 user of the machine can take the next one before, and stand for what is noted here, so that nobody can make one up.
@@ -61,7 +61,7 @@ def peer_of(context: Any) -> Peer:
 
 
 def address_of_socket(address: Any) -> str:
-    """What `socket.accept` returns as an address, as gRPC writes it."""
+    """Write an address that `socket.accept` returned as gRPC does."""
     if not isinstance(address, tuple):
         return _UNKNOWN
     host, port = str(address[0]), address[1]
