@@ -123,6 +123,8 @@ def _hosts(certificate: Path | None) -> tuple[str, ...]:
 
 def _reachable_name(url: str, hosts: tuple[str, ...]) -> str:
     """By which name a client can connect: one that the certificate holds, where there is a certificate."""
-    if url in _EVERY_ADDRESS:  # for other machines, to which "localhost" is another
-        return next((host for host in hosts if not is_loopback(host) and "*" not in host), socket.gethostname())
+    if url in _EVERY_ADDRESS:
+        # A certificate for this machine alone leaves "localhost", by which the lines work here; a warning says so.
+        others = [host for host in hosts if not is_loopback(host) and "*" not in host]
+        return (*others, *hosts, socket.gethostname())[0]
     return url if is_unix(url) or url in hosts or not hosts else hosts[0]
