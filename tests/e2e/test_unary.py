@@ -10,7 +10,7 @@ from raw_client import RawSession, channel_to, method, reset, step
 from remote_gym import create_remote_environment_server
 from remote_gym.certs import create_certificate
 from remote_gym.config import Limits
-from remote_gym.protocol.constants import SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import SESSION_KEY, TAKEN_KEY, TOKEN_KEY
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value
 from waiting import scaled
@@ -25,6 +25,13 @@ def session(servers, obedient, request):
             session = RawSession.open(channel, render_mode="rgb_array", frames=pb.FRAMES_STEP)
             yield session
             session.close()
+
+
+def test_an_opening_says_before_its_answer_that_it_has_begun(servers, obedient):
+    with servers.lend(obedient, use_thread=True) as server, channel_to(server) as channel:
+        opening = channel.unary_unary("/remote_gym.v1.RemoteGym/Open")
+        _, call = opening.with_call(pb.OpenRequest().SerializeToString(), timeout=scaled(20.0))
+        assert dict(call.initial_metadata())[TAKEN_KEY] == "1"
 
 
 def test_a_whole_session_of_calls_by_themselves(session):

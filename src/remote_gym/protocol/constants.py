@@ -13,6 +13,8 @@ TOKEN_KEY = "remote-gym-token"
 """Key of the session's token."""
 ATTEMPT_KEY = "remote-gym-attempt"
 """Key of who makes a call and how many it made before, ``ID.NUMBER``: see `remote_gym.protocol.attempt`."""
+TAKEN_KEY = "remote-gym-taken"
+"""Key in what a server sends before the answer to `Open`: it has begun to open a session."""
 
 
 def package_versions() -> dict[str, str]:

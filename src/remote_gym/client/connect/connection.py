@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import random
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,7 +17,7 @@ from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
 from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.connect.grpc_stream import GrpcStream
-from remote_gym.client.connect.rpc_errors import answered, from_rpc_error
+from remote_gym.client.connect.rpc_errors import answered, from_rpc_error, was_dropped
 from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, ConnectReason, DeadlineExceeded, TransportError
 from remote_gym.protocol.attempt import Attempts
@@ -24,6 +26,8 @@ from remote_gym.protocol.stream import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
+
+_draw = random.SystemRandom().uniform  # of its own: see `retry`
 
 PATIENCE = 0.5
 """Seconds without an answer after which it is worth finding out why."""
@@ -130,10 +134,15 @@ class GrpcConnection:
         # gRPC does not tell an unanswered call from one that was never sent, nor why. So a call that is not answered
         # soon makes us look at the connection ourselves; in the usual case it costs no round trip of its own.
         what = f"opening a session at {self.address}"
-        data, attempt = request.SerializeToString(), (self._attempt(),)
-        call = self._channel.begin("Open", data, open_timeout, what, attempt, wait_for_ready=True)
-        deadline = time.monotonic() + connect_timeout
-        reached = False
+        data = request.SerializeToString()
+        deadline, end = time.monotonic() + connect_timeout, time.monotonic() + open_timeout
+        pauses = itertools.chain((0.1, 0.2, 0.5), itertools.repeat(1.0))
+
+        def begin() -> grpc.CallFuture[bytes]:
+            seconds = end - time.monotonic()
+            return self._channel.begin("Open", data, seconds, what, (self._attempt(),), wait_for_ready=True)
+
+        call, reached = begin(), False
         while True:
             try:
                 answer = call.result(timeout=None if reached else min(PATIENCE, connect_timeout))
@@ -145,7 +154,12 @@ class GrpcConnection:
                     call.cancel()
                     raise
             except grpc.RpcError as error:
-                raise from_rpc_error(error, what) from error
+                # A server that is flooded drops calls before it has looked at them: as if it had not been reached.
+                pause = next(pauses) * _draw(0.5, 1.0)
+                if not was_dropped(call) or time.monotonic() + pause >= min(deadline, end):
+                    raise from_rpc_error(error, what) from error
+                time.sleep(pause)
+                call = begin()
 
     def reach(self, session_id: str, token: str, timeout: float) -> pb.SpacesResponse:
         """Make a broken connection again, if that can be done, and see that the session is still there.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 from remote_gym.errors import (
@@ -13,6 +15,7 @@ from remote_gym.errors import (
     RemoteGymError,
     TransportError,
 )
+from remote_gym.protocol.constants import TAKEN_KEY
 
 
 def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | EncodingError:
@@ -28,6 +31,17 @@ def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | Encoding
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return EncodingError(f"{what}: {details}")
     return ConnectionLost(f"{what} broke: {code.name}: {details}")
+
+
+def was_dropped(call: Any) -> bool:
+    """Whether a server's gRPC has dropped a call to open a session before it had begun, as when too many wait.
+
+    Args:
+        call: It has ended by a `grpc.RpcError`.
+    """
+    if call.code() is not grpc.StatusCode.CANCELLED or str(call.details()).startswith("Channel closed"):
+        return False
+    return all(key != TAKEN_KEY for key, _ in call.initial_metadata() or ())
 
 
 def answered(answer: bytes | None, what: str) -> bytes:

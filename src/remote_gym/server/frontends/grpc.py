@@ -16,7 +16,7 @@ from remote_gym.address import grpc_address, is_unix, unix_path
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, FullReason, RemoteGymError, ServerFull
 from remote_gym.protocol.attempt import Attempt
-from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TOKEN_KEY
+from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TAKEN_KEY, TOKEN_KEY
 from remote_gym.server.access.clients import CertificateExpired, Client
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
@@ -275,6 +275,8 @@ class GrpcServer:
             except EncodingError as error:
                 self._service.check_rate(client, take=True)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            # Without it a client cannot tell a call that gRPC has dropped, as it does in a flood, from one that broke.
+            await context.send_initial_metadata(((TAKEN_KEY, "1"),))
             response = await self._service.open(request, client, _attempt(context))
         if response.HasField("session"):
             response.session.message_bytes = self._message_bytes
