@@ -56,6 +56,9 @@ CALLS = 512
 """Calls of one client, with two more for each session that there may be: half-sent ones, and unread answers, among
 them."""
 
+MOST_PENDING = 8192
+"""Calls that wait to be looked at before gRPC drops some of those that come."""
+
 REFUSALS, ALL_REFUSALS = 256, 2048
 """Refusals of one address, and of all, that may be on their way in the form that clients read. Further calls end by
 their status alone, which says the same."""
@@ -95,6 +98,10 @@ def server_options(options: ServerOptions) -> list[tuple[str, int]]:
         # that grow to the whole message. One that is being read is let in at once, so that requests are not slower.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_send_message_length", -1),  # the worker has checked it
+        # Beyond a thousand calls gRPC drops those that come, so fast that a flood of them begins anew 40,000 times a
+        # second, and the server does not get to see whose they are.
+        ("grpc.server.max_pending_requests", MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_PENDING),
         ("grpc.max_concurrent_streams", 1024),  # on one client's connection
         # A peer that vanished is noticed within 4.5 s, since its lease, which begins then, is to be over 5 s late at
         # most. The ping timeout matters: without it gRPC waits a minute, whatever the keepalive timeout says.
