@@ -218,13 +218,13 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def literal(name: str, value: str) -> bytes:
-    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode("latin-1")
 
 
-def calls(path: str, count: int, *, ended: bool) -> bytes:
+def calls(path: str, count: int, *, ended: bool, **more: str) -> bytes:
     """So many calls as HTTP/2, that are taken back at once, or wait for their answer."""
     headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers"}
-    block = b"".join(literal(*item) for item in {**headers, "content-type": "application/grpc"}.items())
+    block = b"".join(literal(*item) for item in {**headers, **more, "content-type": "application/grpc"}.items())
     return b"".join(
         frame(1, 4, stream, block) + (frame(3, 0, stream, struct.pack("!I", 8)) if ended else b"")
         for stream in range(1, 2 * count, 2)
@@ -242,6 +242,20 @@ def test_resets_that_come_too_fast_cut_the_connection_and_no_other(obedient, pat
             read_all(sock)  # ends
         wait_until(lambda: "cut a connection from ipv4:127.0.0.1" in caplog.text)
         assert environment.step(ACTION["step"])[0]["count"] == 1
+
+
+def test_grpc_says_nothing_of_metadata_that_is_no_text(obedient, caplog):
+    with loopback_server(obedient, secure=False, use_thread=True) as server:
+        with connected(server.server.port) as sock:
+            sock.sendall(HTTP2_PREFACE + frame(4, 0, 0, b""))
+            sock.sendall(calls("/no/Such", 3, ended=False, authorization="Bearer \xff\xfe"))
+            data = b""
+            while data.count(b"grpc-status") < 1:
+                part = sock.recv(2**16)
+                assert part
+                data += part
+        server.environment(connection="grpc").reset()
+    assert "Invalid encoding" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["resets", "refusals"])

@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 
+from remote_gym import NotPermitted
 from remote_gym.server.frontends.grpc_caller import credentials_of
 
 
@@ -53,3 +54,14 @@ def test_a_token_comes_in_the_metadata(header):
 @pytest.mark.parametrize("header", ["Basic rgt", "rgt", b"Bearer rgt"])
 def test_what_is_no_bearers_token_is_none(header):
     assert credentials_of(Context(("authorization", header))).token == ""
+
+
+def test_of_two_tokens_none_counts():
+    bearers = [("authorization", f"Bearer {token}") for token in ("rgt", "other")]
+    with pytest.raises(NotPermitted, match="2 tokens"):
+        credentials_of(Context(*bearers))
+    assert credentials_of(Context(bearers[0], ("authorization", "Basic other"))).token == "rgt"
+
+
+def test_only_spaces_surround_a_token():
+    assert credentials_of(Context(("authorization", "Bearer \x1frgt\u2003"))).token == "\x1frgt\u2003"

@@ -20,7 +20,7 @@ from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY
 from remote_gym.server.access.clients import CertificateExpired, Client
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
-from remote_gym.server.frontends.grpc_caller import credentials_of
+from remote_gym.server.frontends.grpc_caller import CYGRPC, credentials_of, drop_undecodable
 from remote_gym.server.frontends.grpc_conduct import Conduct, CutUnruly
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message
@@ -142,6 +142,7 @@ class GrpcServer:
         self._writing: set[tuple[str, str, object]] = set()  # holders, sessions, and calls of answers on their way
         self._conduct = conduct
         interceptors = (CutUnruly(conduct), ReadLate(self._message_bytes))
+        CYGRPC.addFilter(drop_undecodable)  # which a second server's does not add again
         self._server = grpc.aio.server(options=server_options(options), interceptors=interceptors)
         self._health = Health(("", SERVICE_NAME))
         self._server.add_generic_rpc_handlers((self._handlers(),))

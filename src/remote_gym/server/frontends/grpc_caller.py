@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.server.access.clients import Credentials
 from remote_gym.server.frontends.relay.peers import peer_of
+
+CYGRPC = logging.getLogger("grpc._cython.cygrpc")
 
 
 def credentials_of(context: Any) -> Credentials:
@@ -15,6 +19,9 @@ def credentials_of(context: Any) -> Credentials:
 
     Args:
         context: A `grpc.aio.ServicerContext`.
+
+    Raises:
+        NotPermitted: If it shows more than one token.
     """
     properties: Mapping[str, Sequence[bytes]] = context.auth_context()
     # gRPC accepts TLS 1.2 as well, and Python has no setting for that. Before grpcio 1.85 it does not tell either.
@@ -27,13 +34,25 @@ def credentials_of(context: Any) -> Credentials:
     )
 
 
+def drop_undecodable(record: logging.LogRecord) -> bool:
+    """A filter for `CYGRPC`: what gRPC says, with a traceback, of each call whose metadata is no UTF-8 is not logged.
+
+    Anybody can make such calls. What comes of them is logged like any other.
+    """
+    return not str(record.msg).startswith("Invalid encoding")
+
+
 def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    tokens = []
     for key, value in metadata:
         if key == "authorization" and isinstance(value, str):
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer":
-                return token.strip()
-    return ""
+                tokens.append(token.strip(" "))
+    if len(tokens) > 1:
+        # What stands in between might check the one and leave the other to count here.
+        raise NotPermitted(f"the call has {len(tokens)} tokens; send one", reason=DenialReason.IDENTITY)
+    return tokens[0] if tokens else ""
 
 
 def _to_der(pem: bytes) -> bytes:

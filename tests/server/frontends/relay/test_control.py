@@ -20,6 +20,7 @@ from waiting import scaled
 if sys.platform != "linux":
     pytest.skip("elsewhere there is no relay", allow_module_level=True)
 
+from remote_gym.server.frontends.relay import control as control_module
 from remote_gym.server.frontends.relay.control import RelayControl
 
 NOBODY = 10**9
@@ -94,3 +95,22 @@ def test_a_connection_that_waits_while_its_relay_dies_is_the_next_ones_and_count
             await until(lambda: len(relay) == 0)
 
     asyncio.run(run())
+
+
+def test_a_relay_that_does_not_answer_is_killed_and_the_next_one_carries(monkeypatch, caplog):
+    monkeypatch.setattr(control_module, "PING_EVERY", scaled(0.3))
+
+    async def run() -> None:
+        async with controlled() as (relay, client):
+            await relay.carry(client(), b"x", "ipv4:10.0.0.1:4321")
+            await until(lambda: relay._unanswered == 0)
+            first = relay.pid
+            assert first is not None
+            os.kill(first, signal.SIGSTOP)
+            await until(lambda: relay.pid is None)
+            assert len(relay) == 0
+            await relay.carry(client(), b"x", "ipv4:10.0.0.1:4322")
+            assert relay.pid not in (None, first)
+
+    asyncio.run(run())
+    assert "does not answer; killing it" in caplog.text

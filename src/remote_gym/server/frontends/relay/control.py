@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.relay.peers import Peer, forget_peer, note_peer
-from remote_gym.server.frontends.relay.process import CARRY, COMMAND, CUT, ENDED, STOP
+from remote_gym.server.frontends.relay.process import CARRY, COMMAND, CUT, ENDED, PING, STOP, THERE
 
 logger = get_logger(__name__)
 
@@ -21,6 +21,16 @@ ACCEPT_TIMEOUT = 2.0
 
 FLUSH = 1.0
 """Seconds that the relay has to send gRPC's last bytes once the server stops."""
+
+PING_EVERY = 1.0
+"""Seconds between two questions whether the relay is there, while there are connections."""
+
+UNANSWERED = 3
+"""Of these in a row, after which it is killed: it has been stopped, or hangs, and nobody gets through. Counted, rather
+than seconds, since it is the server itself that may have been stopped."""
+
+STARTING = 10
+"""And as many more of a relay that has just been started, on a machine that may be busy."""
 
 CUT_AGAIN = 0.1
 """Seconds until a connection is cut again that has not ended."""
@@ -52,6 +62,8 @@ class RelayControl:
         self._carried: set[int] = set()  # by the relay that there is
         self._cutting: set[int] = set()
         self._names: set[str] = set()  # of those that have ended shortly before, too
+        self._unanswered = 0
+        self._pinging: asyncio.TimerHandle | None = None
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reaping: asyncio.Task[bool] | None = None  # of a process that ended by itself; the loop holds none itself
@@ -186,6 +198,22 @@ class RelayControl:
         ours.setblocking(False)
         self._control = ours
         self._loop.add_reader(ours, self._listen)
+        self._unanswered = -STARTING
+        self._pinging = self._loop.call_later(PING_EVERY, self._ping)
+
+    def _ping(self) -> None:
+        if self._process is None or self._control is None:
+            return
+        self._pinging = self._loop.call_later(PING_EVERY, self._ping)
+        if not self._open:
+            return
+        if self._unanswered >= UNANSWERED:
+            logger.error("the relay of gRPC's connections does not answer; killing it")
+            self._process.kill()  # which ends the control
+            return
+        self._unanswered += 1
+        with contextlib.suppress(OSError):
+            self._command(PING, 0)
 
     def _listen(self) -> None:
         assert self._control is not None
@@ -200,6 +228,8 @@ class RelayControl:
                 break
             if len(report) == ENDED.size:
                 self._ended(*ENDED.unpack(report))
+            elif report == THERE:
+                self._unanswered = 0
             else:
                 logger.error("could not relay a connection", details=report.decode(errors="replace"), repeats="")
         else:
@@ -211,6 +241,9 @@ class RelayControl:
             self._reaping = self._loop.create_task(self._has_ended(ended, 5.0))
 
     def _forget(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+            self._pinging = None
         if self._control is not None:
             self._loop.remove_reader(self._control)
             self._control.close()

@@ -35,8 +35,13 @@ CUT = 2
 STOP = 3
 """Send what is on its way from gRPC, for as many milliseconds as the number says at most, and end."""
 
+PING = 4
+"""Say that the relay is there, by `THERE`."""
+
 ENDED = struct.Struct("!Q")
 """A report of the relay: the number of a connection that has ended; in any other length, what went wrong."""
+THERE = b"\0"
+"""The report that answers `PING`."""
 
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 
@@ -129,6 +134,9 @@ class Relay:
                 self._add(number, [socket.socket(fileno=descriptor) for descriptor in descriptors])
             elif what == CUT:
                 self._close(self._connections.get(number))
+            elif what == PING:
+                if len(self._unreported) < 1000:  # else what the server has not read yet says as much
+                    self._unreported.append(THERE)
             elif what == STOP:
                 self._stop_at = time.monotonic() + number / 1000
 
