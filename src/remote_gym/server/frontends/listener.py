@@ -39,7 +39,7 @@ PAUSE = 0.1
 
 SHUT_OUT = 5.0
 """Seconds that no connection of gRPC's is taken of an address that has kept the server busy with calls of no use. Its
-honest clients, which may be others behind the same router, go on trying for longer."""
+honest clients may be others behind the same router, so that it is short: their openings fail meanwhile."""
 
 _NO_HTTP = b"remote_gym listens here, and serves gRPC and its own direct connections, not HTTP/1.\n"
 _HTTP_ANSWER = (
