@@ -38,7 +38,7 @@ def test_the_first_name_of_the_preferred_kind_counts(names, identity, rule):
 @pytest.mark.parametrize("names", [[("CN", "c")], [("DNS", ""), ("CN", "c")]])
 def test_a_common_name_counts_only_where_that_was_chosen(names):
     assert BY_COMMON_NAME.identify(names, "") == "CN:c"
-    with pytest.raises(NotPermitted, match=r"common name 'c' counts only for a server with common_names=True .*; make"):
+    with pytest.raises(NotPermitted, match=r"common name 'c' counts only for a server with common_names=True; make"):
         BY_CERTIFICATE.identify(names, "")
 
 

@@ -46,5 +46,5 @@ def test_a_vector_environment_says_it_of_each_worker(server):
         infos = environments.connection_info
         assert [info.session for info in infos] == [each.session.id for each in environments._shards]
         assert {info.connected_over for info in infos} == {"direct"}
-        assert repr(environments).startswith("<RemoteVectorEnv of 4: environment at localhost:")
+        assert repr(environments).startswith("<RemoteVectorEnv of 4: CartPole-v1 at localhost:")
     assert [info.connected_over for info in environments.connection_info] == [None, None]

@@ -149,7 +149,7 @@ def test_wrong_authority(secure_port, files, tmp_path):
     steps, last = examined(secure_port, TlsFiles(ca=other.ca.certificate))
     assert (steps[-2:], last.step) == (["server's certificate", "server's demand"], "TLS")
     assert "the server's certificate is not accepted" in last.found
-    assert "--ca" in last.mend
+    assert "tls=TlsFiles(ca=...)" in last.mend
 
 
 def test_client_certificate_of_another_authority(secure_port, certificates, tmp_path):
