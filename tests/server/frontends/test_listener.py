@@ -91,8 +91,8 @@ def test_an_address_that_is_shut_out_is_taken_again_after_a_while(monkeypatch):
                 assert await reader.read(1) == b""
             writer.close()
 
-        listener.shut_out("ipv4:127.0.0.9")
         begun = asyncio.get_running_loop().time()
+        listener.shut_out("ipv4:127.0.0.9")
         while "ipv4:127.0.0.9" not in relay.hosts:
             await ask("127.0.0.9")
         assert asyncio.get_running_loop().time() - begun >= 0.5

@@ -15,12 +15,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from remote_gym.address import grpc_address, is_unix, unix_path
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, EncodingError, FullReason, RemoteGymError, ServerFull
+from remote_gym.logs.foreign import CYGRPC, drop_undecodable
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TAKEN_KEY, TOKEN_KEY
 from remote_gym.server.access.clients import CertificateExpired, Client
 from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
-from remote_gym.server.frontends.grpc_caller import CYGRPC, credentials_of, drop_undecodable
+from remote_gym.server.frontends.grpc_caller import credentials_of
 from remote_gym.server.frontends.grpc_conduct import Conduct, CutUnruly
 from remote_gym.server.frontends.grpc_interact import MOST_UNREAD, Interacting
 from remote_gym.server.frontends.grpc_reading import Context, ReadLate, address_of, counted, message

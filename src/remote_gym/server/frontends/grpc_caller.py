@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.server.access.clients import Credentials
 from remote_gym.server.frontends.relay.peers import peer_of
-
-CYGRPC = logging.getLogger("grpc._cython.cygrpc")
 
 
 def credentials_of(context: Any) -> Credentials:
@@ -32,14 +29,6 @@ def credentials_of(context: Any) -> Credentials:
         certificates=[_to_der(pem) for pem in properties.get("x509_pem_cert", ())],
         token=_bearer_token(context.invocation_metadata() or ()),
     )
-
-
-def drop_undecodable(record: logging.LogRecord) -> bool:
-    """A filter for `CYGRPC`: what gRPC says, with a traceback, of each call whose metadata is no UTF-8 is not logged.
-
-    Anybody can make such calls. What comes of them is logged like any other.
-    """
-    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:

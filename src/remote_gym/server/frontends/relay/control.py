@@ -26,8 +26,8 @@ PING_EVERY = 1.0
 """Seconds between two questions whether the relay is there, while there are connections."""
 
 UNANSWERED = 3
-"""Of these in a row, after which it is killed: it has been stopped, or hangs, and nobody gets through. Counted, rather
-than seconds, since it is the server itself that may have been stopped."""
+"""Unanswered pings in a row after which it is killed: it has been stopped, or hangs, and nobody gets through. Counted,
+rather than seconds, since it is the server itself that may have been stopped."""
 
 STARTING = 10
 """And as many more of a relay that has just been started, on a machine that may be busy."""
