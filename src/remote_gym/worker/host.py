@@ -154,8 +154,10 @@ class Host:
             description.autoreset_mode = mode_of(environment)
             description.numbers_environments = isinstance(environment, Pool) and environment.numbers_environments
         # A vector's environments are all of one spec; its own is `gymnasium.make_vec`'s, where that made it.
-        of_one = next((each.spec for each in getattr(environment, "envs", ())), None)
-        if (spec := environment.spec or of_one) is not None:
+        spec = environment.spec
+        if spec is None and isinstance(environment, SyncVectorEnv) and environment.envs:
+            spec = environment.envs[0].spec
+        if spec is not None:
             encode_spec(spec, description.spec)
         return description
 
