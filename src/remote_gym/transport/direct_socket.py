@@ -147,7 +147,7 @@ class DirectSocket:
         return silence_ms(self._socket)
 
     def shut_down(self) -> None:
-        """End the connection, and wake whoever waits for it."""
+        """End the connection, and wake the thread that waits for it."""
         shut_down(self._socket)
 
     def close(self) -> None:

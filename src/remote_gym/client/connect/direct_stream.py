@@ -140,7 +140,7 @@ class DirectStream(Stream):
         return self._socket.fileno()
 
     def shut_down(self) -> None:
-        """End the connection, and wake whoever waits for it."""
+        """End the connection, and wake the thread that waits for it."""
         self._socket.shut_down()
 
     def close(self) -> None:
