@@ -34,6 +34,9 @@ GRACE = 2.0
 GUEST = "remote_gym_guest"
 """The name under which a worker runs this file."""
 
+KEPT = []  # type: List[Callable[[], None]]
+"""What Python 3.6 would forget of what is to be done after a fork."""
+
 POLLRDHUP = 0x2000  # Linux's: the other end of a socket writes no more
 
 
@@ -84,6 +87,7 @@ def close_in_children(*descriptors: int) -> None:
         from multiprocessing import util
 
         util.register_after_fork(close, lambda run: run())
+        KEPT.append(close)
 
 
 if __name__ == GUEST:
@@ -136,7 +140,7 @@ def packed_numbers(start: bytes, numbers: Any) -> bytes:
 
 def count(start: bytes, number: int) -> bytes:
     """A field of a number, which is left out where it is 0."""
-    return start + varint(number & 2 ** 64 - 1) if number else b""
+    return start + varint(number & 2**64 - 1) if number else b""
 
 
 def zigzag(number: int) -> int:
@@ -184,7 +188,7 @@ OF_TIME = {"M": 18, "m": 19}
 LONG = {"f": 20, "c": 21}
 LONG_WIDTHS = {63: 10, 112: 16}  # by the bits of the mantissa
 REPR_LENGTH = 200
-LARGE = 2 ** 16
+LARGE = 2**16
 """Bytes from which on a message is written in pieces rather than copied once more."""
 
 
@@ -263,23 +267,21 @@ class Writer:
         self.text_length = limits["text_length"]
         self.array_bytes = limits["array_bytes"]
         self.items = 0
-        self.entered = set()  # type: Any
+        self.entered = []  # type: List[int]
 
     def write(self, value: Any) -> bytes:
         """Write a message ``Value``."""
         self.items = self.most_items - 1
-        self.entered.clear()
+        del self.entered[:]
         return self.value(value)
 
     def value(self, value: Any) -> bytes:
         """Write a value within another."""
-        before = set(self.entered) if len(self.entered) else self.entered
+        level = len(self.entered)
         try:
             return WRITERS.get(type(value), write_other)(self, value)
-        except NoWireForm:
-            self.entered = set(before) if before is not self.entered else set()
-        except Exception:  # what a stranger's class raises when it is read
-            self.entered = set(before) if before is not self.entered else set()
+        except Exception:  # NoWireForm, or what a stranger's class raises when it is read
+            del self.entered[level:]
         names = part(FIRST, text_bytes(type_name(value))) + part(SECOND, text_bytes(short_repr(value)))
         return part(UNENCODABLE, names)
 
@@ -288,14 +290,14 @@ class Writer:
         if id(container) in self.entered or len(self.entered) >= self.depth or size > self.items:
             raise NoWireForm("it contains itself, or is too deep or too large")
         self.items -= size
-        self.entered.add(id(container))
+        self.entered.append(id(container))
 
     def list_items(self, start: bytes, owner: object, values: Any) -> bytes:
         """A repeated field of values."""
         self.enter(owner, len(values))
         write = self.value
         content = b"".join([part(start, write(item)) for item in values])
-        self.entered.discard(id(owner))
+        self.entered.pop()
         return content
 
     def dict_content(self, owner: object, entries: Dict[Any, Any]) -> bytes:
@@ -310,7 +312,7 @@ class Writer:
         else:
             keys = [part(SECOND, write(key)) for key in entries]
         content = b"".join(keys + [part(THIRD, write(item)) for item in entries.values()])
-        self.entered.discard(id(owner))
+        self.entered.pop()
         return content
 
     def named(self, value: object, plain: bytes, form: int = 0, fields: Any = (), member: str = "") -> bytes:
@@ -322,7 +324,7 @@ class Writer:
 
 def write_int(_writer: Writer, value: int) -> bytes:
     """Of any size."""
-    if -(2 ** 63) <= value < 2 ** 63:
+    if -(2**63) <= value < 2**63:
         return INTEGER + varint(zigzag(value))
     return part(BIG, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
@@ -369,7 +371,7 @@ def write_graph(writer: Writer, value: Any) -> bytes:
     for start, member in ((SECOND, value.edges), (THIRD, value.edge_links)):
         if member is not None:
             content += part(start, writer.value(member))
-    writer.entered.discard(id(value))
+    writer.entered.pop()
     return part(GRAPH, content)
 
 
@@ -430,7 +432,7 @@ def write_timedelta(_writer: Writer, value: datetime.timedelta) -> bytes:
 def write_range(_writer: Writer, value: range) -> bytes:
     """Of numbers of 64 bits."""
     numbers = (value.start, value.stop, value.step)
-    if not all(-(2 ** 63) <= number < 2 ** 63 for number in numbers):
+    if not all(-(2**63) <= number < 2**63 for number in numbers):
         raise NoWireForm("too large")
     return part(RANGE, b"".join(count(start, zigzag(number)) for start, number in zip((N1, N2, N3), numbers)))
 
@@ -454,7 +456,7 @@ def write_other(writer: Writer, value: Any) -> bytes:
     level = object()  # `value` itself is entered once it is a container
     writer.enter(level, 1)
     found = write_nearest(writer, cls, value)
-    writer.entered.discard(id(level))
+    writer.entered.pop()
     return found
 
 
@@ -477,7 +479,9 @@ def write_nearest(writer: Writer, cls: type, value: Any) -> bytes:
         return writer.named(value, writer.value(value.value), 3, member=member)
     names = getattr(cls, "__dataclass_fields__", None)
     if names is not None or issubclass(cls, types.SimpleNamespace):
-        kept = {name: getattr(value, name) for name in (vars(value) if names is None else names) if hasattr(value, name)}
+        kept = {
+            name: getattr(value, name) for name in (vars(value) if names is None else names) if hasattr(value, name)
+        }
         return writer.named(value, part(DICT, writer.dict_content(value, kept)), 2)
     if issubclass(cls, collections.abc.Mapping):
         return writer.named(value, part(DICT, writer.dict_content(value, {key: value[key] for key in value})))
@@ -876,7 +880,9 @@ def write_members(space: Any, writer: Writer, depth: int) -> bytes:
 
 def write_sequence(space: Any, writer: Writer, depth: int) -> bytes:
     """The content of a message ``SequenceSpace``."""
-    return part(FIRST, write_space(space.feature_space, writer, depth)) + count(N2, bool(getattr(space, "stack", False)))
+    return part(FIRST, write_space(space.feature_space, writer, depth)) + count(
+        N2, bool(getattr(space, "stack", False))
+    )
 
 
 def write_graph_space(space: Any, writer: Writer, depth: int) -> bytes:
@@ -1074,7 +1080,9 @@ class Hosted:
             arguments["return_info"] = True
         returned = self.environment.reset(**arguments)
         is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)
-        if is_pair and ("return_info" in arguments or not library_class(self.environment.observation_space, ("Tuple",))):
+        if is_pair and (
+            "return_info" in arguments or not library_class(self.environment.observation_space, ("Tuple",))
+        ):
             return returned
         return returned, {}
 
@@ -1261,7 +1269,11 @@ def arguments(function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[s
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # callables written in C may have none
         return kwargs
-    named = [each.name for each in signature.parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    named = [
+        each.name
+        for each in signature.parameters.values()
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
     found = {name: value for name, value in injected.items() if name in named}
     found.update(kwargs)
     if "env_id" in named:
@@ -1322,7 +1334,13 @@ REQUEST = struct.Struct("<BH")
 PACKED = struct.Struct("<BdB")
 STEP_PACKED, STEP, RESET, RENDER, FIND, CALL, ASSIGN, CREATE, CLOSE = b"pvrfgmacq"
 IS_PACKED, IS_VALUE, IS_ARRAY, IS_ERROR = b"pvae"
+RAISED, CONFIG, ENCODING = range(3)
+"""Kinds of errors: the environment's own, of what the server's owner configured, of what cannot travel."""
 TERMINATED, TRUNCATED, NUMPY_TERMINATED, NUMPY_TRUNCATED, NUMPY_REWARD = 1, 2, 4, 8, 16
+
+
+class TooLarge(Exception):
+    """An answer over the worker's limit."""
 
 
 class Channel:
@@ -1350,7 +1368,7 @@ class Channel:
             return data[4:]
         pieces, missing = [data[4:]], size + 4 - len(data)
         while missing > 0:
-            more = os.read(self.source, min(missing, 2 ** 20))
+            more = os.read(self.source, min(missing, 2**20))
             if not more:
                 return None
             pieces.append(more)
@@ -1376,8 +1394,8 @@ class Guest:
 
     def __init__(self) -> None:
         self.hosted = {}  # type: Dict[int, Hosted]
-        self.writer = Writer({"depth": 32, "items": 2 ** 20, "text_length": 2 ** 24, "array_bytes": 2 ** 28})
-        self.message_bytes = 2 ** 28
+        self.writer = Writer({"depth": 32, "items": 2**20, "text_length": 2**24, "array_bytes": 2**28})
+        self.message_bytes = 2**28
         self.operations = {
             STEP_PACKED: self.step_packed,
             STEP: lambda hosted, body: self.stepped(hosted, hosted.step(read_value(body))),
@@ -1400,7 +1418,10 @@ class Guest:
                 pieces = self.operations[operation](self.hosted[index], data[3:])
             size = sum(map(len, pieces))
             if size > self.message_bytes:
-                raise ValueError("what it returned takes {:,} bytes; Limits.message_bytes is less".format(size))
+                raise TooLarge(
+                    "what the environment returned takes {:,} bytes, and the server's limit is {:,}; raise "
+                    "Limits.message_bytes at both ends".format(size, self.message_bytes)
+                )
             return pieces
         except BaseException as error:
             return self.error(error)
@@ -1419,8 +1440,9 @@ class Guest:
             text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         except BaseException as failure:
             text = "<{} while the traceback was formatted>".format(type(failure).__name__)
-        most = min(4 * 2 ** 20, self.message_bytes // 32)
-        content = (isinstance(error, ConfigError), type_name(error), message[:most], text[-most:])
+        most = min(4 * 2**20, self.message_bytes // 32)
+        kind = CONFIG if isinstance(error, ConfigError) else ENCODING if isinstance(error, TooLarge) else RAISED
+        content = (kind, type_name(error), message[:most], text[-most:])
         return (bytes([IS_ERROR]), self.writer.write(content))
 
     def create(self, index: int, order: Dict[str, Any]) -> Tuple[bytes, ...]:
@@ -1547,7 +1569,8 @@ def main(marker: bytes) -> None:
         text = "Python {} at {} has no NumPy, without which nothing can be exchanged; install it there".format(
             version, sys.executable
         )
-        content = b"".join(part(FIRST, item) for item in (BOOLEAN + b"\1", *[part(TEXT, each.encode("utf-8", "replace")) for each in ("", text, "")]))
+        texts = [part(TEXT, text_bytes(each)) for each in ("", text, "")]
+        content = b"".join(part(FIRST, item) for item in [INTEGER + varint(zigzag(CONFIG))] + texts)
         channel.send((bytes([IS_ERROR]), part(TUPLE, content)))
         return
     guest = Guest()

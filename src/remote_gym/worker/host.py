@@ -53,7 +53,7 @@ from remote_gym.worker.environment.forked_children import ForkedChild, forked
 from remote_gym.worker.environment.pools import Pool
 from remote_gym.worker.environment.rendering import Renderer, drop_frame
 from remote_gym.worker.environment.returned import encode_flags, local_flag, unpack_reset, unpackable_step
-from remote_gym.worker.environment.user_code import log_raised, of_user_code, user_code
+from remote_gym.worker.environment.user_code import FromGuest, log_raised, of_user_code, user_code
 from remote_gym.worker.environment.vector import mode_of
 
 
@@ -332,6 +332,8 @@ class Host:
         except RemoteGymError as error:  # as `user_code` does, without its cost where nothing is raised
             if forked.thread:
                 forked.leave(error)
+            if isinstance(error, FromGuest):
+                raise
             raise of_user_code(error) from error
         if forked.thread:
             forked.leave()

@@ -86,13 +86,13 @@ def describe_array(array: NDArray[Any], into: pb.Array) -> None:
         into.shape.extend(array.shape)
 
 
-def decode_array(message: pb.Array, limits: Limits, data: bytes | None = None) -> NDArray[Any]:
+def decode_array(message: pb.Array, limits: Limits, data: bytes | memoryview | None = None) -> NDArray[Any]:
     """Read an array: writable, aligned, of its own memory.
 
     Args:
         message: What holds it.
         limits: Bounds on its size.
-        data: Its elements, where they are not those in the message, which are compressed.
+        data: Its elements, where they are not those in the message.
 
     Raises:
         EncodingError: If dtype, shape and data do not fit each other, or are over the limits.
@@ -201,6 +201,6 @@ def _room(shape: tuple[int, ...], itemsize: int) -> int:
     return math.prod(size or 1 for size in shape) * (itemsize or 1)
 
 
-def _check_code_points(data: bytes) -> None:
+def _check_code_points(data: bytes | memoryview) -> None:
     if np.frombuffer(data, "<u4").max(initial=0) > sys.maxunicode:
         raise EncodingError("a text holds a code point beyond U+10FFFF")

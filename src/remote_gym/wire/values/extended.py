@@ -31,7 +31,7 @@ def long_to_bytes(array: NDArray[Any]) -> bytes:
     return rows[:, :OWN].tobytes()
 
 
-def long_from_bytes(data: bytes, width: int) -> NDArray[Any]:
+def long_from_bytes(data: bytes | memoryview, width: int) -> NDArray[Any]:
     """An array of long floats, of its own memory.
 
     Args:

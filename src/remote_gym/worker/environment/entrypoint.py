@@ -17,8 +17,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+from gymnasium.vector import SyncVectorEnv
 
-from remote_gym.errors import ConfigError
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import autoreset_mode
 from remote_gym.worker.environment.entrypoint_modules import load, search
@@ -76,6 +78,8 @@ def create_environment(
     client_kwargs = {name: value for name, value in (client_kwargs or {}).items() if name != "env_id"}
     kwargs = {**entrypoint_kwargs, **client_kwargs}
     root = _root(launch)
+    if launch.HasField("guest"):
+        return _create_in_guest(launch, root, kwargs, client_kwargs)
     file = entrypoint_file(root, launch.entrypoint, anywhere=launch.anywhere) if launch.entrypoint else None
     _enter(root, file, own_process=own_process)
     for name in launch.imports:
@@ -117,6 +121,43 @@ def _each(
     launch: worker_pb2.Launch, create: Callable[[int], gym.Env[Any, Any]]
 ) -> gym.Env[Any, Any] | gym.vector.VectorEnv:
     return batch(create, launch.num_envs, launch.autoreset_mode) if launch.num_envs else create(0)
+
+
+def _create_in_guest(
+    launch: worker_pb2.Launch, root: Path, kwargs: Mapping[str, Any], client_kwargs: Mapping[str, Any]
+) -> Created:
+    # Here, since only environments of other Pythons need what that imports.
+    from remote_gym.worker.environment.guest import creation_order, start_guest
+
+    if not launch.entrypoint and "id" in client_kwargs:
+        raise NotPermitted("which environment of another Python a client gets is the server's to say; leave out the id")
+    entrypoint, source = launch.entrypoint or None, None
+    if entrypoint is not None and not launch.guest.there:
+        file = entrypoint_file(root, entrypoint, anywhere=launch.anywhere)
+        entrypoint, source = str(file), file.read_bytes()
+    limits = Limits(**launch.limits)
+    guest = start_guest(launch.guest.command, root, limits)
+
+    def create(index: int) -> gym.Env[Any, Any]:
+        order = creation_order(
+            env_id=launch.env_id + index,
+            entrypoint=entrypoint,
+            source=source,
+            root=root,
+            imports=launch.imports,
+            kwargs=kwargs,
+            render_mode=launch.render_mode or None,
+            limits=limits,
+        )
+        return guest.create(index, order)
+
+    try:
+        made = _each(launch, create)
+    except BaseException:
+        guest.end()
+        raise
+    first = made.envs[0] if isinstance(made, SyncVectorEnv) else made
+    return Created(made, first.exposed, made_by_id=entrypoint is None)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,26 @@ RANDOM = "np_random"
 """Exposed under this name is the state of the environment's random generator."""
 
 ATARI = ("get_action_meanings", "_frameskip", "ale.lives", "ale.getScreenGrayscale", "ale.getScreenRGB")
+
+
+class ExposesItself(abc.ABC):
+    """An environment that is somewhere else, where its attributes have to be found."""
+
+    @abc.abstractmethod
+    def kind_of(self, name: str) -> bool | None:
+        """Whether the attribute of that name is a method; None if there is no such attribute."""
+
+    @abc.abstractmethod
+    def get(self, name: str) -> Any:
+        """An attribute."""
+
+    @abc.abstractmethod
+    def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a method returns."""
+
+    @abc.abstractmethod
+    def assign(self, name: str, value: Any) -> None:
+        """Set an attribute."""
 
 
 class Exposure:
@@ -58,7 +79,7 @@ class Exposure:
         """
         self._check(name)
         if self._is_callable[name]:
-            return [_find(environment, name)(*args, **kwargs) for environment in self._environments]
+            return [_call(environment, name, args, kwargs) for environment in self._environments]
         if args or kwargs:
             raise TypeError(f"{name!r} is an attribute and takes no arguments")
         return [_find(environment, name) for environment in self._environments]
@@ -74,6 +95,9 @@ class Exposure:
         if self._is_callable[name]:
             raise AttributeError(f"{name!r} is a method; only attributes can be set")
         for environment, value in zip(self._environments, values, strict=True):
+            if isinstance(environment, ExposesItself):
+                environment.assign(name, value)
+                continue
             holder, _, last = name.rpartition(".")
             layer = _find(environment, holder) if holder else _layer_with(environment, last)
             setattr(layer, last, set_generator_state(layer.np_random, value) if name == RANDOM else value)
@@ -112,7 +136,15 @@ def _layer_with(environment: Any, name: str) -> Any:
     raise AttributeError(f"the environment has no {name!r}")
 
 
+def _call(environment: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if isinstance(environment, ExposesItself):
+        return environment.call(name, args, kwargs)
+    return _find(environment, name)(*args, **kwargs)
+
+
 def _find(environment: Any, name: str) -> Any:
+    if isinstance(environment, ExposesItself):
+        return environment.get(name)
     first, *rest = name.split(".")
     found = getattr(_layer_with(environment, first), first)
     for part in rest:
@@ -129,6 +161,8 @@ def _has(layer: object, name: str) -> bool:
 
 def _is_callable(environment: Any, name: str) -> bool | None:
     """Whether the attribute of that name is a method; None if there is no such attribute."""
+    if isinstance(environment, ExposesItself):
+        return environment.kind_of(name)
     if "." in name:
         try:
             return callable(_find(environment, name))

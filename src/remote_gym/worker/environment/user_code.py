@@ -16,6 +16,13 @@ LINES = 3
 """Errors of one kind of one environment that are logged in a minute; further ones are counted."""
 
 
+class FromGuest:
+    """Marks errors of ours that say what became of an environment in another process.
+
+    They are raised on purpose, so they travel as what they are.
+    """
+
+
 class UserCode:
     """Around calls into an environment or its entrypoint: an error of ours that it raises is not this session's.
 
@@ -33,7 +40,7 @@ class UserCode:
     ) -> None:
         if forked.thread:
             forked.leave(error)
-        if isinstance(error, RemoteGymError):
+        if isinstance(error, RemoteGymError) and not isinstance(error, FromGuest):
             raise of_user_code(error) from error
 
 

@@ -1,0 +1,305 @@
+"""A command that ends in a Python, which is given `remote_gym.guest.program` to run: messages to it and back.
+
+The Python is started with a short program that reads one line of its standard input and runs it. That line reads the
+program itself. It begins its first message with a random marker, which is sought in what a shell may have printed
+before it. From then on both ends send messages, each after its length. What is printed there is standard error, which
+goes to this process's, and so to the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import shlex
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from importlib import resources
+from typing import IO
+
+import numpy as np
+
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError, LossReason, SessionLost
+from remote_gym.guest import program
+from remote_gym.ipc import variables
+from remote_gym.logs.escaping import printable
+from remote_gym.worker.environment.user_code import FromGuest
+
+BOOT = "import io;exec(io.open(0,'rb',0,closefd=False).readline())"
+"""What the Python is started with: one line, since some launchers take no more. It reads no further than its line."""
+
+MOST_BEFORE = 64 * 2**10
+"""Bytes that a shell may print before the marker."""
+
+KEPT_LINES = 4 * 2**10
+"""Bytes of what was printed last that an error repeats."""
+
+LOOK = 0.5
+"""Seconds after which a guest that is awaited is looked at: what it has started may hold its pipe open."""
+
+END_TIMEOUT = 3.0
+"""Seconds that a guest has to end by itself."""
+SETTLE = 1.0
+"""Seconds in which what a dead guest has printed arrives."""
+
+_STAGE = """
+import os, sys
+if sys.version_info < (3, 6):
+    sys.exit("a guest needs Python 3.6 or newer, and this is " + sys.version.split()[0] + " at " + str(sys.executable))
+def read(size):
+    pieces = []
+    while size:
+        piece = os.read(0, min(size, 65536))
+        if not piece:
+            sys.exit("standard input ended before the program had arrived")
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+names = {{"__name__": {name!r}}}
+exec(compile(read({size}), "<remote_gym guest>", "exec"), names)
+names["main"]({marker!r}.encode())
+"""
+_HEAD = struct.Struct("<I")
+_F_SETPIPE_SZ = 1031  # Linux's
+_LARGE = 2**16
+_LARGE_PIPE = 2**20
+
+
+class GuestLost(FromGuest, SessionLost):
+    """A guest that has ended, or sent what it may not: its environments are gone."""
+
+
+class GuestProcess:
+    """One guest, which hosts one environment or several.
+
+    Args:
+        command: Words of a command that ends in a Python.
+        folder: Its working directory.
+        limits: Bounds on what it sends.
+        timeout: Seconds until its first message has to be there.
+
+    Raises:
+        ConfigError: If no Python runs, with the last that it printed.
+    """
+
+    def __init__(self, command: Sequence[str], folder: str, limits: Limits, timeout: float) -> None:
+        self._command = list(command)
+        self._limits = limits
+        self._lost: GuestLost | None = None
+        self._has_large_pipe = False
+        try:
+            process = subprocess.Popen(
+                [*command, "-c", BOOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=folder,
+                env=variables.for_others(),
+            )
+        except OSError as error:
+            raise ConfigError(f"the command {self.command!r} does not start: {error.strerror}") from error
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process = process
+        self._requests, self._answers = process.stdin.fileno(), process.stdout.fileno()
+        self._printed = _Printed(process.stderr)
+        self._poll = select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+        try:
+            self.first = self._start(time.monotonic() + timeout)
+        except GuestLost as error:
+            self.close(0.0)
+            output = f"; it printed:\n{error.output}" if error.output else ""
+            raise ConfigError(f"{error} No Python of 3.6 or newer ran there{output}") from error
+        except BaseException:
+            self.close(0.0)
+            raise
+
+    @property
+    def command(self) -> str:
+        """The command as a shell would take it, shortened."""
+        return printable(shlex.join(self._command))[:200]
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command."""
+        return self._process.pid
+
+    def ask(self, request: bytes) -> memoryview:
+        """Send a message, and return the one that answers it.
+
+        Raises:
+            GuestLost: If the guest is gone, or sent what is no message. It is killed then.
+        """
+        if self._lost is not None:
+            raise self._lost
+        try:
+            self._write(_HEAD.pack(len(request)) + request)
+            return self._receive(b"", None)
+        except OSError:  # it reads no more
+            raise self._lose(None) from None
+
+    def lose(self, why: str) -> GuestLost:
+        """Give up a guest that did not keep to what was agreed, and return the error that says so."""
+        return self._lose(why)
+
+    def close(self, timeout: float = END_TIMEOUT) -> None:
+        """End the guest: it ends by itself once nobody asks it any more, or is killed."""
+        process = self._process
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        self._lost = self._lost or GuestLost("its guest was closed", reason=LossReason.CLOSED)
+        self._printed.close()
+
+    def _start(self, deadline: float) -> memoryview:
+        marker = secrets.token_hex(16)
+        source = resources.files("remote_gym.guest").joinpath("program.py").read_bytes()
+        stage = _STAGE.format(name=program.GUEST, size=len(source), marker=marker)
+        try:
+            self._write(f"exec({stage!r})\n".encode() + source)
+            before = b""
+            while (at := before.find(marker.encode())) < 0:
+                if len(before) > MOST_BEFORE:
+                    raise self._lose(f"printed over {MOST_BEFORE:,} bytes before anything of ours ran")
+                before += self._read(deadline)
+        except OSError:
+            raise self._lose(None) from None
+        return self._receive(before[at + len(marker) :], deadline)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._requests, rest) :]
+
+    def _receive(self, begun: bytes, deadline: float | None) -> memoryview:
+        """One message, of which some has been read.
+
+        Returns:
+            Of its own memory, which can be written to where it is large.
+        """
+        data = begun or self._read(deadline)
+        while len(data) < _HEAD.size:
+            data += self._read(deadline)
+        (size,) = _HEAD.unpack_from(data)
+        found = len(data) - _HEAD.size
+        if size > self._limits.message_bytes or found > size or size == 0:
+            raise self._lose(f"sent a message of {size:,} bytes, or more than one")
+        if found == size:
+            return memoryview(data)[_HEAD.size :]
+        # Memory that the system provides only as it is written to, so that a length alone costs none.
+        whole = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
+        whole[:found] = data[_HEAD.size :]
+        self._make_room(size)
+        while found < size:
+            self._wait(deadline)
+            count = os.readv(self._answers, [whole[found:]])
+            if count == 0:
+                raise self._lose(None)
+            found += count
+        return whole
+
+    def _read(self, deadline: float | None) -> bytes:
+        self._wait(deadline)
+        data = os.read(self._answers, _LARGE)
+        if not data:
+            raise self._lose(None)
+        return data
+
+    def _wait(self, deadline: float | None) -> None:
+        """Wait until something can be read, the end included."""
+        while not self._poll.poll(1000 * LOOK):
+            if self._process.poll() is not None:
+                raise self._lose(None)
+            if deadline is not None and time.monotonic() > deadline:
+                raise self._lose("did not answer in time")
+
+    def _make_room(self, size: int) -> None:
+        """Have fewer, larger pieces where messages are large: the system lets a user have only so many such pipes."""
+        if size > _LARGE and not self._has_large_pipe:
+            self._has_large_pipe = True
+            import fcntl
+
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._answers, _F_SETPIPE_SZ, _LARGE_PIPE)
+
+    def _lose(self, why: str | None) -> GuestLost:
+        """The error to raise, from now on, for what has happened: why the guest is given up, or None where it ended."""
+        if self._lost is None:
+            reason = LossReason.CRASHED
+            if why is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(SETTLE)
+                why, reason = _describe_end(self._process.returncode)
+            self._kill()
+            self._printed.settle()
+            text = f"the command {self.command!r} {why}."
+            self._lost = GuestLost(text, reason=reason, output=self._printed.last_lines())
+        return self._lost
+
+    def _kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(SETTLE)
+
+
+def _describe_end(code: int | None) -> tuple[str, LossReason]:
+    if code is None:
+        return "closed its standard output", LossReason.CRASHED
+    if code >= 0:
+        return f"ended with status {code}", LossReason.CRASHED
+    name = f"signal {-code}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-code).name
+    faults = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+    return f"was ended by {name}", LossReason.CRASHED if name in faults else LossReason.KILLED
+
+
+class _Printed:
+    """Passes on what a guest prints, and keeps the last of it.
+
+    A thread, since a guest that prints while nobody asks it must not have to wait; here it meets no environment that
+    forks.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = b""
+        self._thread = threading.Thread(target=self._pass_on, name="guest's output", daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it was closed, or ours is
+            while data := os.read(self._stream.fileno(), _LARGE):
+                self._kept = (self._kept + data)[-KEPT_LINES:]
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(2, rest) :]
+
+    def settle(self) -> None:
+        """Wait until all is there, or something that the guest has started still holds the pipe."""
+        self._thread.join(SETTLE)
+
+    def close(self) -> None:
+        """Read no more."""
+        self.settle()
+        if not self._thread.is_alive():
+            self._stream.close()
+
+    def last_lines(self) -> str:
+        """The last that was printed, with control characters escaped."""
+        return "\n".join(map(printable, self._kept.decode("utf-8", "replace").splitlines()))
