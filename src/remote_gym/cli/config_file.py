@@ -33,10 +33,17 @@ WORKERS = "Environments and their processes"
 TABLES = {OFFER: "offer", LISTEN: "listen", ACCESS: "access", SESSIONS: "sessions", WORKERS: "workers", OTHERS: "log"}
 """Groups of flags, and their tables in the file."""
 
-_ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference")
+_ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference", "python", "command", "there")
 """Keys of the tables ``[environment]`` and ``[environments.NAME]``, which stand for several flags together."""
 
-_NO_SETTINGS = frozenset({"entrypoint", "kwargs", "repo", "reference", "environments", "config", "print_config"})
+_FORMS: dict[str, tuple[type, str]] = {
+    "kwargs": (dict, "a table, or one as JSON in a text"),
+    "command": (list, "a list of texts"),
+    "there": (bool, "true or false"),
+}
+"""Types of those of them that are no texts, and how to write these."""
+
+_NO_SETTINGS = frozenset({*_ENVIRONMENT, "environments", "config", "print_config"})
 """Flags that say what the tables of environments say, or are of one call."""
 
 _OTHER_NAMES = {"host": "url", "hostname": "url", "entrypoint_kwargs": "kwargs", "certificates": "certs"}
@@ -157,9 +164,8 @@ class _Reader:
             except ValueError as error:
                 raise ConfigError(f"{self._place((*path, 'kwargs'))}: kwargs is no JSON: {error}") from error
         for key, value in found.items():
-            expected = dict if key == "kwargs" else str
+            expected, form = _FORMS.get(key, (str, "a text"))
             if not isinstance(value, expected):
-                form = "a table, or one as JSON in a text" if key == "kwargs" else "a text"
                 raise ConfigError(f"{self._place((*path, key))}: {key} is {value!r}; use {form}")
         return found
 

@@ -41,6 +41,14 @@ _FLAGS = (
     flag(OFFER, "--reference", help="Branch, tag or commit of the repository."),
     flag(
         OFFER,
+        "--python",
+        metavar="PYTHON",
+        help="Another Python for the environment, from 3.6 on; nothing of ours need be there.",
+    ),
+    flag(OFFER, "--command", help="Command that ends in such a Python, such as 'conda run -n sim python'."),
+    flag(OFFER, "--there", is_flag=True, help="The entrypoint is where that Python runs, rather than here."),
+    flag(
+        OFFER,
         "--environment",
         "environments",
         metavar="NAME=ID|FILE.py",

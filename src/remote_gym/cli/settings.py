@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,17 +45,20 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
         ConfigError: If an option cannot work.
     """
     rest = dict(params)
-    names = ("environment_id", "entrypoint", "kwargs", "repo", "reference", "environments", "url", "port")
-    id_, entrypoint, kwargs, repo, reference, named, url, port = (rest.pop(name) for name in names)
+    id_, kwargs, named, url, port = (
+        rest.pop(name) for name in ("environment_id", "kwargs", "environments", "url", "port")
+    )
+    texts = {name: rest.pop(name) for name in ("entrypoint", "repo", "reference", "python")}
+    command, there = rest.pop("command"), rest.pop("there")
     files = {name: rest.pop(name) for name in ("certs", "certificate", "key", "ca")}
     if id_ is not None and id_.endswith(".py") and entrypoint is None:  # as Python takes it
         id_, entrypoint = None, id_
     given = {
         "id": id_,
-        "entrypoint": entrypoint,
+        **texts,
         "kwargs": kwargs.pop(None, None),
-        "repo": repo,
-        "reference": reference,
+        "command": None if command is None else shlex.split(command),
+        "there": there or None,
     }
     offer = offer_of(ctx)
     default = _default(offer.default, {key: value for key, value in given.items() if value is not None}, rest["ids"])
@@ -150,11 +154,16 @@ def _message_limits(bounds: Mapping[str, int]) -> Limits:
 
 def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:
     kwargs = dict(table.get("kwargs") or {})
+    where: RemoteArgs = {}
+    for name in ("python", "command", "there"):
+        if name in table:
+            where[name] = table[name]  # type: ignore[literal-required]
     if "id" in table:
-        return {"entrypoint_kwargs": {"id": table["id"], **kwargs}}
+        return {"entrypoint_kwargs": {"id": table["id"], **kwargs}, **where}
     if "entrypoint" not in table:
-        return {"entrypoint_kwargs": kwargs}
+        return {"entrypoint_kwargs": kwargs, **where}
     return {
+        **where,
         "entrypoint": table["entrypoint"],
         "entrypoint_kwargs": kwargs,
         "repo": table.get("repo"),

@@ -1,6 +1,6 @@
 """Options of servers and clients, as frozen dataclasses; where PEM files lie; how an environment is named."""
 
-from remote_gym.config.arguments import EnvironmentLike, RemoteArgs, place_of, read_environment
+from remote_gym.config.arguments import SERVERS_ALONE, EnvironmentLike, RemoteArgs, place_of, read_environment
 from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
 from remote_gym.config.keywords import ClientKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
@@ -11,6 +11,7 @@ from remote_gym.config.tls import CERTS_VARIABLE, TlsFiles
 
 __all__ = [
     "CERTS_VARIABLE",
+    "SERVERS_ALONE",
     "TOKEN_VARIABLE",
     "ClientKeywords",
     "ClientOptions",

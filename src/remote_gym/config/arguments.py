@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from remote_gym.errors import ConfigError
@@ -24,9 +24,20 @@ class RemoteArgs(TypedDict, total=False):
     """Git repository to clone or update; only a server may name one."""
     reference: str | None
     """Branch, tag or commit of ``repo``."""
+    python: str | os.PathLike[str] | None
+    """Another Python for the environment to run in: its executable. Nothing of ours need be installed there; only a
+    server may name one."""
+    command: Sequence[str] | None
+    """Words of any command that ends in such a Python, in place of ``python``; only a server may name one."""
+    there: bool | None
+    """Whether ``entrypoint`` is a path where that Python runs, as in a container, rather than one of a file of the
+    server's that is sent along."""
     environment: str | None
     """Name of one of the environments that the server offers; only a client names one."""
 
+
+SERVERS_ALONE = frozenset({"python", "command", "there"})
+"""Names of `RemoteArgs` that lead to a command, and that no client has a way to say."""
 
 EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]
 """Forms that name an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of

@@ -279,7 +279,8 @@ class Writer:
         """Write a value within another."""
         level = len(self.entered)
         try:
-            return WRITERS.get(type(value), write_other)(self, value)
+            write = WRITERS.get(type(value), write_other)  # type: Callable[[Any, Any], bytes]
+            return write(self, value)
         except Exception:  # NoWireForm, or what a stranger's class raises when it is read
             del self.entered[level:]
         names = part(FIRST, text_bytes(type_name(value))) + part(SECOND, text_bytes(short_repr(value)))
@@ -709,8 +710,8 @@ def read_time(data: bytes) -> datetime.time:
     if 6 in found:
         offset = datetime.timedelta(microseconds=unzigzag(read_message(found[6]).get(1, 0)))
         zone = datetime.timezone(offset)
-    numbers = [found.get(number, 0) for number in (1, 2, 3, 4)]
-    return datetime.time(*numbers, tzinfo=zone, fold=found.get(5, 0))
+    hour, minute, second, microsecond, fold = [found.get(number, 0) for number in (1, 2, 3, 4, 5)]
+    return datetime.time(hour, minute, second, microsecond, zone, fold=fold)
 
 
 def read_datetime(data: bytes) -> datetime.datetime:
@@ -937,7 +938,7 @@ def packing_of_array(space: Any, dtype: Any) -> Optional[Packing]:
     def pack(element: Any) -> Optional[bytes]:
         if type(element) is not np.ndarray or element.dtype != dtype or element.shape != shape:
             return None
-        return element.tobytes()  # type: ignore[no-any-return]
+        return bytes(element.tobytes())
 
     def read(data: bytes, at: int) -> Any:
         return np.ndarray(shape, dtype, data, at).copy() if size else np.zeros(shape, dtype)
@@ -1010,7 +1011,7 @@ def library_of(environment: Any) -> str:
 def version_of(library: str) -> Tuple[int, ...]:
     """Its version, as numbers."""
     module = sys.modules[library]
-    text = getattr(module, "__version__", None) or getattr(sys.modules.get(library + ".version"), "VERSION", "0")
+    text = str(getattr(module, "__version__", None) or getattr(sys.modules.get(library + ".version"), "VERSION", "0"))
     return tuple(int(word) for word in text.split(".")[:2] if word.isdigit())
 
 
@@ -1339,6 +1340,14 @@ RAISED, CONFIG, ENCODING = range(3)
 TERMINATED, TRUNCATED, NUMPY_TERMINATED, NUMPY_TRUNCATED, NUMPY_REWARD = 1, 2, 4, 8, 16
 
 
+def beyond_ours(trace: Any) -> Any:
+    """A traceback from the first frame on that is not of this file; all of it if there is no such frame."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
+        inner = inner.tb_next
+    return trace if inner is None else inner
+
+
 class TooLarge(Exception):
     """An answer over the worker's limit."""
 
@@ -1437,7 +1446,7 @@ class Guest:
         except BaseException as failure:
             message = "<{} in str() of the exception>".format(type(failure).__name__)
         try:
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            text = "".join(traceback.format_exception(type(error), error, beyond_ours(error.__traceback__)))
         except BaseException as failure:
             text = "<{} while the traceback was formatted>".format(type(failure).__name__)
         most = min(4 * 2**20, self.message_bytes // 32)

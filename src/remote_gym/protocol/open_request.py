@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_gym.address import is_loopback
-from remote_gym.config import ClientOptions, RemoteArgs, check_names
+from remote_gym.config import SERVERS_ALONE, ClientOptions, RemoteArgs, check_names
 from remote_gym.errors import ConfigError
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.protocol.ticket import SessionTicket
@@ -74,6 +74,10 @@ def open_request(
     """
     check_names("remote_args", arguments, RemoteArgs.__annotations__, "remote_args")
     for name, value in arguments.items():
+        if name in SERVERS_ALONE and value is not None:
+            raise ConfigError(
+                f"remote_args has {name!r}: in what an environment runs is the server's to say", field="remote_args"
+            )
         if name == "entrypoint_kwargs":
             if value is not None and not isinstance(value, Mapping):
                 raise ConfigError(f"is {value!r}; use a dict", field="remote_args", where=f"remote_args[{name!r}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -44,15 +45,41 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
         value = arguments.get(name)
         if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
             raise ConfigError(f"has {name} {value!r}; use a text or None", field=field, where=where)
+    _check_guest(where, field, arguments)
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
 
 
+def _check_guest(where: str, field: str, arguments: Mapping[str, Any]) -> None:
+    def refuse(problem: str) -> ConfigError:
+        return ConfigError(problem, field=field, where=where)
+
+    python, command, there = (arguments.get(name) for name in ("python", "command", "there"))
+    if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
+        raise refuse(f"has python {python!r}; use the path of a Python executable")
+    is_list = isinstance(command, (list, tuple)) and all(isinstance(word, str) for word in command)
+    if command is not None and not (is_list and command):
+        raise refuse(f"has command {command!r}; use a list of words, such as ['conda', 'run', '-n', 'sim', 'python']")
+    if python is not None and command is not None:
+        raise refuse("has both python and command; keep one of the two")
+    if there not in (None, True, False) or (there and not runs_elsewhere(arguments)):
+        raise refuse(f"has there {there!r}; use True beside python or command, or leave it out")
+
+
+def runs_elsewhere(arguments: Mapping[str, Any]) -> bool:
+    """Whether an environment runs in another Python than the worker's."""
+    return arguments.get("python") is not None or arguments.get("command") is not None
+
+
 def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
     """Whether a client may choose among registered environments."""
-    return not arguments.get("entrypoint") and (arguments.get("entrypoint_kwargs") or {}).get("id") is None
+    return (
+        not runs_elsewhere(arguments)
+        and not arguments.get("entrypoint")
+        and (arguments.get("entrypoint_kwargs") or {}).get("id") is None
+    )
 
 
 def check_version(request: worker_pb2.Opening) -> None:
@@ -106,6 +133,9 @@ def launch_message(
         frame_encoding=request.frame_encoding,
         observation_encoding=request.observation_encoding,
     )
+    if runs_elsewhere(offered):
+        launch.guest.command.extend(offered.get("command") or [os.fspath(offered["python"])])
+        launch.guest.there = bool(offered.get("there"))
     launch.client_kwargs = request.entrypoint_kwargs
     own = dict(offered.get("entrypoint_kwargs") or {})
     encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")

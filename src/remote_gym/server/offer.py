@@ -45,6 +45,10 @@ def check_offer(
 
 
 def _check(arguments: Mapping[str, Any], imports: Sequence[str], own_interpreter: bool) -> None:
+    if arguments.get("python") is not None or arguments.get("command") is not None:
+        own_interpreter = False
+    if arguments.get("there"):
+        return
     if arguments.get("entrypoint"):
         if not arguments.get("repo"):
             _check_entrypoint(_entrypoint(arguments), own_interpreter)

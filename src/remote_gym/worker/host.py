@@ -22,6 +22,7 @@ from remote_gym.errors import (
     InvalidAction,
     OutOfSequence,
     RemoteGymError,
+    SessionLost,
 )
 from remote_gym.ipc.counters import (
     BUSY,
@@ -250,6 +251,8 @@ class Host:
         except BaseException as error:  # noqa: BLE001
             if forked.thread:
                 forked.leave(error)
+            if isinstance(error, SessionLost):  # of a guest, with which the environment is gone
+                self.close()
             detail = encode_error(error, limits=self._limits)
             log_raised(detail, operation)
             failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()

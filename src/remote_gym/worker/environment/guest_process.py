@@ -61,8 +61,8 @@ def read(size):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
-names = {{"__name__": {name!r}}}
-exec(compile(read({size}), "<remote_gym guest>", "exec"), names)
+names = {{"__name__": {name!r}, "__file__": "<remote_gym guest>"}}
+exec(compile(read({size}), names["__file__"], "exec"), names)
 names["main"]({marker!r}.encode())
 """
 _HEAD = struct.Struct("<I")
