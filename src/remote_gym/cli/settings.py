@@ -157,7 +157,7 @@ def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:
     where: RemoteArgs = {}
     for name in ("python", "command", "there"):
         if name in table:
-            where[name] = table[name]  # type: ignore[literal-required]
+            where[name] = table[name]
     if "id" in table:
         return {"entrypoint_kwargs": {"id": table["id"], **kwargs}, **where}
     if "entrypoint" not in table:

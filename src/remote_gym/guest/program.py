@@ -911,6 +911,11 @@ Packing = Tuple[int, Callable[[Any], Optional[bytes]], Callable[[bytes, int], An
 """Bytes of a packed element, what packs one that is canonical, and what reads one from there on."""
 
 
+def whole_bytes(array: Any) -> Any:
+    """The elements of a large array: its own memory, if they lie there as they travel."""
+    return memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes()
+
+
 def packing(space: Any) -> Optional[Packing]:
     """How elements of a space are packed, as ``remote_gym.wire.spaces.layout`` has it; None where they are not."""
     name = library_class(space, SPACES)
@@ -938,7 +943,7 @@ def packing_of_array(space: Any, dtype: Any) -> Optional[Packing]:
     def pack(element: Any) -> Optional[bytes]:
         if type(element) is not np.ndarray or element.dtype != dtype or element.shape != shape:
             return None
-        return bytes(element.tobytes())
+        return whole_bytes(element) if size >= LARGE else bytes(element.tobytes())
 
     def read(data: bytes, at: int) -> Any:
         return np.ndarray(shape, dtype, data, at).copy() if size else np.zeros(shape, dtype)
@@ -1384,18 +1389,18 @@ class Channel:
             missing -= len(more)
         return b"".join(pieces)
 
-    def send(self, pieces: Any) -> None:
+    def send(self, pieces: Tuple[bytes, ...]) -> None:
         """Write one message, which is in pieces."""
         size = sum(map(len, pieces))
+        whole = (HEAD.pack(size),) + pieces
         if size < LARGE:
-            data = memoryview(b"".join([HEAD.pack(size)] + list(pieces)))
-            while data:
-                data = data[os.write(self.target, data) :]
-            return
-        for piece in (HEAD.pack(size),) + tuple(pieces):
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(self.target, rest) :]
+            whole = (b"".join(whole),)
+        for piece in whole:
+            written = os.write(self.target, piece)
+            if written < len(piece):
+                rest = memoryview(piece)[written:]
+                while rest:
+                    rest = rest[os.write(self.target, rest) :]
 
 
 class Guest:
@@ -1406,7 +1411,6 @@ class Guest:
         self.writer = Writer({"depth": 32, "items": 2**20, "text_length": 2**24, "array_bytes": 2**28})
         self.message_bytes = 2**28
         self.operations = {
-            STEP_PACKED: self.step_packed,
             STEP: lambda hosted, body: self.stepped(hosted, hosted.step(read_value(body))),
             RESET: self.reset,
             RENDER: self.render,
@@ -1419,7 +1423,9 @@ class Guest:
         """What to send back, in pieces."""
         operation, index = REQUEST.unpack_from(data)
         try:
-            if operation == CREATE:
+            if operation == STEP_PACKED:
+                pieces = self.step_packed(self.hosted[index], data)
+            elif operation == CREATE:
                 pieces = self.create(index, read_value(data[3:]))
             elif operation == CLOSE:
                 pieces = self.close(index)
@@ -1474,11 +1480,11 @@ class Guest:
             }
         )
 
-    def step_packed(self, hosted: Hosted, body: bytes) -> Tuple[bytes, ...]:
-        """Step by an action in its space's packed form."""
+    def step_packed(self, hosted: Hosted, data: bytes) -> Tuple[bytes, ...]:
+        """Step by an action in its space's packed form, after the request's head."""
         if hosted.action is None:
             raise ValueError("an action came packed, and its space has no packed form")
-        return self.stepped(hosted, hosted.step(hosted.action[2](body, 0)))
+        return self.stepped(hosted, hosted.step(hosted.action[2](data, REQUEST.size)))
 
     def stepped(self, hosted: Hosted, returned: Any) -> Tuple[bytes, ...]:
         """What a step returned: packed where it is as usual."""
@@ -1495,7 +1501,7 @@ class Guest:
             flags |= TRUNCATED
         head = PACKED.pack(IS_PACKED, reward, flags)
         if not info and type(info) is dict:
-            return (head, packed)
+            return (head + packed,) if len(packed) < LARGE else (head, packed)
         return (head, packed, self.writer.write(info))
 
     def reset(self, hosted: Hosted, body: bytes) -> Tuple[bytes, ...]:
@@ -1512,7 +1518,9 @@ class Guest:
             head = array_head(rendered)
         except NoWireForm:
             return self.value(rendered)
-        return (bytes([IS_ARRAY]) + HEAD.pack(len(head)) + head, element_bytes(rendered))
+        is_plain = rendered.nbytes >= LARGE and rendered.dtype.kind in "biuf" and rendered.dtype.isnative
+        data = whole_bytes(rendered) if is_plain and sys.byteorder == "little" else element_bytes(rendered)
+        return (bytes([IS_ARRAY]) + HEAD.pack(len(head)) + head, data)
 
     def call(self, hosted: Hosted, body: bytes) -> Tuple[bytes, ...]:
         """Call a method."""

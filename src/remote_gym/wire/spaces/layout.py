@@ -33,6 +33,8 @@ class Layout:
     Attributes:
         space: The space.
         size: Bytes of a packed element; None where the space has no packed form.
+        read: The element whose packed form begins at an offset, and ends within the data: its arrays are writable and
+            share no memory. Raises an `EncodingError` where a bool is neither 0 nor 1.
         pack: The packed form of an element; None where the space has none, or the element is not canonical, that
             is, of exactly the type, dtype, shape and key order which the space would sample. Bounds do not matter.
     """
@@ -40,7 +42,7 @@ class Layout:
     space: gym.Space[Any]
     size: int | None
     pack: Callable[[Any], bytes | None]
-    _read: _Read
+    read: _Read
 
     def adopt(self, data: memoryview) -> Any:
         """As `unpack`, but an array of bytes becomes what `data` is, where that can be written to.
@@ -64,7 +66,7 @@ class Layout:
             raise EncodingError(f"an element came packed, and {self.space} has no packed form")
         if len(data) != self.size:
             raise EncodingError(f"a packed element of {self.space} has {self.size} bytes, not {len(data)}")
-        return self._read(data, 0)
+        return self.read(data, 0)
 
 
 class _Part(NamedTuple):

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-from gymnasium.vector import SyncVectorEnv
 
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, NotPermitted
@@ -156,8 +155,7 @@ def _create_in_guest(
     except BaseException:
         guest.end()
         raise
-    first = made.envs[0] if isinstance(made, SyncVectorEnv) else made
-    return Created(made, first.exposed, made_by_id=entrypoint is None)
+    return Created(made, guest.exposed, made_by_id=entrypoint is None)
 
 
 # --------------------------------------------------------------------------------------------------------------

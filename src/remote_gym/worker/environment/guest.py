@@ -51,6 +51,7 @@ from remote_gym.guest.program import (
     IS_ERROR,
     IS_PACKED,
     IS_VALUE,
+    LARGE,
     NUMPY_REWARD,
     NUMPY_TERMINATED,
     NUMPY_TRUNCATED,
@@ -105,6 +106,9 @@ class Guest:
         process: Runs `remote_gym.guest.program`.
         limits: Bounds on what it sends, and is sent.
 
+    Attributes:
+        exposed: What the entrypoint exposes, whether the environment has it or not.
+
     Raises:
         ConfigError: If it cannot host any, as it says itself.
     """
@@ -112,6 +116,7 @@ class Guest:
     def __init__(self, process: GuestProcess, limits: Limits) -> None:
         self._process = process
         self.limits = limits
+        self.exposed: tuple[str, ...] = ()
         self._open: set[int] = set()
         try:
             self.read(process.first)
@@ -203,7 +208,9 @@ class Guest:
         """
         description = self.ask_value(CREATE, index, order, "entrypoint_kwargs")
         self._open.add(index)
-        return GuestEnvironment(self, index, description)
+        environment = GuestEnvironment(self, index, description)
+        self.exposed = environment.exposed
+        return environment
 
     def close(self, index: int) -> None:
         """Close one environment, and the process with the last.
@@ -263,6 +270,7 @@ class GuestEnvironment(gym.Env[Any, Any], ExposesItself):
                 raise
             raise guest.lose(f"described its environment as nothing that can be read: {error!r:.200}") from error
         self._pack_action = self._actions.pack
+        self._step_end = PACKED.size + (self._observations.size or 0)
 
     def _space(self, description: Any, name: str) -> tuple[gym.Space[Any], Layout]:
         try:
@@ -279,7 +287,7 @@ class GuestEnvironment(gym.Env[Any, Any], ExposesItself):
 
     @property
     def exposed(self) -> tuple[str, ...]:
-        """What the entrypoint exposes, whether the environment has it or not."""
+        """As `Guest.exposed`."""
         return tuple(self._kinds)
 
     def step(self, action: Any) -> Any:
@@ -292,12 +300,17 @@ class GuestEnvironment(gym.Env[Any, Any], ExposesItself):
         return self._unpack(answer) if answer[0] == IS_PACKED else self._guest.read(answer)
 
     def _unpack(self, answer: memoryview) -> Any:
+        end = self._step_end
+        if len(answer) < end:
+            raise self._guest.lose(f"sent a step of {len(answer)} bytes; it has to have at least {end}")
+        _, reward, flags = PACKED.unpack_from(answer)
         try:
-            _, reward, flags = PACKED.unpack_from(answer)
-            end = PACKED.size + (self._observations.size or 0)
-            observation = self._observations.adopt(answer[PACKED.size : end])
-        except (EncodingError, struct.error) as error:
-            raise self._guest.lose(f"sent what is no step: {error}") from error
+            if end < LARGE:
+                observation = self._observations.read(answer, PACKED.size)
+            else:
+                observation = self._observations.adopt(answer[PACKED.size : end])
+        except EncodingError as error:
+            raise self._guest.lose(f"sent what is no observation: {error}") from error
         terminated: Any = flags & TERMINATED != 0
         truncated: Any = flags & TRUNCATED != 0
         if flags > (TERMINATED | TRUNCATED):
