@@ -124,7 +124,7 @@ def test_an_instance_of_a_class_arrives_by_its_name_and_what_it_is_like():
     class Car:
         speed: float
 
-    point = namedtuple("point", "x y")  # noqa: PYI024
+    point = namedtuple("point", "x y")
     for value in (Colour.RED, Level.HIGH, Car(3.5), point(1, 2), OrderedDict(b=1, a=2)):
         message = pb.Value()
         encode_value(value, message, strict=True, limits=LIMITS)
@@ -149,7 +149,7 @@ def check_space(space: gym.Space[Any]) -> None:
     layout, packing = compile_layout(space), program.packing(space)
     assert layout.size == (None if packing is None else packing[0])
     if packing is not None:
-        size, pack, read = packing
+        _size, pack, read = packing
         space.seed(3)
         for sample in [plain(space.sample()) for _ in range(3)]:
             packed = pack(sample)

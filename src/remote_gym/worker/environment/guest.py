@@ -221,7 +221,8 @@ class Guest:
         try:
             if index in self._open:
                 self._open.discard(index)
-                self.ask(CLOSE, index)
+                if not self._process.is_lost:  # which was told when it was noticed
+                    self.ask(CLOSE, index)
         finally:
             if not self._open:
                 self.end()

@@ -133,6 +133,11 @@ class GuestProcess:
         """Process id of the command."""
         return self._process.pid
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known to be gone."""
+        return self._lost is not None
+
     def ask(self, request: bytes) -> memoryview:
         """Send a message, and return the one that answers it.
 
