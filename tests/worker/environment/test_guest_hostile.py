@@ -178,7 +178,7 @@ def test_errors_arrive_as_what_they_are():
     assert caught.value.remote_traceback == "Traceback ..."
     for kind, error in ((1, ConfigError), (2, EncodingError)):
         process.answer = b"e" + WRITER.write((kind, "a.B", "text", "Traceback ..."))
-        with pytest.raises(error, match="^text$"):
+        with pytest.raises(error, match=r"^text$"):
             environment.reset()
 
 

@@ -1,0 +1,289 @@
+"""Environments in other Pythons beside runs inside of these, and as a host has them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interpreters import NEW, OLD, Interpreter, python_of
+from remote_gym.config import Limits
+from remote_gym.errors import ConfigError, NotPermitted, RemoteEnvironmentError, SessionLost
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.v1 import worker_pb2
+from remote_gym.worker.environment.entrypoint import Created, create_environment
+from remote_gym.worker.host import Host
+from waiting import scaled
+
+LIMITS = Limits()
+STEPS = 500
+INSIDE = """
+import json, sys, random
+try:
+    import gymnasium as gym
+except ImportError:
+    import gym
+old = gym.__name__ == "gym" and tuple(map(int, gym.__version__.split(".")[:2])) < (0, 26)
+environment = gym.make("CartPole-v1")
+def reset(seed):
+    if old:
+        if seed is not None:
+            environment.seed(seed)
+        return environment.reset()
+    return environment.reset(seed=seed)[0]
+def note(observation, reward, ended):
+    lines.append([observation.tobytes().hex(), str(observation.dtype), reward, bool(ended)])
+lines = []
+note(reset(7), 0.0, False)
+chooser = random.Random(3)
+for _ in range(STEPS):
+    step = environment.step(chooser.randrange(2))
+    ended = step[2] if len(step) == 4 else step[2] or step[3]
+    note(step[0], step[1], ended)
+    if ended:
+        note(reset(None), 0.0, False)
+json.dump(lines, open(sys.argv[1], "w"))
+"""
+
+
+def launch(command: list[str], root: Path, entrypoint: str = "", **fields: Any) -> worker_pb2.Launch:
+    there = fields.pop("there", False)
+    message = worker_pb2.Launch(root=str(root), entrypoint=entrypoint, limits=asdict(LIMITS), anywhere=True, **fields)
+    message.guest.command.extend(command)
+    message.guest.there = there
+    return message
+
+
+def create(
+    command: list[str], root: Path, kwargs: dict[str, Any], client: dict[str, Any] | None = None, **fields: Any
+) -> Created:
+    return create_environment(launch(command, root, **fields), kwargs, client, own_process=False)
+
+
+@pytest.mark.parametrize("interpreter", [*OLD, *NEW], ids=str)
+def test_an_episode_in_another_python_is_the_one_that_it_has_itself(interpreter: Interpreter, tmp_path):
+    import random
+
+    python = python_of(interpreter)
+    file = tmp_path / "inside.json"
+    code = f"STEPS = {STEPS}\n{INSIDE}"
+    subprocess.run([python, "-W", "ignore", "-c", code, str(file)], check=True, timeout=scaled(60), cwd=tmp_path)
+    environment = create([python, "-W", "ignore"], tmp_path, {"id": "CartPole-v1"}).environment
+    lines: list[list[Any]] = []
+
+    def note(observation: Any, reward: float, ended: bool) -> None:
+        lines.append([observation.tobytes().hex(), str(observation.dtype), reward, ended])
+
+    note(environment.reset(seed=7)[0], 0.0, False)
+    chooser = random.Random(3)
+    for _ in range(STEPS):
+        observation, reward, terminated, truncated, _info = environment.step(chooser.randrange(2))
+        note(observation, reward, terminated or truncated)
+        if terminated or truncated:
+            note(environment.reset()[0], 0.0, False)
+    environment.close()
+    assert lines == json.loads(file.read_text())
+
+
+OWN = """
+import numpy as np
+try:
+    import gymnasium as gym
+except ImportError:
+    import gym
+    import gym.spaces
+
+EXPOSED = ("speed", "honk", "fail", "absent", "engine.power")
+
+class Engine(object):
+    power = 7
+
+class Car(gym.Env):
+    metadata = {"render.modes": ["rgb_array"], "render_modes": ["rgb_array"]}
+
+    def __init__(self, speed, render_mode):
+        self.observation_space = gym.spaces.Dict(
+            {"a": gym.spaces.Box(-1, 1, (2,), np.float32), "n": gym.spaces.Discrete(9)}
+        )
+        self.action_space = gym.spaces.Tuple([gym.spaces.Discrete(2), gym.spaces.Box(-1, 1, (3,), np.float32)])
+        self.speed = speed
+        self.engine = Engine()
+        self.render_mode = render_mode
+        self.seeds = []
+
+    def seed(self, seed=None):
+        self.seeds.append(seed)
+
+    def honk(self, times, loud=False):
+        return ["honk"] * times + [loud]
+
+    def fail(self):
+        raise KeyError("no fuel")
+
+    def observation(self):
+        return {"a": np.ones(2, np.float32), "n": 3}
+
+    def reset(self, **arguments):
+        if arguments.get("seed") is not None:
+            self.seeds.append(arguments["seed"])
+        return (self.observation(), {"seeds": self.seeds}) if arguments else self.observation()
+
+    def step(self, action):
+        number, array = action
+        info = {"action": (number, array), "TimeLimit.truncated": True}
+        rest = (False, True, info) if NEW else (True, info)
+        return (self.observation(), np.float64(self.speed)) + rest
+
+    def render(self, mode=None):
+        return np.full((4, 5, 3), self.speed, np.uint8)
+
+version = tuple(int(word) for word in gym.__version__.split(".")[:2])
+NEW = gym.__name__ == "gymnasium" or version >= (0, 26)
+
+def create_environment(speed, render_mode=None):
+    print("made")
+    return Car(speed, render_mode)
+"""
+
+
+@pytest.fixture
+def car(tmp_path: Path) -> str:
+    file = tmp_path / "car.py"
+    file.write_text(OWN)
+    return str(file)
+
+
+@pytest.mark.parametrize("interpreter", [*OLD, *NEW], ids=str)
+def test_an_entrypoint_in_another_python_is_as_one_in_ours(interpreter: Interpreter, tmp_path, car):
+    made = create(
+        [python_of(interpreter)], tmp_path, {"speed": 3}, {"speed": 4}, entrypoint=car, render_mode="rgb_array"
+    )
+    environment: Any = made.environment
+    assert made.exposed == ("speed", "honk", "fail", "absent", "engine.power")
+    assert environment.render_mode == "rgb_array"
+    assert environment.metadata["render_modes"] == ["rgb_array"]
+    observation, info = environment.reset(seed=5)
+    assert list(observation) == ["a", "n"]
+    assert (observation["a"].tolist(), observation["n"], info) in (([1.0, 1.0], 3, {"seeds": [5]}), ([1.0, 1.0], 3, {}))
+    action = (np.int64(1), np.array([0.5, 0, -0.5], np.float32))
+    observation, reward, terminated, truncated, info = environment.step(action)
+    assert (reward, type(reward), terminated, truncated) == (4.0, np.float64, False, True)
+    assert info["action"][0] == 1
+    assert info["action"][1].tolist() == [0.5, 0, -0.5]
+    assert environment.render().tolist() == np.full((4, 5, 3), 4).tolist()
+    host = Host(environment, exposed=made.exposed, limits=LIMITS)
+    assert [(each.name, each.callable) for each in host.describe().exposed] == [
+        ("speed", False),
+        ("honk", True),
+        ("fail", True),
+        ("engine.power", False),
+    ]
+    assert environment.get("engine.power") == 7
+    assert environment.call("honk", (2,), {"loud": True}) == ["honk", "honk", True]
+    environment.assign("speed", 9)
+    assert environment.step(action)[1] == 9
+    with pytest.raises(RemoteEnvironmentError) as caught:
+        environment.call("fail", (), {})
+    assert caught.value.remote_type == "builtins.KeyError"
+    assert caught.value.remote_message == "'no fuel'"
+    assert 'raise KeyError("no fuel")' in caught.value.remote_traceback
+    host.close()
+
+
+def test_several_environments_share_one_guest_and_end_with_the_last(tmp_path):
+    made = create([sys.executable], tmp_path, {"id": "CartPole-v1"}, num_envs=3)
+    environment: Any = made.environment
+    observations, _ = environment.reset(seed=3)
+    assert observations.shape == (3, 4)
+    assert environment.step(np.array([0, 1, 0]))[1].tolist() == [1.0, 1.0, 1.0]
+    [process] = {each._guest._process for each in environment.envs}
+    environment.envs[0].close()
+    assert process._process.poll() is None
+    environment.close()
+    assert process._process.poll() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        ("", ConfigError, "does not define create_environment"),
+        ("def create_environment(): return 3", ConfigError, "returned the type builtins.int"),
+        ("def create_environment(colour): pass", ConfigError, "was to be called with no arguments"),
+        (
+            "EXPOSED = 3\ndef create_environment():\n import gymnasium\n return gymnasium.make('CartPole-v1')",
+            ConfigError,
+            "EXPOSED is 3",
+        ),
+        ("import nothing_of_this_name", RemoteEnvironmentError, "ModuleNotFoundError"),
+        ("def create_environment(): return 1 / 0", RemoteEnvironmentError, "ZeroDivisionError"),
+        ("import os\ndef create_environment(): print('last words'); os._exit(3)", SessionLost, "ended with status 3"),
+    ],
+)
+def test_an_entrypoint_that_cannot_work_says_why_and_leaves_no_guest(tmp_path, code, error, text):
+    file = tmp_path / "broken.py"
+    file.write_text(textwrap.dedent(code))
+    with pytest.raises(error, match=text) as caught:
+        create([sys.executable], tmp_path, {}, entrypoint=str(file))
+    if isinstance(caught.value, SessionLost):
+        assert "last words" in caught.value.output
+
+
+def test_an_entrypoint_that_is_there_is_not_sent(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "entry.py").write_text(OWN)
+    command = ["sh", "-c", f'cd {there}; exec {sys.executable} "$@"', "python"]
+    made = create(command, tmp_path / "", {"speed": 1}, entrypoint=str(there / "entry.py"), there=True)
+    made.environment.close()
+    with pytest.raises(ConfigError, match=r"entrypoint '.*absent.py' does not exist where its Python runs"):
+        create(command, tmp_path, {"speed": 1}, entrypoint=str(there / "absent.py"), there=True)
+
+
+def test_a_client_chooses_no_id_in_another_python(tmp_path):
+    with pytest.raises(NotPermitted, match="leave out the id"):
+        create([sys.executable], tmp_path, {"id": "CartPole-v1"}, {"id": "Acrobot-v1"})
+
+
+def test_a_host_whose_guest_dies_amid_a_step_tells_and_is_closed(tmp_path):
+    file = tmp_path / "dying.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import os, sys
+            import gymnasium
+
+            class Environment(gymnasium.Env):
+                observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+                def reset(self, **_):
+                    return 0, {}
+
+                def step(self, action):
+                    sys.stderr.write("out of fuel\\n")
+                    os.abort()
+
+            def create_environment():
+                return Environment()
+            """
+        )
+    )
+    made = create([sys.executable], tmp_path, {}, entrypoint=str(file))
+    host = Host(made.environment, exposed=made.exposed, limits=LIMITS)
+    reset = pb.Request(sequence=1)
+    reset.reset.SetInParent()
+    assert not pb.Response.FromString(host.answer(reset.SerializeToString())).HasField("error")
+    step = pb.Request(sequence=2)
+    step.step.packed = np.int64(1).tobytes()
+    error = pb.Response.FromString(host.answer(step.SerializeToString())).error
+    assert error.kind == pb.ErrorDetail.SESSION_LOST
+    assert error.loss_reason == pb.ErrorDetail.CRASHED
+    assert "was ended by SIGABRT" in error.message
+    assert error.output.startswith("out of fuel")
+    assert host.closed
