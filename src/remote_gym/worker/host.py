@@ -251,11 +251,13 @@ class Host:
         except BaseException as error:  # noqa: BLE001
             if forked.thread:
                 forked.leave(error)
-            if isinstance(error, SessionLost):  # of a guest, with which the environment is gone
-                self.close()
             detail = encode_error(error, limits=self._limits)
             log_raised(detail, operation)
-            failure = pb.Response(sequence=request.sequence, error=detail).SerializeToString()
+            response = pb.Response(sequence=request.sequence, error=detail)
+            if isinstance(error, SessionLost):  # of a guest, with which all of the session is gone
+                response.sequence = 0
+                self.close()
+            failure = response.SerializeToString()
             self._page[BYTES_SENT] += len(failure)
             return (failure,)
 

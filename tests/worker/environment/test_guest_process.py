@@ -86,7 +86,7 @@ def test_a_command_that_cannot_be_started_is_named(command):
 
 def test_a_command_that_ends_is_refused_with_its_status_and_the_last_that_it_printed():
     text = refused(["sh", "-c", "echo a >&2; echo 'conda: no \x1b[1msim' >&2; exit 41", "python"])
-    assert "ended with status 41." in text
+    assert "ended with status 41, and no Python" in text
     assert text.endswith("; it printed:\na\nconda: no \\x1b[1msim")
 
 

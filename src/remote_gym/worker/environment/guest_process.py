@@ -118,7 +118,7 @@ class GuestProcess:
         except GuestLost as error:
             self.close(0.0)
             output = f"; it printed:\n{error.output}" if error.output else ""
-            raise ConfigError(f"{error} No Python of 3.6 or newer ran there{output}") from error
+            raise ConfigError(f"{error}, and no Python of 3.6 or newer ran there{output}") from error
         except BaseException:
             self.close(0.0)
             raise
@@ -251,7 +251,7 @@ class GuestProcess:
                 why, reason = _describe_end(self._process.returncode)
             self._kill()
             self._printed.settle()
-            text = f"the command {self.command!r} {why}."
+            text = f"the command {self.command!r} {why}"
             self._lost = GuestLost(text, reason=reason, output=self._printed.last_lines())
         return self._lost
 
