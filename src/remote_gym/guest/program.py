@@ -1210,8 +1210,9 @@ def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
     kwargs, mode = order["kwargs"], order["render_mode"]
     if order["entrypoint"] is None:
         made = make(dict(kwargs), mode)
-        atari = ATARI if hasattr(made.unwrapped, "ale") else ()
-        return Hosted(made, mode), (RANDOM,) + atari
+        hosted = Hosted(made, mode)
+        names = (RANDOM,) + (ATARI if hasattr(made.unwrapped, "ale") else ())
+        return hosted, tuple(name for name in names if hosted.kind_of(name) is not None)
     module = load(order)
     file = order["entrypoint"]
     function = getattr(module, "create_environment", None)
