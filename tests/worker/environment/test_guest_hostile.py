@@ -17,7 +17,8 @@ from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, LossReason, RemoteEnvironmentError
 from remote_gym.guest import program
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.worker.environment.guest import Guest, GuestEnvironment
+from remote_gym.worker.environment.guest import GuestEnvironment
+from remote_gym.worker.environment.guest_messages import Guest
 from remote_gym.worker.environment.guest_process import GuestLost
 
 LIMITS = Limits(message_bytes=2**20, items=200, array_bytes=2**16, text_length=2**10)
@@ -71,7 +72,7 @@ def create(**changed: Any) -> tuple[GuestEnvironment, Any]:
     process: Any = Scripted()
     guest = Guest(process, LIMITS)
     process.answer = value(description(**changed))
-    return guest.create(0, {}), process
+    return GuestEnvironment(guest, 0, {}), process
 
 
 def packed(flags: int = 0, observation: bytes = bytes(SIZE), info: bytes = b"") -> bytes:

@@ -126,7 +126,7 @@ def _create_in_guest(
     launch: worker_pb2.Launch, root: Path, kwargs: Mapping[str, Any], client_kwargs: Mapping[str, Any]
 ) -> Created:
     # Here, since only environments of other Pythons need what that imports.
-    from remote_gym.worker.environment.guest import creation_order, start_guest
+    from remote_gym.worker.environment.guest import GuestEnvironment, creation_order, start_guest
 
     if not launch.entrypoint and "id" in client_kwargs:
         raise NotPermitted("which environment of another Python a client gets is the server's to say; leave out the id")
@@ -136,6 +136,7 @@ def _create_in_guest(
         entrypoint, source = str(file), file.read_bytes()
     limits = Limits(**launch.limits)
     guest = start_guest(launch.guest.command, root, limits)
+    created: list[GuestEnvironment] = []
 
     def create(index: int) -> gym.Env[Any, Any]:
         order = creation_order(
@@ -148,14 +149,15 @@ def _create_in_guest(
             render_mode=launch.render_mode or None,
             limits=limits,
         )
-        return guest.create(index, order)
+        created.append(GuestEnvironment(guest, index, order))
+        return created[-1]
 
     try:
         made = _each(launch, create)
     except BaseException:
         guest.end()
         raise
-    return Created(made, guest.exposed, made_by_id=entrypoint is None)
+    return Created(made, created[0].exposed, made_by_id=entrypoint is None)
 
 
 # --------------------------------------------------------------------------------------------------------------
