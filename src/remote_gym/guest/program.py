@@ -1205,8 +1205,9 @@ def generator_state(generator: Any) -> Dict[str, Any]:
 def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
     """Create one environment, and say what of it may be used."""
     enter(order)
-    for name in order["imports"]:
-        importlib.import_module(name)
+    for name in order["imports"]:  # which the server's own Python may need, and this one not have
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
     kwargs, mode = order["kwargs"], order["render_mode"]
     if order["entrypoint"] is None:
         made = make(dict(kwargs), mode)
@@ -1232,41 +1233,75 @@ def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
 
 
 def enter(order: Dict[str, Any]) -> None:
-    """Go to the entrypoint's root, and let modules be imported from there, where it is there."""
+    """Let modules be imported from where the entrypoint is, and go to its root, as far as these are here."""
     root, file = order["root"], order["entrypoint"]
-    if not root or not os.path.isdir(root):
-        return
-    folders = [folder for folder in (root, os.path.join(root, "src")) if os.path.isdir(folder)]
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
-    if file and os.path.dirname(file) not in sys.path:
-        sys.path.append(os.path.dirname(file))
-    os.chdir(root)
+    if file and order["source"] is None:
+        order["entrypoint"] = file = os.path.abspath(file)
+        root = None  # which is the server's
+    folders = [os.getcwd()]
+    if root and os.path.isdir(root):
+        folders = [root, os.path.join(root, "src")]
+        os.chdir(root)
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path and os.path.isdir(folder)]
+    for folder in (package_of(file)[0], os.path.dirname(file)) if file else ():
+        if folder not in sys.path and os.path.isdir(folder):
+            sys.path.append(folder)
+    importlib.invalidate_caches()
+
+
+def package_of(file: str) -> Tuple[str, str]:
+    """The folder in which the outermost package that a file is in lies, and the file's module within it."""
+    folder, name = os.path.split(os.path.splitext(file)[0])
+    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.dirname(folder) != folder:
+        folder, package = os.path.split(folder)
+        name = "{}.{}".format(package, name)
+    return folder, name
 
 
 def load(order: Dict[str, Any]) -> types.ModuleType:
     """Run an entrypoint file: the one that is here, or the one that was sent."""
     file, source = order["entrypoint"], order["source"]
-    stem = os.path.splitext(os.path.basename(file))[0]
-    name = stem if stem.isidentifier() and importlib.util.find_spec(stem) is None else "remote_gym_entrypoint"
-    if name in sys.modules:
-        return sys.modules[name]
-    if source is None and not os.path.isfile(file):
-        raise ConfigError("entrypoint {!r} does not exist where its Python runs, in {}".format(file, os.getcwd()))
-    module = types.ModuleType(name)
-    module.__file__ = file
-    if source is None:
+    if file in LOADED:
+        return LOADED[file]
+    here = None
+    if os.path.isfile(file):
         with io.open(file, "rb") as stream:
-            source = stream.read()
+            here = stream.read()
+    if source is None and here is None:
+        raise ConfigError("entrypoint {!r} does not exist where its Python runs, in {}".format(file, os.getcwd()))
+    name = package_of(file)[1]
+    if here is not None and source in (None, here) and is_found_as(name, file):
+        module = importlib.import_module(name)
+    else:
+        module = run(file, source or here or b"")
+    LOADED[file] = module
+    return module
+
+
+LOADED = {}  # type: Dict[str, types.ModuleType]
+"""Entrypoints by their files."""
+
+
+def is_found_as(name: str, file: str) -> bool:
+    """Whether an import by that name finds the file, so that other processes find its classes, too."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # no such package, or a module that tells nothing about itself
+        return False
+    origin = None if spec is None else spec.origin
+    return origin is not None and os.path.realpath(origin) == os.path.realpath(file)
+
+
+def run(file: str, source: bytes) -> types.ModuleType:
+    """Run what is in a file as a module that nothing finds by its name."""
+    module = types.ModuleType("remote_gym_entrypoint")
+    module.__file__ = file
     code = compile(source, file, "exec")
     if not os.path.isfile(file):  # for tracebacks to show its lines
         lines = source.decode("utf-8", "replace").splitlines(True)
         linecache.cache[file] = (len(source), None, lines, file)
-    sys.modules[name] = module
-    try:
-        exec(code, module.__dict__)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    sys.modules[module.__name__] = module
+    exec(code, module.__dict__)
     return module
 
 

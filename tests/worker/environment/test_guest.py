@@ -19,6 +19,7 @@ from remote_gym.errors import ConfigError, NotPermitted, RemoteEnvironmentError,
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.worker.environment.entrypoint import Created, create_environment
+from remote_gym.worker.environment.guest import GuestEnvironment, creation_order, start_guest
 from remote_gym.worker.host import Host
 from waiting import scaled
 
@@ -287,3 +288,73 @@ def test_a_host_whose_guest_dies_amid_a_step_tells_and_is_closed(tmp_path):
     assert "was ended by SIGABRT" in error.message
     assert error.output.startswith("out of fuel")
     assert host.closed
+
+
+PACKAGED = """
+import multiprocessing
+import gymnasium as gym
+{imports}
+
+class Environment(gym.Env):
+    observation_space = action_space = gym.spaces.Discrete(2)
+
+    def reset(self, **_):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            [name] = pool.map(name_of, [self])
+        return 0, {{"found": FOUND, "name": __name__, "spawned": name}}
+
+    def step(self, action):
+        raise ValueError("here")
+
+def name_of(environment):
+    return type(environment).__module__
+
+def create_environment():
+    return Environment()
+"""
+
+
+def test_an_entrypoint_imports_what_lies_beside_it_and_is_found_by_what_it_spawns(tmp_path):
+    package = tmp_path / "sims" / "cars"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "found.py").write_text("FOUND = 'in the package'")
+    (package / "entry.py").write_text(PACKAGED.format(imports="from .found import FOUND"))
+    (tmp_path / "beside.py").write_text("FOUND = 'beside'")
+    (tmp_path / "single.py").write_text(PACKAGED.format(imports="from beside import FOUND"))
+    for file, there, expected in (
+        ("sims/cars/entry.py", False, {"found": "in the package", "name": "sims.cars.entry"}),
+        ("single.py", False, {"found": "beside", "name": "single"}),
+        ("single.py", True, {"found": "beside", "name": "single"}),
+    ):
+        made = create([sys.executable], tmp_path, {}, entrypoint=file, there=there)
+        assert made.environment.reset()[1] == {**expected, "spawned": expected["name"]}
+        made.environment.close()
+
+
+def test_an_entrypoint_that_was_sent_need_not_be_there_and_shows_its_lines(tmp_path):
+    source = PACKAGED.format(imports="FOUND = 3").encode()
+    order = creation_order(
+        env_id=0,
+        entrypoint="/nowhere/entry.py",
+        source=source,
+        root=Path("/nowhere"),
+        imports=("a_module_that_only_the_server_has",),
+        kwargs={},
+        render_mode=None,
+        limits=LIMITS,
+    )
+    environment = GuestEnvironment(start_guest([sys.executable], tmp_path, LIMITS), 0, order)
+    with pytest.raises(RemoteEnvironmentError) as caught:
+        environment.step(0)
+    environment.close()
+    assert caught.value.remote_traceback.startswith('Traceback (most recent call last):\n  File "/nowhere/entry.py"')
+    assert 'raise ValueError("here")' in caught.value.remote_traceback
+
+
+def test_a_module_of_the_roots_does_not_take_the_place_of_one_that_the_program_imports(tmp_path):
+    (tmp_path / "fractions.py").write_text("raise SystemExit('not this one')")
+    environment = create([sys.executable], tmp_path, {"id": "CartPole-v1"}).environment
+    environment.reset()
+    environment.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -205,6 +206,32 @@ def _words(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_one_that_was_left_amid_an_answer_is_not_asked_again(tmp_path):
+    command = script(
+        tmp_path,
+        """
+        os.write(1, marker + message(b"first"))
+        os.read(0, 100)
+        time.sleep(1000)
+        """,
+    )
+
+    def strike(*_: object) -> None:
+        raise KeyError
+
+    with started(command) as process:
+        before = signal.signal(signal.SIGALRM, strike)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(KeyError):
+                process.ask(b"request")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        with pytest.raises(GuestLost, match="was left before it had answered"):
+            process.ask(b"request")
 
 
 def test_a_guest_ends_with_what_asks_it_and_so_does_its_group(tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ def read(size):
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+sys.path[:] = [folder for folder in sys.path if folder]  # where no module of the program's is to be found
 names = {{"__name__": {name!r}, "__file__": "<remote_gym guest>"}}
 exec(compile(read({size}), names["__file__"], "exec"), names)
 names["main"]({marker!r}.encode())
@@ -151,6 +152,11 @@ class GuestProcess:
             return self._receive(b"", None)
         except OSError:  # it reads no more
             raise self._lose(None) from None
+        except GuestLost:
+            raise
+        except BaseException:  # a signal's handler: what is answered next would be this
+            self._lose("was left before it had answered")
+            raise
 
     def lose(self, why: str) -> GuestLost:
         """Give up a guest that did not keep to what was agreed, and return the error that says so."""
