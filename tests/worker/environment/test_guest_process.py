@@ -108,6 +108,23 @@ def test_a_flood_before_the_marker_is_refused():
     assert f"printed over {MOST_BEFORE:,} bytes before anything of ours ran" in text
 
 
+def test_a_large_request_waits_for_one_that_reads_late_and_not_for_one_that_speaks_first(tmp_path):
+    code = """
+        os.write(1, marker + message(b"first"))
+        time.sleep(0.1)
+        {before}
+        size = 1000004
+        while size:
+            size -= len(os.read(0, size))
+        os.write(1, message(b"answer"))
+        """
+    with started(script(tmp_path, code.format(before=""))) as process:
+        assert bytes(process.ask(bytes(1_000_000))) == b"answer"
+    with started(script(tmp_path, code.format(before="os.write(1, b'early')"))) as process:
+        with pytest.raises(GuestLost, match="sent something before it had read"):
+            process.ask(bytes(1_000_000))
+
+
 def test_a_command_that_stays_silent_is_refused_in_time():
     begin = time.monotonic()
     assert "did not answer in time" in refused(["sh", "-c", "sleep 1000", "python"], timeout=0.2)
@@ -266,7 +283,7 @@ def test_a_guest_ends_with_what_asks_it_and_so_does_its_group(tmp_path, monkeypa
     group = [each for each in psutil.process_iter() if _group(each) == process.pid]
     assert len(group) == 3  # the guest, what watches it, and what the environment has started
     request = program.REQUEST.pack(program.STEP, 0) + b"\x18\x02"
-    process._write(guest_process._HEAD.pack(len(request)) + request)
+    os.write(process._requests, guest_process._HEAD.pack(len(request)) + request)
     process._process.stdin.close()  # as when the worker is killed
     _, alive = psutil.wait_procs(group, scaled(20))
     assert alive == []

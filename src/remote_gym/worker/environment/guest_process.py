@@ -40,8 +40,8 @@ MOST_BEFORE = 64 * 2**10
 KEPT_LINES = 4 * 2**10
 """Bytes of what was printed last that an error repeats."""
 
-LOOK = 0.5
-"""Seconds after which a guest that is awaited is looked at: what it has started may hold its pipe open."""
+LOOK_MS = 500
+"""Milliseconds after which a guest that is awaited is looked at: what it has started may hold its pipe open."""
 
 END_TIMEOUT = 3.0
 """Seconds that a guest has to end by itself."""
@@ -91,7 +91,7 @@ class GuestProcess:
 
     def __init__(self, command: Sequence[str], folder: str, limits: Limits, timeout: float) -> None:
         self._command = list(command)
-        self._limits = limits
+        self._most = limits.message_bytes
         self._lost: GuestLost | None = None
         self._has_large_pipe = False
         try:
@@ -114,6 +114,10 @@ class GuestProcess:
         self._printed = _Printed(process.stderr)
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
+        self._poll_both = select.poll()
+        self._poll_both.register(self._answers, select.POLLIN)
+        self._poll_both.register(self._requests, select.POLLOUT)
+        os.set_blocking(self._requests, False)  # it may never read; its own end of the pipe stays as it is
         try:
             self.first = self._start(time.monotonic() + timeout)
         except GuestLost as error:
@@ -148,8 +152,15 @@ class GuestProcess:
         if self._lost is not None:
             raise self._lost
         try:
-            self._write(_HEAD.pack(len(request)) + request)
-            return self._receive(b"", None)
+            message = _HEAD.pack(len(request)) + request
+            written = self._write_some(message)
+            if written < len(message):
+                self._write_rest(memoryview(message)[written:])
+            # A short answer, which comes in one piece, is taken here: a step passes through, and calls cost it.
+            data = os.read(self._answers, _LARGE) if self._poll.poll(LOOK_MS) else b""
+            if len(data) > _HEAD.size and _HEAD.unpack_from(data)[0] == len(data) - _HEAD.size <= self._most:
+                return memoryview(data)[_HEAD.size :]
+            return self._receive(data, None)
         except OSError:  # it reads no more
             raise self._lose(None) from None
         except GuestLost:
@@ -180,21 +191,36 @@ class GuestProcess:
         marker = secrets.token_hex(16)
         source = resources.files("remote_gym.guest").joinpath("program.py").read_bytes()
         stage = _STAGE.format(name=program.GUEST, size=len(source), marker=marker)
+        rest, before = memoryview(f"exec({stage!r})\n".encode() + source), b""
         try:
-            self._write(f"exec({stage!r})\n".encode() + source)
-            before = b""
-            while (at := before.find(marker.encode())) < 0:
+            while rest or (at := before.find(marker.encode())) < 0:
                 if len(before) > MOST_BEFORE:
                     raise self._lose(f"printed over {MOST_BEFORE:,} bytes before anything of ours ran")
-                before += self._read(deadline)
+                if not rest or self._may_read_first(deadline):
+                    before += self._read(deadline)
+                else:
+                    rest = rest[self._write_some(rest) :]
         except OSError:
             raise self._lose(None) from None
         return self._receive(before[at + len(marker) :], deadline)
 
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
+    def _write_some(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._requests, data)
+        except BlockingIOError:
+            return 0
+
+    def _write_rest(self, rest: memoryview) -> None:
         while rest:
-            rest = rest[os.write(self._requests, rest) :]
+            if self._may_read_first(None):
+                self._read(None)
+                raise self._lose("sent something before it had read what it was asked")
+            rest = rest[self._write_some(rest) :]
+
+    def _may_read_first(self, deadline: float | None) -> bool:
+        """Wait until something can be read, the end included, or written; return whether it is to be read."""
+        ready = self._wait(deadline, self._poll_both)
+        return any(descriptor == self._answers for descriptor, _ in ready)
 
     def _receive(self, begun: bytes, deadline: float | None) -> memoryview:
         """One message, of which some has been read.
@@ -207,7 +233,7 @@ class GuestProcess:
             data += self._read(deadline)
         (size,) = _HEAD.unpack_from(data)
         found = len(data) - _HEAD.size
-        if size > self._limits.message_bytes or found > size or size == 0:
+        if size > self._most or found > size or size == 0:
             raise self._lose(f"sent a message of {size:,} bytes, or more than one")
         if found == size:
             return memoryview(data)[_HEAD.size :]
@@ -230,13 +256,14 @@ class GuestProcess:
             raise self._lose(None)
         return data
 
-    def _wait(self, deadline: float | None) -> None:
-        """Wait until something can be read, the end included."""
-        while not self._poll.poll(1000 * LOOK):
+    def _wait(self, deadline: float | None, poll: select.poll | None = None) -> list[tuple[int, int]]:
+        """Wait until something can be read, the end included, or what else is polled for."""
+        while not (ready := (poll or self._poll).poll(LOOK_MS)):
             if self._process.poll() is not None:
                 raise self._lose(None)
             if deadline is not None and time.monotonic() > deadline:
                 raise self._lose("did not answer in time")
+        return ready
 
     def _make_room(self, size: int) -> None:
         """Have fewer, larger pieces where messages are large: the system lets a user have only so many such pipes."""
