@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -174,6 +175,9 @@ def test_ports_and_urls_that_are_none():
     assert unexpected([*cases, ({"port": 0}, "^port is 0")], partial(RemoteEnvironment, allow_insecure=True)) == []
 
 
+POLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}
+
+
 def test_a_clients_arguments_that_cannot_work():
     cases = [
         ({"remote_args": [("environment", "x")]}, r"^remote_args is \[\('environment', 'x'\)\]; use an id such as"),
@@ -181,6 +185,9 @@ def test_a_clients_arguments_that_cannot_work():
         ({"remote_args": ""}, "^remote_args is ''; use an id such as"),
         ({"remote_args": {"entrypoint_kwargs": "x"}}, r"^remote_args\['entrypoint_kwargs'\] is 'x'"),
         ({"remote_args": {"environment": 3}}, r"^remote_args\['environment'\] is 3"),
+        ({"remote_args": {"python": "/bin/sh"}}, "^remote_args has 'python': in what an environment runs is the"),
+        ({"remote_args": {"command": ["sh"]}}, "^remote_args has 'command'"),
+        ({"remote_args": {"there": True}}, "^remote_args has 'there'"),
         ({"remote_args": {"enviroment": "x"}}, "^remote_args has no 'enviroment'; did you mean environment"),
         ({"remote_args": {"id": "x", "environment": "y"}}, "^remote_args has 'environment' beside 'id'"),
         ({"render_mode": 3}, "^render_mode is 3"),
@@ -250,6 +257,15 @@ def test_a_servers_arguments_that_cannot_work():
         ({"default_args": {"reference": 3}}, "^default_args has reference 3"),
         ({"default_args": {"entrypoint_kwargs": "id"}}, "^default_args has entrypoint_kwargs 'id'"),
         ({"default_args": {"entrypoint_kwargs": {3: "id"}}}, "^default_args has entrypoint_kwargs"),
+        ({"default_args": {**POLE, "python": 3}}, "^default_args has python 3; use the path of a Python"),
+        ({"default_args": {**POLE, "python": "/no/python"}}, "^default_args has python '/no/python'; use the path"),
+        ({"default_args": {**POLE, "command": "python"}}, "^default_args has command 'python'; use a list of words"),
+        ({"default_args": {**POLE, "command": []}}, r"^default_args has command \[\]; use a list of words"),
+        ({"default_args": {**POLE, "command": ["sh", 3]}}, r"^default_args has command \['sh', 3\]; use a list"),
+        ({"default_args": {**POLE, "command": ["sh"], "python": sys.executable}}, "has both python and command"),
+        ({"default_args": {**POLE, "there": True}}, "^default_args has there True; use True beside python or command"),
+        ({"default_args": {**POLE, "there": "x", "command": ["sh"]}}, "^default_args has there 'x'; use True"),
+        ({"default_args": {"id": "x", "python": "y"}}, "^default_args has 'python' beside 'id'"),
         ({"default_args": None}, "^default_args is None"),
         ({"default_args": None, "environments": {"pole": {"entry": "x"}}}, r"^environments\['pole'\] has no 'entry'"),
         ({"default_args": None, "environments": {"pole": 3}}, r"^environments\['pole'\] is 3; use an id"),

@@ -38,6 +38,9 @@ SAMPLES = {
     ],
     "repo": [("--entrypoint", "env.py", "--repo", "https://example.org/x.git")],
     "reference": [("--entrypoint", "env.py", "--repo", "r", "--reference", "v1")],
+    "python": [("--entrypoint", "env.py", "--python", "python3"), ("CartPole-v1", "--python", "python3")],
+    "command": [("--entrypoint", "env.py", "--command", "conda run -n 'my sim' python")],
+    "there": [("--entrypoint", "env.py", "--command", "docker run -i sim:3 python3", "--there")],
     "environments": [("--environment", "easy=CartPole-v1", "--environment", "hard one=env.py")],
     "ids": [("--ids", "ALE/*", "--ids", "Cart*"), ("--ids", "Cart*", "--kwargs", '{"a": 3}')],
     "grpc_port": [("--grpc-port", "7000")],
@@ -116,6 +119,20 @@ def test_the_file_says_what_all_flags_together_say(folder):
     (folder / "server.toml").write_text(written, "utf-8")
     assert understood("--config", "server.toml") == (meant, written)
     assert len(written.splitlines()) > len(first)
+
+
+def test_a_file_and_flags_name_the_python_of_an_environment(folder):
+    (folder / "server.toml").write_text(
+        '[environment]\nid = "CartPole-v1"\npython = "python3"\n'
+        '[environments.x]\nentrypoint = "/sim/x.py"\ncommand = ["docker", "run", "-i", "sim:3", "python"]\n'
+        "there = true\n"
+    )
+    (found, _), _ = understood("--config", "server.toml")
+    assert found.default_args == {"entrypoint_kwargs": {"id": "CartPole-v1"}, "python": "python3"}
+    named = found.options.environments["x"]
+    assert (named["command"], named["there"]) == (["docker", "run", "-i", "sim:3", "python"], True)
+    (found, _), _ = understood("Other-v1", "--command", "conda run -n 'my sim' python")
+    assert found.default_args["command"] == ["conda", "run", "-n", "my sim", "python"]
 
 
 def test_flags_win_over_the_file(folder):
