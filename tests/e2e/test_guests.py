@@ -77,7 +77,7 @@ def simulator(tmp_path: Path) -> str:
 
 
 def offered(simulator: str, **fields: Any) -> dict[str, Any]:
-    return {"entrypoint": simulator, "python": sys.executable, **fields}
+    return {"entrypoint": simulator, "command": [sys.executable], **fields}
 
 
 def test_a_trainer_has_an_old_gym_beside_one_of_its_own(tmp_path):
@@ -157,7 +157,7 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(simulator):
 
 @pytest.mark.parametrize("how", ["close", "kill"])
 def test_nothing_is_left_of_guests_when_their_server_ends(simulator, how, tmp_path):
-    with served("--entrypoint", simulator, "--python", sys.executable, "--port", 0, log=tmp_path / "log") as running:
+    with served("--entrypoint", simulator, "--command", sys.executable, "--port", 0, log=tmp_path / "log") as running:
         environment = RemoteVectorEnv(port=running.port, num_envs=2)
         environment.reset()
         pids = environment.get_attr("pid")
@@ -180,12 +180,23 @@ def test_a_server_refuses_to_start_with_a_python_that_cannot_host(simulator, tmp
         create_remote_environment_server({"entrypoint": simulator, "command": command}, port=0)
 
 
+def test_a_python_that_has_our_release_runs_the_worker_itself(simulator):
+    offer = {"entrypoint": simulator, "python": sys.executable}
+    with (
+        create_remote_environment_server(offer, port=0) as server,
+        RemoteEnvironment(port=server.port) as environment,
+    ):
+        environment.reset()
+        [worker] = list(server.sessions())
+        assert environment.get_wrapper_attr("pid") == worker.pid
+
+
 def test_what_leads_to_a_command_is_the_servers_alone(simulator):
     with create_remote_environment_server(offered(simulator), port=0) as server:
         for name, value in {"python": sys.executable, "command": ["sh"], "there": True}.items():
             with pytest.raises(ConfigError, match=f"remote_args has {name!r}"):
                 RemoteEnvironment(port=server.port, remote_args={name: value})
-    by_id = {"entrypoint_kwargs": {"id": "CartPole-v1"}, "python": sys.executable}
+    by_id = {"entrypoint_kwargs": {"id": "CartPole-v1"}, "command": [sys.executable]}
     with create_remote_environment_server(by_id, port=0) as server, pytest.raises(NotPermitted):
         RemoteEnvironment(port=server.port, remote_args={"entrypoint_kwargs": {"id": "Acrobot-v1"}})
 

@@ -134,7 +134,8 @@ def launch_message(
         observation_encoding=request.observation_encoding,
     )
     if runs_elsewhere(offered):
-        launch.guest.command.extend(offered.get("command") or [os.fspath(offered["python"])])
+        launch.guest.command.extend(offered.get("command") or ())
+        launch.guest.python = shutil.which(offered.get("python") or "") or ""
         launch.guest.there = bool(offered.get("there"))
     launch.client_kwargs = request.entrypoint_kwargs
     own = dict(offered.get("entrypoint_kwargs") or {})

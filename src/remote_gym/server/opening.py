@@ -15,6 +15,7 @@ from remote_gym.server.access.authorizer import Authorizer
 from remote_gym.server.access.clients import Client, Clients
 from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import OpenSession
+from remote_gym.server.launch.interpreters import interpreter_for
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import check_version, launch_message, restrict
 from remote_gym.server.open_sessions import OpenSessions
@@ -91,7 +92,7 @@ class Opening:
     async def _open(self, request: worker_pb2.Opening, client: Client, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
         entry, message = await self._admit(request, client)
-        session = await self._launch(entry, request, attempt)
+        session = await self._launch(entry, request, message, attempt)
         try:
             # Again: it may have changed while the client waited for a place, and the worker started.
             restrict(message, self._authorizer.policy.decide(client.identity, session.environment).terms)
@@ -131,10 +132,13 @@ class Opening:
         self._sessions.enter(entry)
         return entry, message
 
-    async def _launch(self, entry: Session, request: worker_pb2.Opening, attempt: Attempt | None) -> OpenSession:
+    async def _launch(
+        self, entry: Session, request: worker_pb2.Opening, message: worker_pb2.Launch, attempt: Attempt | None
+    ) -> OpenSession:
         """Start its worker."""
         try:
-            worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=self._options.interpreter))
+            interpreter = await interpreter_for(message, self._options)
+            worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=interpreter))
         except BaseException:
             self._sessions.end(entry, close_reasons.NOT_STARTED)
             self._release(entry)

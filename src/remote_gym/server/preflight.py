@@ -11,6 +11,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.server.access.policy import DEFAULT
+from remote_gym.server.launch.interpreters import interpreter_for
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import launch_message
 from remote_gym.v1 import worker_pb2
@@ -96,7 +97,8 @@ async def _try(
 
 async def _create(launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
     message.session = "trial"
-    worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=options.interpreter))
+    interpreter = await interpreter_for(message, options)
+    worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=interpreter))
     timeout = options.close_timeout
     try:
         answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)

@@ -135,7 +135,7 @@ def _create_in_guest(
         file = entrypoint_file(root, entrypoint, anywhere=launch.anywhere)
         entrypoint, source = str(file), file.read_bytes()
     limits = Limits(**launch.limits)
-    guest = start_guest(launch.guest.command, root, limits)
+    guest = start_guest(list(launch.guest.command) or [launch.guest.python], root, limits)
     created: list[GuestEnvironment] = []
 
     def create(index: int) -> gym.Env[Any, Any]:

@@ -1,0 +1,64 @@
+"""In which Python a worker runs: the server's, that of an option, or one that an environment names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from remote_gym.config import ServerOptions
+from remote_gym.ipc import variables
+from remote_gym.logs import get_logger
+from remote_gym.protocol.constants import package_versions
+from remote_gym.v1 import worker_pb2
+
+logger = get_logger(__name__)
+
+PROBE_TIMEOUT = 60.0
+"""Seconds that a Python has to say which release of ours it has, all that a worker needs imported."""
+
+_PROBE = (
+    "import remote_gym.worker.forkserver; from remote_gym.protocol.constants import package_versions; "
+    "print(package_versions()['remote-gym'])"
+)
+_has_our_release: dict[str, bool] = {}
+
+
+async def interpreter_for(message: worker_pb2.Launch, options: ServerOptions) -> str | None:
+    """The Python for the worker that this message is for; None for the server's own.
+
+    A Python that an environment names runs the worker itself where it has our release: then the message says no more
+    that the environment is a guest's. Each is asked once.
+    """
+    python = message.guest.python
+    if not python or options.use_thread:
+        return options.interpreter
+    if python not in _has_our_release:
+        _has_our_release[python] = await _probe(python)
+        where = "has this release, so workers run in it" if _has_our_release[python] else "hosts guests"
+        logger.info("the Python %s %s", python, where)
+    if not _has_our_release[python]:
+        return options.interpreter
+    message.ClearField("guest")
+    return python
+
+
+async def _probe(python: str) -> bool:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(python, "-c", _PROBE),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd="/",
+            env=variables.for_others(),
+        )
+    except OSError:  # which the worker says as it starts the guest
+        return False
+    try:
+        printed, _ = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
+    except asyncio.TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return False
+    return process.returncode == 0 and printed.decode("utf-8", "replace").strip() == package_versions()["remote-gym"]
