@@ -32,12 +32,23 @@ from wire.examples import (
     STANDARD,
     SURROGATES,
     VOIDS,
+    masked,
     plain,
     same,
+    structured,
 )
 
 SMALL = Limits(depth=4, items=50, text_length=20, array_bytes=100)
-LEAVES = st.one_of(VOIDS, VOIDS.map(lambda array: array[0]), SIMPLE, ARRAYS, SCALARS, st.binary().map(bytearray))
+LEAVES = st.one_of(
+    VOIDS,
+    VOIDS.map(lambda array: array[0]),
+    SIMPLE,
+    ARRAYS,
+    SCALARS,
+    st.binary().map(bytearray),
+    structured(),
+    masked(),
+)
 # In a place's time zone arrives the offset that it had, and a guest knows no zone of another name.
 STANDARDS = STANDARD.filter(lambda value: getattr(value, "tzinfo", None) is None)
 VALUES = st.recursive(
@@ -94,6 +105,16 @@ def test_what_contains_itself_has_no_wire_form():
     assert found["a"] == 1
     assert isinstance(found["again"][0], Unencodable)
     assert found["again"][1] == 2
+
+
+def test_where_it_is_strict_what_has_no_wire_form_raises_and_the_next_is_written_as_ever():
+    writer = program.Writer(asdict(LIMITS))
+    for value in ({"a": [object()]}, {"a": object(), "b": 1}, [np.zeros(2, "O"), lambda: 3]):
+        with pytest.raises(program.NoWireForm):
+            writer.write(value, True)
+        assert decode_value(pb.Value.FromString(writer.write([1, {"a": 2}], True)), LIMITS) == [1, {"a": 2}]
+    with pytest.raises(program.NoWireForm):
+        program.Writer(asdict(SMALL)).write("x" * 30, True)
 
 
 def test_a_class_that_raises_when_it_is_read_does_not_take_the_rest_with_it():

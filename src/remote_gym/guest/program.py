@@ -163,7 +163,7 @@ N1, N2, N3, N4, N5, N6, N7 = (tag(field, VARINT) for field in range(1, 8))
 (COMPLEX, BYTEARRAY, SET, FROZENSET, DEQUE, DECIMAL, FRACTION, PATH, DATE, TIME, DATETIME, TIMEDELTA, RANGE) = (
     tag(field) for field in range(17, 30)
 )
-NAMED = tag(32)
+MASKED, STRUCTURED, NAMED = map(tag, (30, 31, 32))
 BOOLEAN, INTEGER, NUMBER = tag(2, VARINT), tag(3, VARINT), tag(5, FIXED64)
 
 DTYPES = {
@@ -254,6 +254,14 @@ def array_head(array: Any) -> bytes:
     return dtype_fields(array.dtype) + packed_numbers(SECOND, array.shape) + big
 
 
+def room_of(array: Any) -> int:
+    """Bytes of an array, where an axis of length 0 counts as one of 1, so that no other is giant."""
+    room = array.dtype.itemsize or 1  # type: int
+    for length in array.shape:
+        room *= length or 1
+    return room
+
+
 class Writer:
     """Writes values, and puts a short description where one has no wire form.
 
@@ -268,9 +276,16 @@ class Writer:
         self.array_bytes = limits["array_bytes"]
         self.items = 0
         self.entered = []  # type: List[int]
+        self.strict = False
 
-    def write(self, value: Any) -> bytes:
-        """Write a message ``Value``."""
+    def write(self, value: Any, strict: bool = False) -> bytes:
+        """Write a message ``Value``.
+
+        Args:
+            value: Anything.
+            strict: Whether what has no wire form raises; else a short description takes its place.
+        """
+        self.strict = strict
         self.items = self.most_items - 1
         del self.entered[:]
         return self.value(value)
@@ -281,15 +296,19 @@ class Writer:
         try:
             write = WRITERS.get(type(value), write_other)  # type: Callable[[Any, Any], bytes]
             return write(self, value)
-        except Exception:  # NoWireForm, or what a stranger's class raises when it is read
+        except Exception as error:  # NoWireForm, or what a stranger's class raises when it is read
             del self.entered[level:]
+            if self.strict:
+                if isinstance(error, NoWireForm):
+                    raise
+                raise NoWireForm("a {} that raises {} when it is read".format(type_name(value), type_name(error)))
         names = part(FIRST, text_bytes(type_name(value))) + part(SECOND, text_bytes(short_repr(value)))
         return part(UNENCODABLE, names)
 
     def enter(self, container: object, size: int) -> None:
         """Go a level deeper, into so many items."""
         if id(container) in self.entered or len(self.entered) >= self.depth or size > self.items:
-            raise NoWireForm("it contains itself, or is too deep or too large")
+            raise NoWireForm("a {} contains itself, or is too deep or too large".format(type_name(container)))
         self.items -= size
         self.entered.append(id(container))
 
@@ -333,7 +352,7 @@ def write_int(_writer: Writer, value: int) -> bytes:
 def write_text(writer: Writer, value: str) -> bytes:
     """With lone surrogates, where it has any."""
     if len(value) > writer.text_length:
-        raise NoWireForm("too long")
+        raise NoWireForm("a text of {:,} characters is over the limit (Limits.text_length)".format(len(value)))
     try:
         return part(TEXT, value.encode("utf-8"))
     except UnicodeEncodeError:
@@ -342,19 +361,59 @@ def write_text(writer: Writer, value: str) -> bytes:
 
 def write_array(writer: Writer, value: Any) -> bytes:
     """Of numbers, texts, times or objects."""
+    room = room_of(value)
+    if room > writer.array_bytes or value.ndim > 32:
+        raise NoWireForm("an array of {:,} bytes is over the limit (Limits.array_bytes)".format(room))
+    if value.dtype.names is not None:
+        return write_structured(writer, value, value)
     if value.dtype.kind == "O":
         content = packed_numbers(FIRST, value.shape)
         return part(OBJECTS, content + writer.list_items(SECOND, value, value.ravel().tolist()))
-    if value.nbytes > writer.array_bytes or value.ndim > 32:
-        raise NoWireForm("too large")
     head = array_head(value)
     return part(ARRAY, head + part(THIRD, element_bytes(value)))
+
+
+def write_structured(writer: Writer, owner: Any, array: Any) -> bytes:
+    """Of named fields, column by column."""
+    fields = [(name,) + tuple(array.dtype.fields[name][:2]) for name in array.dtype.names]
+    end = total = 0
+    for _, field, offset in sorted(fields, key=lambda each: int(each[2])):
+        if offset < end:
+            raise NoWireForm("fields of a structured array overlap")
+        end, total = offset + field.itemsize, total + field.itemsize
+    if array.dtype.itemsize > 3 * total:
+        raise NoWireForm("fields of a structured array have more between them than they take")
+    writer.enter(owner, len(fields))
+    columns = b"".join(part(FOURTH, write_array(writer, array[name])) for name, _, _ in fields)
+    writer.entered.pop()
+    names = b"".join(part(SECOND, text_bytes(name)) for name, _, _ in fields)
+    offsets = packed_numbers(THIRD, [offset for _, _, offset in fields])
+    sizes = count(N5, array.dtype.itemsize) + count(N6, owner is not array)
+    return part(STRUCTURED, packed_numbers(FIRST, array.shape) + names + offsets + columns + sizes)
+
+
+def write_masked(writer: Writer, value: Any) -> bytes:
+    """With its mask, fill value, and whether the mask is hard."""
+    if value is np.ma.masked:
+        return part(MASKED, b"")
+    writer.enter(value, 3)
+    content = part(FIRST, write_array(writer, value.data))
+    if value.mask is not np.ma.nomask:
+        content += part(SECOND, write_array(writer, np.asarray(value.mask)))
+    if not value.dtype.hasobject:
+        filling, usual = (np.asarray(each.fill_value) for each in (value, np.ma.MaskedArray(np.empty(0, value.dtype))))
+        if filling.dtype != usual.dtype or filling.tobytes() != usual.tobytes():
+            content += part(THIRD, write_array(writer, filling))
+    writer.entered.pop()
+    return part(MASKED, content + count(N4, bool(value.hardmask)))
 
 
 def write_scalar(writer: Writer, value: Any) -> bytes:
     """A NumPy number, text or time."""
     if value.nbytes > writer.array_bytes:
-        raise NoWireForm("too large")
+        raise NoWireForm("a scalar of {:,} bytes is over the limit (Limits.array_bytes)".format(value.nbytes))
+    if value.dtype.names is not None:
+        return write_structured(writer, value, np.asarray(value))
     if isinstance(value, np.str_):  # not by way of an array, which drops NUL characters at the end
         content = N1 + b"\x0f" + count(N4, len(value)) + part(THIRD, value.encode("utf-32-le", "surrogatepass"))
     elif isinstance(value, np.bytes_):
@@ -445,7 +504,9 @@ def write_other(writer: Writer, value: Any) -> bytes:
         return write_scalar(writer, value)
     if issubclass(cls, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
-            raise NoWireForm("a masked array")
+            if cls is not np.ma.MaskedArray and value is not np.ma.masked:
+                raise NoWireForm("a {} has no wire form".format(type_name(value)))
+            return write_masked(writer, value)
         return writer.named(value, write_array(writer, np.asarray(value)))
     if cls.__name__ == "GraphInstance" and all(hasattr(value, name) for name in ("nodes", "edges", "edge_links")):
         return write_graph(writer, value)
@@ -745,9 +806,34 @@ def read_named(data: bytes) -> Any:
     return types.SimpleNamespace(**value) if found.get(2) == 2 else value
 
 
+def read_structured(data: bytes) -> Any:
+    """A structured array, or a scalar of one."""
+    found = read_message(data, (2, 4))
+    shape = read_numbers(found.get(1))
+    columns = [read_value(column) for column in found[4]]
+    names = [name.decode("utf-8") for name in found[2]]
+    formats = [(column.dtype, column.shape[len(shape) :]) for column in columns]
+    offsets = list(read_numbers(found.get(3)))
+    dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": found.get(5, 0)})
+    array = np.zeros(shape, dtype)
+    for name, column in zip(names, columns):
+        array[name] = column
+    return array[()] if found.get(6) else array
+
+
+def read_masked(data: bytes) -> Any:
+    """A masked array, or NumPy's constant `masked`."""
+    found = read_message(data)
+    if 1 not in found:
+        return np.ma.masked
+    mask = read_value(found[2]) if 2 in found else np.ma.nomask
+    filling = read_value(found[3])[()] if 3 in found else None
+    return np.ma.MaskedArray(read_value(found[1]), mask=mask, fill_value=filling, hard_mask=bool(found.get(4)))
+
+
 def read_unknown(_data: bytes) -> Any:
     """Refuse what cannot be read here."""
-    raise ValueError("a masked, structured or undescribed value cannot be read in a guest")
+    raise ValueError("what had no wire form at the other end cannot be read")
 
 
 READERS = {
@@ -780,8 +866,8 @@ READERS = {
     27: read_datetime,
     28: read_timedelta,
     29: read_range,
-    30: read_unknown,
-    31: read_unknown,
+    30: read_masked,
+    31: read_structured,
     32: read_named,
 }  # type: Dict[int, Callable[[Any], Any]]
 
@@ -1479,7 +1565,16 @@ class Guest:
 
     def value(self, value: Any) -> Tuple[bytes, ...]:
         """A value as an answer."""
+        return (bytes([IS_VALUE]), self.writer.write(value, True))
+
+    def lax(self, value: Any) -> Tuple[bytes, ...]:
+        """A value as an answer, parts of which may have no wire form."""
         return (bytes([IS_VALUE]), self.writer.write(value))
+
+    def returned(self, values: Any, info: Any) -> Tuple[bytes, ...]:
+        """What ``reset`` or ``step`` returned, as an answer: only in its info may something have no wire form."""
+        items = [self.writer.write(value, True) for value in values] + [self.writer.write(info)]
+        return (bytes([IS_VALUE]), part(TUPLE, b"".join(part(FIRST, item) for item in items)))
 
     def error(self, error: BaseException) -> Tuple[bytes, ...]:
         """An exception as an answer."""
@@ -1492,7 +1587,11 @@ class Guest:
         except BaseException as failure:
             text = "<{} while the traceback was formatted>".format(type(failure).__name__)
         most = min(4 * 2**20, self.message_bytes // 32)
-        kind = CONFIG if isinstance(error, ConfigError) else ENCODING if isinstance(error, TooLarge) else RAISED
+        kind = RAISED
+        if isinstance(error, ConfigError):
+            kind = CONFIG
+        elif isinstance(error, (TooLarge, NoWireForm)):
+            kind = ENCODING
         content = (kind, type_name(error), message[:most], text[-most:])
         return (bytes([IS_ERROR]), self.writer.write(content))
 
@@ -1503,7 +1602,7 @@ class Guest:
         hosted, names = create(order)
         self.hosted[index] = hosted
         environment = hosted.environment
-        return self.value(
+        return self.lax(
             {
                 "observation_space": write_space(environment.observation_space, self.writer),
                 "action_space": write_space(environment.action_space, self.writer),
@@ -1525,12 +1624,13 @@ class Guest:
     def stepped(self, hosted: Hosted, returned: Any) -> Tuple[bytes, ...]:
         """What a step returned: packed where it is as usual."""
         if hosted.observation is None or type(returned) is not tuple or len(returned) != 5:
-            return self.value(returned)
+            is_usual = isinstance(returned, (tuple, list)) and len(returned) == 5
+            return self.returned(returned[:4], returned[4]) if is_usual else self.lax(returned)
         observation, reward, terminated, truncated, info = returned
         flags = FLAGS.get((type(reward), type(terminated), type(truncated)))
         packed = None if flags is None else hosted.observation[1](observation)
         if packed is None or flags is None:
-            return self.value(returned)
+            return self.returned(returned[:4], info)
         if terminated:
             flags |= TERMINATED
         if truncated:
@@ -1543,7 +1643,10 @@ class Guest:
     def reset(self, hosted: Hosted, body: bytes) -> Tuple[bytes, ...]:
         """Reset by a seed and options."""
         seed, options = read_value(body)
-        return self.value(hosted.reset(seed, options))
+        returned = hosted.reset(seed, options)
+        if isinstance(returned, (tuple, list)) and len(returned) == 2:
+            return self.returned(returned[:1], returned[1])
+        return self.lax(returned)
 
     def render(self, hosted: Hosted, _body: bytes) -> Tuple[bytes, ...]:
         """Render: an image is sent without being copied once more."""
