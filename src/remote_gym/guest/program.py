@@ -711,11 +711,31 @@ def read_dtype(found: Dict[int, Any]) -> Any:
 def read_array(data: bytes) -> Any:
     """Read a message ``Array``."""
     found = read_message(data)
-    dtype = read_dtype(found)
     shape = read_numbers(found.get(2))
+    if found.get(1) in LONG.values():
+        return read_long(found, shape)
+    dtype = read_dtype(found)
     little = dtype if sys.byteorder == "little" else dtype.newbyteorder("<")
     array = np.ndarray(shape, little, found.get(3, b"") or bytes(1)).astype(dtype)
     return array.astype(dtype.newbyteorder(">")) if found.get(5) else array
+
+
+def read_long(found: Dict[int, Any], shape: Tuple[int, ...]) -> Any:
+    """An array of long doubles, or of pairs of them, from a machine that has them as wide, or as wide as a float64."""
+    width, data = found.get(4, 0), found.get(3, b"")
+    if width == long_width():
+        rows = np.frombuffer(data, np.uint8).reshape(-1, width)
+        whole = np.zeros((len(rows), np.dtype(np.longdouble).itemsize), np.uint8)
+        whole[:, :width] = rows
+        array = whole.reshape(-1).view(np.longdouble)  # type: Any
+    elif width == 8:
+        array = np.frombuffer(data, "<f8").astype(np.longdouble)
+    else:
+        raise ValueError("long doubles of {} bytes cannot be read here, where they have another format".format(width))
+    if found[1] == LONG["c"]:
+        array = array.view(np.clongdouble)
+    array = array.reshape(shape)
+    return array.astype(array.dtype.newbyteorder(">")) if found.get(5) else array
 
 
 def read_objects(data: bytes) -> Any:
