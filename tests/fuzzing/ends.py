@@ -38,6 +38,9 @@ from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
+from remote_gym.worker.environment.guest import GuestEnvironment
+from remote_gym.worker.environment.guest_messages import Guest
+from remote_gym.worker.environment.guest_process import GuestLost
 from remote_gym.worker.handshake import Admitting, Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.loop import _create_host
@@ -361,3 +364,49 @@ def _sample(environment: gym.Env[Any, Any]) -> Any:
 @functools.cache
 def loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
+
+
+class _Said:
+    """In the place of a guest's process: what it says is the input."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        self._messages = iter(messages)
+        self.is_lost = False
+        self.first = self.ask(b"")
+
+    def ask(self, _request: bytes) -> memoryview:
+        message = b"" if self.is_lost else next(self._messages, b"")
+        if not message:
+            raise self.lose("has said all that it had to say")
+        return memoryview(message)
+
+    def lose(self, why: str) -> GuestLost:
+        self.is_lost = True
+        return GuestLost(why)
+
+    def close(self, _timeout: float = 0.0) -> None:
+        self.is_lost = True
+
+
+def fuzz_guest(data: bytes) -> None:
+    """Host an environment in a guest that says anything: one is made, reset, stepped, rendered, and asked for more."""
+    process: Any = None
+    with contextlib.suppress(RemoteGymError, ResetNeeded):
+        process = _Said(chunks(data))
+        environment = GuestEnvironment(Guest(process, SMALL), 0, {})
+        for ask in (
+            environment.reset,
+            lambda: environment.step(environment.action_space.sample()),
+            lambda: environment.step(None),
+            environment.render,
+            lambda: environment.get("level"),
+            lambda: environment.call("add", (1,), {}),
+            lambda: environment.assign("level", 3),
+        ):
+            with contextlib.suppress(RemoteGymError, ResetNeeded):
+                ask()
+        host = Host(environment, exposed=environment.exposed, limits=SMALL)
+        host.describe()
+        for sequence, operation in enumerate(({"reset": {}}, {"step": {"packed": bytes(8)}}, {"render": {}}), 1):
+            answer = host.answer(pb.Request(sequence=sequence, **operation).SerializeToString())
+            parse(pb.Response, answer)

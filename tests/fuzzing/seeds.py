@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.serialization import Encoding
+from gymnasium import spaces
 
 from fuzzing.decoders import BATCHES, LAYOUTS
 from fuzzing.ends import ROUTING_ID, TOKEN, joined
@@ -25,6 +26,7 @@ from hellos import client_hello, in_records
 from remote_gym.certs.cfssl import CertificateRequest, KeyRequest
 from remote_gym.certs.signing import certificate_pem, generate_key, sign_authority
 from remote_gym.config import Limits
+from remote_gym.guest import program
 from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -176,6 +178,44 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "service", "close", joined(b"close", b"nobody", b"=")
     yield "service", "spaces", joined(b"spaces", b"=", b"=")
     yield "client", "whole", conversation(action)
+    for name, messages in guests().items():
+        yield "guest", name, joined(*messages)
+
+
+def guests() -> dict[str, list[bytes]]:
+    """What guests say that are created, reset, stepped twice, rendered, and asked for attributes; and then again."""
+    guest, environment = program.Guest(), Meek("rgb_array")
+    guest.hosted[0] = program.Hosted(environment, "rgb_array")
+    found = {}
+    for name, space in {"box": spaces.Box(-1, 1, (2,)), "dict": spaces.Dict({"a": spaces.Text(3)})}.items():
+        description = {
+            "observation_space": program.write_space(space, guest.writer),
+            "action_space": program.write_space(spaces.Discrete(2), guest.writer),
+            "observation_size": 8 if name == "box" else None,
+            "action_size": 8,
+            "metadata": {"render_modes": ["rgb_array"]},
+            "render_mode": "rgb_array",
+            "spec": ("CartPole-v1", None, False, 500),
+            "exposed": [("level", False), ("add", True)],
+        }
+        space.seed(1)
+        observation = space.sample()
+        hosted = program.Hosted(environment, None)
+        hosted.observation = program.packing(space)
+        answers = [
+            guest.lax({}),
+            guest.lax(description),
+            guest.returned([observation], {"seed": 3}),
+            guest.stepped(hosted, (observation, 1.0, False, True, {})),
+            guest.stepped(hosted, (observation, np.float64(1), np.bool_(True), False, {"a": [1, object()]})),
+            (bytes([program.IS_ARRAY]), b"\6\0\0\0\x08\x06\x12\x02\x01\x03", b"abc"),
+            guest.value(3),
+            guest.error(KeyError("no fuel")),
+            guest.value(None),
+        ]
+        messages = [b"".join(pieces) for pieces in answers]
+        found[name] = messages + messages[2:4] + messages[5:6]
+    return found
 
 
 def conversation(action: pb.StepRequest) -> bytes:
