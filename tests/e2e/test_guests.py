@@ -141,7 +141,7 @@ def test_one_that_dies_is_a_session_lost_with_its_last_lines_and_a_reset_opens_a
             environment.step(0)
 
 
-def test_one_that_hangs_is_ended_with_all_that_it_started(simulator):
+def test_one_that_hangs_is_ended_with_all_that_it_started_and_the_log_says_where_it_was(simulator, caplog):
     with (
         create_remote_environment_server(offered(simulator), port=0, step_timeout=0.5) as server,
         RemoteEnvironment(port=server.port) as environment,
@@ -152,6 +152,10 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(simulator):
         assert len(group) == 3
         with pytest.raises(SessionLost, match="took over"):
             environment.step(3)
+        [record] = [each for each in caplog.records if "where it is" in each.getMessage()]
+        stacks = getattr(record, "details", None) or record.getMessage()
+        assert "simulator.py" in str(stacks)
+        assert "in step" in str(stacks)
         assert gone(group, 10)
 
 

@@ -21,6 +21,7 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.encoding import encode_space
 from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import Unencodable, decode_value, encode_value, remote_type
+from remote_gym.worker.environment.stacks import STACKS_SIGNAL
 from wire.examples import (
     ANY_SPACE,
     ARRAYS,
@@ -205,6 +206,10 @@ def test_numbers_of_fields_are_those_of_the_protocol():
     assert {names[name].replace("_", ""): field for name, (field, _) in program.SPACES.items()} == {
         name.replace("_", ""): field.number for name, field in kinds.items()
     }
+
+
+def test_it_is_asked_for_its_stacks_as_a_worker_is():
+    assert program.STACKS_SIGNAL == STACKS_SIGNAL
 
 
 def test_it_is_written_for_python_3_6_and_imports_the_standard_library_and_numpy():

@@ -11,12 +11,14 @@ import contextlib
 import datetime
 import decimal
 import enum
+import faulthandler
 import fractions
 import importlib
 import importlib.util
 import inspect
 import io
 import linecache
+import mmap
 import os
 import pathlib
 import reprlib
@@ -37,24 +39,37 @@ GUEST = "remote_gym_guest"
 KEPT = []  # type: List[Callable[[], None]]
 """What Python 3.6 would forget of what is to be done after a fork."""
 
+STACKS_SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
+"""Asks a process for its stacks. One that environments, and what they are made with, leave alone."""
+
+TICK = 0.1
+"""Seconds after which is looked again whether the stacks are asked for."""
+
 POLLRDHUP = 0x2000  # Linux's: the other end of a socket writes no more
 
 
-def watch() -> None:
+def watch() -> Any:
     """Fork a process that kills this one's group some time after standard input, or this process, has ended.
+
+    It also asks this one for its stacks, by a signal, if more comes to standard input while a request is answered.
 
     A process rather than a thread: it works while C code holds the interpreter's lock, and no environment that forks
     finds a thread. It is forked before anything large is imported.
+
+    Returns:
+        A byte that both share: whether a request is being answered.
     """
+    busy = mmap.mmap(-1, 1)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     if os.getpgrp() != os.getpid():
-        return  # the group is somebody else's
+        return busy  # the group is somebody else's
     alive, held = os.pipe()
+    guest = os.getpid()
     if os.fork():
         os.close(alive)
         close_in_children(held)
-        return
+        return busy
     try:
         os.close(held)
         null = os.open(os.devnull, os.O_RDWR)
@@ -65,7 +80,14 @@ def watch() -> None:
         poll = select.poll()
         poll.register(alive, 0)
         poll.register(0, POLLRDHUP if sys.platform == "linux" else 0)
-        if alive not in dict(poll.poll()):
+        ready, was_asked = poll.poll(1000 * TICK), False
+        while not ready:
+            is_asked = busy[0] == 1 and bool(select.select([0], [], [], 0)[0])
+            if is_asked and not was_asked and STACKS_SIGNAL:
+                os.kill(guest, STACKS_SIGNAL)
+            was_asked = is_asked
+            ready = poll.poll(1000 * TICK)
+        if alive not in dict(ready):
             poll.unregister(0)
             poll.poll(1000 * GRACE)
         os.killpg(0, signal.SIGKILL)
@@ -90,8 +112,7 @@ def close_in_children(*descriptors: int) -> None:
         KEPT.append(close)
 
 
-if __name__ == GUEST:
-    watch()
+busy = watch() if __name__ == GUEST else bytearray(1)
 
 try:
     import numpy as np
@@ -1511,17 +1532,19 @@ class Channel:
         self.source = source
         self.target = target
 
-    def receive(self) -> Optional[bytes]:
-        """The next message; None at the end."""
-        data = os.read(self.source, LARGE)
+    def receive(self, begun: bytes = b"") -> Optional[bytes]:
+        """The next message, of which some may have been read; None at the end."""
+        data = begun or os.read(self.source, LARGE)
         while len(data) < 4:
             more = os.read(self.source, LARGE) if data else b""
             if not more:
                 return None
             data += more
         (size,) = HEAD.unpack_from(data)
-        if len(data) == size + 4:
+        if len(data) == size + 4 and size:
             return data[4:]
+        if size == 0:  # only asks where a request is that takes long
+            return self.receive(data[4:])
         pieces, missing = [data[4:]], size + 4 - len(data)
         while missing > 0:
             more = os.read(self.source, min(missing, 2**20))
@@ -1728,6 +1751,9 @@ def take_descriptors() -> Channel:
         setattr(sys, "__{}__".format(name), stream)
     sys.stdin = sys.__stdin__ = io.open(0, closefd=False)  # type: ignore[misc]
     close_in_children(channel.source, channel.target)
+    if STACKS_SIGNAL and hasattr(faulthandler, "register"):
+        faulthandler.register(STACKS_SIGNAL, file=2, all_threads=True)
+    faulthandler.enable(file=2, all_threads=True)  # for a crash to say where
     return channel
 
 
@@ -1756,7 +1782,10 @@ def main(marker: bytes) -> None:
             data = channel.receive()
             if data is None:
                 break
-            channel.send(guest.answer(data))
+            busy[0] = 1
+            pieces = guest.answer(data)
+            busy[0] = 0
+            channel.send(pieces)
     except OSError:  # the worker is gone
         pass
     finally:

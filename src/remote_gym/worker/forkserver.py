@@ -33,9 +33,7 @@ from remote_gym.ipc.leftovers import KILL_AFTER, Leftovers, set_mark
 from remote_gym.ipc.records import receive_record
 from remote_gym.worker import loop as worker
 from remote_gym.worker.environment.forked_children import ForkedChild
-
-STACKS_SIGNAL: int = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
-"""Asks a worker for its stacks. One that environments, and what they are made with, leave alone."""
+from remote_gym.worker.environment.stacks import STACKS_SIGNAL, stacks
 
 GRACE = 2.0
 """Seconds that workers have, once the server is gone, to close their environments by themselves."""
@@ -133,8 +131,7 @@ class Forkserver:
             set_mark(self._prefix, number)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Not Python's way to handle a signal, which waits for whatever C code runs.
-        faulthandler.register(STACKS_SIGNAL, file=page, all_threads=True)
+        stacks.write_to(page)
         _die_with_parent()
         for end in (self._control, self._wakeup, self._wakeup_writer):
             end.close()

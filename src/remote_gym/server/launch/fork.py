@@ -21,7 +21,8 @@ from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import LaunchSpec, socket_pairs
 from remote_gym.server.launch.output import Outputs
 from remote_gym.server.launch.processes import STOPPED, why_no_signal
-from remote_gym.worker.forkserver import GRACE, LINGER, STACKS_SIGNAL
+from remote_gym.worker.environment.stacks import STACKS_SIGNAL
+from remote_gym.worker.forkserver import GRACE, LINGER
 
 logger = get_logger(__name__)
 

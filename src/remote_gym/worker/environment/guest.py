@@ -37,6 +37,7 @@ from remote_gym.wire.spaces.layout import Layout, compile_layout
 from remote_gym.worker.environment.exposure import ExposesItself
 from remote_gym.worker.environment.guest_messages import Guest, GuestConfigError
 from remote_gym.worker.environment.guest_process import GuestProcess
+from remote_gym.worker.environment.stacks import stacks
 
 START_TIMEOUT = 100.0
 """Seconds until a guest's first message has to be there: less than a session has to open, so that its error arrives."""
@@ -179,7 +180,9 @@ def start_guest(command: Sequence[str], folder: Path, limits: Limits) -> Guest:
     Raises:
         ConfigError: If no Python runs, or one that can host nothing.
     """
-    return Guest(GuestProcess(command, str(folder), limits, START_TIMEOUT), limits)
+    process = GuestProcess(command, str(folder), limits, START_TIMEOUT)
+    stacks.write_what(process.where_it_is)
+    return Guest(process, limits)
 
 
 def creation_order(

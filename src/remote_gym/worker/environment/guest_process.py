@@ -40,6 +40,12 @@ MOST_BEFORE = 64 * 2**10
 KEPT_LINES = 4 * 2**10
 """Bytes of what was printed last that an error repeats."""
 
+KEPT_STACKS = 64 * 2**10
+STACKS_TIMEOUT = 1.5
+"""Seconds in which a guest says where it is: less than the server waits for it."""
+STACKS_PAUSE = 0.1
+"""Seconds after which what has not grown is taken to be all."""
+
 LOOK_MS = 500
 """Milliseconds after which a guest that is awaited is looked at: what it has started may hold its pipe open."""
 
@@ -94,6 +100,7 @@ class GuestProcess:
         self._most = limits.message_bytes
         self._lost: GuestLost | None = None
         self._has_large_pipe = False
+        self._is_awaited = False  # while a request has been sent and not been answered
         try:
             process = subprocess.Popen(
                 [*command, "-c", BOOT],
@@ -156,6 +163,7 @@ class GuestProcess:
             written = self._write_some(message)
             if written < len(message):
                 self._write_rest(memoryview(message)[written:])
+            self._is_awaited = True
             # A short answer, which comes in one piece, is taken here: a step passes through, and calls cost it.
             data = os.read(self._answers, _LARGE) if self._poll.poll(LOOK_MS) else b""
             if len(data) > _HEAD.size and _HEAD.unpack_from(data)[0] == len(data) - _HEAD.size <= self._most:
@@ -168,6 +176,17 @@ class GuestProcess:
         except BaseException:  # a signal's handler: what is answered next would be this
             self._lose("was left before it had answered")
             raise
+        finally:
+            self._is_awaited = False
+
+    def where_it_is(self) -> str:
+        """Stacks of its threads while it is awaited; empty if it does not say."""
+        if not self._is_awaited:
+            return ""
+        begin = self._printed.total
+        if self._write_some(_HEAD.pack(0)) != _HEAD.size:
+            return ""
+        return self._printed.stacks_since(begin)
 
     def lose(self, why: str) -> GuestLost:
         """Give up a guest that did not keep to what was agreed, and return the error that says so."""
@@ -317,13 +336,16 @@ class _Printed:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._kept = b""
+        self.total = 0
+        """Bytes that have been printed."""
         self._thread = threading.Thread(target=self._pass_on, name="guest's output", daemon=True)
         self._thread.start()
 
     def _pass_on(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # it was closed, or ours is
             while data := os.read(self._stream.fileno(), _LARGE):
-                self._kept = (self._kept + data)[-KEPT_LINES:]
+                self._kept = (self._kept + data)[-KEPT_STACKS:]
+                self.total += len(data)
                 rest = memoryview(data)
                 while rest:
                     rest = rest[os.write(2, rest) :]
@@ -340,4 +362,13 @@ class _Printed:
 
     def last_lines(self) -> str:
         """The last that was printed, with control characters escaped."""
-        return "\n".join(map(printable, self._kept.decode("utf-8", "replace").splitlines()))
+        return "\n".join(map(printable, self._kept[-KEPT_LINES:].decode("utf-8", "replace").splitlines()))
+
+    def stacks_since(self, begin: int) -> str:
+        """Stacks that are printed from then on, once they are all there; empty if none come."""
+        end, before, found = time.monotonic() + STACKS_TIMEOUT, 0, b""
+        while time.monotonic() < end and not (b"most recent call first" in found and before == self.total):
+            before = self.total
+            time.sleep(STACKS_PAUSE)
+            found = self._kept[-(self.total - begin) :] if self.total > begin else b""
+        return found.decode("utf-8", "replace") if b"most recent call first" in found else ""
