@@ -48,7 +48,7 @@ OLD = (
     Interpreter("3.8", "gym 0.26", ("numpy<1.24", "importlib-metadata<5", "gym==0.26.2")),
     Interpreter("3.9", "gymnasium 0.26", ("numpy<1.24", "gymnasium==0.26.3")),
 )
-NEW = (Interpreter("3.13", "gymnasium", ("numpy", "gymnasium<2")),)
+NEW = tuple(Interpreter(python, "gymnasium", ("numpy", "gymnasium<2")) for python in ("3.13", "3.12", "3.10"))
 
 
 def python_of(interpreter: Interpreter) -> str:
