@@ -51,8 +51,8 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     texts = {name: rest.pop(name) for name in ("entrypoint", "repo", "reference", "python")}
     command, there = rest.pop("command"), rest.pop("there")
     files = {name: rest.pop(name) for name in ("certs", "certificate", "key", "ca")}
-    if id_ is not None and id_.endswith(".py") and entrypoint is None:  # as Python takes it
-        id_, entrypoint = None, id_
+    if id_ is not None and id_.endswith(".py") and texts["entrypoint"] is None:  # as Python takes it
+        id_, texts["entrypoint"] = None, id_
     given = {
         "id": id_,
         **texts,

@@ -16,14 +16,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from remote_gym.config import Limits
-from remote_gym.errors import (
-    ConfigError,
-    EncodingError,
-    InvalidAction,
-    OutOfSequence,
-    RemoteGymError,
-    SessionLost,
-)
+from remote_gym.errors import ConfigError, EncodingError, InvalidAction, OutOfSequence, RemoteGymError, SessionLost
 from remote_gym.ipc.counters import (
     BUSY,
     BYTES_RECEIVED,
