@@ -37,7 +37,7 @@ GUEST = "remote_gym_guest"
 """The name under which a worker runs this file."""
 
 KEPT = []  # type: List[Callable[[], None]]
-"""What Python 3.6 would forget of what is to be done after a fork."""
+"""Functions to call after a fork, which Python 3.6 keeps weakly."""
 
 STACKS_SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
 """Asks a process for its stacks. One that environments, and what they are made with, leave alone."""
@@ -144,7 +144,7 @@ _SMALL = [bytes([number]) for number in range(128)]
 
 
 def tag(field: int, kind: int = LENGTH) -> bytes:
-    """What a field begins with."""
+    """Beginning of a field: its number and kind."""
     return varint(field << 3 | kind)
 
 
@@ -175,7 +175,7 @@ def text_bytes(text: str) -> bytes:
 
 
 FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = map(tag, range(1, 7))
-"""What texts, bytes and messages begin with, in the fields of these numbers."""
+"""Beginnings of texts, bytes and messages, in the fields of these numbers."""
 N1, N2, N3, N4, N5, N6, N7 = (tag(field, VARINT) for field in range(1, 8))
 
 (NONE, _, _, BIG, _, TEXT, SURROGATES, BINARY, LIST, TUPLE, DICT, ARRAY, SCALAR, OBJECTS, GRAPH, UNENCODABLE) = (
@@ -364,14 +364,14 @@ class Writer:
 
 
 def write_int(_writer: Writer, value: int) -> bytes:
-    """Of any size."""
+    """Write an int of any size."""
     if -(2**63) <= value < 2**63:
         return INTEGER + varint(zigzag(value))
     return part(BIG, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
 
 def write_text(writer: Writer, value: str) -> bytes:
-    """With lone surrogates, where it has any."""
+    """Write a text, with lone surrogates where it has any."""
     if len(value) > writer.text_length:
         raise NoWireForm("a text of {:,} characters is over the limit (Limits.text_length)".format(len(value)))
     try:
@@ -381,7 +381,7 @@ def write_text(writer: Writer, value: str) -> bytes:
 
 
 def write_array(writer: Writer, value: Any) -> bytes:
-    """Of numbers, texts, times or objects."""
+    """Write an array of numbers, texts, times or objects."""
     room = room_of(value)
     if room > writer.array_bytes or value.ndim > 32:
         raise NoWireForm("an array of {:,} bytes is over the limit (Limits.array_bytes)".format(room))
@@ -395,7 +395,7 @@ def write_array(writer: Writer, value: Any) -> bytes:
 
 
 def write_structured(writer: Writer, owner: Any, array: Any) -> bytes:
-    """Of named fields, column by column."""
+    """Write an array of named fields, column by column."""
     fields = [(name,) + tuple(array.dtype.fields[name][:2]) for name in array.dtype.names]
     end = total = 0
     for _, field, offset in sorted(fields, key=lambda each: int(each[2])):
@@ -414,7 +414,7 @@ def write_structured(writer: Writer, owner: Any, array: Any) -> bytes:
 
 
 def write_masked(writer: Writer, value: Any) -> bytes:
-    """With its mask, fill value, and whether the mask is hard."""
+    """Write a masked array with its mask, fill value, and whether the mask is hard."""
     if value is np.ma.masked:
         return part(MASKED, b"")
     writer.enter(value, 3)
@@ -457,13 +457,13 @@ def write_graph(writer: Writer, value: Any) -> bytes:
 
 
 def write_deque(writer: Writer, value: Any) -> bytes:
-    """With its bound."""
+    """Write a deque with its bound."""
     bound = b"" if value.maxlen is None else N2 + varint(value.maxlen)
     return part(DEQUE, writer.list_items(FIRST, value, value) + bound)
 
 
 def write_fraction(_writer: Writer, value: fractions.Fraction) -> bytes:
-    """Of whole numbers up to 1 KiB."""
+    """Write a fraction of whole numbers up to 1 KiB."""
     numbers = [
         number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
         for number in (value.numerator, value.denominator)
@@ -474,7 +474,7 @@ def write_fraction(_writer: Writer, value: fractions.Fraction) -> bytes:
 
 
 def write_path(_writer: Writer, value: Any) -> bytes:
-    """Of this system, or of any."""
+    """Write a path of this system, or of any."""
     windows = isinstance(value, pathlib.PureWindowsPath)
     text = str(value).encode("utf-8", "surrogatepass")
     return part(PATH, part(FIRST, text) + count(N2, windows) + count(N3, not isinstance(value, pathlib.Path)))
@@ -500,18 +500,18 @@ def time_content(value: Any) -> bytes:
 
 
 def write_datetime(_writer: Writer, value: Any) -> bytes:
-    """With its offset from UTC, where it tells that."""
+    """Write a time of a day, with its offset from UTC where it has one."""
     return part(DATETIME, part(FIRST, date_content(value)) + part(SECOND, time_content(value)))
 
 
 def write_timedelta(_writer: Writer, value: datetime.timedelta) -> bytes:
-    """In days, seconds and microseconds."""
+    """Write a difference in days, seconds and microseconds."""
     content = count(N1, zigzag(value.days)) + count(N2, value.seconds) + count(N3, value.microseconds)
     return part(TIMEDELTA, content)
 
 
 def write_range(_writer: Writer, value: range) -> bytes:
-    """Of numbers of 64 bits."""
+    """Write a range of numbers of 64 bits."""
     numbers = (value.start, value.stop, value.step)
     if not all(-(2**63) <= number < 2**63 for number in numbers):
         raise NoWireForm("too large")
@@ -780,7 +780,7 @@ def read_graph(data: bytes) -> Any:
 
 
 def read_deque(data: bytes) -> Any:
-    """With its bound."""
+    """Read a message ``Deque``."""
     return collections.deque(read_items(data), read_message(data).get(2))
 
 
@@ -1059,7 +1059,7 @@ def packing(space: Any) -> Optional[Packing]:
 
 
 def packing_of_array(space: Any, dtype: Any) -> Optional[Packing]:
-    """Of an array of numbers."""
+    """Pack arrays of numbers."""
     shape = tuple(space.shape)
     if not dtype.isnative or "{}{}".format(dtype.kind, dtype.itemsize) not in DTYPES or sys.byteorder != "little":
         return None
@@ -1079,7 +1079,7 @@ def packing_of_array(space: Any, dtype: Any) -> Optional[Packing]:
 
 
 def packing_of_number(dtype: Any) -> Optional[Packing]:
-    """Of a NumPy integer."""
+    """Pack NumPy integers."""
     if dtype.kind not in "iu" or sys.byteorder != "little":
         return None
     scalar, size, is_signed = dtype.type, dtype.itemsize, dtype.kind == "i"
@@ -1102,7 +1102,7 @@ def packing_of_number(dtype: Any) -> Optional[Packing]:
 
 
 def packing_of_members(keys: Optional[Tuple[Any, ...]], members: List[Packing]) -> Packing:
-    """Of a dict, or of a tuple where there are no keys."""
+    """Pack dicts, or tuples where there are no keys."""
 
     def pack(element: Any) -> Optional[bytes]:
         if keys is None:
@@ -1136,7 +1136,7 @@ def packing_of_members(keys: Optional[Tuple[Any, ...]], members: List[Packing]) 
 
 
 class ConfigError(Exception):
-    """What cannot work as the server's owner has configured it."""
+    """A fault of the server's configuration, which its owner has to mend."""
 
 
 def library_of(environment: Any) -> str:
@@ -1204,7 +1204,7 @@ class Hosted:
         return takes(innermost, name) and all(passes_on(reset, name) for reset in wrappers)
 
     def reset(self, seed: Any, options: Any) -> Any:
-        """What Gymnasium's ``reset(seed=, options=)`` returns."""
+        """Observation and info, as Gymnasium's ``reset(seed=, options=)`` returns them."""
         if not self.is_old:
             return self.environment.reset(seed=seed, options=options)
         arguments = {}  # type: Dict[str, Any]
@@ -1228,7 +1228,7 @@ class Hosted:
         return returned, {}
 
     def step_old(self, action: Any) -> Any:
-        """What Gymnasium's ``step`` returns."""
+        """The five values of Gymnasium's ``step``."""
         returned = self.environment.step(action)
         if not isinstance(returned, tuple) or len(returned) != 4:
             return returned
@@ -1244,13 +1244,13 @@ class Hosted:
         return self.asked_mode if mode is None and self.is_old else mode
 
     def render(self) -> Any:
-        """What ``render()`` returns of the mode that it was asked for."""
+        """Render in the mode that was asked for."""
         if self.is_old and getattr(self.environment, "render_mode", None) is None:
             return None if self.asked_mode is None else self.environment.render(mode=self.asked_mode)
         return self.environment.render()
 
     def metadata(self) -> Dict[Any, Any]:
-        """With the names that Gymnasium has for what Gym called otherwise."""
+        """Metadata under the names that Gymnasium has for them."""
         found = dict(getattr(self.environment, "metadata", None) or {})
         for old, new in (("render.modes", "render_modes"), ("video.frames_per_second", "render_fps")):
             if old in found:
@@ -1258,7 +1258,7 @@ class Hosted:
         return found
 
     def spec(self) -> Any:
-        """What a client may know of its spec; None if it has none."""
+        """The parts of its spec that a client may know; None if it has none."""
         spec = getattr(self.environment, "spec", None)
         if spec is None:
             return None
@@ -1441,7 +1441,7 @@ def run(file: str, source: bytes) -> types.ModuleType:
 
 
 def arguments(function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[str, Any]) -> Dict[str, Any]:
-    """What to call the function with: `kwargs`, and of `injected` what its signature names."""
+    """Arguments for the function: `kwargs`, and of `injected` those that its signature names."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # callables written in C may have none
@@ -1593,7 +1593,7 @@ class Guest:
         }  # type: Dict[int, Callable[[Hosted, bytes], Tuple[bytes, ...]]]
 
     def answer(self, data: bytes) -> Tuple[bytes, ...]:
-        """What to send back, in pieces."""
+        """The answer to a request, in pieces."""
         operation, index = REQUEST.unpack_from(data)
         try:
             if operation == STEP_PACKED:
@@ -1625,7 +1625,7 @@ class Guest:
         return (bytes([IS_VALUE]), self.writer.write(value))
 
     def returned(self, values: Any, info: Any) -> Tuple[bytes, ...]:
-        """What ``reset`` or ``step`` returned, as an answer: only in its info may something have no wire form."""
+        """Values of ``reset`` or ``step`` as an answer: only in the info may something have no wire form."""
         items = [self.writer.write(value, True) for value in values] + [self.writer.write(info)]
         return (bytes([IS_VALUE]), part(TUPLE, b"".join(part(FIRST, item) for item in items)))
 
@@ -1675,7 +1675,7 @@ class Guest:
         return self.stepped(hosted, hosted.step(hosted.action[2](data, REQUEST.size)))
 
     def stepped(self, hosted: Hosted, returned: Any) -> Tuple[bytes, ...]:
-        """What a step returned: packed where it is as usual."""
+        """The answer to a step: packed where it is as usual."""
         if hosted.observation is None or type(returned) is not tuple or len(returned) != 5:
             is_usual = isinstance(returned, (tuple, list)) and len(returned) == 5
             return self.returned(returned[:4], returned[4]) if is_usual else self.lax(returned)

@@ -34,7 +34,7 @@ class ExposesItself(abc.ABC):
 
     @abc.abstractmethod
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What a method returns."""
+        """The value that a method returns."""
 
     @abc.abstractmethod
     def assign(self, name: str, value: Any) -> None:

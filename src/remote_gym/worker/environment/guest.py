@@ -45,7 +45,7 @@ START_TIMEOUT = 100.0
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What a client may know of the spec of an environment in a guest."""
+    """The parts of a guest's environment's spec that a client may know."""
 
     id: str
     reward_threshold: float | None
@@ -155,7 +155,7 @@ class GuestEnvironment(gym.Env[Any, Any], ExposesItself):
         return self._guest.ask_value(FIND, self._index, name, name)
 
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What an exposed method returns."""
+        """The value that an exposed method returns."""
         return self._guest.ask_value(CALL, self._index, (name, tuple(args), dict(kwargs)), name)
 
     def assign(self, name: str, value: Any) -> None:
@@ -196,7 +196,7 @@ def creation_order(
     render_mode: str | None,
     limits: Limits,
 ) -> dict[str, Any]:
-    """What a guest is told of an environment to create.
+    """An order to a guest: the environment to create.
 
     Args:
         env_id: Its number, for an entrypoint that asks for it.

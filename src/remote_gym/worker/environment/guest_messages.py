@@ -1,4 +1,4 @@
-"""What a worker and a guest say to each other about environments, and the worker's end of it.
+"""Messages between a worker and its guest about environments, and the worker's end of them.
 
 The messages, each after its length in four bytes, little-endian. A request is one byte that names the operation, the
 environment's number in two bytes, little-endian, and:
@@ -52,15 +52,15 @@ from remote_gym.worker.environment.user_code import FromGuest
 
 
 class GuestRaised(FromGuest, RemoteEnvironmentError):
-    """What an environment in a guest raised."""
+    """An exception that an environment in a guest raised."""
 
 
 class GuestConfigError(FromGuest, ConfigError):
-    """What cannot work in a guest as the server's owner has configured it."""
+    """A fault of the server's configuration that a guest has found."""
 
 
 class GuestEncodingError(FromGuest, EncodingError):
-    """What an environment in a guest returned, and cannot travel."""
+    """A value that an environment in a guest returned, and that cannot travel."""
 
 
 class Guest:

@@ -32,7 +32,7 @@ from remote_gym.logs.escaping import printable
 from remote_gym.worker.environment.user_code import FromGuest
 
 BOOT = "import io;exec(io.open(0,'rb',0,closefd=False).readline())"
-"""What the Python is started with: one line, since some launchers take no more. It reads no further than its line."""
+"""First code of the Python: one line, since some launchers take no more. It reads no further than its line."""
 
 MOST_BEFORE = 64 * 2**10
 """Bytes that a shell may print before the marker."""

@@ -14,7 +14,7 @@ STACKS_SIGNAL: int = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else get
 
 
 class Stacks:
-    """What this process does when it is asked for its stacks: nothing until it is a worker of its own."""
+    """Answers this process's requests for its stacks: none until it is a worker of its own."""
 
     def __init__(self) -> None:
         self._page = -1
@@ -46,4 +46,4 @@ class Stacks:
 
 
 stacks = Stacks()
-"""Those of this process."""
+"""The stacks of this process."""
