@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -35,6 +36,8 @@ PATIENCE = 60.0
 """Seconds for what takes one on an idle machine."""
 LEASE = 45.0
 """Seconds: longer than a client may take to notice that its connection is half open, and to connect anew."""
+
+_ROTATION = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ class Certificates:
         names = parse_hosts([SERVER, *CLIENTS] if role == "server" else [CLIENT_IDENTITY])
         now = datetime.now(timezone.utc).replace(microsecond=0)
         certificate = sign_certificate(request, names, key.public_key(), authority, BUILT_IN_PROFILES[role], now)
-        for name, content in ((f"{role}-key.pem", key_pem(key)), (f"{role}.pem", certificate_pem(certificate))):
-            new = self.folder / f"{name}.new"
-            new.touch(0o600)
-            new.write_bytes(content)
-            new.replace(self.folder / name)
+        with _ROTATION:  # lanes may rotate at once
+            for name, content in ((f"{role}-key.pem", key_pem(key)), (f"{role}.pem", certificate_pem(certificate))):
+                new = self.folder / f"{name}.new"
+                new.touch(0o600)
+                new.write_bytes(content)
+                new.replace(self.folder / name)
 
 
 def hold_ports(host: str, count: int, candidates: Iterator[int] | None = None) -> list[socket.socket]:
