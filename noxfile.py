@@ -62,7 +62,7 @@ NEWEST = (gymnasium("1.4.0"),)
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
     session.install(".[jpeg,policy,record,reflection,zstd]", *TEST, *pins)
-    parallel = ("-n", "3", "--dist", "loadfile")
+    parallel = ("-n", "4", "--dist", "loadfile")
     session.run("python", "-m", "pytest", *parallel, "-m", "not long and not development", *session.posargs)
 
 
