@@ -71,7 +71,9 @@ def test_in_a_thread_of_the_server_it_ends_too_and_does_not_speak(how, connectio
             assert {*environment.ended} == {STATUS[how]}
             environment.close()
             lines = (tmp_path / where).read_text().splitlines()
-            assert [line for line in lines if line.startswith(("closed", "exit"))] == [f"closed in {server.process.pid}"]
+            assert [line for line in lines if line.startswith(("closed", "exit"))] == [
+                f"closed in {server.process.pid}"
+            ]
     assert how == "raise" or "RuntimeError" not in log.read_text()
 
 

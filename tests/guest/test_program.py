@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import asdict
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import GraphInstance
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remote_gym.config import Limits
@@ -93,6 +94,12 @@ def test_keys_and_members_of_any_kind_can_be_read(value):
 
 
 @given(VALUES)
+@example(Decimal("1" * 21))
+@example(PurePosixPath("a" * 21))
+@example(2**168)
+@example(b"a" * 101)
+@example(bytearray(101))
+@example(np.str_("a" * 21))
 def test_what_a_guest_writes_is_within_the_limits_that_it_was_told(value):
     written(value, SMALL)
 

@@ -326,6 +326,16 @@ class Writer:
         names = part(FIRST, text_bytes(type_name(value))) + part(SECOND, text_bytes(short_repr(value)))
         return part(UNENCODABLE, names)
 
+    def check_length(self, what: str, length: int, unit: str) -> None:
+        """Refuse a text that is too long, with `NoWireForm`."""
+        if length > self.text_length:
+            raise NoWireForm("{} of {:,} {} is over the limit (Limits.text_length)".format(what, length, unit))
+
+    def check_bytes(self, what: str, length: int) -> None:
+        """Refuse too many bytes, with `NoWireForm`."""
+        if length > self.array_bytes:
+            raise NoWireForm("{} of {:,} bytes is over the limit (Limits.array_bytes)".format(what, length))
+
     def enter(self, container: object, size: int) -> None:
         """Go a level deeper, into so many items."""
         if id(container) in self.entered or len(self.entered) >= self.depth or size > self.items:
@@ -363,17 +373,18 @@ class Writer:
         return part(NAMED, head + (part(FIFTH, text_bytes(member)) if member else b""))
 
 
-def write_int(_writer: Writer, value: int) -> bytes:
+def write_int(writer: Writer, value: int) -> bytes:
     """Write an int of any size."""
     if -(2**63) <= value < 2**63:
         return INTEGER + varint(zigzag(value))
-    return part(BIG, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+    size = value.bit_length() // 8 + 1
+    writer.check_length("an int", size, "bytes")
+    return part(BIG, value.to_bytes(size, "little", signed=True))
 
 
 def write_text(writer: Writer, value: str) -> bytes:
     """Write a text, with lone surrogates where it has any."""
-    if len(value) > writer.text_length:
-        raise NoWireForm("a text of {:,} characters is over the limit (Limits.text_length)".format(len(value)))
+    writer.check_length("a str", len(value), "characters")
     try:
         return part(TEXT, value.encode("utf-8"))
     except UnicodeEncodeError:
@@ -382,9 +393,9 @@ def write_text(writer: Writer, value: str) -> bytes:
 
 def write_array(writer: Writer, value: Any) -> bytes:
     """Write an array of numbers, texts, times or objects."""
-    room = room_of(value)
-    if room > writer.array_bytes or value.ndim > 32:
-        raise NoWireForm("an array of {:,} bytes is over the limit (Limits.array_bytes)".format(room))
+    writer.check_bytes("an array", room_of(value))
+    if value.ndim > 32:
+        raise NoWireForm("an array of {} axes has no wire form".format(value.ndim))
     if value.dtype.names is not None:
         return write_structured(writer, value, value)
     if value.dtype.kind == "O":
@@ -431,10 +442,11 @@ def write_masked(writer: Writer, value: Any) -> bytes:
 
 def write_scalar(writer: Writer, value: Any) -> bytes:
     """A NumPy number, text or time."""
-    if value.nbytes > writer.array_bytes:
-        raise NoWireForm("a scalar of {:,} bytes is over the limit (Limits.array_bytes)".format(value.nbytes))
+    writer.check_bytes("a scalar", value.nbytes)
     if value.dtype.names is not None:
         return write_structured(writer, value, np.asarray(value))
+    if isinstance(value, (np.str_, np.bytes_)):
+        writer.check_length("a {}".format(type_name(value)), len(value), "characters")
     if isinstance(value, np.str_):  # not by way of an array, which drops NUL characters at the end
         content = N1 + b"\x0f" + count(N4, len(value)) + part(THIRD, value.encode("utf-32-le", "surrogatepass"))
     elif isinstance(value, np.bytes_):
@@ -473,9 +485,23 @@ def write_fraction(_writer: Writer, value: fractions.Fraction) -> bytes:
     return part(FRACTION, part(FIRST, numbers[0]) + part(SECOND, numbers[1]))
 
 
-def write_path(_writer: Writer, value: Any) -> bytes:
+def write_bytes(writer: Writer, value: Any) -> bytes:
+    """Write bytes, or a bytearray."""
+    writer.check_bytes("a {}".format(type(value).__name__), len(value))
+    return part(BINARY if type(value) is bytes else BYTEARRAY, bytes(value))
+
+
+def write_decimal(writer: Writer, value: decimal.Decimal) -> bytes:
+    """Write a Decimal."""
+    text = str(value)
+    writer.check_length("a Decimal", len(text), "digits")
+    return part(DECIMAL, text_bytes(text))
+
+
+def write_path(writer: Writer, value: Any) -> bytes:
     """Write a path of this system, or of any."""
     windows = isinstance(value, pathlib.PureWindowsPath)
+    writer.check_length("a path", len(str(value)), "characters")
     text = str(value).encode("utf-8", "surrogatepass")
     return part(PATH, part(FIRST, text) + count(N2, windows) + count(N3, not isinstance(value, pathlib.Path)))
 
@@ -604,16 +630,16 @@ WRITERS = {
     int: write_int,
     float: lambda _writer, value: NUMBER + struct.pack("<d", value),
     str: write_text,
-    bytes: lambda _writer, value: part(BINARY, value),
+    bytes: write_bytes,
     list: lambda writer, value: part(LIST, writer.list_items(FIRST, value, value)),
     tuple: lambda writer, value: part(TUPLE, writer.list_items(FIRST, value, value)),
     dict: lambda writer, value: part(DICT, writer.dict_content(value, value)),
     set: lambda writer, value: part(SET, writer.list_items(FIRST, value, value)),
     frozenset: lambda writer, value: part(FROZENSET, writer.list_items(FIRST, value, value)),
     complex: lambda _writer, value: part(COMPLEX, struct.pack("<BdBd", 9, value.real, 17, value.imag)),
-    bytearray: lambda _writer, value: part(BYTEARRAY, bytes(value)),
+    bytearray: write_bytes,
     collections.deque: write_deque,
-    decimal.Decimal: lambda _writer, value: part(DECIMAL, text_bytes(str(value))),
+    decimal.Decimal: write_decimal,
     fractions.Fraction: write_fraction,
     datetime.date: lambda _writer, value: part(DATE, date_content(value)),
     datetime.time: lambda _writer, value: part(TIME, time_content(value)),
