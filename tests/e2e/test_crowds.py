@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
 
 from hellos import client_hello
 from raw_client import channel_to, method, open_request
+from remote_gym import RemoteEnvironment
+from remote_gym.client.connect import connection
+from remote_gym.client.connect.diagnosis import Check, diagnose, summarise
 from remote_gym.protocol.constants import TOKEN_KEY
 from remote_gym.server.frontends import grpc as grpc_server
 from remote_gym.testing import loopback_server
@@ -47,6 +52,37 @@ def test_connections_beyond_the_limit_are_closed_and_there_is_room_when_others_l
         for sock in crowd:
             sock.close()
         server.environment(connect_timeout=scaled(30.0)).reset()
+
+
+def test_who_opens_while_there_is_no_room_gets_it_once_others_leave(obedient, connect, monkeypatch):
+    looks: list[list[Check]] = []
+
+    def diagnose_and_note(*args: Any, **options: Any) -> list[Check]:
+        looks.append(diagnose(*args, **options))
+        return looks[-1]
+
+    monkeypatch.setattr(connection, "diagnose", diagnose_and_note)
+    with loopback_server(obedient, url="127.0.0.1", max_connections=3, use_thread=True) as server:
+        crowd = [connect(server.server.port) for _ in range(3)]
+        for sock in crowd:
+            sock.sendall(client_hello("h2"))
+        wait_until(lambda: is_closed(greeted(connect(server.server.port))))
+        opened: list[RemoteEnvironment] = []
+        opening = threading.Thread(target=lambda: opened.append(server.environment(connect_timeout=scaled(30.0))))
+        opening.start()
+        wait_until(lambda: looks)
+        assert "it may be full" in summarise(looks[0])
+        assert not opened
+        for sock in crowd:
+            sock.close()
+        opening.join(scaled(30.0))
+        assert opened[0].reset()
+
+
+def greeted(sock: socket.socket) -> socket.socket:
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(client_hello("h2"))
+    return sock
 
 
 def test_a_silent_handshake_ends(monkeypatch, obedient, connect):

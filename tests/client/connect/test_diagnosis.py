@@ -324,6 +324,9 @@ def test_a_tunnel_that_leads_nowhere_is_named(secure, files):
     with tunnel_to_nowhere() as port:
         _, last = examined(port, files if secure else None)
     assert not last.works
+    assert not last.hopeless  # as of a server that is full, which is not to be told from this
+    assert last.reason is ConnectReason.UNANSWERED
+    assert "the server closed the connection without an answer; it may be full" in f"{last.found}; {last.mend}"
     assert "if this is a tunnel, nothing listens at its far end" in f"{last.found}; {last.mend}"
 
 

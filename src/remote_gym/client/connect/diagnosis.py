@@ -22,6 +22,9 @@ _SECOND_PORT = "the port may be the second one of a server on Windows or macOS, 
 
 _TUNNEL = "if this is a tunnel, nothing listens at its far end"
 
+_CLOSED = "the server closed the connection without an answer"
+_FULL = "it may be full, or keep this address out for some seconds, as its log says"
+
 _NO_TLS = "the server does not speak TLS"
 _NOT_ACCEPTED = "the server's certificate is not accepted"
 _OTHER_NAME = "connect by a name that the certificate holds"
@@ -208,7 +211,7 @@ def _check_plaintext(sock: socket.socket) -> Check:
     if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
         return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
     if not answer:
-        return _wants_tls(f"the server closed the connection without an answer; {_SECOND_PORT}; or, {_TUNNEL}")
+        return _wants_tls(f"{_CLOSED}; {_SECOND_PORT}; or, {_TUNNEL}")
     return _wants_tls("the server does not accept plaintext")
 
 
@@ -232,6 +235,11 @@ def _unreachable(step: str, found: str, mend: str) -> Check:
 def _no_answer(step: str) -> Check:
     mend = "check that a remote_gym server listens there, rather than something else, and that it is not stuck"
     return Check(step, False, "what listens there does not answer", mend, reason=ConnectReason.UNANSWERED)
+
+
+def _closed(step: str) -> Check:
+    mend = f"{_FULL}; else check the port: {_TUNNEL}; or {_SECOND_PORT}"
+    return Check(step, False, _CLOSED, mend, reason=ConnectReason.UNANSWERED)
 
 
 def _foreign(step: str, found: str) -> Check:
@@ -258,7 +266,7 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
         return _no_answer("TLS")
     except OSError as error:
         found = f"the server broke off the handshake ({error})"
-        return Check("TLS", False, found, f"check that it serves TLS; {_TUNNEL}", reason=ConnectReason.TLS)
+        return Check("TLS", False, found, f"{_FULL}; check that it serves TLS; {_TUNNEL}", reason=ConnectReason.TLS)
 
 
 def _check_accepted(secure: ssl.SSLSocket, files: TlsFiles) -> Check:
@@ -309,7 +317,8 @@ _NOT_TRUSTED = Check(
 def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check:
     """The same failure, with the cause that shows once one knows what the server shows to anybody."""
     if shown is None:
-        return check
+        # What closes connections with TLS as well as without may be a server that takes none just now.
+        return _closed(check.step) if check.found.startswith(_CLOSED) else check
     if check.step == "plaintext":
         found = "the server does not accept plaintext: it speaks TLS"
         if shown.requires_certificate:
@@ -317,9 +326,12 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
         else:
             mend = "give the authority that its certificate comes from (tls=TlsFiles(ca=...))"
         return replace(check, found=found, mend=mend)
+    # Here, since without TLS there is no need to load cryptography.
+    from remote_gym.client.connect.authorities import two_authorities, whose
+
     try:
         if check.mend == _NOT_TRUSTED.mend:
-            return replace(check, found=f"{check.found}; {_two_authorities(shown.certificate, files)}")
+            return replace(check, found=f"{check.found}; {two_authorities(shown.certificate, files)}")
         if check.mend.startswith(_OTHER_NAME):
             from remote_gym.tls.facts import decode_certificate
 
@@ -328,46 +340,10 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
         if check.found.startswith(_NOT_ACCEPTED):
             return check  # it is not about this client's
         if files is not None and files.certificate is not None and shown.requires_certificate:
-            return replace(check, found=f"{check.found}{_whose(files)}")
+            return replace(check, found=f"{check.found}{whose(files)}")
     except ConfigError:  # one of the certificates cannot be read, and so adds nothing
         pass
     return check
-
-
-def _two_authorities(certificate: bytes, files: TlsFiles | None) -> str:
-    """Which authority the server's certificate comes from, and which one this client trusts."""
-    # Here, since without TLS there is no need to load cryptography.
-    from remote_gym.tls.facts import decode_certificate, read_certificate
-
-    theirs = decode_certificate(certificate)
-    if files is None or files.ca is None:
-        return f"it comes from {theirs.issuer}, and this client trusts the system's authorities only"
-    ours = read_certificate(files.ca)
-    return (
-        f"it comes from {_named(theirs.issuer, theirs.issuer_key)}, and this client trusts "
-        f"{_named(ours.subject, ours.key)}, in {files.ca}"
-    )
-
-
-def _whose(files: TlsFiles) -> str:
-    """Which authority the client's certificate comes from, if it is not the one that the server's comes from."""
-    from remote_gym.tls.facts import read_certificate
-
-    assert files.certificate is not None
-    ours = read_certificate(files.certificate)
-    text = f"; the client's certificate comes from {_named(ours.issuer, ours.issuer_key)}"
-    if files.ca is None:
-        return text
-    theirs = read_certificate(files.ca)  # the server's comes from there, or the client would have refused it first
-    if theirs.key and ours.issuer_key and theirs.key != ours.issuer_key:
-        return f"{text}, and the server's from another, {_named(theirs.subject, theirs.key)}"
-    return text
-
-
-def _named(name: str, key: str) -> str:
-    """An authority, by its key as well: those that were made alike are called alike."""
-    # By its `repr`: the other end chose it.
-    return f"{name!r} (key {key[:8]})" if key else repr(name)
 
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
@@ -390,7 +366,7 @@ def _explain_alert(error: ssl.SSLError) -> Check:
         found = _NO_TLS
         mend = "connect without certificates, or have the server serve TLS; check the port too"
     elif "eof" in reason:
-        mend = f"correct the port: the server speaks no TLS, or has stopped; {_TUNNEL}; or {_SECOND_PORT}"
+        return _closed("TLS")
     elif "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")
     elif "expired" in reason:
