@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from remote_gym.client.connection_info import ConnectionInfo
     from remote_gym.client.environment import RemoteEnvironment
+    from remote_gym.client.launching import LaunchedServer, launch
     from remote_gym.client.vector.env import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions, TlsFiles
     from remote_gym.protocol.ticket import SessionTicket
@@ -54,6 +55,7 @@ __all__ = [
     "FullReason",
     "InvalidAction",
     "InvalidObservation",
+    "LaunchedServer",
     "Limits",
     "LossReason",
     "Member",
@@ -77,6 +79,7 @@ __all__ = [
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
+    "launch",
     "remote_type",
 ]
 
@@ -85,6 +88,7 @@ __all__ = [
 _HOMES = {
     "ClientOptions": "remote_gym.config",
     "ConnectionInfo": "remote_gym.client.connection_info",
+    "LaunchedServer": "remote_gym.client.launching",
     "Limits": "remote_gym.config",
     "Member": "remote_gym.wire.values",
     "Record": "remote_gym.wire.values",
@@ -98,6 +102,7 @@ _HOMES = {
     "TlsFiles": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.create",
+    "launch": "remote_gym.client.launching",
     "remote_type": "remote_gym.wire.values",
 }
 

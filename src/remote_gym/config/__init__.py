@@ -2,7 +2,7 @@
 
 from remote_gym.config.arguments import SERVERS_ALONE, EnvironmentLike, RemoteArgs, place_of, read_environment
 from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
-from remote_gym.config.keywords import ClientKeywords, ServerKeywords, shows_options
+from remote_gym.config.keywords import ClientKeywords, LaunchKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
 from remote_gym.config.names import check_names, differing_options, merge_options, nearest
 from remote_gym.config.retry import RetryPolicy
@@ -16,6 +16,7 @@ __all__ = [
     "ClientKeywords",
     "ClientOptions",
     "EnvironmentLike",
+    "LaunchKeywords",
     "Limits",
     "RemoteArgs",
     "RetryPolicy",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
 from remote_gym.config.arguments import EnvironmentLike
@@ -57,6 +57,18 @@ class ServerKeywords(TypedDict, total=False):
     policy: PathLike | None
     check: bool
     message_limits: Limits
+
+
+class LaunchKeywords(ServerKeywords, total=False):
+    """The fields of `ServerOptions`, and the keys of an environment that `RemoteArgs` has."""
+
+    use_thread: bool
+    entrypoint_kwargs: dict[str, Any]
+    repo: str | None
+    reference: str | None
+    python: PathLike | None
+    command: Sequence[str] | None
+    there: bool | None
 
 
 class ClientKeywords(TypedDict, total=False):

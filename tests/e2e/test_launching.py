@@ -1,0 +1,218 @@
+"""Servers that belong to the program that launched them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+
+from interpreters import NEW, python_of
+from remote_gym import (
+    ClientOptions,
+    ConfigError,
+    ConnectError,
+    Limits,
+    RemoteEnvironmentError,
+    RemoteGymError,
+    ServerOptions,
+    SessionLost,
+    launch,
+)
+from remote_gym.errors import ConnectReason
+from waiting import scaled, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in Python")
+
+ENTRYPOINT = """
+import os, sys
+import gymnasium as gym
+
+EXPOSED = ("pid", "task")
+
+class Simulator(gym.Env):
+    observation_space = gym.spaces.Discrete(3)
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self, task):
+        self.task, self.pid = task, os.getpid()
+        print("made for task", task, flush=True)
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {"version": list(sys.version_info[:2])}
+
+    def step(self, action):
+        if action == 2:
+            raise KeyError("no fuel")
+        return 1, 0.0, False, False, {}
+
+def create_environment(task=0):
+    if task == "none":
+        raise ValueError("no such task")
+    if task == "hang":
+        import time
+        time.sleep(1000)
+    return Simulator(task)
+"""
+
+
+@pytest.fixture
+def entrypoint(tmp_path: Path) -> Path:
+    path = tmp_path / "simulator.py"
+    path.write_text(ENTRYPOINT)
+    return path
+
+
+def family(server: object) -> list[psutil.Process]:
+    """The server's process, and all below it."""
+    process = psutil.Process(server._process.pid)  # type: ignore[attr-defined]
+    return [process, *process.children(recursive=True)]
+
+
+def test_a_launched_server_plays_as_an_environment_here_does_and_leaves_nothing():
+    with launch("CartPole-v1") as server, contextlib.closing(gym.make("CartPole-v1")) as local:
+        environment = server.environment()
+        remote, here = environment.reset(seed=3), local.reset(seed=3)
+        assert np.array_equal(remote[0], here[0])
+        for action in [0, 1] * 10:
+            for theirs, ours in zip(environment.step(action)[:4], local.step(action)[:4], strict=True):
+                assert np.array_equal(theirs, ours)
+        vector = server.vector_environment(3, workers=2)
+        assert vector.reset(seed=1)[0].shape == (3, 4)
+        processes, folder = family(server), Path(server.url.removeprefix("unix:")).parent
+        assert len(processes) > 3
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not server.is_running
+    wait_until(lambda: not any(each.is_running() for each in processes))
+    assert not folder.exists()
+    server.stop()  # once more does nothing
+
+
+def test_keyword_arguments_are_the_entrypoints_and_what_it_prints_is_in_the_log(entrypoint):
+    with launch(entrypoint, entrypoint_kwargs={"task": 1}) as server:
+        assert server.environment().task == 1
+        assert server.environment(task=3).task == 3
+        wait_until(lambda: "made for task 3" in server.log())
+        assert len(server.log(1).splitlines()) == 1
+
+
+def test_an_environment_in_another_python_is_launched_by_one_key_more(entrypoint):
+    python = python_of(NEW[0])
+    with launch(entrypoint, python=python) as server:
+        environment = server.environment(task=3)
+        assert environment.reset()[1] == {"version": [3, 13]}
+        with pytest.raises(RemoteEnvironmentError, match="no fuel"):
+            environment.step(2)
+
+
+def test_options_are_the_servers_and_those_of_clients_their_own(entrypoint):
+    options = ServerOptions(max_sessions=1, message_limits=Limits(depth=16))
+    with launch({"entrypoint": entrypoint}, options=options, environments={"cart": "CartPole-v1"}) as server:
+        environment = server.environment(options=ClientOptions(connection="grpc"))
+        environment.reset()
+        assert environment.connection_info.connected_over == "grpc"
+        with pytest.raises(RemoteGymError, match=r"1 of 1|max_sessions"):
+            server.environment(options=ClientOptions(open_timeout=scaled(30.0)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"environment": "CartPole-v99"}, "`v99`"),
+        ({"environment": "nowhere.py"}, "^entrypoint 'nowhere.py' does not exist"),
+        ({"environment": "CartPole-v1", "python": "/nowhere/python"}, "^environment has python '/nowhere/python'"),
+        ({"environment": "CartPole-v1", "leese": 3}, "did you mean lease"),
+        ({"environment": {"id": "CartPole-v1", "start": object()}}, "of type object"),
+        ({"environment": 3}, "^environment is 3; use an id"),
+    ],
+)
+def test_what_cannot_be_served_is_said_as_it_was_asked_for(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        launch(**arguments)
+
+
+def test_an_environment_that_cannot_be_made_says_why(entrypoint):
+    with pytest.raises(ConfigError, match="no such task"):
+        launch(entrypoint, entrypoint_kwargs={"task": "none"})
+
+
+def test_a_server_that_is_not_ready_in_time_is_ended(entrypoint):
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(ConnectError, match=r"does not listen after 3 s") as caught:
+        launch(entrypoint, entrypoint_kwargs={"task": "hang"}, start_timeout=3.0)
+    assert caught.value.reason is ConnectReason.UNREACHABLE
+    wait_until(lambda: set(psutil.Process().children(recursive=True)) <= before)
+
+
+def test_a_server_that_dies_ends_its_sessions_soon():
+    with launch("CartPole-v1") as server:
+        environment = server.environment(options=ClientOptions(reconnect_timeout=1.0))
+        environment.reset()
+        os.kill(server._process.pid, signal.SIGKILL)
+        with pytest.raises((SessionLost, ConnectError)):  # nothing comes back that it could go on with
+            wait_until(lambda: environment.step(0) is None, timeout=30.0)
+        wait_until(lambda: not server.is_running)
+
+
+@pytest.mark.parametrize("end", ["returns", "is_killed", "is_killed_beside_its_child"])
+def test_it_ends_with_its_program(end, tmp_path):
+    code = f"""
+    import os, signal, sys, time
+    import remote_gym
+    server = remote_gym.launch("CartPole-v1")
+    environment = server.environment()
+    environment.reset()
+    child = 0
+    if {end == "is_killed_beside_its_child"}:
+        child = os.fork()
+        if child == 0:
+            time.sleep(1000)
+    print(server._process.pid, child, flush=True)
+    if {end == "returns"}:
+        sys.exit()
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as program:
+        assert program.stdout is not None
+        server, child = map(int, program.stdout.readline().split())
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes = [psutil.Process(server), *psutil.Process(server).children(recursive=True)]
+            wait_until(lambda: not any(each.is_running() for each in processes))
+        assert not psutil.pid_exists(server)
+        if child:
+            os.kill(child, signal.SIGKILL)
+    if end == "returns":
+        assert not [*tmp_path.glob("remote_gym-*")]
+
+
+def test_ctrl_c_is_the_programs_and_its_server_goes_on():
+    code = """
+    import os, signal, time
+    import remote_gym
+    with remote_gym.launch("CartPole-v1") as server:
+        environment = server.environment()
+        environment.reset()
+        try:
+            os.killpg(0, signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print(len(environment.step(0)), server.is_running)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    begun = time.monotonic()
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, timeout=scaled(120.0), start_new_session=True, check=True
+    )
+    assert done.stdout == "5 True\n"
+    assert time.monotonic() - begun < scaled(60.0)
