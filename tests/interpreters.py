@@ -48,6 +48,12 @@ OLD = (
     Interpreter("3.8", "gym 0.26", ("numpy<1.24", "importlib-metadata<5", "gym==0.26.2")),
     Interpreter("3.9", "gymnasium 0.26", ("numpy<1.24", "gymnasium==0.26.3")),
 )
+SIMULATORS = {
+    "retro": Interpreter("3.8", "gym-retro", ("numpy<1.22", "importlib-metadata<5", "gym==0.21.0", "gym-retro==0.8.0")),
+    "procgen": Interpreter("3.8", "procgen", ("numpy<1.22", "importlib-metadata<5", "gym==0.21.0", "procgen==0.10.7")),
+    "vizdoom": Interpreter("3.9", "vizdoom", ("numpy<2", "gymnasium==0.29.1", "vizdoom<1.4")),
+}
+"""Real ones that live in a Python of their own, by the names of their modules."""
 NEW = tuple(Interpreter(python, "gymnasium", ("numpy", "gymnasium<2")) for python in ("3.13", "3.12", "3.10"))
 
 
@@ -75,7 +81,7 @@ def _install(interpreter: Interpreter) -> Path | str:
             shutil.rmtree(folder, ignore_errors=True)
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             commands = [[str(base), "-m", "venv", str(folder)]]
-            if interpreter in OLD:
+            if interpreter not in NEW:
                 commands.append([*pip, *_TOOLS])
             commands.append([*pip, *interpreter.packages])
             if interpreter.alone:
