@@ -18,6 +18,7 @@ from remote_gym.client.connect import connection
 from remote_gym.client.connect.diagnosis import Check, diagnose, summarise
 from remote_gym.protocol.constants import TOKEN_KEY
 from remote_gym.server.frontends import grpc as grpc_server
+from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.testing import loopback_server
 from waiting import scaled, wait_until
 
@@ -54,7 +55,8 @@ def test_connections_beyond_the_limit_are_closed_and_there_is_room_when_others_l
         server.environment(connect_timeout=scaled(30.0)).reset()
 
 
-def test_who_opens_while_there_is_no_room_gets_it_once_others_leave(obedient, connect, monkeypatch):
+@pytest.mark.parametrize("secure", [False, True])
+def test_who_opens_while_there_is_no_room_gets_it_once_others_leave(obedient, connect, monkeypatch, secure):
     looks: list[list[Check]] = []
 
     def diagnose_and_note(*args: Any, **options: Any) -> list[Check]:
@@ -62,11 +64,12 @@ def test_who_opens_while_there_is_no_room_gets_it_once_others_leave(obedient, co
         return looks[-1]
 
     monkeypatch.setattr(connection, "diagnose", diagnose_and_note)
-    with loopback_server(obedient, url="127.0.0.1", max_connections=3, use_thread=True) as server:
+    first = client_hello("h2") if secure else HTTP2_PREFACE
+    with loopback_server(obedient, secure=secure, url="127.0.0.1", max_connections=3, use_thread=True) as server:
         crowd = [connect(server.server.port) for _ in range(3)]
         for sock in crowd:
-            sock.sendall(client_hello("h2"))
-        wait_until(lambda: is_closed(greeted(connect(server.server.port))))
+            sock.sendall(first)
+        wait_until(lambda: is_closed(greeted(connect(server.server.port), first)))
         opened: list[RemoteEnvironment] = []
         opening = threading.Thread(target=lambda: opened.append(server.environment(connect_timeout=scaled(30.0))))
         opening.start()
@@ -79,9 +82,9 @@ def test_who_opens_while_there_is_no_room_gets_it_once_others_leave(obedient, co
         assert opened[0].reset()
 
 
-def greeted(sock: socket.socket) -> socket.socket:
+def greeted(sock: socket.socket, first: bytes) -> socket.socket:
     with contextlib.suppress(ConnectionError):
-        sock.sendall(client_hello("h2"))
+        sock.sendall(first)
     return sock
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -26,8 +27,11 @@ from remote_gym import (
     RemoteGymError,
     ServerOptions,
     SessionLost,
+    TransportError,
     launch,
 )
+from remote_gym.client.launched_process import ABANDON_TIMEOUT
+from remote_gym.client.launching import _SERVERS
 from remote_gym.errors import ConnectReason
 from waiting import scaled, wait_until
 
@@ -105,6 +109,51 @@ def test_keyword_arguments_are_the_entrypoints_and_what_it_prints_is_in_the_log(
         assert len(server.log(1).splitlines()) == 1
 
 
+def test_keyword_arguments_arrive_as_what_they_are(entrypoint):
+    task = {0: "a", "0": (3, 4), "array": np.arange(3), "bytes": b"x"}
+    with launch(entrypoint, entrypoint_kwargs={"task": task}) as server:
+        arrived = server.environment().task
+        assert np.array_equal(arrived.pop("array"), np.arange(3))
+        assert arrived == {0: "a", "0": (3, 4), "bytes": b"x"}
+
+
+def test_keyword_arguments_beside_an_id_are_more_of_them():
+    with launch("CartPole-v1", entrypoint_kwargs={"max_episode_steps": 5}) as server:
+        assert server.environment().spec.max_episode_steps == 5
+        with pytest.raises(RemoteGymError):
+            server.environment(id="MountainCar-v0")
+
+
+def test_one_of_several_is_chosen_by_its_name(entrypoint):
+    with launch("CartPole-v1", environments={"simulator": entrypoint}) as server:
+        assert server.environment("simulator", task=4).task == 4
+        assert server.vector_environment(2, "simulator").reset()[0].tolist() == [0, 0]
+        assert server.environment().spec.id == "CartPole-v1"
+
+
+def test_an_environment_keeps_its_server():
+    environment = launch("CartPole-v1").environment()
+    gc.collect()
+    environment.reset()
+    environment.step(0)
+    server = _SERVERS[environment]
+    server.stop()
+    assert not server.is_running
+
+
+def test_the_working_directory_and_what_python_prints_at_its_start_are_none_of_a_servers(tmp_path, monkeypatch):
+    for name in ("json.py", "numpy.py", "remote_gym.py"):
+        (tmp_path / name).write_text("raise SystemExit('taken from the working directory')")
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    (noise / "sitecustomize.py").write_text("print('hello', flush=True)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(noise))
+    with launch("CartPole-v1") as server:
+        server.environment().reset()
+        assert "hello" in server.log()
+
+
 def test_an_environment_in_another_python_is_launched_by_one_key_more(entrypoint):
     python = python_of(NEW[0])
     with launch(entrypoint, python=python) as server:
@@ -131,7 +180,12 @@ def test_options_are_the_servers_and_those_of_clients_their_own(entrypoint):
         ({"environment": "nowhere.py"}, "^entrypoint 'nowhere.py' does not exist"),
         ({"environment": "CartPole-v1", "python": "/nowhere/python"}, "^environment has python '/nowhere/python'"),
         ({"environment": "CartPole-v1", "leese": 3}, "did you mean lease"),
-        ({"environment": {"id": "CartPole-v1", "start": object()}}, "of type object"),
+        ({"environment": {"id": "CartPole-v1", "start": object()}}, "^environment cannot be told .*start.*object"),
+        ({"environment": {"entrypoint": "a.py", "repo": object()}}, "^repo is <object"),
+        (
+            {"environment": {"entrypoint": "a.py", "python": "x"}, "python": "y"},
+            "^python is given twice, also in the environment's dict",
+        ),
         ({"environment": 3}, "^environment is 3; use an id"),
     ],
 )
@@ -147,8 +201,10 @@ def test_an_environment_that_cannot_be_made_says_why(entrypoint):
 
 def test_a_server_that_is_not_ready_in_time_is_ended(entrypoint):
     before = set(psutil.Process().children(recursive=True))
-    with pytest.raises(ConnectError, match=r"does not listen after 3 s") as caught:
+    begin = time.monotonic()
+    with pytest.raises(ConnectError, match=r"does not listen after 3 s; .*\n.*creating the environment once") as caught:
         launch(entrypoint, entrypoint_kwargs={"task": "hang"}, start_timeout=3.0)
+    assert time.monotonic() - begin < 3.0 + ABANDON_TIMEOUT + scaled(10.0)  # not as long as one that serves may take
     assert caught.value.reason is ConnectReason.UNREACHABLE
     wait_until(lambda: set(psutil.Process().children(recursive=True)) <= before)
 
@@ -158,9 +214,27 @@ def test_a_server_that_dies_ends_its_sessions_soon():
         environment = server.environment(options=ClientOptions(reconnect_timeout=1.0))
         environment.reset()
         os.kill(server._process.pid, signal.SIGKILL)
-        with pytest.raises((SessionLost, ConnectError)):  # nothing comes back that it could go on with
+        with pytest.raises((SessionLost, TransportError)):  # nothing comes back that it could go on with
             wait_until(lambda: environment.step(0) is None, timeout=30.0)
         wait_until(lambda: not server.is_running)
+
+
+def test_a_program_that_is_killed_while_it_launches_leaves_nothing(entrypoint, tmp_path):
+    code = f"""
+    import remote_gym
+    remote_gym.launch({str(entrypoint)!r}, entrypoint_kwargs={{"task": "hang"}})
+    """
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder)}) as program:
+        log = "creating the environment once"
+        wait_until(lambda: any(log in file.read_text() for file in folder.glob("*/server.log")))
+        processes = psutil.Process(program.pid).children(recursive=True)
+        assert processes
+        program.kill()
+    wait_until(lambda: not any(each.is_running() for each in processes))
+    wait_until(lambda: not [*folder.iterdir()])
 
 
 @pytest.mark.parametrize("end", ["returns", "is_killed", "is_killed_beside_its_child"])
@@ -192,8 +266,7 @@ def test_it_ends_with_its_program(end, tmp_path):
         assert not psutil.pid_exists(server)
         if child:
             os.kill(child, signal.SIGKILL)
-    if end == "returns":
-        assert not [*tmp_path.glob("remote_gym-*")]
+    assert not [*tmp_path.glob("remote_gym-*")]
 
 
 def test_ctrl_c_is_the_programs_and_its_server_goes_on():

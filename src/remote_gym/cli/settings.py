@@ -57,7 +57,7 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
         "id": id_,
         **texts,
         "kwargs": kwargs.pop(None, None),
-        "command": None if command is None else shlex.split(command),
+        "command": None if command is None else _words(command),
         "there": there or None,
     }
     offer = offer_of(ctx)
@@ -82,6 +82,15 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
         offer=Offer(default=default, named=environments),
         unused=frozenset(files) - frozenset(files_in_use(ctx, files)),
     )
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(
+            f"is {command!r}: {error}; quote it as in a shell", field="command", where="--command"
+        ) from error
 
 
 def _default(filed: Mapping[str, Any] | None, given: dict[str, Any], ids: tuple[str, ...]) -> Mapping[str, Any] | None:

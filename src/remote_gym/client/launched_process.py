@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from remote_gym.errors import ConfigError, ConnectError, ConnectReason
 from remote_gym.logs import printable
 
+BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from remote_gym.server.launched import main; main()"
+"""Code that the server's Python runs. Without the working directory in its path: what lies there, as in a folder that
+others write to, is none of the program's."""
+
+ORDER = "order.json"
+"""File in the private folder that says what to serve."""
+
 END_TIMEOUT = 30.0
 """Seconds for a server to close its environments in; then it is killed, and they with it."""
+
+ABANDON_TIMEOUT = 5.0
+"""The same for one that does not serve yet, and has nothing to close."""
 
 LINES = 20
 """Lines of the log that an error shows."""
@@ -31,40 +41,45 @@ _LONGEST_TAIL = 256 * 2**10
 
 
 class LaunchedProcess:
-    """``remote_gym.server.launched`` in a session of its own, which ends when its standard input does.
+    """A process of `remote_gym.server.launched`, which ends when its standard input does.
 
-    That is a pipe whose other end this program alone holds, so it ends with the program, however that ends.
+    That is a pipe whose other end this program alone holds, so the process ends with the program, however that ends.
 
     Args:
         order: What to serve, as JSON can say it.
 
     Attributes:
-        folder: A private one, which is gone when the process is.
+        folder: A private one, with order, socket and log, which is gone when the process is.
     """
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="remote_gym-"))
         self._log = self.folder / "server.log"
+        self._owner = os.getpid()
+        self._is_ready = False
+        _RUNNING.add(self)
+        their_input, our_end = os.pipe()
+        self._answers, their_answers = os.pipe()
+        self._close_pipes = weakref.finalize(self, _close, (our_end, self._answers))
+        self._close_pipes.atexit = False  # which `_stop_all` sees to
         try:
+            (self.folder / ORDER).write_text(json.dumps(order))
             with self._log.open("wb") as log:
                 # Not in this program's group: Ctrl-C is for the program, which then stops its server.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "remote_gym.server.launched"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
+                    [sys.executable, "-c", BOOT, str(self.folder), str(their_answers)],
+                    stdin=their_input,
+                    stdout=log,
                     stderr=log,
+                    pass_fds=(their_answers,),
                     start_new_session=True,
                 )
         except BaseException:
+            self._close_pipes()
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        self._end = weakref.finalize(self, _end, self._process, self.folder)
-        if hasattr(os, "register_at_fork"):
-            _HELD.add(self)
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen when it is waited for
-            self._process.stdin.write(json.dumps({**order, "socket": str(self.folder / "socket")}).encode() + b"\n")
-            self._process.stdin.flush()
+        finally:
+            _close((their_input, their_answers))
 
     @property
     def pid(self) -> int:
@@ -74,7 +89,13 @@ class LaunchedProcess:
     @property
     def is_running(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        if self._owner == os.getpid():
+            return self._process.poll() is None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def wait_until_ready(self, timeout: float) -> Mapping[str, Any]:
         """Wait until it listens.
@@ -91,37 +112,35 @@ class LaunchedProcess:
         """
         line = self._first_line(time.monotonic() + timeout)
         if not line:
-            status = self._ended()
+            status = self._exit_status()
             how = f"does not listen after {timeout:g} s" if status is None else f"ended with status {status}"
-            raise ConnectError(
-                f"the server that was launched {how}{self._last_lines()}", reason=ConnectReason.UNREACHABLE
-            )
+            text = f"the server that was launched {how}{self._last_lines()}"
+            raise ConnectError(text, reason=ConnectReason.UNREACHABLE)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             problem, field, where = (answer["error"][name] for name in ("problem", "field", "where"))
             if field == "default_args":  # as the server has it
                 field, where = "environment", where and "environment"
             raise ConfigError(problem, field=field, where=where)
+        self._is_ready = True
         return answer
 
     def _first_line(self, deadline: float) -> bytes:
-        """The line that it prints once it listens, or cannot; empty if there is none in time."""
-        stdout = self._process.stdout
-        assert stdout is not None
-        line = b""
+        """The line that it writes once it listens, or cannot; empty if there is none in time."""
+        answers, line = self._answers, b""
         with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
+            selector.register(answers, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return b""
-                part = os.read(stdout.fileno(), 65536)
+                part = os.read(answers, 65536)
                 if not part:
                     return b""
                 line += part
         return line
 
-    def _ended(self) -> int | None:
-        """Its exit status; None if it goes on. Its output may end a moment before it does."""
+    def _exit_status(self) -> int | None:
+        """Its exit status; None if it goes on. Its answers may end a moment before it does."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(1.0)
         return None
@@ -142,37 +161,50 @@ class LaunchedProcess:
         return "\n".join(printable(line) for line in text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Stop it, and wait for its end: its environments are closed, or killed if they take too long."""
-        self._end()
+        """Stop it, and wait for its end: its environments are closed, or killed if they take too long.
+
+        May be called again, also after an exception struck it, as of Ctrl-C: then it is killed by then.
+        """
+        self._close_pipes()
+        if self._owner != os.getpid():
+            return
+        try:
+            self._process.wait(END_TIMEOUT if self._is_ready else ABANDON_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def let_go(self) -> None:
+        """Close the pipes in a child of this program, which may outlive it; the server notices nothing."""
+        self._close_pipes()
 
 
-_HELD: weakref.WeakSet[LaunchedProcess] = weakref.WeakSet()
-"""Launched by this process: a child of it must not keep their pipes open, since it may outlive it."""
+_RUNNING: weakref.WeakSet[LaunchedProcess] = weakref.WeakSet()
 
 
-def _let_go() -> None:
-    for process in tuple(_HELD):
-        process._end.detach()
-        for pipe in (process._process.stdin, process._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-    _HELD.clear()
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def _let_all_go() -> None:
+    for process in tuple(_RUNNING):
+        process.let_go()
+
+
+def _stop_all() -> None:
+    running = [process for process in tuple(_RUNNING) if process.is_running]
+    for process in running:  # all at once, and then wait for each
+        process.let_go()
+    for process in running:
+        process.stop()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
-
-
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    try:
-        process.wait(END_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    os.register_at_fork(after_in_child=_let_all_go)
+atexit.register(_stop_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import socket
@@ -22,10 +23,13 @@ from remote_gym.config import (
     ServerOptions,
     differing_options,
     merge_options,
+    place_of,
     read_environment,
     shows_options,
 )
-from remote_gym.errors import ConfigError, ConnectError
+from remote_gym.errors import ConfigError, ConnectError, EncodingError
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.values import encode_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -38,6 +42,10 @@ lies between, and a server that has ended does not come back."""
 
 _HEALTH_TIMEOUT = 10.0
 _OF_ENVIRONMENTS = frozenset(RemoteArgs.__annotations__) - {"environment", "entrypoint"}
+
+
+_SERVERS: weakref.WeakKeyDictionary[RemoteEnvironment | RemoteVectorEnv, LaunchedServer] = weakref.WeakKeyDictionary()
+"""By their clients, so that a server lives as long as one of these, whoever else remembers it."""
 
 
 class LaunchedServer:
@@ -65,41 +73,52 @@ class LaunchedServer:
         return self._process.is_running
 
     def environment(
-        self, *, render_mode: str | None = None, options: ClientOptions | None = None, **entrypoint_kwargs: Any
+        self,
+        name: str | None = None,
+        /,
+        *,
+        render_mode: str | None = None,
+        options: ClientOptions | None = None,
+        **entrypoint_kwargs: Any,
     ) -> RemoteEnvironment:
-        """Open an environment, which is closed with the server.
+        """Open an environment, which is closed with the server, and keeps it.
 
         Args:
+            name: One of the server's option `environments`; None for the one that it was launched with.
             render_mode: As for `RemoteEnvironment`.
             options: As for `RemoteEnvironment`.
-            **entrypoint_kwargs: Keyword arguments of ``create_environment``, or of `gymnasium.make`.
+            **entrypoint_kwargs: Keyword arguments of ``create_environment``, or of `gymnasium.make`. One that is called
+                as an argument above needs `RemoteEnvironment` itself, with this `url`.
 
         Raises:
             RemoteGymError: As `RemoteEnvironment` does.
         """
-        client = RemoteEnvironment(
-            self.url, self.port, _asked(entrypoint_kwargs), render_mode=render_mode, options=_options(options)
-        )
+        asked = _asked(name, entrypoint_kwargs)
+        client = RemoteEnvironment(self.url, self.port, asked, render_mode=render_mode, options=_options(options))
+        _SERVERS[client] = self
         self._clients.add(client)
         return client
 
     def vector_environment(
         self,
         num_envs: int,
+        name: str | None = None,
+        /,
         *,
         workers: int | None = None,
         render_mode: str | None = None,
         options: ClientOptions | None = None,
         **entrypoint_kwargs: Any,
     ) -> RemoteVectorEnv:
-        """Open a vector environment, which is closed with the server.
+        """Open a vector environment, which is closed with the server, and keeps it.
 
         Args:
             num_envs: How many.
+            name: As for `environment`.
             workers: Processes that share them; None for one.
             render_mode: As for `RemoteVectorEnv`.
             options: As for `RemoteVectorEnv`.
-            **entrypoint_kwargs: Keyword arguments of ``create_environment``, or of `gymnasium.make`.
+            **entrypoint_kwargs: As for `environment`.
 
         Raises:
             RemoteGymError: As `RemoteVectorEnv` does.
@@ -107,12 +126,13 @@ class LaunchedServer:
         client = RemoteVectorEnv(
             self.url,
             self.port,
-            _asked(entrypoint_kwargs),
+            _asked(name, entrypoint_kwargs),
             render_mode=render_mode,
             num_envs=num_envs,
             workers=workers,
             options=_options(options),
         )
+        _SERVERS[client] = self
         self._clients.add(client)
         return client
 
@@ -167,14 +187,14 @@ def launch(
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("launch() needs Unix sockets; start 'remote-gym serve' here, and connect to it")
-    keys = {name: value for name, value in keywords.items() if name in _OF_ENVIRONMENTS}
+    keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in _OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
-    chosen = merge_options(ServerOptions, options, rest, of=launch)
+    options = merge_options(ServerOptions, options, rest, of=launch)
     order = {
-        "environment": {**read_environment("environment", environment), **keys},
-        "options": {name: _plain(name, value) for name, value in differing_options(chosen).items()},
+        "environment": _order("environment", _merged(read_environment("environment", environment), keys)),
+        "options": {name: _plain(name, value) for name, value in differing_options(options).items()},
     }
-    process = LaunchedProcess(_checked(order))
+    process = LaunchedProcess(order)
     try:
         place = process.wait_until_ready(start_timeout)
         server = LaunchedServer(process, place["url"], place["port"])
@@ -189,53 +209,73 @@ def launch(
     return server
 
 
-def _asked(entrypoint_kwargs: dict[str, Any]) -> RemoteArgs | None:
-    return {"entrypoint_kwargs": entrypoint_kwargs} if entrypoint_kwargs else None
+def _asked(name: str | None, entrypoint_kwargs: dict[str, Any]) -> RemoteArgs | None:
+    asked: RemoteArgs = {}
+    if name is not None:
+        asked["environment"] = name
+    if entrypoint_kwargs:
+        asked["entrypoint_kwargs"] = entrypoint_kwargs
+    return asked or None
 
 
 def _options(given: ClientOptions | None) -> ClientOptions:
     if given is None:
         return ClientOptions(reconnect_timeout=RECONNECT_TIMEOUT)
+    if not isinstance(given, ClientOptions):
+        raise ConfigError(f"is {given!r:.200}; use ClientOptions(...)", field="options", where="options")
     if given.reconnect_timeout is None:
         return dataclasses.replace(given, reconnect_timeout=RECONNECT_TIMEOUT)
     return given
 
 
-def _plain(name: str, value: Any) -> Any:
-    """An option as JSON can say it."""
-    if isinstance(value, Limits):
-        return dataclasses.asdict(value)
-    if callable(value):
+def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment and the keys that were given beside it, of which keyword arguments come together."""
+    twice = [name for name in keys if name in environment and name != "entrypoint_kwargs"]
+    if twice:
         raise ConfigError(
-            "is a function, which a process of its own cannot be given; use create_remote_environment_server",
-            field=name,
-            where=f"ServerOptions.{name}",
+            "is given twice, also in the environment's dict; give it once", field=twice[0], where=twice[0]
         )
-    if name == "environments":
-        return {each: dict(read_environment(name, given, each)) for each, given in value.items()}
-    return value
+    kwargs = {**(environment.get("entrypoint_kwargs") or {}), **(keys.get("entrypoint_kwargs") or {})}
+    return {**environment, **keys, "entrypoint_kwargs": kwargs}
 
 
-def _checked(order: dict[str, Any]) -> Mapping[str, Any]:
-    """An order without objects that JSON has no form for; paths become texts.
+def _order(where: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment as JSON, its keyword arguments as the protocol's `Value`, which keeps what JSON would not.
 
     Raises:
-        ConfigError: Naming what has none.
+        ConfigError: If these have no wire form.
     """
+    message = pb.Value()
+    kwargs = dict(environment.get("entrypoint_kwargs") or {})
+    try:
+        encode_value(kwargs, message, strict=True, limits=Limits(), path="entrypoint_kwargs")
+    except EncodingError as error:
+        raise ConfigError(f"cannot be told to a server's process: {error}", field=where, where=where) from error
+    plain = {name: _plain(name, value) for name, value in environment.items()}
+    return {**plain, "entrypoint_kwargs": base64.b64encode(message.SerializeToString()).decode()}
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        raise ConfigError(
-            f"launch() was given {value!r:.200}, of type {type(value).__name__}, which a server's process cannot be "
-            "told; use numbers, texts, lists and dicts"
-        )
 
-    checked: dict[str, Any] = plain(order)
-    return checked
+def _plain(name: str, value: Any) -> Any:
+    """An option, or a key of an environment, as JSON can say it.
+
+    Raises:
+        ConfigError: If it cannot, as of a function.
+    """
+    if name == "entrypoint_kwargs":
+        return None
+    if isinstance(value, Limits):
+        return dataclasses.asdict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if name == "environments":
+        return {
+            each: _order(place_of(name, each), read_environment(name, given, each)) for each, given in value.items()
+        }
+    if isinstance(value, Mapping):
+        return {key: _plain(key, each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain("", each) for each in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    problem = f"is {value!r:.200}, which a process of its own cannot be told; use create_remote_environment_server"
+    raise ConfigError(problem, field=name, where=name)

@@ -1,48 +1,92 @@
-"""``python -m remote_gym.server.launched``: a server that belongs to the program that started it, by `launch`.
+"""The process of `remote_gym.launch`: a server that belongs to the program that started it.
 
-Its standard input is a line of JSON, with "environment", "options" and "socket", and ends when the server is to end. It
-answers by a line of JSON, with "url" and "port" or with an "error"; whatever else is printed goes to standard error.
+It is given a private folder, with a file that says what to serve, and a descriptor for its answer, a line of JSON with
+"url" and "port" or with an "error". It ends when its standard input does, at whatever it is then.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import logging
 import os
+import shutil
 import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError
-from remote_gym.logs import TextFormatter
+from remote_gym.logs import TextFormatter, get_logger
+from remote_gym.v1 import remote_gym_pb2 as pb
+from remote_gym.wire.values import decode_value
+
+logger = get_logger(__name__)
 
 
 def main() -> None:
     """Serve until standard input ends."""
+    folder, answers = Path(sys.argv[1]), int(sys.argv[2])
+    sys.argv = [""]
+    os.set_inheritable(answers, False)
+    owner = _Owner(folder)
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    # By the descriptor: a stream would hold a lock while it waits, which an interpreter's end wants.
-    order = json.loads(_first_line(0))
+    order = _read_order(folder)
     _load_grpc()
     from remote_gym.server.create import create_remote_environment_server
     from remote_gym.server.offer import check_offer
 
     try:
-        options, environment = _options(order["options"]), order["environment"]
+        options, environment = _read_options(order["options"]), _read_environment(order["environment"])
         check_offer(environment, imports=options.imports, own_interpreter=options.interpreter is None)
-        server = create_remote_environment_server(environment, f"unix:{order['socket']}", options=options)
+        if options.check:
+            logger.info("creating the environment once, to see that it can be")
+        server = create_remote_environment_server(environment, f"unix:{folder / 'socket'}", options=options)
     except ConfigError as error:
-        parts = {"problem": error.problem, "field": error.field, "where": error.where}
-        print(json.dumps({"error": parts}), file=answers, flush=True)
+        _answer(answers, {"error": {"problem": error.problem, "field": error.field, "where": error.where}})
         sys.exit(1)
-    with server, answers:
-        print(json.dumps({"url": server.url, "port": server.port}), file=answers, flush=True)
+    with server:
+        owner.has_something_to_close.set()
+        _answer(answers, {"url": server.url, "port": server.port})
+        owner.is_gone.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Owner:
+    """The program that this process belongs to, whose end is that of standard input.
+
+    Attributes:
+        has_something_to_close: Set once there is a server. Before, this process just ends: what it has started, such
+            as a trial of an environment, ends with it.
+        is_gone: Set when the program is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.has_something_to_close = threading.Event()
+        self.is_gone = threading.Event()
+        threading.Thread(target=self._watch, name="remote_gym-owner", daemon=True).start()
+
+    def _watch(self) -> None:
         while os.read(0, 1024):  # nothing comes
             pass
+        self.is_gone.set()
+        if not self.has_something_to_close.is_set():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os._exit(1)
+
+
+def _answer(descriptor: int, content: Mapping[str, Any]) -> None:
+    try:
+        os.write(descriptor, json.dumps(content).encode() + b"\n")  # less than a pipe takes at once
+        os.close(descriptor)
+    except BrokenPipeError:
+        logger.debug("the program that launched this server is gone")
 
 
 def _load_grpc() -> None:
@@ -55,21 +99,23 @@ def _load_grpc() -> None:
         del os.environ[name]
 
 
-def _first_line(descriptor: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(descriptor, 65536)
-        if not part:
-            sys.exit("standard input has ended before its first line did")
-        line += part
-    return line
+def _read_order(folder: Path) -> dict[str, Any]:
+    file = folder / "order.json"
+    order: dict[str, Any] = json.loads(file.read_text())
+    file.unlink()
+    return order
 
 
-def _options(named: dict[str, Any]) -> ServerOptions:
-    if "message_limits" in named:
-        named["message_limits"] = Limits(**named["message_limits"])
-    return ServerOptions(**named)
+def _read_environment(order: Mapping[str, Any]) -> dict[str, Any]:
+    """`RemoteArgs`, whose keyword arguments come as the protocol's `Value`, so that they are what they were."""
+    data = base64.b64decode(order["entrypoint_kwargs"])
+    return {**order, "entrypoint_kwargs": decode_value(pb.Value.FromString(data), Limits())}
 
 
-if __name__ == "__main__":
-    main()
+def _read_options(named: dict[str, Any]) -> ServerOptions:
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
+    if "message_limits" in read:
+        read["message_limits"] = Limits(**read["message_limits"])
+    if "environments" in read:
+        read["environments"] = {name: _read_environment(each) for name, each in read["environments"].items()}
+    return ServerOptions(**read)

@@ -204,6 +204,8 @@ def _check_plaintext(sock: socket.socket) -> Check:
         answer = _receive(sock, _FRAME_HEADER_SIZE)
     except TimeoutError:
         return _no_answer("plaintext")
+    except ConnectionError:  # it has closed before it has read what was sent
+        answer = b""
     except OSError as error:
         return _wants_tls(f"the server broke off ({error.strerror})")
     if len(answer) == _FRAME_HEADER_SIZE and answer[3] == _SETTINGS:
@@ -264,6 +266,8 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
         return _explain_alert(error)
     except TimeoutError:
         return _no_answer("TLS")
+    except ConnectionError:
+        return _closed("TLS")
     except OSError as error:
         found = f"the server broke off the handshake ({error})"
         return Check("TLS", False, found, f"{_FULL}; check that it serves TLS; {_TUNNEL}", reason=ConnectReason.TLS)
