@@ -90,7 +90,7 @@ def test_a_launched_server_plays_as_an_environment_here_does_and_leaves_nothing(
         for action in [0, 1] * 10:
             for theirs, ours in zip(environment.step(action)[:4], local.step(action)[:4], strict=True):
                 assert np.array_equal(theirs, ours)
-        vector = server.vector_environment(3, workers=2)
+        vector = server.vector_environment(num_envs=3, workers=2)
         assert vector.reset(seed=1)[0].shape == (3, 4)
         processes, folder = family(server), Path(server.url.removeprefix("unix:")).parent
         assert len(processes) > 3
@@ -127,7 +127,7 @@ def test_keyword_arguments_beside_an_id_are_more_of_them():
 def test_one_of_several_is_chosen_by_its_name(entrypoint):
     with launch("CartPole-v1", environments={"simulator": entrypoint}) as server:
         assert server.environment("simulator", task=4).task == 4
-        assert server.vector_environment(2, "simulator").reset()[0].tolist() == [0, 0]
+        assert server.vector_environment("simulator", num_envs=2).reset()[0].tolist() == [0, 0]
         assert server.environment().spec.id == "CartPole-v1"
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ class LaunchedProcess:
         _RUNNING.add(self)
         their_input, our_end = os.pipe()
         self._answers, their_answers = os.pipe()
-        self._close_pipes = weakref.finalize(self, _close, (our_end, self._answers))
-        self._close_pipes.atexit = False  # which `_stop_all` sees to
+        self._pipes = [our_end, self._answers]
+        weakref.finalize(self, _close, self._pipes).atexit = False  # which `_stop_all` sees to
         try:
             (self.folder / ORDER).write_text(json.dumps(order))
             with self._log.open("wb") as log:
@@ -75,11 +75,11 @@ class LaunchedProcess:
                     start_new_session=True,
                 )
         except BaseException:
-            self._close_pipes()
+            self.let_go()
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         finally:
-            _close((their_input, their_answers))
+            _close([their_input, their_answers])
 
     @property
     def pid(self) -> int:
@@ -165,7 +165,7 @@ class LaunchedProcess:
 
         May be called again, also after an exception struck it, as of Ctrl-C: then it is killed by then.
         """
-        self._close_pipes()
+        self.let_go()
         if self._owner != os.getpid():
             return
         try:
@@ -179,17 +179,17 @@ class LaunchedProcess:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def let_go(self) -> None:
-        """Close the pipes in a child of this program, which may outlive it; the server notices nothing."""
-        self._close_pipes()
+        """Close this process's ends of the pipes: where it is the program itself, the server ends."""
+        _close(self._pipes)
 
 
 _RUNNING: weakref.WeakSet[LaunchedProcess] = weakref.WeakSet()
 
 
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+def _close(descriptors: list[int]) -> None:
+    """Close them, once: they may be others' by the second time."""
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _let_all_go() -> None:

@@ -101,10 +101,10 @@ class LaunchedServer:
 
     def vector_environment(
         self,
-        num_envs: int,
         name: str | None = None,
         /,
         *,
+        num_envs: int,
         workers: int | None = None,
         render_mode: str | None = None,
         options: ClientOptions | None = None,
@@ -113,8 +113,8 @@ class LaunchedServer:
         """Open a vector environment, which is closed with the server, and keeps it.
 
         Args:
-            num_envs: How many.
             name: As for `environment`.
+            num_envs: How many.
             workers: Processes that share them; None for one.
             render_mode: As for `RemoteVectorEnv`.
             options: As for `RemoteVectorEnv`.
