@@ -33,17 +33,30 @@ WORKERS = "Environments and their processes"
 TABLES = {OFFER: "offer", LISTEN: "listen", ACCESS: "access", SESSIONS: "sessions", WORKERS: "workers", OTHERS: "log"}
 """Groups of flags, and their tables in the file."""
 
-_ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference", "python", "command", "there")
-"""Keys of the tables ``[environment]`` and ``[environments.NAME]``, which stand for several flags together."""
-
-_FORMS: dict[str, tuple[type, str]] = {
-    "kwargs": (dict, "a table, or one as JSON in a text"),
+PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "python": (str, "a text"),
     "command": (list, "a list of texts"),
     "there": (bool, "true or false"),
+    "conda": (str, "a text"),
+    "uv": ((str, dict), 'a text, or a table such as {python = "3.8", with = ["gym==0.21"]}'),
+    "image": (str, "a text"),
+    "engine": (str, "a text"),
+    "network": (str, "a text"),
+    "mounts": (list, 'a list of texts, such as ["/data:/data:ro"]'),
+    "ssh": (str, "a text"),
 }
+"""Keys of an environment's table that say where it runs, with the type of each and how to write that."""
+
+PLACE_PARAMETERS = (*PLACE_FORMS, "uv_with")
+"""Parameters of the flags that do."""
+
+_ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference", *PLACE_FORMS)
+"""Keys of the tables ``[environment]`` and ``[environments.NAME]``, which stand for several flags together."""
+
+_FORMS = {"kwargs": (dict, "a table, or one as JSON in a text"), **PLACE_FORMS}
 """Types of those of them that are no texts, and how to write these."""
 
-_NO_SETTINGS = frozenset({*_ENVIRONMENT, "environments", "config", "print_config"})
+_NO_SETTINGS = frozenset({*_ENVIRONMENT, *PLACE_PARAMETERS, "environments", "config", "print_config"})
 """Flags that say what the tables of environments say, or are of one call."""
 
 _OTHER_NAMES = {"host": "url", "hostname": "url", "entrypoint_kwargs": "kwargs", "certificates": "certs"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from remote_gym.cli.config_file import Offer, offer_of
+from remote_gym.cli.config_file import PLACE_FORMS, PLACE_PARAMETERS, Offer, offer_of
 from remote_gym.cli.tls import files_in_use, tls_files
 from remote_gym.config import Limits, RemoteArgs, ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
@@ -48,8 +48,8 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     id_, kwargs, named, url, port = (
         rest.pop(name) for name in ("environment_id", "kwargs", "environments", "url", "port")
     )
-    texts = {name: rest.pop(name) for name in ("entrypoint", "repo", "reference", "python")}
-    command, there = rest.pop("command"), rest.pop("there")
+    texts = {name: rest.pop(name) for name in ("entrypoint", "repo", "reference")}
+    place = {name: rest.pop(name) for name in PLACE_PARAMETERS}
     files = {name: rest.pop(name) for name in ("certs", "certificate", "key", "ca")}
     if id_ is not None and id_.endswith(".py") and texts["entrypoint"] is None:  # as Python takes it
         id_, texts["entrypoint"] = None, id_
@@ -57,8 +57,7 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
         "id": id_,
         **texts,
         "kwargs": kwargs.pop(None, None),
-        "command": None if command is None else _words(command),
-        "there": there or None,
+        **_given_place(place),
     }
     offer = offer_of(ctx)
     default = _default(offer.default, {key: value for key, value in given.items() if value is not None}, rest["ids"])
@@ -91,6 +90,19 @@ def _words(command: str) -> list[str]:
         raise ConfigError(
             f"is {command!r}: {error}; quote it as in a shell", field="command", where="--command"
         ) from error
+
+
+def _given_place(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Where flags say that the default environment runs, by the keys of a table; None where they say nothing."""
+    found: dict[str, Any] = {name: params[name] or None for name in PLACE_FORMS}
+    if params["command"] is not None:
+        found["command"] = _words(params["command"])
+    if params["mounts"]:
+        found["mounts"] = list(params["mounts"])
+    if params["uv_with"]:
+        version = {} if params["uv"] is None else {"python": params["uv"]}
+        found["uv"] = {**version, "with": list(params["uv_with"])}
+    return found
 
 
 def _default(filed: Mapping[str, Any] | None, given: dict[str, Any], ids: tuple[str, ...]) -> Mapping[str, Any] | None:
@@ -164,9 +176,7 @@ def _message_limits(bounds: Mapping[str, int]) -> Limits:
 def _remote_args(table: Mapping[str, Any]) -> RemoteArgs:
     kwargs = dict(table.get("kwargs") or {})
     where: RemoteArgs = {}
-    for name in ("python", "command", "there"):
-        if name in table:
-            where[name] = table[name]
+    where.update({name: table[name] for name in PLACE_FORMS if name in table})  # type: ignore[typeddict-item]
     if "id" in table:
         return {"entrypoint_kwargs": {"id": table["id"], **kwargs}, **where}
     if "entrypoint" not in table:

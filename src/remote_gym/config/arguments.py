@@ -32,11 +32,25 @@ class RemoteArgs(TypedDict, total=False):
     there: bool | None
     """Whether ``entrypoint`` is a path where that Python runs, as in a container, rather than one of a file of the
     server's that is sent along."""
+    conda: str | None
+    """Conda environment whose Python it is, by name or path; as all that follows, only a server may name one."""
+    uv: str | Mapping[str, Any] | None
+    """Python that uv provides: its version, or ``{"python": "3.8", "with": ["gym==0.21", "numpy<1.24"]}``."""
+    image: str | None
+    """Container image in which that Python is; a container for each session."""
+    engine: str | None
+    """Program that runs the image: ``"docker"``, which is the default, ``"podman"`` or ``"apptainer"``."""
+    network: str | None
+    """Network of the container, such as ``"bridge"`` or ``"host"``; None for no network at all."""
+    mounts: Sequence[str] | None
+    """Folders and files that the container sees: ``"/here:/there"``, or ``"/here:/there:ro"`` to read only."""
+    ssh: str | None
+    """Host on which all of this runs, as OpenSSH's client takes it: ``"user@gpu-box"``."""
     environment: str | None
     """Name of one of the environments that the server offers; only a client names one."""
 
 
-SERVERS_ALONE = frozenset({"python", "command", "there"})
+SERVERS_ALONE = frozenset({"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"})
 """Names of `RemoteArgs` that lead to a command, and that no client has a way to say."""
 
 EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]

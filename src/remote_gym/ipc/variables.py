@@ -18,6 +18,8 @@ _OF_SERVICE_MANAGERS = frozenset(
     )
 )
 """By which systemd lends a service sockets, secrets, and its own ear."""
+_OF_OUR_PYTHON = frozenset(("PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"))
+"""Where this Python finds its modules, which are another one's bane."""
 
 
 def for_others() -> dict[str, str]:
@@ -27,3 +29,8 @@ def for_others() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(_OURS) and name not in _OF_SERVICE_MANAGERS
     }
+
+
+def for_other_pythons() -> dict[str, str]:
+    """The variables for a process that is another Python, or leads to one."""
+    return {name: value for name, value in for_others().items() if name not in _OF_OUR_PYTHON}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from remote_gym.errors import ConfigError, DenialReason, NotPermitted, ProtocolM
 from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.server.access.policy import DEFAULT, Terms
+from remote_gym.server.placement.place import read_place, runs_elsewhere
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
@@ -45,32 +45,18 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
         value = arguments.get(name)
         if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
             raise ConfigError(f"has {name} {value!r}; use a text or None", field=field, where=where)
-    _check_guest(where, field, arguments)
+    read_place(arguments, field=field, where=where)
+    there = arguments.get("there")
+    if there not in (None, True, False) or (there and not runs_elsewhere(arguments)):
+        raise ConfigError(
+            f"has there {there!r}; use True beside what names another Python, such as command, or leave it out",
+            field=field,
+            where=where,
+        )
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
-
-
-def _check_guest(where: str, field: str, arguments: Mapping[str, Any]) -> None:
-    def refuse(problem: str) -> ConfigError:
-        return ConfigError(problem, field=field, where=where)
-
-    python, command, there = (arguments.get(name) for name in ("python", "command", "there"))
-    if python is not None and not (isinstance(python, (str, os.PathLike)) and shutil.which(python)):
-        raise refuse(f"has python {python!r}; use the path of a Python executable")
-    is_list = isinstance(command, (list, tuple)) and all(isinstance(word, str) for word in command)
-    if command is not None and not (is_list and command):
-        raise refuse(f"has command {command!r}; use a list of words, such as ['conda', 'run', '-n', 'sim', 'python']")
-    if python is not None and command is not None:
-        raise refuse("has both python and command; keep one of the two")
-    if there not in (None, True, False) or (there and not runs_elsewhere(arguments)):
-        raise refuse(f"has there {there!r}; use True beside python or command, or leave it out")
-
-
-def runs_elsewhere(arguments: Mapping[str, Any]) -> bool:
-    """Whether an environment runs in another Python than the worker's."""
-    return arguments.get("python") is not None or arguments.get("command") is not None
 
 
 def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
@@ -107,9 +93,7 @@ def launch_message(
         ConfigError: If no environment of that name is offered.
         NotPermitted: If the client names code to run where the server allows none.
     """
-    names_code = request.entrypoint and options.client_entrypoints is not None
-    environments = cast("Mapping[str, Mapping[str, Any]]", options.environments)  # in one form by now
-    offered = {} if names_code else _choose(request.environment, default_args, environments)
+    offered = offered_arguments(request, default_args, options)
     limits = options.message_limits
     if request.num_envs > options.max_num_envs:
         raise ConfigError(
@@ -133,10 +117,6 @@ def launch_message(
         frame_encoding=request.frame_encoding,
         observation_encoding=request.observation_encoding,
     )
-    if runs_elsewhere(offered):
-        launch.guest.command.extend(offered.get("command") or ())
-        launch.guest.python = shutil.which(offered.get("python") or "") or ""
-        launch.guest.there = bool(offered.get("there"))
     launch.client_kwargs = request.entrypoint_kwargs
     own = dict(offered.get("entrypoint_kwargs") or {})
     encode_value(own, launch.entrypoint_kwargs, strict=True, limits=limits, path="entrypoint_kwargs")
@@ -144,6 +124,20 @@ def launch_message(
     launch.anywhere = bool(launch.entrypoint) and not launch.repo
     _take_client_code(request, launch, options)
     return launch
+
+
+def offered_arguments(
+    request: worker_pb2.Opening, default_args: Mapping[str, Any] | None, options: ServerOptions
+) -> Mapping[str, Any]:
+    """The server's own arguments of the environment that a client asks for; none for an entrypoint of its own.
+
+    Raises:
+        ConfigError: If no environment of that name is offered.
+    """
+    if request.entrypoint and options.client_entrypoints is not None:
+        return {}
+    environments = cast("Mapping[str, Mapping[str, Any]]", options.environments)  # in one form by now
+    return _choose(request.environment, default_args, environments)
 
 
 def restrict(launch: worker_pb2.Launch, terms: Terms) -> None:

@@ -13,6 +13,7 @@ from gymnasium.envs.registration import find_highest_version, parse_env_id
 
 from remote_gym.config import place_of
 from remote_gym.errors import ConfigError
+from remote_gym.server.placement.place import runs_elsewhere
 from remote_gym.worker.environment.entrypoint import entrypoint_file
 from remote_gym.worker.environment.registered_ids import as_sentence
 
@@ -45,7 +46,7 @@ def check_offer(
 
 
 def _check(arguments: Mapping[str, Any], imports: Sequence[str], own_interpreter: bool) -> None:
-    if arguments.get("python") is not None or arguments.get("command") is not None:
+    if runs_elsewhere(arguments):
         own_interpreter = False
     if arguments.get("there"):
         return

@@ -17,8 +17,9 @@ from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import OpenSession
 from remote_gym.server.launch.interpreters import interpreter_for
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
-from remote_gym.server.launch_request import check_version, launch_message, restrict
+from remote_gym.server.launch_request import check_version, launch_message, offered_arguments, restrict
 from remote_gym.server.open_sessions import OpenSessions
+from remote_gym.server.placement.placement import Placement
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -38,6 +39,7 @@ class Opening:
         sessions: The registry.
         live: The sessions that are open, to which it adds.
         release: Called with the entry of a session that got no worker.
+        placement: Says where their environments run.
 
     Attributes:
         stopping: Whether no more sessions are opened, since the server stops.
@@ -56,6 +58,7 @@ class Opening:
         sessions: Sessions,
         live: OpenSessions,
         release: Callable[[Session], None],
+        placement: Placement,
     ) -> None:
         self._launcher = launcher
         self._default_args = default_args
@@ -66,6 +69,7 @@ class Opening:
         self._sessions = sessions
         self._live = live
         self._release = release
+        self._placement = placement
         self.stopping = False
         self.idle = asyncio.Event()
         self.idle.set()
@@ -137,6 +141,7 @@ class Opening:
     ) -> OpenSession:
         """Start its worker."""
         try:
+            await self._placement.place(message, offered_arguments(request, self._default_args, self._options))
             interpreter = await interpreter_for(message, self._options)
             worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=interpreter))
         except BaseException:

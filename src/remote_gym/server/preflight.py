@@ -13,7 +13,8 @@ from remote_gym.logs import get_logger
 from remote_gym.server.access.policy import DEFAULT
 from remote_gym.server.launch.interpreters import interpreter_for
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
-from remote_gym.server.launch_request import launch_message
+from remote_gym.server.launch_request import launch_message, offered_arguments
+from remote_gym.server.placement.placement import Placement
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -30,7 +31,7 @@ _ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-on
 
 
 async def try_environments(
-    launcher: Launcher, default_args: Mapping[str, Any] | None, options: ServerOptions
+    launcher: Launcher, default_args: Mapping[str, Any] | None, options: ServerOptions, placement: Placement
 ) -> tuple[str, ...]:
     """Create each environment that a server offers once, in a worker as a session has one, and close it again.
 
@@ -38,6 +39,7 @@ async def try_environments(
         launcher: Starts workers.
         default_args: What clients get that name no environment; None where they have to.
         options: The server's.
+        placement: Says where they run.
 
     Returns:
         Some ids that clients may choose, where an environment leaves its id to them.
@@ -52,7 +54,7 @@ async def try_environments(
         offered.setdefault("", default_args)
     for name in offered:
         where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
-        error = await _try(launcher, name, default_args, options)
+        error = await _try(launcher, name, default_args, options, placement)
         if isinstance(error, IdNeeded) and error.fault:
             raise ConfigError(error.fault, field="ids") from error
         if error is None or isinstance(error, IdNeeded):
@@ -73,20 +75,30 @@ async def try_environments(
             field="environments" if name else "default_args",
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
-        error = await _try(launcher, "", {}, options)
+        error = await _try(launcher, "", {}, options, placement)
         if error is not None and not isinstance(error, IdNeeded):
             raise ConfigError(str(error), field="imports") from error
     return examples
 
 
 async def _try(
-    launcher: Launcher, name: str, default_args: Mapping[str, Any] | None, options: ServerOptions
+    launcher: Launcher,
+    name: str,
+    default_args: Mapping[str, Any] | None,
+    options: ServerOptions,
+    placement: Placement,
 ) -> Exception | None:
     """Return what the first way to open an environment raised, if no other way works."""
     first: Exception | None = None
     for fields in REQUESTS:
         request = worker_pb2.Opening(environment=name, **fields)
-        error = await _create(launcher, launch_message(request, default_args, options), options)
+        message = launch_message(request, default_args, options)
+        message.session = "trial"
+        try:
+            await placement.place(message, offered_arguments(request, default_args, options))
+        except ConfigError as refusal:
+            return refusal
+        error = await _create(launcher, message, options)
         if error is None:
             return None
         first = first or error
@@ -96,7 +108,6 @@ async def _try(
 
 
 async def _create(launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
-    message.session = "trial"
     interpreter = await interpreter_for(message, options)
     worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=interpreter))
     timeout = options.close_timeout

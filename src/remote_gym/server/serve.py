@@ -26,6 +26,7 @@ from remote_gym.server.launch.fork import STOP_TIMEOUT, ForkLauncher
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch.open_files import make_room
 from remote_gym.server.launch.thread import ThreadLauncher
+from remote_gym.server.placement.placement import Placement
 from remote_gym.server.preflight import try_environments
 from remote_gym.server.service import Service
 from remote_gym.server.status import SessionStatus
@@ -43,6 +44,9 @@ SIGNAL_INTERVAL = 0.5
 
 POLICY_INTERVAL = 1.0
 """Seconds between two looks whether the policy has changed."""
+
+PLACEMENT_TIMEOUT = 10.0
+"""Seconds in which connections to hosts where environments run have to end."""
 
 T = TypeVar("T")
 
@@ -79,6 +83,7 @@ class RemoteEnvironmentServer:
             if options.use_thread
             else ForkLauncher(limits.message_bytes, options.output_rate)
         )
+        self._placement = Placement()
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
         self._stopper = threading.Thread(target=self._stop, name="remote_gym-stop")
@@ -176,7 +181,7 @@ class RemoteEnvironmentServer:
     def _try_environments(self, default_args: Mapping[str, Any] | None) -> tuple[str, ...]:
         """See that what is offered can be created. Each wait of it has an end of its own."""
         trial = asyncio.run_coroutine_threadsafe(
-            try_environments(self._launcher, default_args, self.options), self._loop
+            try_environments(self._launcher, default_args, self.options, self._placement), self._loop
         )
         # In short waits, for the reason that `_wait` has them.
         while not trial.done():
@@ -187,6 +192,7 @@ class RemoteEnvironmentServer:
         """Leave nothing of a server that does not start."""
         with contextlib.suppress(Exception):  # the reason why it does not start matters more
             self._call(self._launcher.stop(), STOP_TIMEOUT + 1.0)
+            self._call(self._placement.close(), PLACEMENT_TIMEOUT)
         self._end_loop()
 
     def _wait(self, deadline: float) -> bool:
@@ -229,6 +235,7 @@ class RemoteEnvironmentServer:
                 clients=self._clients,
                 policy=policy,
                 direct=self._ports.direct,
+                placement=self._placement,
             )
             await self._ports.open(self._service)
         except BaseException:
@@ -279,6 +286,7 @@ class RemoteEnvironmentServer:
         self._watching.cancel()
         await self._ports.stop()
         await self._launcher.stop()
+        await self._placement.close()
 
     def _stop(self) -> None:
         try:

@@ -24,6 +24,7 @@ from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.open_sessions import OpenSessions
 from remote_gym.server.opening import Opening
+from remote_gym.server.placement.placement import Placement
 from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.status import SessionStatus
@@ -44,6 +45,7 @@ class Service:
         clients: Knows who they are; None where nobody is asked.
         policy: Who may open what.
         direct: Where direct connections are accepted, routing id aside; None if nowhere.
+        placement: Says where environments run.
         clock: Monotonic seconds.
     """
 
@@ -56,6 +58,7 @@ class Service:
         clients: Clients | None = None,
         policy: Policy = EVERYTHING_TO_EVERYBODY,
         direct: pb.DirectAddress | None = None,
+        placement: Placement | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
@@ -76,6 +79,7 @@ class Service:
             sessions=self._sessions,
             live=self._live,
             release=self._release,
+            placement=placement or Placement(),
         )
 
     def __len__(self) -> int:

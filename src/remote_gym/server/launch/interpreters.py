@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from remote_gym.config import ServerOptions
-from remote_gym.ipc import variables
+from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
 from remote_gym.v1 import worker_pb2
@@ -50,7 +50,7 @@ async def _probe(python: str) -> bool:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             cwd="/",
-            env=variables.for_others(),
+            env=for_other_pythons(),
         )
     except OSError:  # which the worker says as it starts the guest
         return False

@@ -135,7 +135,14 @@ def _create_in_guest(
         file = entrypoint_file(root, entrypoint, anywhere=launch.anywhere)
         entrypoint, source = str(file), file.read_bytes()
     limits = Limits(**launch.limits)
-    guest = start_guest(list(launch.guest.command) or [launch.guest.python], root, limits)
+    guest = start_guest(
+        list(launch.guest.command) or [launch.guest.python],
+        root,
+        limits,
+        variables=launch.guest.variables,
+        first_line=launch.guest.first_line,
+        ends_in_shell=launch.guest.ends_in_shell,
+    )
     created: list[GuestEnvironment] = []
 
     def create(index: int) -> gym.Env[Any, Any]:

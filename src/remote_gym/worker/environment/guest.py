@@ -169,18 +169,37 @@ def _text_or_none(value: Any) -> str | None:
     raise TypeError(f"a render mode of type {type(value).__name__}")
 
 
-def start_guest(command: Sequence[str], folder: Path, limits: Limits) -> Guest:
+def start_guest(
+    command: Sequence[str],
+    folder: Path,
+    limits: Limits,
+    *,
+    variables: Mapping[str, str] | None = None,
+    first_line: str = "",
+    ends_in_shell: bool = False,
+) -> Guest:
     """Start a command that ends in a Python.
 
     Args:
         command: Its words.
         folder: The entrypoint's root, in which it starts.
         limits: Bounds on what the guest sends.
+        variables: Environment variables of the command.
+        first_line: What it reads before anything else.
+        ends_in_shell: Whether its last word is a line of a shell.
 
     Raises:
         ConfigError: If no Python runs, or one that can host nothing.
     """
-    process = GuestProcess(command, str(folder), limits, START_TIMEOUT)
+    process = GuestProcess(
+        command,
+        str(folder),
+        limits,
+        START_TIMEOUT,
+        variables=variables,
+        first_line=first_line,
+        ends_in_shell=ends_in_shell,
+    )
     stacks.write_what(process.where_it_is)
     return Guest(process, limits)
 

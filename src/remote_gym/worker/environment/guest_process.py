@@ -18,7 +18,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import IO
 
@@ -27,7 +27,7 @@ import numpy as np
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, LossReason, SessionLost
 from remote_gym.guest import program
-from remote_gym.ipc import variables
+from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs.escaping import printable
 from remote_gym.worker.environment.user_code import FromGuest
 
@@ -90,12 +90,25 @@ class GuestProcess:
         folder: Its working directory.
         limits: Bounds on what it sends.
         timeout: Seconds until its first message has to be there.
+        variables: Environment variables of the command, beside those that any other Python gets.
+        first_line: What it reads before our program; empty for nothing.
+        ends_in_shell: Whether its last word is a line of a shell, as `ssh` has one.
 
     Raises:
         ConfigError: If no Python runs, with the last that it printed.
     """
 
-    def __init__(self, command: Sequence[str], folder: str, limits: Limits, timeout: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: str,
+        limits: Limits,
+        timeout: float,
+        *,
+        variables: Mapping[str, str] | None = None,
+        first_line: str = "",
+        ends_in_shell: bool = False,
+    ) -> None:
         self._command = list(command)
         self._most = limits.message_bytes
         self._lost: GuestLost | None = None
@@ -103,13 +116,13 @@ class GuestProcess:
         self._is_awaited = False  # while a request has been sent and not been answered
         try:
             process = subprocess.Popen(
-                [*command, "-c", BOOT],
+                _with_boot(command, ends_in_shell),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd=folder,
-                env=variables.for_others(),
+                env={**for_other_pythons(), **(variables or {})},
             )
         except OSError as error:
             raise ConfigError(f"the command {self.command!r} does not start: {error.strerror}") from error
@@ -126,7 +139,7 @@ class GuestProcess:
         self._poll_both.register(self._requests, select.POLLOUT)
         os.set_blocking(self._requests, False)  # it may never read; its own end of the pipe stays as it is
         try:
-            self.first = self._start(time.monotonic() + timeout)
+            self.first = self._start(f"{first_line}\n".encode() if first_line else b"", time.monotonic() + timeout)
         except GuestLost as error:
             self.close(0.0)
             output = f"; it printed:\n{error.output}" if error.output else ""
@@ -206,11 +219,11 @@ class GuestProcess:
         self._lost = self._lost or GuestLost("its guest was closed", reason=LossReason.CLOSED)
         self._printed.close()
 
-    def _start(self, deadline: float) -> memoryview:
+    def _start(self, before_all: bytes, deadline: float) -> memoryview:
         marker = secrets.token_hex(16)
         source = resources.files("remote_gym.guest").joinpath("program.py").read_bytes()
         stage = _STAGE.format(name=program.GUEST, size=len(source), marker=marker)
-        rest, before = memoryview(f"exec({stage!r})\n".encode() + source), b""
+        rest, before = memoryview(before_all + f"exec({stage!r})\n".encode() + source), b""
         try:
             while rest or (at := before.find(marker.encode())) < 0:
                 if len(before) > MOST_BEFORE:
@@ -312,6 +325,11 @@ class GuestProcess:
             self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(SETTLE)
+
+
+def _with_boot(command: Sequence[str], ends_in_shell: bool) -> list[str]:
+    added = ["-c", BOOT]
+    return [*command[:-1], f"{command[-1]} {shlex.join(added)}"] if ends_in_shell else [*command, *added]
 
 
 def _describe_end(code: int | None) -> tuple[str, LossReason]:
