@@ -141,13 +141,14 @@ class Opening:
     ) -> OpenSession:
         """Start its worker."""
         try:
-            await self._placement.place(message, offered_arguments(request, self._default_args, self._options))
+            placed = await self._placement.place(message, offered_arguments(request, self._default_args, self._options))
             interpreter = await interpreter_for(message, self._options)
             worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=interpreter))
         except BaseException:
             self._sessions.end(entry, close_reasons.NOT_STARTED)
             self._release(entry)
             raise
+        worker.at_end = placed.leave
         session = OpenSession(entry, worker, self._authorizer.environment(request), attempt=attempt)
         self._live.add(session)
         if self.stopping:  # which began meanwhile

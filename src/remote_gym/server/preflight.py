@@ -14,7 +14,7 @@ from remote_gym.server.access.policy import DEFAULT
 from remote_gym.server.launch.interpreters import interpreter_for
 from remote_gym.server.launch.launcher import Launcher, LaunchSpec
 from remote_gym.server.launch_request import launch_message, offered_arguments
-from remote_gym.server.placement.placement import Placement
+from remote_gym.server.placement.placement import Placed, Placement
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -95,10 +95,10 @@ async def _try(
         message = launch_message(request, default_args, options)
         message.session = "trial"
         try:
-            await placement.place(message, offered_arguments(request, default_args, options))
+            placed = await placement.place(message, offered_arguments(request, default_args, options))
         except ConfigError as refusal:
             return refusal
-        error = await _create(launcher, message, options)
+        error = await _create(launcher, message, options, placed)
         if error is None:
             return None
         first = first or error
@@ -107,9 +107,12 @@ async def _try(
     return first
 
 
-async def _create(launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions) -> Exception | None:
+async def _create(
+    launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions, placed: Placed
+) -> Exception | None:
     interpreter = await interpreter_for(message, options)
     worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=interpreter))
+    worker.at_end = placed.leave
     timeout = options.close_timeout
     try:
         answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)

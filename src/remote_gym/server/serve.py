@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from remote_gym.address import grpc_address
 from remote_gym.auth.expiry import OwnCertificates
@@ -97,6 +97,7 @@ class RemoteEnvironmentServer:
         self._thread = threading.Thread(target=self._run_loop, name="remote_gym-server", daemon=True)
         self._thread.start()
         try:
+            self._remove_abandoned(default_args)
             self.examples = self._try_environments(default_args) if options.check else ()
             bound = self._call(self._start(default_args, port, files, credentials), timeout=30.0)
         except (TimeoutError, concurrent.futures.TimeoutError) as error:
@@ -180,13 +181,20 @@ class RemoteEnvironmentServer:
 
     def _try_environments(self, default_args: Mapping[str, Any] | None) -> tuple[str, ...]:
         """See that what is offered can be created. Each wait of it has an end of its own."""
-        trial = asyncio.run_coroutine_threadsafe(
-            try_environments(self._launcher, default_args, self.options, self._placement), self._loop
-        )
+        return self._finish(try_environments(self._launcher, default_args, self.options, self._placement))
+
+    def _remove_abandoned(self, default_args: Mapping[str, Any] | None) -> None:
+        """Before anything is tried: what a killed server has left may hold a device."""
+        offered = cast("list[Mapping[str, Any]]", [default_args or {}, *self.options.environments.values()])
+        self._finish(self._placement.remove_abandoned(offered))
+
+    def _finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for something each of whose own waits has an end."""
+        done = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         # In short waits, for the reason that `_wait` has them.
-        while not trial.done():
-            concurrent.futures.wait([trial], SIGNAL_INTERVAL)
-        return trial.result()
+        while not done.done():
+            concurrent.futures.wait([done], SIGNAL_INTERVAL)
+        return done.result()
 
     def _abandon(self) -> None:
         """Leave nothing of a server that does not start."""

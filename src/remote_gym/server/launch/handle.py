@@ -38,6 +38,14 @@ async def _no_stacks() -> str:
     return ""
 
 
+async def _do_nothing(_: bool) -> None:
+    pass
+
+
+THREAD_ENDED = "its thread ended"
+"""How a worker has ended that was a thread."""
+
+
 class WorkerHandle(asyncio.BufferedProtocol):
     """The server's end of a worker's two sockets. Connect it before it is used.
 
@@ -52,6 +60,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
         exited: Done when the worker's process or thread has ended; the result says how.
         gone: Done when it can no longer be asked; the result is the reason.
         pid: Its process; None where it is a thread.
+        at_end: Called when it has been closed, with whether it has ended by itself.
         last_lines: Gives the end of what it has printed, each line printable; none where it is a thread.
     """
 
@@ -74,6 +83,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
         self._stacks = stacks
         self._message_bytes = message_bytes
         self.last_lines: Callable[[], str] = lambda: ""
+        self.at_end: Callable[[bool], Awaitable[None]] = _do_nothing
         self._clients = DirectConnections(session)
         self._polling = 0  # microseconds, as it was last told
         self._closing = False  # whether it is to end by itself
@@ -178,6 +188,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exited), KILL_TIMEOUT)
             self._clients.close()
+        await self.at_end(self.exited.done() and self.exited.result() in (describe_exit(0), THREAD_ENDED))
 
     async def end(self, reason: str) -> None:
         """Kill the worker, whatever it is doing. Who uses it is told the reason; where it was, the log is."""

@@ -12,7 +12,7 @@ from remote_gym.errors import FullReason, ServerFull
 from remote_gym.ipc.counters import Counters, new_page
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.disconnects import Disconnects
-from remote_gym.server.launch.handle import WorkerHandle
+from remote_gym.server.launch.handle import THREAD_ENDED, WorkerHandle
 from remote_gym.server.launch.launcher import LaunchSpec, socket_pairs
 from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.worker.environment.forked_children import ForkedChild
@@ -75,7 +75,7 @@ class ThreadLauncher:
             finally:
                 # The server may have stopped without waiting, and its loop with it.
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(worker.set_exited, "its thread ended")
+                    loop.call_soon_threadsafe(worker.set_exited, THREAD_ENDED)
 
         # A daemon: an environment that hangs must not keep the server's process from ending.
         thread = threading.Thread(target=run, name=f"remote_gym-{session}", daemon=True)

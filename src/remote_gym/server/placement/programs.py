@@ -12,7 +12,7 @@ from remote_gym.ipc.variables import for_other_pythons
 
 @dataclass(frozen=True)
 class Done:
-    """What a program has printed, and its status: 127 where there is none of its name, -1 where it took too long."""
+    """Output of a program, and its status: 127 where there is none of its name, -1 where it took too long."""
 
     status: int
     output: str

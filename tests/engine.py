@@ -1,0 +1,250 @@
+"""A container engine for tests: a daemon in this process, and programs ``docker``, ``podman`` and ``apptainer``.
+
+It knows the words that are to be expected, no others, and runs a container in namespaces of its own: of processes,
+mounts and the network. As with the real ones a container is the daemon's child, has nothing of the client's environment
+but what is named, and lives on when its client dies, until its own end or its removal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_CLIENT = """#!{python} -SE
+import array, json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as daemon:
+    daemon.connect({path!r})
+    asked = {{"argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]], "environ": dict(os.environ), "cwd": os.getcwd()}}
+    data = json.dumps(asked).encode()
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
+    daemon.sendmsg([len(data).to_bytes(4, "big")], passed)
+    daemon.sendall(data)
+    answer = b""
+    while not answer.endswith(b"\\n"):
+        piece = daemon.recv(4096)
+        if not piece:
+            sys.exit(125)
+        answer += piece
+sys.exit(int(answer))
+"""
+_NAMESPACES = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "--mount")
+_MOUNT = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+_MOUNT_READ_ONLY = 'mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" && shift 2 && exec "$@"'
+
+
+@dataclass
+class Container:
+    """One that runs.
+
+    Attributes:
+        options: Those that it was started with, by name; of ``--mount`` and ``--env`` all.
+        words: Image and command.
+        process: The first in its namespaces.
+    """
+
+    options: dict[str, Any]
+    words: list[str]
+    process: subprocess.Popen[bytes]
+
+
+@dataclass
+class Engine:
+    """The daemon.
+
+    Attributes:
+        folder: Of the programs, for ``PATH``.
+        containers: Those that there are, by name.
+        started: All that there have been.
+        called: The words of each call of a program.
+        faults: Words that were not to be expected.
+    """
+
+    folder: Path
+    containers: dict[str, Container] = field(default_factory=dict)
+    started: list[Container] = field(default_factory=list)
+    called: list[list[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, client: socket.socket) -> None:
+        """Do what a program was asked, and return its exit status to it."""
+        with client:
+            head, passed, _, _ = socket.recv_fds(client, 4, 3)
+            size, data = int.from_bytes(head, "big"), b""
+            while len(data) < size:
+                data += client.recv(size - len(data))
+            asked = json.loads(data)
+            program, operation, *words = asked["argv"]
+            self.called.append(asked["argv"])
+            try:
+                if program == "apptainer":
+                    assert operation == "exec", operation
+                    status = self._run(*_read_apptainer(words, asked["environ"]), passed, None)
+                elif operation == "run":
+                    options, rest = _read_docker(words)
+                    environ = {name: asked["environ"][name] for name in options.get("--env", [])}
+                    status = self._run(options, rest, environ, passed, options["--name"])
+                elif operation == "rm":
+                    status = self._remove(words, passed[2])
+                else:
+                    status = self._list(program, [operation, *words], passed[1])
+            except Exception as error:  # noqa: BLE001 - the test reads it
+                self.faults.append(f"{asked['argv']}: {error!r}")
+                status = 125
+            finally:
+                for descriptor in passed:
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)
+            with contextlib.suppress(OSError):
+                client.sendall(b"%d\n" % status)
+
+    def _run(
+        self, options: dict[str, Any], words: list[str], environ: dict[str, str], passed: list[int], name: str | None
+    ) -> int:
+        assert name not in self.containers, f"{name} is there"
+        command = [*_NAMESPACES, *(["--net"] if options.get("--network") == "none" else [])]
+        for source, target, is_read_only in options.get("mounts", []):
+            command += ["sh", "-c", _MOUNT_READ_ONLY if is_read_only else _MOUNT, "sh", source, target]
+        stdin, stdout, stderr = passed
+        with self.lock:
+            process = subprocess.Popen(
+                [*command, *words[1:]],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={"PATH": os.environ["PATH"], **environ},
+                cwd="/",
+            )
+            container = Container(options, words, process)
+            self.started.append(container)
+            if name is not None:
+                self.containers[name] = container
+        for descriptor in passed:  # whose ends are the container's alone
+            os.close(descriptor)
+        passed.clear()
+        status = process.wait()
+        if name is not None:
+            self.containers.pop(name, None)  # as --rm has it
+        return status if status >= 0 else 128 - status
+
+    def _remove(self, words: list[str], errors: int) -> int:
+        assert words[0] == "--force", words
+        status = 0
+        for name in words[1:]:
+            container = self.containers.get(name)
+            if container is None:
+                os.write(errors, f"Error response from daemon: No such container: {name}\n".encode())
+                status = 1
+            else:
+                container.process.kill()
+                container.process.wait()
+        return status
+
+    def _list(self, program: str, words: list[str], output: int) -> int:
+        expected = ["ps", "--all", "--filter", "label=remote_gym.owner", "--format", "{{.Names}} {{.Labels}}"]
+        assert words == expected, words
+        for name, container in list(self.containers.items()):
+            label = container.options["--label"]
+            shown = f"map[{label.replace('=', ':')}]" if program == "podman" else label
+            os.write(output, f"{name} {shown}\n".encode())
+        return 0
+
+    def kill_all(self) -> None:
+        """Leave nothing."""
+        for container in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                container.process.send_signal(signal.SIGKILL)
+            container.process.wait(30)
+
+
+def _read_docker(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    options: dict[str, Any] = {}
+    rest = list(words)
+    while rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in ("-i", "--rm"):
+            options[option] = True
+        elif option in ("--name", "--label", "--network", "--gpus", "--device", "--cpuset-cpus"):
+            assert option not in options, option
+            options[option] = rest.pop(0)
+        elif option == "--env":
+            options.setdefault(option, []).append(rest.pop(0))
+        else:
+            assert option == "--mount", option
+            kind, source, target, *end = rest.pop(0).split(",")
+            assert kind == "type=bind", kind
+            assert end in ([], ["readonly"]), end
+            names = [part.partition("=")[::2] for part in (source, target)]
+            assert [name for name, _ in names] == ["source", "target"]
+            options.setdefault("mounts", []).append((*(path for _, path in names), bool(end)))
+    assert {"-i", "--rm", "--name", "--label", "--network"} <= options.keys(), options
+    return options, rest
+
+
+def _read_apptainer(words: list[str], environ: dict[str, str]) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    options: dict[str, Any] = {"--network": "host"}
+    rest = list(words)
+    while rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in ("--containall", "--net", "--nv"):
+            options[option] = True
+        elif option == "--network":
+            options[option] = rest.pop(0)
+        else:
+            assert option == "--bind", option
+            source, target, *end = rest.pop(0).split(":")
+            options.setdefault("mounts", []).append((source, target, end == ["ro"]))
+    assert options.pop("--containall")
+    prefix = "APPTAINERENV_"
+    inside = {name[len(prefix) :]: value for name, value in environ.items() if name.startswith(prefix)}
+    return options, rest, inside
+
+
+@contextlib.contextmanager
+def engine(folder: Path) -> Iterator[Engine]:
+    """Run a daemon until the block ends; skips loudly where there are no namespaces to be had."""
+    if shutil.which("unshare") is None or os.getuid() != 0:
+        pytest.skip("needs util-linux's unshare, and root, which may use it")
+    tried = subprocess.run([*_NAMESPACES, "--net", "true"], capture_output=True, text=True, timeout=60, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"needs namespaces, which this system refuses: {tried.stderr}")
+    programs = folder / "engines"
+    programs.mkdir()
+    path = str(folder / "daemon")
+    for name in ("docker", "podman", "apptainer"):
+        program = programs / name
+        program.write_text(_CLIENT.format(python=sys.executable, path=path))
+        program.chmod(0o755)
+    daemon = Engine(programs)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                client, _ = listener.accept()
+                threading.Thread(target=daemon.answer, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(30)
+        daemon.kill_all()
