@@ -174,6 +174,8 @@ class FullReason(enum.Enum):
     """The server is about to stop: another one is to be asked."""
     MACHINE = "machine"
     """The server's system gives no more processes or descriptors."""
+    SAME_ENVIRONMENT = "same_environment"
+    """As many sessions of this environment are open as its ``max_sessions``; another one may have room."""
 
 
 class ServerFull(SessionError):

@@ -114,12 +114,29 @@ def test_it_sees_what_is_mounted_and_not_the_servers_variables(daemon, simulator
         assert "SECRET_OF_THE_SERVER" not in environment.get_wrapper_attr("variables")
 
 
+def test_it_has_the_variables_and_by_the_engine_the_device_of_its_session(daemon, simulator):
+    offer = offered(simulator, variables={"WORD": "it's a secret"}, gpus=[4, 5])
+    with (
+        create_remote_environment_server(offer, port=0, check=False) as server,
+        RemoteEnvironment(port=server.port) as one,
+        RemoteEnvironment(port=server.port) as other,
+    ):
+        for environment in (one, other):
+            environment.reset()
+            variables = environment.get_wrapper_attr("variables")
+            assert variables["WORD"] == "it's a secret"
+            assert "CUDA_VISIBLE_DEVICES" not in variables
+        assert [each.options["--gpus"] for each in daemon.containers.values()] == ["device=4", "device=5"]
+    assert "a secret" not in str(daemon.called)
+
+
 def test_apptainer_runs_it_as_a_child(daemon, simulator):
     with (
-        create_remote_environment_server(offered(simulator, engine="apptainer"), port=0) as server,
+        create_remote_environment_server(offered(simulator, engine="apptainer", gpus=[3]), port=0) as server,
         RemoteEnvironment(port=server.port) as environment,
     ):
         environment.reset()
+        assert environment.get_wrapper_attr("variables")["CUDA_VISIBLE_DEVICES"] == "3"
         assert environment.step(0)[1] == 1.0
         assert environment.get_wrapper_attr("interfaces") == ["lo"]
 

@@ -33,7 +33,7 @@ import os, subprocess, sys, time
 import numpy as np
 import gymnasium as gym
 
-EXPOSED = ("pid", "connection")
+EXPOSED = ("pid", "connection", "variables", "cpus")
 
 class Simulator(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
@@ -41,6 +41,8 @@ class Simulator(gym.Env):
 
     def __init__(self):
         self.pid = os.getpid()
+        self.variables = dict(os.environ)
+        self.cpus = sorted(os.sched_getaffinity(0))
         self.connection = os.environ.get("SSH_CONNECTION", "")
         self.helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
 
@@ -160,6 +162,22 @@ def test_a_killed_server_leaves_nothing_there(host, offer, tmp_path):
         wait_until(lambda: are_gone([*group, *clients]))
         with contextlib.suppress(Exception):
             environment.close()
+
+
+def test_it_has_its_variables_device_and_processors_there(host, offer):
+    cpu = max(os.sched_getaffinity(0))
+    offer |= {"variables": {"WORD": "it's $HOME"}, "gpus": [6, 7], "cpus": [cpu]}
+    with (
+        create_remote_environment_server(offer, port=0, check=False) as server,
+        RemoteEnvironment(port=server.port) as one,
+        RemoteEnvironment(port=server.port) as other,
+    ):
+        assert one.get_wrapper_attr("variables")["WORD"] == "it's $HOME"
+        assert one.get_wrapper_attr("cpus") == [cpu]
+        seen = [each.get_wrapper_attr("variables")["CUDA_VISIBLE_DEVICES"] for each in (one, other)]
+        assert seen == ["6", "7"]
+        commands = [word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or []]
+        assert not any("it's $HOME" in word for word in commands)
 
 
 def test_variables_of_a_shell_there_and_what_it_prints_do_not_matter(host, offer):

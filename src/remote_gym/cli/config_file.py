@@ -44,11 +44,15 @@ PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "network": (str, "a text"),
     "mounts": (list, 'a list of texts, such as ["/data:/data:ro"]'),
     "ssh": (str, "a text"),
+    "gpus": (list, "a list such as [0, 1]"),
+    "cpus": (list, "a list such as [0, 1, 2, 3]"),
+    "variables": (dict, 'a table such as {OMP_NUM_THREADS = "1"}'),
+    "max_sessions": (int, "an integer"),
 }
 """Keys of an environment's table that say where it runs, with the type of each and how to write that."""
 
-PLACE_PARAMETERS = (*PLACE_FORMS, "uv_with")
-"""Parameters of the flags that do."""
+PLACE_PARAMETERS = (*(name for name in PLACE_FORMS if name != "max_sessions"), "uv_with")
+"""Parameters of the flags that say the same. The flag ``--max-sessions`` is for all environments together."""
 
 _ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference", *PLACE_FORMS)
 """Keys of the tables ``[environment]`` and ``[environments.NAME]``, which stand for several flags together."""
@@ -56,7 +60,9 @@ _ENVIRONMENT = ("id", "entrypoint", "kwargs", "repo", "reference", *PLACE_FORMS)
 _FORMS = {"kwargs": (dict, "a table, or one as JSON in a text"), **PLACE_FORMS}
 """Types of those of them that are no texts, and how to write these."""
 
-_NO_SETTINGS = frozenset({*_ENVIRONMENT, *PLACE_PARAMETERS, "environments", "config", "print_config"})
+_NO_SETTINGS = frozenset(
+    {*(set(_ENVIRONMENT) - {"max_sessions"}), *PLACE_PARAMETERS, "environments", "config", "print_config"}
+)
 """Flags that say what the tables of environments say, or are of one call."""
 
 _OTHER_NAMES = {"host": "url", "hostname": "url", "entrypoint_kwargs": "kwargs", "certificates": "certs"}
@@ -197,7 +203,7 @@ class _Reader:
         name = _OTHER_NAMES.get(key, key)
         if name in known:
             return f"use {name}"
-        tables = {"environment": _ENVIRONMENT, **self._settings}
+        tables = {**self._settings, "environment": _ENVIRONMENT}
         table = next((table for table, keys in tables.items() if name in keys), None)
         return nearest(key, known) if table is None else f"{name} belongs in [{table}]"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,8 @@ from remote_gym.address import parse_address
 from remote_gym.cli.command import OTHERS, Decorated, flag
 from remote_gym.cli.tls import tls_files
 from remote_gym.config import CERTS_VARIABLE, TOKEN_VARIABLE
+
+_LONGEST_RANGE = 4096
 
 T = TypeVar("T")
 
@@ -243,3 +246,38 @@ def session_options(command: Decorated) -> Decorated:
 def remote_args(environment: str | None, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Values of `session_options`, as ``remote_args`` of a client."""
     return {"environment": environment, "entrypoint_kwargs": kwargs}
+
+
+def parse_numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[int | str] | None:
+    """Numbers such as ``0-3,8`` as a list; what is no number, as a device's UUID, is left as it is.
+
+    Raises:
+        click.BadParameter: If a range is none.
+    """
+    if text is None:
+        return None
+    found: list[int | str] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if dash and first.isdecimal() and last.isdecimal():
+            if int(first) > int(last) or int(last) - int(first) > _LONGEST_RANGE:
+                raise click.BadParameter(f"{part!r} is no range; use two numbers, the lower first, such as 0-3")
+            found += range(int(first), int(last) + 1)
+        else:
+            found.append(int(part) if part.strip().isdecimal() else part.strip())
+    return found
+
+
+def parse_variables(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Environment variables by name. One without a value has that of this process, as with ``docker run --env``.
+
+    Raises:
+        click.BadParameter: If this process has none of that name.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals and name not in os.environ:
+            raise click.BadParameter(f"{name!r} is not set here; set it, or use NAME=VALUE")
+        found[name] = value if equals else os.environ[name]
+    return found

@@ -9,7 +9,17 @@ import click
 
 from remote_gym.cli.command import INTEGER, NUMBER, OTHERS, SECONDS, Decorated, flag
 from remote_gym.cli.config_file import ACCESS, LISTEN, OFFER, SESSIONS, WORKERS, load
-from remote_gym.cli.options import FILE, FOLDER, Size, certs_option, parse_kwargs, parse_limits, show_size
+from remote_gym.cli.options import (
+    FILE,
+    FOLDER,
+    Size,
+    certs_option,
+    parse_kwargs,
+    parse_limits,
+    parse_numbers,
+    parse_variables,
+    show_size,
+)
 from remote_gym.config import ServerOptions
 
 _DEFAULTS = ServerOptions()
@@ -67,6 +77,23 @@ _FLAGS = (
         help="Folder or file that the container sees. Repeatable.",
     ),
     flag(OFFER, "--ssh", metavar="[USER@]HOST", help="Host on which that Python, command or image is."),
+    flag(
+        OFFER,
+        "--gpus",
+        metavar="NUMBERS",
+        callback=parse_numbers,
+        help="Devices such as 0,1,2,3, of which each session gets the least used.",
+    ),
+    flag(OFFER, "--cpus", metavar="NUMBERS", callback=parse_numbers, help="Processors to run on, such as 0-7,16."),
+    flag(
+        OFFER,
+        "--variable",
+        "variables",
+        metavar="NAME[=VALUE]",
+        multiple=True,
+        callback=parse_variables,
+        help="Environment variable of the environment; without a value, this server's own. Repeatable.",
+    ),
     flag(OFFER, "--there", is_flag=True, help="The entrypoint is where that Python runs, rather than here."),
     flag(
         OFFER,

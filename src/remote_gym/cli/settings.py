@@ -94,7 +94,7 @@ def _words(command: str) -> list[str]:
 
 def _given_place(params: Mapping[str, Any]) -> dict[str, Any]:
     """Where flags say that the default environment runs, by the keys of a table; None where they say nothing."""
-    found: dict[str, Any] = {name: params[name] or None for name in PLACE_FORMS}
+    found: dict[str, Any] = {name: params[name] or None for name in PLACE_PARAMETERS if name != "uv_with"}
     if params["command"] is not None:
         found["command"] = _words(params["command"])
     if params["mounts"]:

@@ -46,12 +46,23 @@ class RemoteArgs(TypedDict, total=False):
     """Folders and files that the container sees: ``"/here:/there"``, or ``"/here:/there:ro"`` to read only."""
     ssh: str | None
     """Host on which all of this runs, as OpenSSH's client takes it: ``"user@gpu-box"``."""
+    gpus: Sequence[int | str] | None
+    """Devices, of which each session gets the one that the fewest use."""
+    cpus: Sequence[int] | None
+    """Processors that its sessions may run on."""
+    variables: Mapping[str, str] | None
+    """Environment variables of the process that it runs in."""
+    max_sessions: int | None
+    """Sessions of this environment at once, of all that the server holds."""
     environment: str | None
     """Name of one of the environments that the server offers; only a client names one."""
 
 
-SERVERS_ALONE = frozenset({"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"})
-"""Names of `RemoteArgs` that lead to a command, and that no client has a way to say."""
+SERVERS_ALONE = frozenset(
+    {"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"}
+    | {"gpus", "cpus", "variables", "max_sessions"}
+)
+"""Names of `RemoteArgs` that lead to a command or a place, and that no client has a way to say."""
 
 EnvironmentLike = str | os.PathLike[str] | RemoteArgs | Mapping[str, Any]
 """Forms that name an environment: a Gymnasium id, the path of an entrypoint (``.py``), the keyword arguments of

@@ -16,7 +16,7 @@ from remote_gym.config import (
     shows_options,
 )
 from remote_gym.errors import ConfigError
-from remote_gym.server.launch_request import check_arguments, leaves_id_open
+from remote_gym.server.launch_request import check_arguments, check_thread, leaves_id_open
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.tls import server_files
 
@@ -76,6 +76,10 @@ def create_remote_environment_server(
         check_arguments("default_args", default)
     for name, arguments in named.items():
         check_arguments("environments", arguments, name)
+    if chosen.use_thread:
+        check_thread("default_args", default or {})
+        for name, arguments in named.items():
+            check_thread("environments", arguments, name)
     offered = [*([] if default is None else [default]), *named.values()]
     if chosen.ids and not any(map(leaves_id_open, offered)):
         raise ConfigError(

@@ -14,6 +14,7 @@ from remote_gym.logs.escaping import shortened
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
 from remote_gym.server.access.policy import DEFAULT, Terms
 from remote_gym.server.placement.place import read_place, runs_elsewhere
+from remote_gym.server.placement.resources import RESOURCES, read_resources
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
@@ -45,11 +46,12 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
         value = arguments.get(name)
         if value is not None and not isinstance(value, str if name == "reference" else (str, os.PathLike)):
             raise ConfigError(f"has {name} {value!r}; use a text or None", field=field, where=where)
-    read_place(arguments, field=field, where=where)
+    place = read_place(arguments, field=field, where=where)
+    read_resources(arguments, field=field, where=where, is_here=place.ssh is None)
     there = arguments.get("there")
     if there not in (None, True, False) or (there and not runs_elsewhere(arguments)):
         raise ConfigError(
-            f"has there {there!r}; use True beside what names another Python, such as command, or leave it out",
+            f"has there {there!r}; use True beside python or command, or what else names a Python, or leave it out",
             field=field,
             where=where,
         )
@@ -57,6 +59,24 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
+
+
+def check_thread(field: str, arguments: Mapping[str, Any], environment: str | None = None) -> None:
+    """Refuse a server's own arguments that need a process of the environment's own, where it is to run in a thread.
+
+    Raises:
+        ConfigError: Naming the argument.
+    """
+    here = not runs_elsewhere(arguments)
+    for name in RESOURCES:
+        is_shared = here or (name == "cpus" and arguments.get("ssh") is None and arguments.get("image") is None)
+        if arguments.get(name) is not None and is_shared:
+            raise ConfigError(
+                f"has {name} {arguments[name]!r}, but with use_thread=True all environments share one process; "
+                "leave one of the two out",
+                field=field,
+                where=place_of(field, environment),
+            )
 
 
 def leaves_id_open(arguments: Mapping[str, Any]) -> bool:
@@ -138,6 +158,13 @@ def offered_arguments(
         return {}
     environments = cast("Mapping[str, Mapping[str, Any]]", options.environments)  # in one form by now
     return _choose(request.environment, default_args, environments)
+
+
+def offered_name(request: worker_pb2.Opening, options: ServerOptions) -> str | None:
+    """The name by which the server offers what is asked for: empty for the default one, None for a client's own."""
+    if request.entrypoint:
+        return None
+    return request.environment if request.environment in options.environments else ""
 
 
 def restrict(launch: worker_pb2.Launch, terms: Terms) -> None:

@@ -16,10 +16,10 @@ from remote_gym.server.access.clients import Client, Clients
 from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import OpenSession
 from remote_gym.server.launch.interpreters import interpreter_for
-from remote_gym.server.launch.launcher import Launcher, LaunchSpec
-from remote_gym.server.launch_request import check_version, launch_message, offered_arguments, restrict
+from remote_gym.server.launch.launcher import Launcher
+from remote_gym.server.launch_request import check_version, launch_message, offered_arguments, offered_name, restrict
 from remote_gym.server.open_sessions import OpenSessions
-from remote_gym.server.placement.placement import Placement
+from remote_gym.server.placement.placement import Placed, Placement, launch_spec
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -125,10 +125,17 @@ class Opening:
         self._authorizer.admit(client.identity, request)
         try:
             message = launch_message(request, self._default_args, self._options)
-            entry = await self._queue.admit(client.identity, request.num_envs or 1)
+            name = offered_name(request, self._options)
+            self._placement.admit(name, offered_arguments(request, self._default_args, self._options))
+            try:
+                entry = await self._queue.admit(client.identity, request.num_envs or 1)
+            except BaseException:
+                self._placement.let_go(name)
+                raise
         except BaseException:
             self._authorizer.let_go(client.identity)
             raise
+        entry.environment = name
         message.session, message.env_id = entry.id, entry.env_id
         message.token, message.identity = entry.token, client.identity
         if (tls := self._clients.tls_of_worker(client.identity)) is not None:
@@ -140,11 +147,13 @@ class Opening:
         self, entry: Session, request: worker_pb2.Opening, message: worker_pb2.Launch, attempt: Attempt | None
     ) -> OpenSession:
         """Start its worker."""
+        placed = Placed()
         try:
             placed = await self._placement.place(message, offered_arguments(request, self._default_args, self._options))
             interpreter = await interpreter_for(message, self._options)
-            worker = await self._launcher.launch(LaunchSpec(session=entry.id, interpreter=interpreter))
+            worker = await self._launcher.launch(launch_spec(message, interpreter, placed))
         except BaseException:
+            placed.release()
             self._sessions.end(entry, close_reasons.NOT_STARTED)
             self._release(entry)
             raise

@@ -12,9 +12,9 @@ from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.server.access.policy import DEFAULT
 from remote_gym.server.launch.interpreters import interpreter_for
-from remote_gym.server.launch.launcher import Launcher, LaunchSpec
+from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch_request import launch_message, offered_arguments
-from remote_gym.server.placement.placement import Placed, Placement
+from remote_gym.server.placement.placement import Placed, Placement, launch_spec
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -110,8 +110,12 @@ async def _try(
 async def _create(
     launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions, placed: Placed
 ) -> Exception | None:
-    interpreter = await interpreter_for(message, options)
-    worker = await launcher.launch(LaunchSpec(session=message.session, interpreter=interpreter))
+    try:
+        interpreter = await interpreter_for(message, options)
+        worker = await launcher.launch(launch_spec(message, interpreter, placed))
+    except BaseException:
+        placed.release()
+        raise
     worker.at_end = placed.leave
     timeout = options.close_timeout
     try:

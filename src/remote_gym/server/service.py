@@ -65,6 +65,7 @@ class Service:
         self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
         self._clients = clients or Clients(None, options)
         self._authorizer = Authorizer(options, policy, clock)
+        self._placement = placement or Placement()
         self._clock = clock
         self._drain_end = math.inf
         self._queue = AdmissionQueue(self._sessions, options.queue_timeout, clock)
@@ -79,7 +80,7 @@ class Service:
             sessions=self._sessions,
             live=self._live,
             release=self._release,
-            placement=placement or Placement(),
+            placement=self._placement,
         )
 
     def __len__(self) -> int:
@@ -281,3 +282,4 @@ class Service:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(entry)
         self._authorizer.let_go(entry.identity)
+        self._placement.let_go(entry.environment)

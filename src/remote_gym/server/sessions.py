@@ -31,6 +31,7 @@ class Session:
         identity: Identity of the client that opened it.
         env_id: Lowest number that no other environment had, nor the numbers that follow it where there are several.
         num_envs: How many environments it holds.
+        environment: Name by which the server offers them; empty for the default one, None for a client's own.
         epoch: Grows with each attachment; what an older one asks is refused.
         users: Attachments, and calls by themselves, that are in progress; the lease runs while there are none.
         expires: When the lease is over, on the registry's clock.
@@ -41,6 +42,7 @@ class Session:
     identity: str
     env_id: int
     num_envs: int = 1
+    environment: str | None = ""
     epoch: int = 0
     users: int = 0
     expires: float

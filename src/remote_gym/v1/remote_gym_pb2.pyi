@@ -507,6 +507,7 @@ class ErrorDetail(_message.Message):
         UNREAD: _ClassVar[ErrorDetail.FullReason]
         STOPPING: _ClassVar[ErrorDetail.FullReason]
         MACHINE: _ClassVar[ErrorDetail.FullReason]
+        SAME_ENVIRONMENT: _ClassVar[ErrorDetail.FullReason]
     UNKNOWN_LIMIT: ErrorDetail.FullReason
     SESSIONS: ErrorDetail.FullReason
     IDENTITY: ErrorDetail.FullReason
@@ -514,6 +515,7 @@ class ErrorDetail(_message.Message):
     UNREAD: ErrorDetail.FullReason
     STOPPING: ErrorDetail.FullReason
     MACHINE: ErrorDetail.FullReason
+    SAME_ENVIRONMENT: ErrorDetail.FullReason
     class DenialReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DENIED_UNKNOWN: _ClassVar[ErrorDetail.DenialReason]

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from remote_gym.v1 import remote_gym_pb2 as remote__gym_dot_v1_dot_remote__gym__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aremote_gym/v1/worker.proto\x12\rremote_gym.v1\x1a\x1eremote_gym/v1/remote_gym.proto\"\xfb\x03\n\x07Opening\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x36\n\x08versions\x18\x02 \x03(\x0b\x32$.remote_gym.v1.Opening.VersionsEntry\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x19\n\x11\x65ntrypoint_kwargs\x18\x04 \x01(\x0c\x12\x12\n\nentrypoint\x18\x05 \x01(\t\x12\x0c\n\x04repo\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\x12\x13\n\x0brender_mode\x18\x08 \x01(\t\x12%\n\x06\x66rames\x18\t \x01(\x0e\x32\x15.remote_gym.v1.Frames\x12\x12\n\x05\x66irst\x18\n \x01(\x0cH\x00\x88\x01\x01\x12\x10\n\x08num_envs\x18\x0b \x01(\r\x12\x34\n\x0e\x61utoreset_mode\x18\x0c \x01(\x0e\x32\x1c.remote_gym.v1.AutoresetMode\x12/\n\x0e\x66rame_encoding\x18\r \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x35\n\x14observation_encoding\x18\x0e \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_first\"\xe0\x06\n\x06Launch\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x65nv_id\x18\x02 \x01(\x03\x12\x12\n\nentrypoint\x18\x03 \x01(\t\x12\x0c\n\x04repo\x18\x04 \x01(\t\x12\x11\n\treference\x18\x05 \x01(\t\x12\x0c\n\x04root\x18\x06 \x01(\t\x12/\n\x11\x65ntrypoint_kwargs\x18\x07 \x01(\x0b\x32\x14.remote_gym.v1.Value\x12\x13\n\x0brender_mode\x18\x08 \x01(\t\x12%\n\x06\x66rames\x18\t \x01(\x0e\x32\x15.remote_gym.v1.Frames\x12\x0f\n\x07imports\x18\n \x03(\t\x12\x15\n\rcheck_actions\x18\x0b \x01(\x08\x12\x15\n\rclient_kwargs\x18\x0c \x01(\x0c\x12\x31\n\x06limits\x18\r \x03(\x0b\x32!.remote_gym.v1.Launch.LimitsEntry\x12\r\n\x05token\x18\x0e \x01(\t\x12\x10\n\x08identity\x18\x0f \x01(\t\x12\x1f\n\x03tls\x18\x10 \x01(\x0b\x32\x12.remote_gym.v1.Tls\x12\x10\n\x08num_envs\x18\x11 \x01(\r\x12\x34\n\x0e\x61utoreset_mode\x18\x12 \x01(\x0e\x32\x1c.remote_gym.v1.AutoresetMode\x12/\n\x0e\x66rame_encoding\x18\x13 \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x35\n\x14observation_encoding\x18\x14 \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x33\n\x07rlimits\x18\x1f \x03(\x0b\x32\".remote_gym.v1.Launch.RlimitsEntry\x12/\n\x11\x61llowed_arguments\x18( \x01(\x0b\x32\x14.remote_gym.v1.Names\x12\x18\n\x10\x61rguments_schema\x18) \x01(\t\x12\x0b\n\x03ids\x18* \x03(\t\x12\x10\n\x08\x61nywhere\x18+ \x01(\x08\x12#\n\x05guest\x18, \x01(\x0b\x32\x14.remote_gym.v1.Guest\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cRlimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xcc\x01\n\x05Guest\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\r\n\x05there\x18\x02 \x01(\x08\x12\x0e\n\x06python\x18\x03 \x01(\t\x12\x36\n\tvariables\x18\x04 \x03(\x0b\x32#.remote_gym.v1.Guest.VariablesEntry\x12\x12\n\nfirst_line\x18\x05 \x01(\t\x12\x15\n\rends_in_shell\x18\x06 \x01(\x08\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x05Names\x12\r\n\x05names\x18\x01 \x03(\t\"\x9a\x01\n\x03Tls\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x13\n\x0bprivate_key\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommon_names\x18\x04 \x01(\x08\x12\x12\n\ntoken_file\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x65rtificate_lifetime\x18\x06 \x01(\x01\x12\x15\n\rtoken_digests\x18\x07 \x03(\x0c\"\x9d\x01\n\x08Launched\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1a.remote_gym.v1.DescriptionH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.remote_gym.v1.ErrorDetailH\x00\x12\'\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x17.remote_gym.v1.IdChoiceB\x08\n\x06result\"+\n\x08IdChoice\x12\x10\n\x08\x65xamples\x18\x01 \x03(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aremote_gym/v1/worker.proto\x12\rremote_gym.v1\x1a\x1eremote_gym/v1/remote_gym.proto\"\xfb\x03\n\x07Opening\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x36\n\x08versions\x18\x02 \x03(\x0b\x32$.remote_gym.v1.Opening.VersionsEntry\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x19\n\x11\x65ntrypoint_kwargs\x18\x04 \x01(\x0c\x12\x12\n\nentrypoint\x18\x05 \x01(\t\x12\x0c\n\x04repo\x18\x06 \x01(\t\x12\x11\n\treference\x18\x07 \x01(\t\x12\x13\n\x0brender_mode\x18\x08 \x01(\t\x12%\n\x06\x66rames\x18\t \x01(\x0e\x32\x15.remote_gym.v1.Frames\x12\x12\n\x05\x66irst\x18\n \x01(\x0cH\x00\x88\x01\x01\x12\x10\n\x08num_envs\x18\x0b \x01(\r\x12\x34\n\x0e\x61utoreset_mode\x18\x0c \x01(\x0e\x32\x1c.remote_gym.v1.AutoresetMode\x12/\n\x0e\x66rame_encoding\x18\r \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x35\n\x14observation_encoding\x18\x0e \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_first\"\xd9\x07\n\x06Launch\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x65nv_id\x18\x02 \x01(\x03\x12\x12\n\nentrypoint\x18\x03 \x01(\t\x12\x0c\n\x04repo\x18\x04 \x01(\t\x12\x11\n\treference\x18\x05 \x01(\t\x12\x0c\n\x04root\x18\x06 \x01(\t\x12/\n\x11\x65ntrypoint_kwargs\x18\x07 \x01(\x0b\x32\x14.remote_gym.v1.Value\x12\x13\n\x0brender_mode\x18\x08 \x01(\t\x12%\n\x06\x66rames\x18\t \x01(\x0e\x32\x15.remote_gym.v1.Frames\x12\x0f\n\x07imports\x18\n \x03(\t\x12\x15\n\rcheck_actions\x18\x0b \x01(\x08\x12\x15\n\rclient_kwargs\x18\x0c \x01(\x0c\x12\x31\n\x06limits\x18\r \x03(\x0b\x32!.remote_gym.v1.Launch.LimitsEntry\x12\r\n\x05token\x18\x0e \x01(\t\x12\x10\n\x08identity\x18\x0f \x01(\t\x12\x1f\n\x03tls\x18\x10 \x01(\x0b\x32\x12.remote_gym.v1.Tls\x12\x10\n\x08num_envs\x18\x11 \x01(\r\x12\x34\n\x0e\x61utoreset_mode\x18\x12 \x01(\x0e\x32\x1c.remote_gym.v1.AutoresetMode\x12/\n\x0e\x66rame_encoding\x18\x13 \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x35\n\x14observation_encoding\x18\x14 \x01(\x0e\x32\x17.remote_gym.v1.Encoding\x12\x33\n\x07rlimits\x18\x1f \x03(\x0b\x32\".remote_gym.v1.Launch.RlimitsEntry\x12/\n\x11\x61llowed_arguments\x18( \x01(\x0b\x32\x14.remote_gym.v1.Names\x12\x18\n\x10\x61rguments_schema\x18) \x01(\t\x12\x0b\n\x03ids\x18* \x03(\t\x12\x10\n\x08\x61nywhere\x18+ \x01(\x08\x12#\n\x05guest\x18, \x01(\x0b\x32\x14.remote_gym.v1.Guest\x12\x37\n\tvariables\x18- \x03(\x0b\x32$.remote_gym.v1.Launch.VariablesEntry\x12\x0c\n\x04\x63pus\x18. \x03(\r\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cRlimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcc\x01\n\x05Guest\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\r\n\x05there\x18\x02 \x01(\x08\x12\x0e\n\x06python\x18\x03 \x01(\t\x12\x36\n\tvariables\x18\x04 \x03(\x0b\x32#.remote_gym.v1.Guest.VariablesEntry\x12\x12\n\nfirst_line\x18\x05 \x01(\t\x12\x15\n\rends_in_shell\x18\x06 \x01(\x08\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x05Names\x12\r\n\x05names\x18\x01 \x03(\t\"\x9a\x01\n\x03Tls\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x13\n\x0bprivate_key\x18\x02 \x01(\t\x12\n\n\x02\x63\x61\x18\x03 \x01(\t\x12\x14\n\x0c\x63ommon_names\x18\x04 \x01(\x08\x12\x12\n\ntoken_file\x18\x05 \x01(\t\x12\x1c\n\x14\x63\x65rtificate_lifetime\x18\x06 \x01(\x01\x12\x15\n\rtoken_digests\x18\x07 \x03(\x0c\"\x9d\x01\n\x08Launched\x12\x31\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1a.remote_gym.v1.DescriptionH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.remote_gym.v1.ErrorDetailH\x00\x12\'\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x17.remote_gym.v1.IdChoiceB\x08\n\x06result\"+\n\x08IdChoice\x12\x10\n\x08\x65xamples\x18\x01 \x03(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,6 +28,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LAUNCH_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_LAUNCH_RLIMITSENTRY']._options = None
   _globals['_LAUNCH_RLIMITSENTRY']._serialized_options = b'8\001'
+  _globals['_LAUNCH_VARIABLESENTRY']._options = None
+  _globals['_LAUNCH_VARIABLESENTRY']._serialized_options = b'8\001'
   _globals['_GUEST_VARIABLESENTRY']._options = None
   _globals['_GUEST_VARIABLESENTRY']._serialized_options = b'8\001'
   _globals['_OPENING']._serialized_start=78
@@ -35,21 +37,23 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_OPENING_VERSIONSENTRY']._serialized_start=528
   _globals['_OPENING_VERSIONSENTRY']._serialized_end=575
   _globals['_LAUNCH']._serialized_start=588
-  _globals['_LAUNCH']._serialized_end=1452
-  _globals['_LAUNCH_LIMITSENTRY']._serialized_start=1359
-  _globals['_LAUNCH_LIMITSENTRY']._serialized_end=1404
-  _globals['_LAUNCH_RLIMITSENTRY']._serialized_start=1406
-  _globals['_LAUNCH_RLIMITSENTRY']._serialized_end=1452
-  _globals['_GUEST']._serialized_start=1455
-  _globals['_GUEST']._serialized_end=1659
-  _globals['_GUEST_VARIABLESENTRY']._serialized_start=1611
-  _globals['_GUEST_VARIABLESENTRY']._serialized_end=1659
-  _globals['_NAMES']._serialized_start=1661
-  _globals['_NAMES']._serialized_end=1683
-  _globals['_TLS']._serialized_start=1686
-  _globals['_TLS']._serialized_end=1840
-  _globals['_LAUNCHED']._serialized_start=1843
-  _globals['_LAUNCHED']._serialized_end=2000
-  _globals['_IDCHOICE']._serialized_start=2002
-  _globals['_IDCHOICE']._serialized_end=2045
+  _globals['_LAUNCH']._serialized_end=1573
+  _globals['_LAUNCH_LIMITSENTRY']._serialized_start=1430
+  _globals['_LAUNCH_LIMITSENTRY']._serialized_end=1475
+  _globals['_LAUNCH_RLIMITSENTRY']._serialized_start=1477
+  _globals['_LAUNCH_RLIMITSENTRY']._serialized_end=1523
+  _globals['_LAUNCH_VARIABLESENTRY']._serialized_start=1525
+  _globals['_LAUNCH_VARIABLESENTRY']._serialized_end=1573
+  _globals['_GUEST']._serialized_start=1576
+  _globals['_GUEST']._serialized_end=1780
+  _globals['_GUEST_VARIABLESENTRY']._serialized_start=1525
+  _globals['_GUEST_VARIABLESENTRY']._serialized_end=1573
+  _globals['_NAMES']._serialized_start=1782
+  _globals['_NAMES']._serialized_end=1804
+  _globals['_TLS']._serialized_start=1807
+  _globals['_TLS']._serialized_end=1961
+  _globals['_LAUNCHED']._serialized_start=1964
+  _globals['_LAUNCHED']._serialized_end=2121
+  _globals['_IDCHOICE']._serialized_start=2123
+  _globals['_IDCHOICE']._serialized_end=2166
 # @@protoc_insertion_point(module_scope)

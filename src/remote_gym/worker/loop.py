@@ -36,7 +36,7 @@ from remote_gym.worker.handshake import Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.idle import IdleClock
 from remote_gym.worker.pending import AdmittedClient, PendingClients
-from remote_gym.worker.rlimits import limit_resources
+from remote_gym.worker.surroundings import settle_process
 
 logger = get_logger(__name__)
 
@@ -100,7 +100,7 @@ def _serve(
     server = MessageSocket(serving.requests, limits)
     try:
         if own_process:
-            limit_resources(launch.rlimits)
+            settle_process(launch)
         host = _create_host(launch, limits, own_process=own_process, page=page)
         launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
         if len(launched) > limits.message_bytes:

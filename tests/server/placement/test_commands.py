@@ -18,6 +18,7 @@ from remote_gym.server.placement.commands import (
     remove_command,
 )
 from remote_gym.server.placement.place import Mount, Place, Uv
+from remote_gym.server.placement.resources import gpu_variables
 
 SECRET = "it's $HOME; `x` \\"
 SSH = [
@@ -160,3 +161,34 @@ def test_containers_are_found_by_their_label_and_removed_by_name():
     assert list(list_command(place)) == words
     assert on_host("box", words, "/run/c")[-1] == f"exec {shlex.join(words)}"
     assert remove_command(place, ["a", "b"]) == ("podman", "rm", "--force", "a", "b")
+
+
+def test_a_container_gets_its_device_and_processors_by_the_engines_own_options():
+    place = {"image": "sim:3"}
+    docker = guest_command(Place(**place), name="n", owner="o", gpu=2, cpus=(0, 3))
+    assert list(docker.words)[8:] == [
+        *("--network", "none", "--gpus", "device=2", "--cpuset-cpus", "0,3", "sim:3", "python3"),
+    ]
+    podman = guest_command(Place(**place, engine="podman", ssh="box"), name="n", owner="o", gpu=2, cpus=(0,))
+    assert "--device nvidia.com/gpu=2 --cpuset-cpus 0 sim:3 python3" in podman.words[-1]
+    for command in (docker, podman):  # inside, that is the only one, and so the first
+        assert (command.variables, command.first_line) == ({}, "")
+
+
+def test_apptainer_sees_all_devices_and_a_variable_names_one():
+    found = guest_command(Place(image="sim.sif", engine="apptainer", network="host"), name="n", owner="o", gpu=1)
+    assert list(found.words) == ["apptainer", "exec", "--containall", "--nv", "sim.sif", "python3"]
+    assert found.variables["APPTAINERENV_CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_host_gets_device_and_processors_with_the_command():
+    found = guest_command(Place(ssh="box", conda="sim"), name="n", owner="o", gpu=1, cpus=(4, 5))
+    assert "CUDA_VISIBLE_DEVICES=1" in found.first_line.split(" ")
+    inner = shlex.split(found.words[-1])[4:]
+    assert inner == ["taskset", "--cpu-list", "4,5", "conda", "run", "--no-capture-output", "-n", "sim", "python"]
+
+
+def test_another_python_here_has_them_as_variables_alone():
+    found = guest_command(Place(conda="sim"), name="n", owner="o", gpu=1, variables={"A": "b"})
+    assert found.variables == {"A": "b", **gpu_variables(1)}
+    assert found.words[0] == "conda"

@@ -51,7 +51,8 @@ class ForkLauncher:
                 f"{sys.platform} has no fork, which worker processes need; use use_thread=True", field="use_thread"
             )
         self._message_bytes = message_bytes
-        self._newest: dict[str | None, ForkserverClient] = {}  # of each interpreter
+        # Of each interpreter, and of each set of variables: some count only for what a process imports first.
+        self._newest: dict[tuple[str | None, tuple[tuple[str, str], ...]], ForkserverClient] = {}
         self._forkservers: list[ForkserverClient] = []  # these, and those before them, until they have ended
         self._outputs = Outputs(output_rate)
         self._launching = asyncio.Semaphore(LAUNCHES_AT_ONCE)
@@ -63,7 +64,7 @@ class ForkLauncher:
         # A few at a time: each holds descriptors until the forkserver, which forks one by one, has taken them.
         async with self._launching:
             try:
-                return await self._launch(spec.session, self._good_forkserver(spec.interpreter))
+                return await self._launch(spec.session, self._good_forkserver(spec))
             except (FileNotFoundError, PermissionError) as error:
                 raise ConfigError(
                     f"ServerOptions.interpreter {spec.interpreter or sys.executable!r} does not start: {error}",
@@ -74,12 +75,13 @@ class ForkLauncher:
                     f"no more workers can be started: {error}; see 'ulimit -n'", reason=FullReason.MACHINE
                 ) from error
 
-    def _good_forkserver(self, interpreter: str | None) -> ForkserverClient:
-        """An interpreter's forkserver; another one where there is none yet, or it is good no more."""
-        found = self._newest.get(interpreter)
+    def _good_forkserver(self, spec: LaunchSpec) -> ForkserverClient:
+        """The forkserver of such workers; another one where there is none yet, or it is good no more."""
+        key = spec.interpreter, tuple(sorted(spec.variables.items()))
+        found = self._newest.get(key)
         if found is None or not found.is_good:
             self._forkservers = [forkserver for forkserver in self._forkservers if forkserver.process.poll() is None]
-            found = self._newest[interpreter] = ForkserverClient(interpreter)
+            found = self._newest[key] = ForkserverClient(spec.interpreter, spec.variables)
             self._forkservers.append(found)
         return found
 

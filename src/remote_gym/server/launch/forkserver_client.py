@@ -9,17 +9,17 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from remote_gym.errors import FullReason, LossReason, ServerFull
-from remote_gym.ipc import variables
 from remote_gym.ipc.close_reasons import CloseReason
 from remote_gym.ipc.counters import anonymous_file
 from remote_gym.ipc.dialect import CHECK, dialect
 from remote_gym.ipc.forkserver_records import RECORD, Command, Event
 from remote_gym.ipc.leftovers import kill_marked, new_prefix
+from remote_gym.ipc.variables import for_others
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
 from remote_gym.server.launch.handle import WorkerHandle, describe_exit
@@ -46,6 +46,7 @@ class ForkserverClient:
 
     Args:
         interpreter: Its Python executable; None for this one.
+        variables: Environment variables of it and of its workers, beside this process's.
 
     Attributes:
         process: The forkserver.
@@ -55,7 +56,7 @@ class ForkserverClient:
         OSError: If the process does not start.
     """
 
-    def __init__(self, interpreter: str | None) -> None:
+    def __init__(self, interpreter: str | None, variables: Mapping[str, str] | None = None) -> None:
         import fcntl  # here, since the systems without it can have workers in threads
 
         self._prefix = new_prefix()
@@ -84,7 +85,7 @@ class ForkserverClient:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
-                env=variables.for_others(),
+                env={**for_others(), **(variables or {})},
                 start_new_session=True,  # Ctrl-C at a terminal is for the server, which then stops its workers
             )
             self._control: socket.socket | None = ours.dup()

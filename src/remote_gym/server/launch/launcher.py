@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from remote_gym.server.launch.handle import WorkerHandle
@@ -17,10 +18,12 @@ class LaunchSpec:
     Attributes:
         session: The id of the session that it is for.
         interpreter: Python executable that it runs under; None for the server's own.
+        variables: Environment variables of the process that it is, beside the server's.
     """
 
     session: str
     interpreter: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Launcher(Protocol):

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from remote_gym.server.placement.place import Place, Uv
+from remote_gym.server.placement.resources import Gpu, gpu_variables
 
 OWNER_LABEL = "remote_gym.owner"
 """Label of containers, whose value is that of `remote_gym.server.placement.owner`."""
@@ -64,6 +65,8 @@ def guest_command(
     owner: str,
     control: str | None = None,
     variables: Mapping[str, str] | None = None,
+    gpu: Gpu | None = None,
+    cpus: Sequence[int] = (),
 ) -> GuestCommand:
     """Compose the command of one session's guest.
 
@@ -73,20 +76,26 @@ def guest_command(
         owner: Value of `OWNER_LABEL`.
         control: Path of the control socket of the connection to ``place.ssh``; None for a connection of its own.
         variables: Environment variables of the environment.
+        gpu: The device that it is to see; None to leave that as it is.
+        cpus: Processors that it may run on where this process has no part in it; none for any.
     """
     words = _inner(place)
     remove: tuple[str, ...] = ()
     outer = dict(variables or {})
+    if gpu is not None and not place.is_named_container:
+        outer |= gpu_variables(gpu)
     if place.image is not None:
         if place.engine == "apptainer":
             # It hands over what has this prefix, also where it lets nothing else of the environment in.
-            words = [*_apptainer(place), *words]
+            words = [*_apptainer(place, has_gpu=gpu is not None), *words]
             outer = {f"APPTAINERENV_{each}": value for each, value in outer.items()}
         else:
-            words = [*_container(place, name, owner, sorted(outer)), *words]
+            words = [*_container(place, name, owner, sorted(outer), gpu, cpus), *words]
             remove = remove_command(place, [name])
     if place.ssh is None:
         return GuestCommand(words=tuple(words), variables=outer, remove=remove)
+    if cpus and not place.is_named_container:
+        words = ["taskset", "--cpu-list", _numbers(cpus), *words]
     first_line = ""
     if outer:
         words = ["sh", "-c", _READ_VARIABLES, *words]
@@ -158,9 +167,15 @@ def _uv(uv: Uv) -> list[str]:
     return [*words, "python"]
 
 
-def _container(place: Place, name: str, owner: str, variables: Sequence[str]) -> list[str]:
+def _container(
+    place: Place, name: str, owner: str, variables: Sequence[str], gpu: Gpu | None, cpus: Sequence[int]
+) -> list[str]:
     words = [place.engine, "run", "-i", "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner}"]
     words += ["--network", place.network or "none"]
+    if gpu is not None:  # which is the first one for what is inside, so no variable names it
+        words += ["--gpus", f"device={gpu}"] if place.engine == "docker" else ["--device", f"nvidia.com/gpu={gpu}"]
+    if cpus:
+        words += ["--cpuset-cpus", _numbers(cpus)]
     for mount in place.mounts:
         # Other than by -v, what is not there is refused rather than made, as an empty folder of root's.
         end = ",readonly" if mount.read_only else ""
@@ -170,10 +185,16 @@ def _container(place: Place, name: str, owner: str, variables: Sequence[str]) ->
     return [*words, str(place.image)]
 
 
-def _apptainer(place: Place) -> list[str]:
+def _numbers(cpus: Sequence[int]) -> str:
+    return ",".join(map(str, cpus))
+
+
+def _apptainer(place: Place, *, has_gpu: bool) -> list[str]:
     words = ["apptainer", "exec", "--containall"]
     if place.network != "host":  # which is what it has of itself
         words += ["--net", "--network", place.network or "none"]
+    if has_gpu:
+        words.append("--nv")  # which lets all in, so that a variable names the one
     for mount in place.mounts:
         words += ["--bind", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
     return [*words, str(place.image)]
