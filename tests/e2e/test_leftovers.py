@@ -129,7 +129,7 @@ def test_a_child_of_the_forkserver_that_an_environment_makes_harms_nobody(server
     environment = server.environment()
     environment.reset()
     quick, slow = environment.call("clone_sibling", 0.0), environment.call("clone_sibling", 600.0)
-    forkserver = server.server._launcher._newest[None].process.pid
+    forkserver = server.server._launcher._newest[None, ()].process.pid
     assert parent(slow) == forkserver
     wait_until(lambda: not Path(f"/proc/{quick}").exists())  # reaped
     environment.step(0)
@@ -138,7 +138,7 @@ def test_a_child_of_the_forkserver_that_an_environment_makes_harms_nobody(server
     environment.close()
     wait_until(lambda: not is_alive(slow))
     other.step(0)
-    assert server.server._launcher._newest[None].process.pid == forkserver
+    assert server.server._launcher._newest[None, ()].process.pid == forkserver
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="needs to make a namespace of processes")

@@ -32,18 +32,18 @@ def test_what_a_busy_forkserver_cannot_take_yet_waits_and_nothing_is_lost(launch
         workers = ForkLauncher(LIMIT)
         try:
             await workers.launch(spec("first"))
-            process = workers._newest[None].process
+            process = workers._newest[None, ()].process
             os.kill(process.pid, signal.SIGSTOP)
             for _ in range(20_000):  # of workers that do not exist, and so without effect
-                workers._newest[None].send(Command.KILL, 10**9)
-            assert workers._newest[None]._outgoing
+                workers._newest[None, ()].send(Command.KILL, 10**9)
+            assert workers._newest[None, ()]._outgoing
             waiting = [asyncio.ensure_future(workers.launch(spec(f"{number}"))) for number in range(launches)]
             await asyncio.sleep(0.05)
             assert not any(launch.done() for launch in waiting)
             os.kill(process.pid, signal.SIGCONT)
             launched = await asyncio.wait_for(asyncio.gather(*waiting), scaled(30.0))
-            assert workers._newest[None].process is process
-            assert not workers._newest[None]._outgoing
+            assert workers._newest[None, ()].process is process
+            assert not workers._newest[None, ()]._outgoing
             for worker in launched:
                 await worker.close(5.0)
                 assert worker.exited.result() == "its worker ended with status 0"
@@ -58,7 +58,7 @@ def test_a_forkserver_that_dies_takes_its_workers_along_and_another_is_started()
         workers = ForkLauncher(LIMIT)
         try:
             first = await workers.launch(spec("first"))
-            workers._newest[None].process.kill()
+            workers._newest[None, ()].process.kill()
             assert "the forkserver" in await asyncio.wait_for(first.gone, scaled(10.0))
             second = await workers.launch(spec("second"))
             await second.close(5.0)
@@ -81,7 +81,7 @@ def test_a_forkserver_that_does_not_answer_is_replaced_and_its_workers_go_on(mon
         workers = ForkLauncher(LIMIT)
         try:
             first = await workers.launch(spec("first"))
-            stopped = workers._newest[None].process
+            stopped = workers._newest[None, ()].process
             os.kill(stopped.pid, signal.SIGSTOP)
             waiting = [workers.launch(spec(f"{number}")) for number in range(12)]  # some wait
             answers = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), scaled(30.0))
@@ -89,7 +89,7 @@ def test_a_forkserver_that_does_not_answer_is_replaced_and_its_workers_go_on(mon
             assert len(refused) == fork.LAUNCHES_AT_ONCE
             assert {type(error) for error in refused} == {ServerFull}
             assert "has not answered for 0.5 s; try again" in str(refused[0])
-            assert workers._newest[None].process is not stopped
+            assert workers._newest[None, ()].process is not stopped
             for answer in answers:
                 if isinstance(answer, WorkerHandle):
                     await answer.close(5.0)
@@ -115,7 +115,7 @@ def test_a_worker_whose_forkserver_does_not_answer_is_killed_without_it(monkeypa
         workers = ForkLauncher(LIMIT)
         try:
             worker, other = await workers.launch(spec("hangs")), await workers.launch(spec("other"))
-            forkserver = workers._newest[None].process
+            forkserver = workers._newest[None, ()].process
             for process in (worker.pid, forkserver.pid):
                 os.kill(process, signal.SIGSTOP)
             if noticed_by == "a launch":
@@ -141,9 +141,9 @@ def test_a_forkserver_that_is_stopped_does_not_keep_the_server_from_ending(monke
     async def test() -> None:
         workers = ForkLauncher(LIMIT)
         worker = await workers.launch(spec("first"))
-        os.kill(workers._newest[None].process.pid, signal.SIGSTOP)
+        os.kill(workers._newest[None, ()].process.pid, signal.SIGSTOP)
         await workers.stop()
-        assert workers._newest[None].process.poll() == -signal.SIGKILL
+        assert workers._newest[None, ()].process.poll() == -signal.SIGKILL
         assert worker.exited.result() == "the server is stopping"
         await worker.gone
 
