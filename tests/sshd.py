@@ -38,8 +38,13 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path) -> Iterator[Sshd]:
-    """Run a server until the block ends."""
+def sshd(folder: Path, **settings_of_test: object) -> Iterator[Sshd]:
+    """Run a server until the block ends.
+
+    Args:
+        folder: For its files.
+        **settings_of_test: Lines of its configuration.
+    """
     program = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
     client = shutil.which("ssh")
     if program is None or client is None:
@@ -63,6 +68,7 @@ def sshd(folder: Path) -> Iterator[Sshd]:
         "UsePAM": "no",
         "PidFile": "none",
         "PrintMotd": "no",
+        **settings_of_test,
     }
     configuration = folder / "ssh_config"
     configuration.write_text(

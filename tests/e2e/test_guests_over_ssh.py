@@ -122,6 +122,19 @@ def test_sessions_share_one_connection(host, offer):
         assert host.log.read_text().count("Accepted publickey") == 1
 
 
+def test_more_sessions_than_the_host_allows_on_one_connection_make_their_own(tmp_path, offer, monkeypatch):
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    with sshd(folder, MaxSessions=3) as host:
+        monkeypatch.setenv("PATH", f"{host.folder}{os.pathsep}{os.environ['PATH']}")
+        with create_remote_environment_server(offer, port=0, check=False) as server:
+            with contextlib.closing(RemoteVectorEnv(port=server.port, num_envs=4, workers=4)) as environment:
+                environment.reset()
+                connections = environment.get_attr("connection")
+                assert len(set(connections)) == 3  # two share one with what holds it open
+        wait_until(lambda: not clients_of(host))
+
+
 def test_a_connection_that_is_lost_is_made_again_for_the_next_session(host, offer):
     with (
         create_remote_environment_server(offer, port=0, check=False) as server,

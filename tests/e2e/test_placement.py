@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from remote_gym import FullReason, RemoteEnvironment, RemoteGymError, ServerFull, create_remote_environment_server
+from remote_gym import (
+    ConfigError,
+    FullReason,
+    RemoteEnvironment,
+    RemoteGymError,
+    ServerFull,
+    create_remote_environment_server,
+)
+from remote_gym.config import SERVERS_ALONE
 
 ENTRYPOINT = """
 import os, subprocess, sys
@@ -137,6 +145,13 @@ def test_an_environment_has_as_many_sessions_as_it_may_and_others_theirs():
                 RemoteEnvironment(port=server.port, remote_args={"environment": "other"})
         with RemoteEnvironment(port=server.port) as environment:
             environment.reset()
+
+
+def test_none_of_it_is_a_clients_to_say():
+    with create_remote_environment_server("CartPole-v1", port=0) as server:
+        for name in SERVERS_ALONE:
+            with pytest.raises(ConfigError, match=f"remote_args has {name!r}"):
+                RemoteEnvironment(port=server.port, remote_args={name: [0]})
 
 
 def test_flags_and_a_file_say_the_same(entrypoint, tmp_path, monkeypatch):
