@@ -151,6 +151,7 @@ class Engine:
             else:
                 container.process.kill()
                 container.process.wait()
+                self.containers.pop(name, None)
         return status
 
     def _list(self, program: str, words: list[str], output: int) -> int:
