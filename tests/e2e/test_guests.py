@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -97,6 +98,32 @@ def test_a_trainer_has_an_old_gym_beside_one_of_its_own(tmp_path):
             assert reward == 1.0
             ended = terminated or truncated
         assert terminated
+
+
+def test_a_trainer_has_vector_environments_of_an_old_gym_in_two_workers(tmp_path):
+    [interpreter] = [each for each in OLD if each.library == "gym 0.21"]
+    file = tmp_path / "vectors.py"
+    file.write_text(
+        "import gym\n"
+        "def create_environment():\n    return gym.make('CartPole-v1')\n"
+        "def create_vector_environment(num_envs):\n"
+        "    return gym.vector.SyncVectorEnv([create_environment] * num_envs)\n"
+    )
+    offer = {"entrypoint": str(file), "python": python_of(interpreter)}
+    with (
+        create_remote_environment_server(offer, port=0) as server,
+        contextlib.closing(RemoteVectorEnv(port=server.port, num_envs=5, workers=2)) as environments,
+    ):
+        observations, _ = environments.reset(seed=3)
+        assert observations in environments.observation_space
+        ended = np.zeros(5, bool)
+        for _ in range(30):
+            observations, rewards, terminated, truncated, infos = environments.step(np.ones(5, np.int64))
+            assert rewards.tolist() == [1.0] * 5
+            assert observations in environments.observation_space
+            ended |= terminated | truncated
+            assert infos.get("_final_info", np.zeros(5, bool)).tolist() == (terminated | truncated).tolist()
+        assert ended.all()
 
 
 @pytest.mark.parametrize("connection", ["direct", "grpc"])

@@ -37,10 +37,14 @@ from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, Direc
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.autoreset import AutoresetMode
 from remote_gym.wire.parse import parse
-from remote_gym.worker.environment.guest import GuestEnvironment
-from remote_gym.worker.environment.guest_messages import Guest
-from remote_gym.worker.environment.guest_process import GuestLost
+from remote_gym.worker.environment.guests.creation import create_environment
+from remote_gym.worker.environment.guests.environment import GuestEnvironment
+from remote_gym.worker.environment.guests.messages import Guest
+from remote_gym.worker.environment.guests.process import GuestLost
+from remote_gym.worker.environment.guests.vectors import AskedAhead
+from remote_gym.worker.environment.vector import batch
 from remote_gym.worker.handshake import Admitting, Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.loop import _create_host
@@ -393,7 +397,7 @@ def fuzz_guest(data: bytes) -> None:
     process: Any = None
     with contextlib.suppress(RemoteGymError, ResetNeeded):
         process = _Said(chunks(data))
-        environment = GuestEnvironment(Guest(process, SMALL), 0, {})
+        environment = create_environment(Guest(process, SMALL), 0, {})
         for ask in (
             environment.reset,
             lambda: environment.step(environment.action_space.sample()),
@@ -408,5 +412,20 @@ def fuzz_guest(data: bytes) -> None:
         host = Host(environment, exposed=environment.exposed, limits=SMALL)
         host.describe()
         for sequence, operation in enumerate(({"reset": {}}, {"step": {"packed": bytes(8)}}, {"render": {}}), 1):
+            answer = host.answer(pb.Request(sequence=sequence, **operation).SerializeToString())
+            parse(pb.Response, answer)
+        if isinstance(environment, GuestEnvironment):
+            step_several(process)
+
+
+def step_several(process: Any) -> None:
+    """Step two environments of such a guest together, a few times."""
+    guest = Guest(process, SMALL)
+    with contextlib.suppress(RemoteGymError, ResetNeeded):
+        environments: list[Any] = [create_environment(guest, index, {}) for index in range(2)]
+        together: Any = batch(environments.__getitem__, 2, pb.SAME_STEP if AutoresetMode else pb.AUTORESET_UNSPECIFIED)
+        together.ahead = AskedAhead(guest, environments)
+        host = Host(together, limits=SMALL)
+        for sequence, operation in enumerate(({"reset": {}}, *[{"step": {"packed": bytes(16)}}] * 3), 1):
             answer = host.answer(pb.Request(sequence=sequence, **operation).SerializeToString())
             parse(pb.Response, answer)

@@ -215,7 +215,50 @@ def guests() -> dict[str, list[bytes]]:
         ]
         messages = [b"".join(pieces) for pieces in answers]
         found[name] = messages + messages[2:4] + messages[5:6]
+        two = [messages[1], messages[1], messages[2], messages[2]]
+        found[f"several_{name}"] = [*found[name], *two, *several(guest, messages[2], messages[3])]
+        vector = {
+            **description,
+            **dict.fromkeys(("observation_space", "action_space")),
+            "single_observation_space": description["observation_space"],
+            "single_action_space": description["action_space"],
+            "observation_size": None if name == "dict" else 16,
+            "action_size": 16,
+            "num_envs": 2,
+            "autoreset_mode": "SameStep",
+        }
+        together = [guest.lax({}), guest.lax(vector), *stepped_together(guest, observation)]
+        found[f"vector_{name}"] = [b"".join(pieces) for pieces in together]
     return found
+
+
+def several(guest: program.Guest, reset: bytes, stepped: bytes) -> list[bytes]:
+    """What a guest says to vector steps of two environments: whole, in two messages, and up to an error."""
+    error = b"".join(guest.error(KeyError("no fuel")))
+    first, first_again, second, second_again, failed = (
+        program.ENTRY.pack(operation, index, len(answer)) + answer
+        for operation, index, answer in (
+            (program.STEP_PACKED, 0, stepped),
+            (program.RESET, 0, reset),
+            (program.STEP_PACKED, 1, stepped),
+            (program.RESET, 1, reset),
+            (program.STEP_PACKED, 1, error),
+        )
+    )
+    whole = b"n\0" + first + first_again + second + second_again
+    return [whole, b"n\1" + first + first_again, b"n\0" + second + second_again, b"n\0" + first + first_again + failed]
+
+
+def stepped_together(guest: program.Guest, observation: Any) -> list[tuple[bytes, ...]]:
+    """What a guest says whose entrypoint makes a vector environment, that is reset and stepped."""
+    infos = [{"final_observation": observation, "final_info": {"a": 1}}, {"a": 2}]
+    rest = (np.ones(2), np.array([True, False]), np.zeros(2, bool))
+    _, content = guest.returned(rest, infos)
+    return [
+        guest.returned([np.zeros((2, 2), np.float32)], infos),
+        (bytes([program.IS_BATCH]), bytes(16), content),
+        guest.returned((np.zeros((2, 2), np.float32), *rest), {"a": np.ones(2)}),
+    ]
 
 
 def conversation(action: pb.StepRequest) -> bytes:

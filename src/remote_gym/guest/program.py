@@ -2,7 +2,7 @@
 
 A worker starts a command that ends in a Python, from 3.6 on, and sends it this file. So it is one file, imports the
 standard library and NumPy alone, and keeps to the syntax of Python 3.6. What it exchanges with the worker is written
-down in ``remote_gym.worker.environment.guest_messages``; values and spaces have the form of the protocol's messages
+down in ``remote_gym.worker.environment.guests.messages``; values and spaces have the form of the protocol's messages
 ``Value`` and ``Space``, which are read and written here by hand.
 """
 
@@ -1073,7 +1073,7 @@ def packing(space: Any) -> Optional[Packing]:
     """How elements of a space are packed, as ``remote_gym.wire.spaces.layout`` has it; None where they are not."""
     name = library_class(space, SPACES)
     if name in ("Box", "MultiDiscrete", "MultiBinary"):
-        return packing_of_array(space, np.dtype(space.dtype))
+        return packing_of_array(tuple(space.shape), np.dtype(space.dtype))
     if name == "Discrete":
         return packing_of_number(np.dtype(getattr(space, "dtype", None) or np.int64))
     if name in ("Dict", "Tuple"):
@@ -1084,9 +1084,8 @@ def packing(space: Any) -> Optional[Packing]:
     return None
 
 
-def packing_of_array(space: Any, dtype: Any) -> Optional[Packing]:
+def packing_of_array(shape: Tuple[int, ...], dtype: Any) -> Optional[Packing]:
     """Pack arrays of numbers."""
-    shape = tuple(space.shape)
     if not dtype.isnative or "{}{}".format(dtype.kind, dtype.itemsize) not in DTYPES or sys.byteorder != "little":
         return None
     size = dtype.itemsize
@@ -1157,6 +1156,22 @@ def packing_of_members(keys: Optional[Tuple[Any, ...]], members: List[Packing]) 
     return sum(member[0] for member in members), pack, read
 
 
+def packing_of_batch(space: Any, num_envs: int) -> Optional[Packing]:
+    """How elements of ``gymnasium.vector.utils.batch_space(space, num_envs)`` are packed, given the space of one."""
+    name = library_class(space, SPACES)
+    if name in ("Box", "Discrete", "MultiDiscrete", "MultiBinary"):
+        dtype = np.dtype(getattr(space, "dtype", None) or np.int64)
+        return packing_of_array((num_envs,) + tuple(space.shape or ()), dtype)
+    if name in ("Dict", "Tuple"):
+        keys = tuple(space.spaces) if name == "Dict" else None
+        members = [
+            packing_of_batch(each, num_envs) for each in (space.spaces.values() if keys is not None else space.spaces)
+        ]
+        known = [member for member in members if member is not None]
+        return packing_of_members(keys, known) if len(known) == len(members) else None
+    return None
+
+
 # ------------------------------------------------------------------------------------------------------------
 # Environments
 
@@ -1167,9 +1182,14 @@ class ConfigError(Exception):
 
 def library_of(environment: Any) -> str:
     """``"gymnasium"`` or ``"gym"``, whose environment it is; empty for neither's."""
+    return module_of(environment, "Env")
+
+
+def module_of(environment: Any, class_name: str) -> str:
+    """Which of Gymnasium and Gym the class of that name is from that an environment is of; empty for neither."""
     for cls in type(environment).__mro__:
         name = cls.__module__.partition(".")[0]
-        if cls.__name__ == "Env" and name in ("gym", "gymnasium"):
+        if cls.__name__ == class_name and name in ("gym", "gymnasium"):
             return name
     return ""
 
@@ -1184,7 +1204,8 @@ def version_of(library: str) -> Tuple[int, ...]:
 def layers_of(environment: Any) -> List[Any]:
     """The environment and all that it wraps, outermost first."""
     layers = [environment]
-    while library_class(layers[-1], ("Wrapper", "VectorWrapper")) and hasattr(layers[-1], "env"):
+    wrappers = ("Wrapper", "VectorWrapper", "VectorEnvWrapper")
+    while library_class(layers[-1], wrappers) and hasattr(layers[-1], "env"):
         layers.append(layers[-1].env)
     return layers
 
@@ -1214,11 +1235,15 @@ class Hosted:
         render_mode: What it was asked to render as, where its own attribute does not say.
     """
 
+    num_envs = 0
+    """How many there are, where it is a vector environment."""
+
     def __init__(self, environment: Any, render_mode: Optional[str]) -> None:
         self.environment = environment
         library = library_of(environment)
         self.is_old = library == "gym" and version_of(library) < (0, 26)
         self.asked_mode = render_mode
+        self.ended = False  # whether the last step has ended an episode, of an environment that is stepped with others
         self.observation = packing(environment.observation_space)
         self.action = packing(environment.action_space)
         self.layers = layers_of(environment)
@@ -1245,11 +1270,12 @@ class Hosted:
             arguments["options"] = options
         if self.resets_by("return_info"):
             arguments["return_info"] = True
-        returned = self.environment.reset(**arguments)
+        return self.with_info(self.environment.reset(**arguments), "return_info" in arguments)
+
+    def with_info(self, returned: Any, asked: bool) -> Any:
+        """Observation and info of what a reset returned, which may be the observation alone."""
         is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)
-        if is_pair and (
-            "return_info" in arguments or not library_class(self.environment.observation_space, ("Tuple",))
-        ):
+        if is_pair and (asked or not library_class(self.environment.observation_space, ("Tuple",))):
             return returned
         return returned, {}
 
@@ -1341,6 +1367,155 @@ class Hosted:
             setattr(layer, last, value)
 
 
+class HostedVector(Hosted):
+    """A vector environment, with the interface that Gymnasium's have now.
+
+    Args:
+        environment: Of ``gym.vector`` or ``gymnasium.vector``, or one like these whose spaces are one environment's.
+        render_mode: What it was asked to render as, where its own attribute does not say.
+    """
+
+    single_observation_space = None  # type: Any
+    single_action_space = None  # type: Any
+
+    def __init__(self, environment: Any, render_mode: Optional[str]) -> None:
+        self.num_envs = int(environment.num_envs)
+        for name in ("observation_space", "action_space"):
+            single = getattr(environment, "single_" + name, None)
+            setattr(self, "single_" + name, getattr(environment, name) if single is None else single)
+        super().__init__(environment, render_mode)
+        library = module_of(environment, "VectorEnv")
+        version = version_of(library) if library else (0,)
+        self.is_old = library != "gymnasium" and not (library == "gym" and version >= (0, 26))
+        self.is_new = library == "gymnasium" and version >= (1, 0)
+        self.takes_rows = library == "gym" and version < (0, 22)  # its actions are a tuple of them
+        self.masks = library == "gymnasium" and version >= (1, 1)
+        self.mode = self.mode_of(library, version)
+        if not self.is_new:
+            self.observation = packing_of_batch(self.single_observation_space, self.num_envs)
+            self.action = packing_of_batch(self.single_action_space, self.num_envs)
+        self.step = self.step_all
+
+    def mode_of(self, library: str, version: Tuple[int, ...]) -> Optional[str]:
+        """When it resets environments whose episodes have ended, in Gymnasium's words; None if nothing says so."""
+        mode = (getattr(self.environment, "metadata", None) or {}).get("autoreset_mode")
+        if mode is not None:
+            return str(getattr(mode, "value", mode))
+        if library_class(self.layers[-1], ("SyncVectorEnv", "AsyncVectorEnv")):
+            return "NextStep" if library == "gymnasium" and version >= (1, 0) else "SameStep"
+        return None
+
+    def reset(self, seed: Any, options: Any) -> Any:
+        """Observations and infos, as Gymnasium's ``reset(seed=, options=)`` returns them."""
+        if options and "reset_mask" in options and not self.masks:
+            raise ConfigError(
+                "a reset_mask of some of these environments needs gymnasium 1.1 in their Python; reset all of them"
+            )
+        takes_seed = not self.is_old or self.resets_by("seed") or callable(getattr(self.environment, "seed", None))
+        if seed is not None and not takes_seed:
+            print("these environments take no seed, so that of a reset does nothing", flush=True)
+            seed = None
+        observations, infos = super().reset(seed, options)
+        return observations, infos if self.is_new else self.infos_of_each(infos, None)
+
+    def with_info(self, returned: Any, asked: bool) -> Any:
+        """Observations and infos of what a reset returned, which may be the observations alone."""
+        is_pair = isinstance(returned, tuple) and len(returned) == 2
+        if is_pair and (asked or not library_class(self.single_observation_space, ("Tuple",))):
+            return returned
+        return returned, {}
+
+    def step_all(self, actions: Any) -> Any:
+        """The five values of Gymnasium's ``step``, with infos of each environment where Gymnasium merged otherwise."""
+        if self.takes_rows:
+            actions = rows_of(self.single_action_space, actions, self.num_envs)
+        returned = self.environment.step(actions)
+        if self.is_new or not isinstance(returned, tuple) or len(returned) not in (4, 5):
+            return returned
+        if len(returned) == 5:
+            observations, rewards, terminated, truncated, infos = returned
+            infos = self.infos_of_each(infos, np.logical_or(flags_of(terminated), flags_of(truncated)))
+            return observations, rewards, terminated, truncated, infos
+        observations, rewards, dones, infos = returned
+        dones = flags_of(dones)
+        cut = np.logical_and(dones, self.cut_by_time(infos))
+        infos = self.infos_of_each(infos, dones)
+        return observations, rewards, np.logical_and(dones, np.logical_not(cut)), cut, infos
+
+    def cut_by_time(self, infos: Any) -> Any:
+        """Which environments' infos say that the time was over."""
+        if isinstance(infos, (list, tuple)):
+            return np.array([bool(info.get("TimeLimit.truncated")) for info in infos])
+        return flags_of(infos.get("TimeLimit.truncated", np.zeros(self.num_envs, bool)))
+
+    def infos_of_each(self, infos: Any, ended: Any) -> Any:
+        """An info for each environment; as they are where they are not told apart.
+
+        Args:
+            infos: A sequence of dicts, as before Gym 0.24, or a dict of arrays and masks.
+            ended: Which environments' episodes have ended; None of a reset. What such a one's info holds is the last
+                one's of its episode where the environment was reset since without an info, as before Gym 0.26.
+        """
+        if isinstance(infos, dict):
+            if ended is not None and "_TimeLimit.truncated" not in infos and "TimeLimit.truncated" in infos:
+                infos = dict(infos)  # which Gym 0.25 adds without a mask
+                infos["_TimeLimit.truncated"] = ended
+            split = split_infos(infos, self.num_envs)
+            if split is None:
+                return infos
+            each = split
+        else:
+            each = [dict(info) for info in infos]
+        if ended is None or self.mode != "SameStep":
+            return each
+        for index in np.flatnonzero(ended):
+            info = each[index]
+            if "final_info" not in info:
+                final = {}
+                for name in ("final_observation", "terminal_observation"):
+                    if name in info:
+                        final["final_observation"] = info.pop(name)
+                final["final_info"] = info
+                each[index] = final
+        return each
+
+
+def flags_of(values: Any) -> Any:
+    """An array of bools, of one of NumPy's or of another library's."""
+    array = array_of(values)
+    return np.asarray(values if array is None else array, bool)
+
+
+def split_infos(infos: Dict[Any, Any], num_envs: int) -> Optional[List[Dict[Any, Any]]]:
+    """Infos of each environment, of those that were merged into arrays with masks; None if one has no mask."""
+    each = [{} for _ in range(num_envs)]  # type: List[Dict[Any, Any]]
+    for key, values in infos.items():
+        if isinstance(key, str) and key.startswith("_") and key[1:] in infos:
+            continue
+        mask = infos.get("_{}".format(key))
+        if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or len(values) != num_envs:
+            return None
+        if isinstance(values, np.ndarray) and values.dtype in (np.int64, np.float64, np.bool_):
+            values = values.tolist()  # what Python's own numbers have become
+        for index in np.flatnonzero(mask):
+            each[index][key] = values[index]
+    return each
+
+
+def rows_of(space: Any, actions: Any, num_envs: int) -> Any:
+    """A sequence of actions, of a batch of them."""
+    name = library_class(space, SPACES)
+    if name == "Dict":
+        members = {key: rows_of(each, actions[key], num_envs) for key, each in space.spaces.items()}
+        return tuple(
+            collections.OrderedDict((key, members[key][index]) for key in members) for index in range(num_envs)
+        )
+    if name == "Tuple":
+        columns = [rows_of(each, column, num_envs) for each, column in zip(space.spaces, actions)]
+        return tuple(tuple(column[index] for column in columns) for index in range(num_envs))
+    return tuple(actions)
+
+
 RANDOM = "np_random"
 ATARI = ("get_action_meanings", "_frameskip", "ale.lives", "ale.getScreenGrayscale", "ale.getScreenRGB")
 
@@ -1377,6 +1552,9 @@ def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
         return hosted, tuple(name for name in names if hosted.kind_of(name) is not None)
     module = load(order)
     file = order["entrypoint"]
+    function = getattr(module, VECTOR, None)
+    if order["num_envs"] and function is not None:
+        return create_vector(order, function), exposed_names(module, file)
     function = getattr(module, "create_environment", None)
     if not callable(function):
         raise ConfigError(
@@ -1391,6 +1569,32 @@ def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
             )
         )
     return Hosted(environment, mode), exposed_names(module, file)
+
+
+VECTOR = "create_vector_environment"
+"""The function of an entrypoint that creates several environments at once."""
+
+
+def create_vector(order: Dict[str, Any], function: Any) -> HostedVector:
+    """Create a vector environment by the entrypoint's own function."""
+    file, mode, kwargs = order["entrypoint"], order["render_mode"], dict(order["kwargs"], num_envs=order["num_envs"])
+    autoreset = order["autoreset_mode"]
+    modes = getattr(sys.modules.get("gymnasium.vector"), "AutoresetMode", None)
+    injected = {
+        "enable_rendering": bool(mode),
+        "render_mode": mode,
+        "env_id": order["env_id"],
+        "autoreset_mode": autoreset if modes is None or autoreset is None else modes(autoreset),
+    }
+    environment = function(**arguments(function, file, kwargs, injected, VECTOR))
+    is_vector = all(hasattr(environment, name) for name in ("num_envs", "observation_space", "action_space"))
+    if not is_vector or hasattr(environment, "env_method"):  # which stable-baselines3's have, of another interface
+        raise ConfigError(
+            "{}: {} returned the type {}; return a VectorEnv of Gymnasium's or Gym's".format(
+                file, VECTOR, type_name(environment)
+            )
+        )
+    return HostedVector(environment, mode)
 
 
 def enter(order: Dict[str, Any]) -> None:
@@ -1466,7 +1670,9 @@ def run(file: str, source: bytes) -> types.ModuleType:
     return module
 
 
-def arguments(function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[str, Any]) -> Dict[str, Any]:
+def arguments(
+    function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[str, Any], name: str = "create_environment"
+) -> Dict[str, Any]:
     """Arguments for the function: `kwargs`, and of `injected` those that its signature names."""
     try:
         signature = inspect.signature(function)
@@ -1477,7 +1683,7 @@ def arguments(function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[s
         for each in signature.parameters.values()
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     ]
-    found = {name: value for name, value in injected.items() if name in named}
+    found = {each: value for each, value in injected.items() if each in named}
     found.update(kwargs)
     if "env_id" in named:
         found["env_id"] = injected["env_id"]
@@ -1485,9 +1691,7 @@ def arguments(function: Any, file: str, kwargs: Dict[str, Any], injected: Dict[s
         signature.bind(**found)
     except TypeError as error:
         passed = ", ".join(sorted(found)) or "no arguments"
-        raise ConfigError(
-            "{}: create_environment{} was to be called with {}: {}".format(file, signature, passed, error)
-        )
+        raise ConfigError("{}: {}{} was to be called with {}: {}".format(file, name, signature, passed, error))
     return found
 
 
@@ -1535,11 +1739,23 @@ def make(kwargs: Dict[str, Any], mode: Optional[str]) -> Any:
 HEAD = struct.Struct("<I")
 REQUEST = struct.Struct("<BH")
 PACKED = struct.Struct("<BdB")
-STEP_PACKED, STEP, RESET, RENDER, FIND, CALL, ASSIGN, CREATE, CLOSE = b"pvrfgmacq"
-IS_PACKED, IS_VALUE, IS_ARRAY, IS_ERROR = b"pvae"
+ENTRY = struct.Struct("<BHI")
+STEP_PACKED, STEP, RESET, RENDER, FIND, CALL, ASSIGN, CREATE, CLOSE, SEVERAL, REST = b"pvrfgmacqno"
+IS_PACKED, IS_VALUE, IS_ARRAY, IS_ERROR, IS_BATCH, IS_SEVERAL = b"pvaebn"
+RESETS_ENDED = 1
+"""In place of an environment's number in `SEVERAL`: whether one whose episode a step has ended is reset at once."""
+SEVERAL_HEAD = 2 + ENTRY.size
+"""Bytes of an answer to several requests that holds the answer to one."""
 RAISED, CONFIG, ENCODING = range(3)
 """Kinds of errors: the environment's own, of what the server's owner configured, of what cannot travel."""
 TERMINATED, TRUNCATED, NUMPY_TERMINATED, NUMPY_TRUNCATED, NUMPY_REWARD = 1, 2, 4, 8, 16
+
+
+def has_ended(returned: Any) -> bool:
+    """Whether a step has ended its episode. Of flags that are no bools the worker decides, and asks for a reset."""
+    if not isinstance(returned, (tuple, list)) or len(returned) != 5:
+        return False
+    return any(type(flag) in (bool, np.bool_) and bool(flag) for flag in returned[2:4])
 
 
 def beyond_ours(trace: Any) -> Any:
@@ -1609,6 +1825,8 @@ class Guest:
         self.hosted = {}  # type: Dict[int, Hosted]
         self.writer = Writer({"depth": 32, "items": 2**20, "text_length": 2**24, "array_bytes": 2**28})
         self.message_bytes = 2**28
+        self.answered = []  # type: List[Tuple[bytes, ...]]
+        """Answers to several requests that were not sent yet."""
         self.operations = {
             STEP: lambda hosted, body: self.stepped(hosted, hosted.step(read_value(body))),
             RESET: self.reset,
@@ -1630,6 +1848,10 @@ class Guest:
                 pieces = self.create(index, read_value(data[3:]))
             elif operation == CLOSE:
                 pieces = self.close(index)
+            elif operation == SEVERAL:
+                return self.several(index, data)
+            elif operation == REST:
+                return self.rest()
             else:
                 pieces = self.operations[operation](self.hosted[index], data[3:])
             size = sum(map(len, pieces))
@@ -1641,6 +1863,44 @@ class Guest:
             return pieces
         except BaseException as error:
             return self.error(error)
+
+    def several(self, resets: int, data: bytes) -> Tuple[bytes, ...]:
+        """Answer several requests, one after the other, up to the first that raises."""
+        at, end, self.answered = REQUEST.size, len(data), []
+        self.message_bytes -= SEVERAL_HEAD  # for each to fit into an answer with this around it
+        try:
+            while at < end:
+                operation, index, size = ENTRY.unpack_from(data, at)
+                at += ENTRY.size
+                if self.answer_one(operation, index, data[at : at + size]):
+                    break
+                at += size
+                is_reset = resets and operation != RESET and self.hosted[index].ended
+                if is_reset and self.answer_one(RESET, index, AUTORESET):
+                    break
+        finally:
+            self.message_bytes += SEVERAL_HEAD
+        return self.rest()
+
+    def answer_one(self, operation: int, index: int, body: bytes) -> bool:
+        """Answer one of several requests; return whether it has raised."""
+        pieces = self.answer(REQUEST.pack(operation, index) + body)
+        self.answered.append((ENTRY.pack(operation, index, sum(map(len, pieces))),) + pieces)
+        return pieces[0][0] == IS_ERROR
+
+    def rest(self) -> Tuple[bytes, ...]:
+        """As many answers as one message may hold; the worker asks for more of them."""
+        pieces = []  # type: List[bytes]
+        room = self.message_bytes - 2
+        for taken, answer in enumerate(self.answered):
+            size = sum(map(len, answer))
+            if pieces and size > room:
+                del self.answered[:taken]
+                return (bytes([IS_SEVERAL, 1]),) + tuple(pieces)
+            pieces.extend(answer)
+            room -= size
+        self.answered = []
+        return (bytes([IS_SEVERAL, 0]),) + tuple(pieces)
 
     def value(self, value: Any) -> Tuple[bytes, ...]:
         """A value as an answer."""
@@ -1681,16 +1941,23 @@ class Guest:
         hosted, names = create(order)
         self.hosted[index] = hosted
         environment = hosted.environment
+        described = {}  # type: Dict[str, Any]
+        for name in ("observation_space", "action_space"):
+            is_batched = isinstance(hosted, HostedVector) and not hosted.is_new  # by the worker, from one's
+            described[name] = None if is_batched else write_space(getattr(environment, name), self.writer)
+        if isinstance(hosted, HostedVector):
+            described.update(num_envs=hosted.num_envs, autoreset_mode=hosted.mode)
+            for name in ("single_observation_space", "single_action_space"):
+                described[name] = write_space(getattr(hosted, name), self.writer)
         return self.lax(
             {
-                "observation_space": write_space(environment.observation_space, self.writer),
-                "action_space": write_space(environment.action_space, self.writer),
                 "observation_size": None if hosted.observation is None else hosted.observation[0],
                 "action_size": None if hosted.action is None else hosted.action[0],
                 "metadata": hosted.metadata(),
                 "render_mode": hosted.render_mode,
                 "spec": hosted.spec(),
                 "exposed": [(name, hosted.kind_of(name)) for name in names],
+                **described,
             }
         )
 
@@ -1702,22 +1969,36 @@ class Guest:
 
     def stepped(self, hosted: Hosted, returned: Any) -> Tuple[bytes, ...]:
         """The answer to a step: packed where it is as usual."""
+        if hosted.num_envs:
+            return self.stepped_together(hosted, returned)
         if hosted.observation is None or type(returned) is not tuple or len(returned) != 5:
+            hosted.ended = has_ended(returned)
             is_usual = isinstance(returned, (tuple, list)) and len(returned) == 5
             return self.returned(returned[:4], returned[4]) if is_usual else self.lax(returned)
         observation, reward, terminated, truncated, info = returned
         flags = FLAGS.get((type(reward), type(terminated), type(truncated)))
         packed = None if flags is None else hosted.observation[1](observation)
         if packed is None or flags is None:
+            hosted.ended = has_ended(returned)
             return self.returned(returned[:4], info)
         if terminated:
             flags |= TERMINATED
         if truncated:
             flags |= TRUNCATED
+        hosted.ended = flags & 3 != 0
         head = PACKED.pack(IS_PACKED, reward, flags)
         if not info and type(info) is dict:
             return (head + packed,) if len(packed) < LARGE else (head, packed)
         return (head, packed, self.writer.write(info))
+
+    def stepped_together(self, hosted: Hosted, returned: Any) -> Tuple[bytes, ...]:
+        """The answer to a step of a vector environment: with its observations packed where they are as usual."""
+        is_usual = isinstance(returned, (tuple, list)) and len(returned) == 5
+        packed = hosted.observation[1](returned[0]) if is_usual and hosted.observation is not None else None
+        if packed is None:
+            return self.returned(returned[:4], returned[4]) if is_usual else self.lax(returned)
+        _, content = self.returned(returned[1:4], returned[4])
+        return (bytes([IS_BATCH]), packed, content)
 
     def reset(self, hosted: Hosted, body: bytes) -> Tuple[bytes, ...]:
         """Reset by a seed and options."""
@@ -1764,6 +2045,9 @@ class Guest:
             with contextlib.suppress(Exception):
                 self.close(index)
 
+
+AUTORESET = part(TUPLE, part(FIRST, NONE + b"\0") * 2)
+"""Seed and options of a reset that follows the end of an episode."""
 
 FLAGS = {}  # type: Dict[Any, int]
 """By the types of reward and flags."""

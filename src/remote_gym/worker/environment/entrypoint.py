@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import autoreset_mode
@@ -126,45 +125,14 @@ def _create_in_guest(
     launch: worker_pb2.Launch, root: Path, kwargs: Mapping[str, Any], client_kwargs: Mapping[str, Any]
 ) -> Created:
     # Here, since only environments of other Pythons need what that imports.
-    from remote_gym.worker.environment.guest import GuestEnvironment, creation_order, start_guest
+    from remote_gym.worker.environment.guests.creation import create_in_guest
 
     if not launch.entrypoint and "id" in client_kwargs:
         raise NotPermitted("which environment of another Python a client gets is the server's to say; leave out the id")
-    entrypoint, source = launch.entrypoint or None, None
-    if entrypoint is not None and not launch.guest.there:
-        file = entrypoint_file(root, entrypoint, anywhere=launch.anywhere)
-        entrypoint, source = str(file), file.read_bytes()
-    limits = Limits(**launch.limits)
-    guest = start_guest(
-        list(launch.guest.command) or [launch.guest.python],
-        root,
-        limits,
-        variables=launch.guest.variables,
-        first_line=launch.guest.first_line,
-        ends_in_shell=launch.guest.ends_in_shell,
-    )
-    created: list[GuestEnvironment] = []
-
-    def create(index: int) -> gym.Env[Any, Any]:
-        order = creation_order(
-            env_id=launch.env_id + index,
-            entrypoint=entrypoint,
-            source=source,
-            root=root,
-            imports=launch.imports,
-            kwargs=kwargs,
-            render_mode=launch.render_mode or None,
-            limits=limits,
-        )
-        created.append(GuestEnvironment(guest, index, order))
-        return created[-1]
-
-    try:
-        made = _each(launch, create)
-    except BaseException:
-        guest.end()
-        raise
-    return Created(made, created[0].exposed, made_by_id=entrypoint is None)
+    is_sent = launch.entrypoint and not launch.guest.there
+    file = entrypoint_file(root, launch.entrypoint, anywhere=launch.anywhere) if is_sent else None
+    made, exposed = create_in_guest(launch, root, file, kwargs)
+    return Created(made, exposed, made_by_id=not launch.entrypoint)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -27,11 +28,38 @@ _OWN_MODE = pb.SAME_STEP if _IS_0 else pb.NEXT_STEP
 """Mode of `SyncVectorEnv` unless told otherwise, and before Gymnasium 1.1 in any case."""
 
 
+class Ahead(abc.ABC):
+    """Gets from elsewhere, by one message, all that a step is going to ask of environments that are there.
+
+    The environments then have their answers when they are asked, one after the other, by the same code as any.
+    """
+
+    @abc.abstractmethod
+    def prepare(self, operations: Iterable[tuple[int, Any]], *, resets_ended: bool) -> None:
+        """Let environments take the steps that are theirs.
+
+        Args:
+            operations: Numbers of environments and the actions of their steps, `RESET` for a reset, in order.
+            resets_ended: Whether one is reset at once when its step ends an episode.
+        """
+
+    @abc.abstractmethod
+    def forget(self) -> None:
+        """Drop answers that were not asked for, since the step has failed."""
+
+
+RESET: Any = object()
+"""In place of an action."""
+
+
 class Together(SyncVectorEnv):
     """Gymnasium's own, except that values of infos keep their kinds; the client casts them as Gymnasium does.
 
     In the mode that it has unless told otherwise, a step does the same in somewhat less time.
     """
+
+    ahead: Ahead | None = None
+    """Set where the environments are in another process."""
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
         """Reset all, or those of a mask."""
@@ -45,6 +73,33 @@ class Together(SyncVectorEnv):
 
     def step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], Infos]:
         """Step every environment once, or reset it where its episode ended with the step before."""
+        ahead = self.ahead
+        if ahead is None:
+            return self._step(actions)
+        ahead.prepare(self._operations(actions), resets_ended=_mode(self) == pb.SAME_STEP)
+        try:
+            return self._step(actions)
+        finally:
+            ahead.forget()
+
+    def _operations(self, actions: Any) -> list[tuple[int, Any]]:
+        """Steps and resets that `_step` begins with, up to one at which it fails."""
+        ended = self._autoreset_envs.tolist() if hasattr(self, "_autoreset_envs") else [False] * self.num_envs
+        if _mode(self) == pb.DISABLED and any(ended):  # which Gymnasium refuses
+            ended = ended[: ended.index(True)]
+        try:
+            each = list(iterate(self.action_space, actions))
+        except Exception:  # noqa: BLE001 - which is the step's to meet
+            return []
+        if len(each) != self.num_envs:
+            return []
+        resets = _mode(self) == pb.NEXT_STEP
+        return [
+            (index, RESET if resets and has_ended else action)
+            for index, (action, has_ended) in enumerate(zip(each, ended, strict=False))
+        ]
+
+    def _step(self, actions: Any) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], Infos]:
         if not _CHOOSES or self.autoreset_mode is not gym.vector.AutoresetMode.NEXT_STEP:
             return super().step(actions)
         rewards: list[Any] = []
@@ -189,6 +244,10 @@ def check_vector_environment(
             f"{autoreset_mode(mode)!r}; let it take `autoreset_mode`, or ask for none"
         )
     return environment
+
+
+def _mode(environment: SyncVectorEnv) -> pb.AutoresetMode:
+    return autoreset_code(environment.autoreset_mode) if _CHOOSES else _OWN_MODE
 
 
 def mode_of(environment: gym.vector.VectorEnv) -> pb.AutoresetMode:

@@ -18,8 +18,8 @@ import pytest
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, LossReason, SessionLost
 from remote_gym.guest import program
-from remote_gym.worker.environment import guest_process
-from remote_gym.worker.environment.guest_process import MOST_BEFORE, GuestLost, GuestProcess
+from remote_gym.worker.environment.guests import process as guest_process
+from remote_gym.worker.environment.guests.process import MOST_BEFORE, GuestLost, GuestProcess
 from waiting import scaled
 
 PYTHON = [sys.executable, "-S", "-E"]
@@ -93,7 +93,7 @@ def test_a_command_that_ends_is_refused_with_its_status_and_the_last_that_it_pri
 
 def test_a_python_without_numpy_says_so(tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('none')")
-    from remote_gym.worker.environment.guest_messages import Guest
+    from remote_gym.worker.environment.guests.messages import Guest
 
     command = ["env", f"PYTHONPATH={tmp_path}", sys.executable]
     with (
@@ -301,7 +301,7 @@ def _group(process: psutil.Process) -> int:
 
 def hosted(command: list[str], entrypoint: Path, **kwargs: Any) -> Any:
     """An environment of an entrypoint in a guest."""
-    from remote_gym.worker.environment.guest import GuestEnvironment, creation_order, start_guest
+    from remote_gym.worker.environment.guests.creation import create_environment, creation_order, start_guest
 
     guest = start_guest(command, entrypoint.parent, LIMITS)
     order = creation_order(
@@ -314,7 +314,7 @@ def hosted(command: list[str], entrypoint: Path, **kwargs: Any) -> Any:
         render_mode=None,
         limits=LIMITS,
     )
-    return GuestEnvironment(guest, 0, order)
+    return create_environment(guest, 0, order)
 
 
 def test_what_a_guest_prints_goes_to_standard_error_and_does_not_hold_it_up(tmp_path, capfd):

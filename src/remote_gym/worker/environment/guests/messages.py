@@ -3,13 +3,17 @@
 The messages, each after its length in four bytes, little-endian. A request is one byte that names the operation, the
 environment's number in two bytes, little-endian, and:
 
-- ``c``, create: a ``Value``, a dict as `_order` makes it. Answered by a ``Value`` that describes the environment.
+- ``c``, create: a ``Value``, a dict as `creation_order` makes it. Answered by a ``Value`` that describes the
+  environment, or the vector environment that the entrypoint makes by itself.
 - ``p``, step: the action in its space's packed form. ``v``, step: the action as a ``Value``.
 - ``r``, reset: a ``Value``, the pair of seed and options.
 - ``f``, render: nothing.
 - ``g``, get an attribute: its name, a ``Value``. ``m``, call a method: name, positional and keyword arguments.
   ``a``, assign: name and value.
 - ``q``, close: nothing.
+- ``n``, several: requests of one vector step, in order, each after `ENTRY`, which holds its operation, its environment
+  and its length. In place of the number of an environment is 1 if each that a step ends is to be reset at once.
+  ``o``: the rest of their answers.
 
 An answer is one byte, and:
 
@@ -17,6 +21,11 @@ An answer is one byte, and:
   also tell which of the three are NumPy's), the observation in its space's packed form, and the info as a ``Value``,
   which is left out where it is empty.
 - ``v``: what was returned, a ``Value``; of a step that could not be packed, all that it returned.
+- ``b``, of a vector environment's step: observations in their space's packed form, and a ``Value``, the tuple of
+  rewards, terminations, truncations and infos.
+- ``n``: a byte that is 1 if more of the answers are to be asked for, since they would not fit into one message, and the
+  answers of several, each after `ENTRY`: one for each request, and after a step one for the reset that followed it.
+  After one that is an error there are none.
 - ``a``, of a render: the length of an ``Array`` without data, in four bytes, the ``Array``, and its elements.
 - ``e``: a ``Value``, of kind, type, message and traceback of an exception.
 
@@ -27,7 +36,7 @@ client sends passes. The guest is not asked before it has answered, and sends no
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gymnasium.error import ResetNeeded
@@ -39,15 +48,21 @@ from remote_gym.guest.program import (
     CONFIG,
     CREATE,
     ENCODING,
+    ENTRY,
     HEAD,
     IS_ERROR,
+    IS_SEVERAL,
     IS_VALUE,
     REQUEST,
+    RESET,
+    RESETS_ENDED,
+    REST,
+    SEVERAL,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.values import decode_array, decode_value, encode_value
-from remote_gym.worker.environment.guest_process import GuestProcess
+from remote_gym.worker.environment.guests.process import GuestProcess
 from remote_gym.worker.environment.user_code import FromGuest
 
 
@@ -91,10 +106,67 @@ class Guest:
             GuestLost: If the guest is gone.
             BaseException: What the environment raised, as `_raised` has it.
         """
-        answer = self._process.ask(REQUEST.pack(operation, index) + body)
+        return self.checked(self._process.ask(REQUEST.pack(operation, index) + body))
+
+    def checked(self, answer: memoryview) -> memoryview:
+        """An answer, if it is no error.
+
+        Raises:
+            BaseException: What the environment raised, as `_raised` has it.
+        """
         if answer[0] == IS_ERROR:
             raise self._raised(answer)
         return answer
+
+    def ask_several(
+        self, requests: Sequence[tuple[int, int, bytes]], *, resets_ended: bool
+    ) -> Iterator[tuple[int, int, memoryview]]:
+        """Send requests of operations, environments and bodies by one message.
+
+        Returns:
+            Operation, environment and answer of each, and of resets that followed steps. The last may be an error.
+
+        Raises:
+            GuestLost: If the guest is gone, or answered anything else: it is given up.
+        """
+        entries = [ENTRY.pack(operation, index, len(body)) + body for operation, index, body in requests]
+        asked = iter(requests)
+        may_reset, failed, more = -1, False, True
+        operation, head, body = SEVERAL, RESETS_ENDED if resets_ended else 0, b"".join(entries)
+        while more:
+            answer = self.ask(operation, head, body)
+            operation, head, body = REST, 0, b""
+            more = len(answer) > 2 and answer[0] == IS_SEVERAL and answer[1] == 1
+            if more and len(answer) < 2 + ENTRY.size:
+                raise self.lose("announced more answers, and sent none")
+            for kind, index, content in self._entries(answer):
+                if kind == RESET and index == may_reset:
+                    may_reset = -1
+                else:
+                    expected = next(asked, None)
+                    if expected is None or expected[:2] != (kind, index):
+                        raise self.lose("answered something else than it was asked")
+                    may_reset = index if resets_ended and kind != RESET else -1
+                if failed:
+                    raise self.lose("answered more after an error")
+                failed = content[0] == IS_ERROR
+                yield kind, index, content
+        if not failed and next(asked, None) is not None:
+            raise self.lose("did not answer all that it was asked")
+
+    def _entries(self, answer: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+        at, end = 2, len(answer)
+        if end < at or answer[0] != IS_SEVERAL:
+            raise self.lose(f"answered several requests by a message of kind {answer[0]}")
+        while at < end:
+            if end - at < ENTRY.size:
+                raise self.lose("cut an answer off")
+            kind, index, size = ENTRY.unpack_from(answer, at)
+            at += ENTRY.size
+            if size < 1 or size > end - at:
+                raise self.lose(f"announced an answer of {size:,} bytes in {end - at:,}")
+            yield kind, index, answer[at : at + size]
+            at += size
 
     def ask_value(self, operation: int, index: int, value: Any, path: str) -> Any:
         """As `ask`, with a value to send and one to return.

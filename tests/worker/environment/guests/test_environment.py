@@ -19,7 +19,8 @@ from remote_gym.errors import ConfigError, NotPermitted, RemoteEnvironmentError,
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.worker.environment.entrypoint import Created, create_environment
-from remote_gym.worker.environment.guest import GuestEnvironment, creation_order, start_guest
+from remote_gym.worker.environment.guests.creation import create_environment as create_there
+from remote_gym.worker.environment.guests.creation import creation_order, start_guest
 from remote_gym.worker.host import Host
 from waiting import scaled
 
@@ -345,7 +346,7 @@ def test_an_entrypoint_that_was_sent_need_not_be_there_and_shows_its_lines(tmp_p
         render_mode=None,
         limits=LIMITS,
     )
-    environment = GuestEnvironment(start_guest([sys.executable], tmp_path, LIMITS), 0, order)
+    environment = create_there(start_guest([sys.executable], tmp_path, LIMITS), 0, order)
     with pytest.raises(RemoteEnvironmentError) as caught:
         environment.step(0)
     environment.close()
