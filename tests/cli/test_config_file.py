@@ -46,6 +46,7 @@ SAMPLES = {
     "gpus": [("--gpus", "0-2,5"), ("--gpus", "GPU-1a-2b")],
     "cpus": [("--cpus", "0-1,3")],
     "variables": [("--variable", "A=b=c", "--variable", 'B=it\'s "x"')],
+    "include": [("--entrypoint", "env.py", "--command", "srun python", "--include", "libero", "--include", "a b.txt")],
     "environments": [("--environment", "easy=CartPole-v1", "--environment", "hard one=env.py")],
     "ids": [("--ids", "ALE/*", "--ids", "Cart*"), ("--ids", "Cart*", "--kwargs", '{"a": 3}')],
     "grpc_port": [("--grpc-port", "7000")],

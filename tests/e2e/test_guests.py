@@ -186,6 +186,27 @@ def test_one_that_hangs_is_ended_with_all_that_it_started_and_the_log_says_where
         assert gone(group, 10)
 
 
+def test_files_that_were_sent_along_are_gone_with_a_server_that_is_killed(tmp_path):
+    (tmp_path / "parts.py").write_text("NAME = 'of a file beside it'\n")
+    (tmp_path / "entry.py").write_text(
+        "from parts import NAME\n"
+        + SIMULATOR.replace('("pid",)', '("pid", "told")')
+        + "\nSimulator.told = [NAME, __file__]\n"
+    )
+    files = ["--entrypoint", tmp_path / "entry.py", "--include", tmp_path / "parts.py"]
+    with served(*files, "--command", sys.executable, "--port", 0, log=tmp_path / "log") as running:
+        environment = RemoteEnvironment(port=running.port)
+        name, file = environment.get_wrapper_attr("told")
+        assert name == "of a file beside it"
+        folder = Path(file).parent
+        assert sorted(path.name for path in folder.glob("*.py")) == ["entry.py", "parts.py"]
+        running.process.kill()
+        wait_until(lambda: not folder.exists())
+        with pytest.raises(RemoteGymError):
+            environment.reset()
+        environment.close()
+
+
 @pytest.mark.parametrize("how", ["close", "kill"])
 def test_nothing_is_left_of_guests_when_their_server_ends(simulator, how, tmp_path):
     with served("--entrypoint", simulator, "--command", sys.executable, "--port", 0, log=tmp_path / "log") as running:
@@ -224,7 +245,7 @@ def test_a_python_that_has_our_release_runs_the_worker_itself(simulator):
 
 def test_what_leads_to_a_command_is_the_servers_alone(simulator):
     with create_remote_environment_server(offered(simulator), port=0) as server:
-        for name, value in {"python": sys.executable, "command": ["sh"], "there": True}.items():
+        for name, value in {"python": sys.executable, "command": ["sh"], "there": True, "include": ["."]}.items():
             with pytest.raises(ConfigError, match=f"remote_args has {name!r}"):
                 RemoteEnvironment(port=server.port, remote_args={name: value})
     by_id = {"entrypoint_kwargs": {"id": "CartPole-v1"}, "command": [sys.executable]}

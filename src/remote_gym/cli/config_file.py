@@ -37,6 +37,7 @@ PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "python": (str, "a text"),
     "command": (list, "a list of texts"),
     "there": (bool, "true or false"),
+    "include": (list, 'a list of texts, such as ["libero"]'),
     "conda": (str, "a text"),
     "uv": ((str, dict), 'a text, or a table such as {python = "3.8", with = ["gym==0.21"]}'),
     "image": (str, "a text"),

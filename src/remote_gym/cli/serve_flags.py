@@ -95,6 +95,7 @@ _FLAGS = (
         help="Environment variable of the environment; without a value, this server's own. Repeatable.",
     ),
     flag(OFFER, "--there", is_flag=True, help="The entrypoint is where that Python runs, rather than here."),
+    flag(OFFER, "--include", metavar="PATH", multiple=True, help="File or folder sent along with it. Repeatable."),
     flag(
         OFFER,
         "--environment",

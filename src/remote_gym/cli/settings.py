@@ -97,8 +97,9 @@ def _given_place(params: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: params[name] or None for name in PLACE_PARAMETERS if name != "uv_with"}
     if params["command"] is not None:
         found["command"] = _words(params["command"])
-    if params["mounts"]:
-        found["mounts"] = list(params["mounts"])
+    for name in ("mounts", "include"):
+        if params[name]:
+            found[name] = list(params[name])
     if params["uv_with"]:
         version = {} if params["uv"] is None else {"python": params["uv"]}
         found["uv"] = {**version, "with": list(params["uv_with"])}

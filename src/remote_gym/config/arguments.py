@@ -32,6 +32,8 @@ class RemoteArgs(TypedDict, total=False):
     there: bool | None
     """Whether ``entrypoint`` is a path where that Python runs, as in a container, rather than one of a file of the
     server's that is sent along."""
+    include: Sequence[str] | None
+    """Files and folders of the server's that are sent along with ``entrypoint``, which can import and read them."""
     conda: str | None
     """Conda environment whose Python it is, by name or path; as all that follows, only a server may name one."""
     uv: str | Mapping[str, Any] | None
@@ -59,7 +61,7 @@ class RemoteArgs(TypedDict, total=False):
 
 
 SERVERS_ALONE = frozenset(
-    {"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"}
+    {"python", "command", "there", "include", "conda", "uv", "image", "engine", "network", "mounts", "ssh"}
     | {"gpus", "cpus", "variables", "max_sessions"}
 )
 """Names of `RemoteArgs` that lead to a command or a place, and that no client has a way to say."""

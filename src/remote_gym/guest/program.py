@@ -23,9 +23,11 @@ import os
 import pathlib
 import reprlib
 import select
+import shutil
 import signal
 import struct
 import sys
+import tempfile
 import traceback
 import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -45,6 +47,9 @@ STACKS_SIGNAL = signal.SIGRTMAX - 2 if hasattr(signal, "SIGRTMAX") else getattr(
 TICK = 0.1
 """Seconds after which is looked again whether the stacks are asked for."""
 
+PATH_BYTES = 4096
+"""Bytes that the path of a folder of ours may have."""
+
 POLLRDHUP = 0x2000  # Linux's: the other end of a socket writes no more
 
 
@@ -56,10 +61,12 @@ def watch() -> Any:
     A process rather than a thread: it works while C code holds the interpreter's lock, and no environment that forks
     finds a thread. It is forked before anything large is imported.
 
+    In the end it removes the folder of the files that were sent.
+
     Returns:
-        A byte that both share: whether a request is being answered.
+        What both share: a byte, whether a request is being answered, and the path of that folder, up to a zero.
     """
-    busy = mmap.mmap(-1, 1)
+    busy = mmap.mmap(-1, 1 + PATH_BYTES)
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     if os.getpgrp() != os.getpid():
@@ -90,9 +97,24 @@ def watch() -> Any:
         if alive not in dict(ready):
             poll.unregister(0)
             poll.poll(1000 * GRACE)
-        os.killpg(0, signal.SIGKILL)
+        group = os.getpgrp()
+        os.setpgid(0, 0)  # to be there when nobody is any more that could write to the folder
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+        folder = busy[1:].rstrip(b"\0")
+        if folder:
+            remove_folder(os.fsdecode(folder))
     finally:
         os._exit(1)
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder and all that is in it; what has just been killed may still write to it."""
+    for _ in range(3):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        select.select([], [], [], TICK)
 
 
 def close_in_children(*descriptors: int) -> None:
@@ -112,7 +134,7 @@ def close_in_children(*descriptors: int) -> None:
         KEPT.append(close)
 
 
-busy = watch() if __name__ == GUEST else bytearray(1)
+busy = watch() if __name__ == GUEST else bytearray(1 + PATH_BYTES)
 
 try:
     import numpy as np
@@ -1600,7 +1622,11 @@ def create_vector(order: Dict[str, Any], function: Any) -> HostedVector:
 def enter(order: Dict[str, Any]) -> None:
     """Let modules be imported from where the entrypoint is, and go to its root, as far as these are here."""
     root, file = order["root"], order["entrypoint"]
-    if file and order["source"] is None:
+    if order.get("included"):
+        root = INCLUDED.folder
+        if file:
+            order["entrypoint"] = file = os.path.join(root, *file.split("/"))
+    elif file and order["source"] is None:
         order["entrypoint"] = file = os.path.abspath(file)
         root = None  # which is the server's
     folders = [os.getcwd()]
@@ -1612,6 +1638,52 @@ def enter(order: Dict[str, Any]) -> None:
         if folder not in sys.path and os.path.isdir(folder):
             sys.path.append(folder)
     importlib.invalidate_caches()
+
+
+class Sent:
+    """Files that were sent along with an entrypoint, in a folder of their own until the end."""
+
+    def __init__(self) -> None:
+        self.folder = ""
+        self.owner = 0
+
+    def unpack(self, data: bytes) -> None:
+        """Write files, each a message of path, content and whether it can be run."""
+        for _, content in read_fields(data):
+            found = read_message(content)
+            parts = found[1].decode("utf-8", "surrogateescape").split("/")
+            if any(part in ("", ".", "..") or "\0" in part for part in parts):
+                raise ConfigError("{!r} is no path of a file to be sent along".format("/".join(parts)))
+            try:
+                self.write(parts, found.get(2, b""), bool(found.get(3)))
+            except OSError as error:
+                raise ConfigError(
+                    "{} cannot be written where the files go that were sent: {}".format("/".join(parts), error)
+                )
+
+    def write(self, parts: List[str], content: bytes, executable: bool) -> None:
+        """Write one file, in the folder, which nobody else can read."""
+        if not self.folder:
+            folder = os.path.join(tempfile.gettempdir(), "remote_gym-" + os.urandom(16).hex())
+            path = os.fsencode(folder)
+            busy[1 : 1 + len(path)] = path  # before it is there, so that it is removed however this ends
+            os.mkdir(folder, 0o700)
+            self.folder, self.owner = os.path.realpath(folder), os.getpid()
+        path_of_file = os.path.join(self.folder, *parts)
+        os.makedirs(os.path.dirname(path_of_file), exist_ok=True)
+        with io.open(path_of_file, "wb") as stream:
+            stream.write(content)
+        if executable:
+            os.chmod(path_of_file, 0o700)
+
+    def remove(self) -> None:
+        """Remove the folder, unless this is a process that the environment has forked."""
+        if self.folder and self.owner == os.getpid():
+            os.chdir(os.sep)
+            remove_folder(self.folder)
+
+
+INCLUDED = Sent()
 
 
 def package_of(file: str) -> Tuple[str, str]:
@@ -1740,7 +1812,7 @@ HEAD = struct.Struct("<I")
 REQUEST = struct.Struct("<BH")
 PACKED = struct.Struct("<BdB")
 ENTRY = struct.Struct("<BHI")
-STEP_PACKED, STEP, RESET, RENDER, FIND, CALL, ASSIGN, CREATE, CLOSE, SEVERAL, REST = b"pvrfgmacqno"
+STEP_PACKED, STEP, RESET, RENDER, FIND, CALL, ASSIGN, CREATE, CLOSE, SEVERAL, REST, UNPACK = b"pvrfgmacqnoi"
 IS_PACKED, IS_VALUE, IS_ARRAY, IS_ERROR, IS_BATCH, IS_SEVERAL = b"pvaebn"
 RESETS_ENDED = 1
 """In place of an environment's number in `SEVERAL`: whether one whose episode a step has ended is reset at once."""
@@ -1848,6 +1920,9 @@ class Guest:
                 pieces = self.create(index, read_value(data[3:]))
             elif operation == CLOSE:
                 pieces = self.close(index)
+            elif operation == UNPACK:
+                INCLUDED.unpack(data[REQUEST.size :])
+                pieces = self.value(None)
             elif operation == SEVERAL:
                 return self.several(index, data)
             elif operation == REST:
@@ -2110,3 +2185,4 @@ def main(marker: bytes) -> None:
         pass
     finally:
         guest.close_all()
+        INCLUDED.remove()

@@ -55,6 +55,16 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
             field=field,
             where=where,
         )
+    include = arguments.get("include")
+    if include is not None:
+        is_list = isinstance(include, (list, tuple)) and all(isinstance(name, str) and name for name in include)
+        if not is_list or there or not runs_elsewhere(arguments):
+            raise ConfigError(
+                f"has include {include!r}; use a list of files and folders, such as ['libero'], beside what names "
+                "another Python and without there, or leave it out",
+                field=field,
+                where=where,
+            )
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)

@@ -127,7 +127,7 @@ class Launch(_message.Message):
     def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., identity: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., rlimits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., variables: _Optional[_Mapping[str, str]] = ..., cpus: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Guest(_message.Message):
-    __slots__ = ("command", "there", "python", "variables", "first_line", "ends_in_shell")
+    __slots__ = ("command", "there", "python", "variables", "first_line", "ends_in_shell", "include")
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -141,13 +141,15 @@ class Guest(_message.Message):
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     FIRST_LINE_FIELD_NUMBER: _ClassVar[int]
     ENDS_IN_SHELL_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
     command: _containers.RepeatedScalarFieldContainer[str]
     there: bool
     python: str
     variables: _containers.ScalarMap[str, str]
     first_line: str
     ends_in_shell: bool
-    def __init__(self, command: _Optional[_Iterable[str]] = ..., there: bool = ..., python: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., first_line: _Optional[str] = ..., ends_in_shell: bool = ...) -> None: ...
+    include: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, command: _Optional[_Iterable[str]] = ..., there: bool = ..., python: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., first_line: _Optional[str] = ..., ends_in_shell: bool = ..., include: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Names(_message.Message):
     __slots__ = ("names",)

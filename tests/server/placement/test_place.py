@@ -99,5 +99,21 @@ def test_what_cannot_work_is_refused_when_a_server_is_made(arguments, problem):
     assert caught.value.field == "environments"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"include": ["sims"]},
+        {"include": "sims", "python": "python3"},
+        {"include": [""], "python": "python3"},
+        {"include": ["sims"], "image": "sim:3", "there": True},
+    ],
+)
+def test_files_that_cannot_be_sent_along_are_refused_when_a_server_is_made(arguments):
+    offer = {"sim": {"entrypoint": "x.py", **arguments}}
+    with pytest.raises(ConfigError, match=r"environments\['sim'\].* has include .*; use a list of files and folders"):
+        create_remote_environment_server("CartPole-v1", port=0, environments=offer)
+
+
 def test_no_argument_that_leads_to_a_command_is_a_clients():
     assert {"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"} <= SERVERS_ALONE
+    assert "include" in SERVERS_ALONE

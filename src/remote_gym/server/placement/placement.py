@@ -120,6 +120,7 @@ class Placement:
         if not place.is_elsewhere:
             return Placed(variables=resources.variables, give_back=give_back)
         message.guest.there = bool(arguments.get("there"))
+        message.guest.include.extend(arguments.get("include") or ())
         if _is_plain_python(place):  # which may have our release, and run the worker itself then
             message.guest.python = place.python or ""
             message.guest.variables.update(message.variables)

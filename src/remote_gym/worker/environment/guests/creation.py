@@ -13,6 +13,7 @@ from remote_gym.config import Limits
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import autoreset_mode
 from remote_gym.worker.environment.guests.environment import GuestEnvironment
+from remote_gym.worker.environment.guests.included import Inclusion
 from remote_gym.worker.environment.guests.messages import Guest
 from remote_gym.worker.environment.guests.process import GuestProcess
 from remote_gym.worker.environment.guests.vectors import AskedAhead, GuestVectorEnvironment
@@ -42,8 +43,11 @@ def create_in_guest(
         BaseException: Whatever its constructor raises.
     """
     limits = Limits(**launch.limits)
-    entrypoint, source = launch.entrypoint or None, None
-    if file is not None:
+    entrypoint, source, inclusion = launch.entrypoint or None, None, None
+    if launch.guest.include:
+        inclusion = Inclusion(root, launch.guest.include, anywhere=not launch.repo)
+        entrypoint = None if file is None else inclusion.add_entrypoint(file)
+    elif file is not None:
         entrypoint, source = str(file), file.read_bytes()
     guest = start_guest(
         list(launch.guest.command) or [launch.guest.python],
@@ -67,6 +71,7 @@ def create_in_guest(
             limits=limits,
             num_envs=0 if index else launch.num_envs,
             autoreset=autoreset_mode(launch.autoreset_mode),
+            included=inclusion is not None,
         )
         return create_environment(guest, index, order)
 
@@ -78,6 +83,8 @@ def create_in_guest(
         return environment
 
     try:
+        if inclusion is not None:
+            guest.send_files(inclusion.read())
         first = create(0)
         if isinstance(first, GuestVectorEnvironment) and launch.num_envs:
             where = f"{entrypoint}: create_vector_environment"
@@ -157,6 +164,7 @@ def creation_order(
     limits: Limits,
     num_envs: int = 0,
     autoreset: Any = None,
+    included: bool = False,
 ) -> dict[str, Any]:
     """An order to a guest: the environment to create.
 
@@ -170,6 +178,7 @@ def creation_order(
         render_mode: As in `gymnasium.make`.
         limits: Bounds on what it sends.
         num_envs: How many an entrypoint makes that can make several at once; 0 for one.
+        included: Whether the entrypoint is among files that were sent, which it is named by the place of.
         autoreset: When these are to be reset, for an entrypoint that asks; None for its own way.
     """
     return {
@@ -182,5 +191,6 @@ def creation_order(
         "render_mode": render_mode,
         "limits": asdict(limits),
         "num_envs": num_envs,
+        "included": included,
         "autoreset_mode": getattr(autoreset, "value", autoreset),
     }

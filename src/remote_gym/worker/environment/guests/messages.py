@@ -11,6 +11,7 @@ environment's number in two bytes, little-endian, and:
 - ``g``, get an attribute: its name, a ``Value``. ``m``, call a method: name, positional and keyword arguments.
   ``a``, assign: name and value.
 - ``q``, close: nothing.
+- ``i``, unpack files: repeated fields of number 1, each a message of path, content, and whether it can be run.
 - ``n``, several: requests of one vector step, in order, each after `ENTRY`, which holds its operation, its environment
   and its length. In place of the number of an environment is 1 if each that a step ends is to be reset at once.
   ``o``: the rest of their answers.
@@ -36,7 +37,7 @@ client sends passes. The guest is not asked before it has answered, and sends no
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gymnasium.error import ResetNeeded
@@ -49,21 +50,31 @@ from remote_gym.guest.program import (
     CREATE,
     ENCODING,
     ENTRY,
+    FIRST,
     HEAD,
     IS_ERROR,
     IS_SEVERAL,
     IS_VALUE,
+    N3,
     REQUEST,
     RESET,
     RESETS_ENDED,
     REST,
+    SECOND,
     SEVERAL,
+    UNPACK,
+    count,
+    part,
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
 from remote_gym.wire.values import decode_array, decode_value, encode_value
+from remote_gym.worker.environment.guests.included import Included
 from remote_gym.worker.environment.guests.process import GuestProcess
 from remote_gym.worker.environment.user_code import FromGuest
+
+FILES_BYTES = 2**20
+"""Bytes from which on a message of files is sent: few messages there and back, and none that is large."""
 
 
 class GuestRaised(FromGuest, RemoteEnvironmentError):
@@ -241,6 +252,25 @@ class Guest:
         description = self.ask_value(CREATE, index, order, "entrypoint_kwargs")
         self._open.add(index)
         return description
+
+    def send_files(self, files: Iterable[Included]) -> None:
+        """Send files that are to lie there beside the entrypoint, several by one message.
+
+        Raises:
+            ConfigError: If they cannot be written there.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        for file in files:
+            path = file.path.encode("utf-8", "surrogateescape")
+            content = part(FIRST, path) + part(SECOND, file.content) + count(N3, file.executable)
+            pieces.append(part(FIRST, content))
+            size += len(pieces[-1])
+            if size >= FILES_BYTES:
+                self.read(self.ask(UNPACK, 0, b"".join(pieces)))
+                pieces, size = [], 0
+        if pieces:
+            self.read(self.ask(UNPACK, 0, b"".join(pieces)))
 
     def close(self, index: int) -> None:
         """Close one environment, and the process with the last.
