@@ -128,7 +128,39 @@ ANSWERING: dict[str, Callable[[], Any]] = {
     "print": lambda: print("printed by the environment", flush=True),
 }
 
-BEHAVIOURS = {**ANSWERING, **RAISING, **ENDING, **HANGING}
+
+def _print_much() -> None:
+    """Print more than a pipe holds, by Python's own stream and past it."""
+    line = "printed by the environment " * 4 + "\n"
+    print(line * 2_000, flush=True)
+    for _ in range(20):
+        os.write(1, line.encode() * 100)
+
+
+def _flood() -> None:
+    """Print to standard error what no log would hold."""
+    for _ in range(2_000):
+        os.write(2, b"x" * 4095 + b"\n")
+
+
+def _half_an_answer() -> NoReturn:
+    """Begin an answer in the place of what hosts the environment in another Python, and exit before its end."""
+    frame = sys._getframe()
+    while "channel" not in frame.f_locals:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    os.write(frame.f_locals["channel"].target, b"\0\1\0\0" + b"p" * 10)
+    os._exit(5)
+
+
+OF_GUESTS: dict[str, Callable[[], Any]] = {
+    "print_much": _print_much,
+    "flood": _flood,
+    "half_an_answer": _half_an_answer,
+}
+"""Behaviours that matter to environments in another Python."""
+
+BEHAVIOURS = {**ANSWERING, **RAISING, **ENDING, **HANGING, **OF_GUESTS}
 NUMBER_OF = {name: number for number, name in enumerate(BEHAVIOURS)}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from faults.chaos import CONNECTIONS, MODES, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
 from faults.doors import Authorizer
+from faults.guest_kinds import MANY
 from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.server_kinds import PLACES, SERVER_KINDS, ServerKind, faketime_library
@@ -55,7 +56,8 @@ def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], serv
     elif name == "vectors":
         lanes = [chaos.lane(one, server, mode=mode) for one, mode in itertools.product(connections, MODES)]
     else:
-        lanes = [chaos.lane(one, server) for one in connections]
+        each = MANY // len(connections) if name == "many guests" else 1
+        lanes = [chaos.lane(one, server) for one in connections * each]
     try:
         for lane in lanes:
             lane.check(lane.player.reset(), ("answered",))

@@ -6,9 +6,11 @@ import contextlib
 import itertools
 import os
 import resource
+import shlex
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from faults import door_kinds
+from faults import door_kinds, guest_kinds
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
@@ -246,10 +248,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "auto": (),
     "doors": (),
     "vectors": (),
+    "guests": ("--command", shlex.quote(sys.executable), "--step-timeout", "4"),
+    "many guests": ("--command", shlex.quote(sys.executable)),
 }
 """Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
 ``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, ``"auto"`` clients that choose the
-connection themselves, ``"doors"`` tokens and a policy, and ``"vectors"`` clients of vector environments."""
+connection themselves, ``"doors"`` tokens and a policy, ``"vectors"`` clients of vector environments, and
+``"guests"`` environments that run in another Python, of which ``"many guests"`` has many."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +296,8 @@ SERVER_KINDS = {
     "vectors: forkserver killed": ServerKind(_kill_forkserver, "vectors"),
     "vectors: relay killed": ServerKind(_kill_relay, "vectors"),
     "vectors: silence": ServerKind(_silence, "vectors"),
+    **{name: ServerKind(strike, "guests") for name, strike in guest_kinds.KINDS.items()},
+    f"server killed with {guest_kinds.MANY} guests": ServerKind(guest_kinds.kill_server, "many guests"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
 }
