@@ -8,6 +8,7 @@ down in ``remote_gym.worker.environment.guests.messages``; values and spaces hav
 
 import collections
 import contextlib
+import copy
 import datetime
 import decimal
 import enum
@@ -25,6 +26,7 @@ import reprlib
 import select
 import shutil
 import signal
+import string
 import struct
 import sys
 import tempfile
@@ -317,6 +319,8 @@ class Writer:
         self.most_items = limits["items"]
         self.text_length = limits["text_length"]
         self.array_bytes = limits["array_bytes"]
+        self.tried = []  # type: List[Tuple[str, bytes, List[bytes]]]
+        """Spaces of unknown classes: the class, the space that each travels as, and samples of it."""
         self.items = 0
         self.entered = []  # type: List[int]
         self.strict = False
@@ -979,9 +983,59 @@ def write_space(space: Any, writer: Writer, depth: int = 0) -> bytes:
         raise ConfigError("a space is nested deeper than {} levels (Limits.depth)".format(writer.depth))
     name = library_class(space, SPACES)
     if not name:
-        raise ConfigError("a space of type {} has no wire form; use one of Gym's own".format(type_name(space)))
+        return write_texts(space, writer)
     field, write = SPACES[name]
-    return part(tag(field), write(space, writer, depth + 1))
+    message = part(tag(field), write(space, writer, depth + 1))
+    cls = type(space)
+    if cls.__name__ != name or cls.__module__.partition(".")[0] not in ("gym", "gymnasium"):
+        try:
+            packed = [writer.write(sample, True) for sample in samples_of(space)]
+        except NoWireForm as error:
+            raise ConfigError("a space of type {} has a sample that cannot travel: {}".format(type_name(space), error))
+        writer.tried.append((type_name(space), message, packed))
+    return message
+
+
+TRIALS = 32
+"""Samples of a space of an unknown class that have to be elements of the one that it travels as."""
+TRIAL_BYTES = 2**24
+"""Bytes after which no more of them are drawn."""
+
+
+def samples_of(space: Any) -> Iterator[Any]:
+    """Elements drawn from a copy, so that the space's own generator does not move."""
+    shared = getattr(sys.modules.get("gym.spaces.prng"), "np_random", None)  # before Gym 0.12, whose spaces have none
+    state = None if shared is None else shared.get_state()
+    try:
+        twin, size = copy.deepcopy(space), 0
+        if hasattr(twin, "seed"):
+            twin.seed(0)
+        for _ in range(TRIALS):
+            sample = twin.sample()
+            yield sample
+            size += getattr(sample, "nbytes", 0)
+            if size > TRIAL_BYTES:
+                break
+    except Exception as error:
+        raise ConfigError("a space of type {} cannot be copied and sampled: {!r}".format(type_name(space), error))
+    finally:
+        if shared is not None:
+            shared.set_state(state)
+
+
+def write_texts(space: Any, writer: Writer) -> bytes:
+    """Write a space of an unknown class whose samples are texts, as a message ``TextSpace`` with room for any."""
+    samples = list(samples_of(space)) if library_class(space, ("Space",)) else [None]  # type: List[Any]
+    if not all(isinstance(sample, str) for sample in samples):
+        raise ConfigError("a space of type {} has no wire form; use one of Gym's own".format(type_name(space)))
+    longest = min(max([TEXT_ROOM] + [4 * len(sample) for sample in samples]), writer.text_length)
+    usual = string.digits + string.ascii_letters + string.punctuation + " \n\t"
+    characters = usual + "".join(sorted(set().union(*samples) - set(usual)))
+    return part(tag(5), count(N2, longest) + part(THIRD, text_bytes(characters)))
+
+
+TEXT_ROOM = 4096
+"""Characters that a text of unknown length may have, at least."""
 
 
 def number_code(dtype: Any) -> bytes:
@@ -2032,6 +2086,7 @@ class Guest:
                 "render_mode": hosted.render_mode,
                 "spec": hosted.spec(),
                 "exposed": [(name, hosted.kind_of(name)) for name in names],
+                "tried": self.writer.tried,
                 **described,
             }
         )

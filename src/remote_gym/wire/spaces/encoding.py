@@ -23,7 +23,7 @@ from remote_gym.wire.values.arrays import to_bytes
 from remote_gym.wire.values.dtypes import dtype_code
 from remote_gym.wire.values.unencodable import short_repr, type_name
 
-__all__ = ["decode_space", "encode_space"]
+__all__ = ["check_samples", "decode_space", "encode_space"]
 
 _TRIALS = 32  # samples that a stand-in has to contain
 _TEXT_ROOM = 4096  # characters that a text of unknown length may have, at least
@@ -162,7 +162,16 @@ def _check_stand_in(space: gym.Space[Any], message: pb.Space, limits: Limits) ->
         stand_in = decode_space(message, limits)
     except EncodingError as error:
         raise ConfigError(f"a space of type {type_name(space)} has no wire form: {error}") from error
-    for sample in _samples(space):
+    check_samples(type_name(space), _samples(space), stand_in)
+
+
+def check_samples(name: str, samples: Iterable[Any], stand_in: gym.Space[Any]) -> None:
+    """Check that samples of a space of an unknown class are elements of the one that it travels as.
+
+    Raises:
+        ConfigError: Naming the first that is none, and `name`, the class.
+    """
+    for sample in samples:
         try:
             fit(stand_in, sample)
             fits = stand_in.contains(sample)
@@ -170,7 +179,7 @@ def _check_stand_in(space: gym.Space[Any], message: pb.Space, limits: Limits) ->
             fits = False
         if not fits:
             raise ConfigError(
-                f"a space of type {type_name(space)} cannot travel as {short_repr(stand_in)}: its sample "
+                f"a space of type {name} cannot travel as {short_repr(stand_in)}: its sample "
                 f"{short_repr(sample)} is no element of that; use one of Gymnasium's own spaces"
             )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from interpreters import NEW, OLD, Interpreter, python_of
 from remote_gym.config import Limits
@@ -359,3 +360,80 @@ def test_a_module_of_the_roots_does_not_take_the_place_of_one_that_the_program_i
     environment = create([sys.executable], tmp_path, {"id": "CartPole-v1"}).environment
     environment.reset()
     environment.close()
+
+
+SUBCLASSED = """
+import numpy as np
+try:
+    import gymnasium as gym
+except ImportError:
+    import gym
+    import gym.spaces
+
+class Fine(gym.spaces.Discrete):
+    pass
+
+class Shifted(gym.spaces.Box):
+    def sample(self):
+        return super().sample() + np.float32(10)
+
+class Words(gym.Space):
+    def sample(self):
+        self.count = getattr(self, "count", 0) + 1
+        return ["left", "right", "stra\u00dfe"][self.count % 3]
+
+    def contains(self, x):
+        return isinstance(x, str)
+
+class Environment(gym.Env):
+    action_space = Fine(1000)
+
+    def __init__(self, kind):
+        made = {"fine": Fine(5), "shifted": Shifted(-1, 1, (2,), np.float32), "words": Words()}
+        inner = made["shifted" if kind == "nested" else kind]
+        self.observation_space = gym.spaces.Dict({"a": inner}) if kind == "nested" else inner
+        gym.spaces.np_random.seed(3) if hasattr(gym.spaces, "np_random") else self.action_space.seed(3)
+
+    def reset(self, **_):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {"sample": int(self.action_space.sample())}
+
+EXPOSED = ("drawn",)
+
+def create_environment(kind):
+    environment = Environment(kind)
+    environment.drawn = lambda: int(environment.action_space.sample())
+    return environment
+"""
+
+
+@pytest.mark.parametrize("interpreter", [None, *OLD[:2]], ids=str)
+def test_a_subclass_of_a_space_travels_as_it_if_its_samples_do(interpreter: Interpreter | None, tmp_path):
+    file = tmp_path / "subclassed.py"
+    file.write_text(SUBCLASSED)
+    python = sys.executable if interpreter is None else python_of(interpreter)
+    fine: Any = create([python], tmp_path, {"kind": "fine"}, entrypoint=str(file)).environment
+    assert (fine.observation_space, fine.action_space) == (spaces.Discrete(5), spaces.Discrete(1000))
+    assert [fine.call("drawn", (), {}) for _ in range(3)] == drawn_inside(python, file)
+    fine.close()
+    words: Any = create([python], tmp_path, {"kind": "words"}, entrypoint=str(file)).environment
+    assert isinstance(words.observation_space, spaces.Text)
+    assert words.observation_space.contains("stra\u00dfe left")
+    words.close()
+    for kind in ("shifted", "nested"):
+        with pytest.raises(ConfigError, match=r"a space of type .*Shifted cannot travel as Box.*its sample .* is no"):
+            create([python], tmp_path, {"kind": kind}, entrypoint=str(file))
+
+
+def drawn_inside(python: str, file: Path) -> list[int]:
+    """What that Python itself draws, by whose generator nothing else has been drawn."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(file.parent)!r}); import subclassed\n"
+        "environment = subclassed.create_environment('fine')\n"
+        "print([environment.drawn() for _ in range(3)])"
+    )
+    done = subprocess.run([python, "-W", "ignore", "-c", code], capture_output=True, check=True, timeout=scaled(60))
+    found: list[int] = json.loads(done.stdout)
+    return found

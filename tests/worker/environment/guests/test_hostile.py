@@ -170,6 +170,12 @@ def test_a_frame_is_the_callers_own():
         {"exposed": [("a",)]},
         {"exposed": 7},
         {"observation_space": "text"},
+        {"tried": 3},
+        {"tried": [("A", b"")]},
+        {"tried": [(3, program.write_space(ACTIONS, WRITER), [])]},
+        {"tried": [("A", program.write_space(ACTIONS, WRITER), 3)]},
+        {"tried": [("A", program.write_space(ACTIONS, WRITER), [3])]},
+        {"tried": [("A", program.write_space(ACTIONS, WRITER), [b"\xff"])]},
     ],
 )
 def test_a_description_that_cannot_be_read_ends_the_guest(changed):
@@ -178,9 +184,17 @@ def test_a_description_that_cannot_be_read_ends_the_guest(changed):
 
 
 def test_a_space_that_cannot_be_one_or_is_packed_otherwise_is_refused():
-    for changed in ({"observation_space": b"\xff"}, {"observation_space": b""}, {"action_size": 4}):
+    tried = ("A", program.write_space(ACTIONS, WRITER), [WRITER.write(1), WRITER.write(7)])
+    for changed in (
+        {"observation_space": b"\xff"},
+        {"observation_space": b""},
+        {"action_size": 4},
+        {"tried": [("A", b"\xff", [])]},
+    ):
         with pytest.raises(ConfigError, match="the guest's"):
             create(**changed)
+    with pytest.raises(ConfigError, match=r"^a space of type A cannot travel as Discrete\(3\): its sample 7 is no"):
+        create(tried=[tried])
 
 
 def test_errors_arrive_as_what_they_are():

@@ -30,7 +30,7 @@ from remote_gym.guest.program import (
 )
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.parse import parse
-from remote_gym.wire.spaces.decoding import decode_space
+from remote_gym.wire.spaces.encoding import check_samples, decode_space
 from remote_gym.wire.spaces.layout import Layout, compile_layout
 from remote_gym.worker.environment.exposure import ExposesItself
 from remote_gym.worker.environment.guests.messages import Guest, GuestConfigError
@@ -66,6 +66,7 @@ class InGuest(ExposesItself):
         self._guest = guest
         self._index = index
         try:
+            self._check_spaces(description.get("tried", ()))
             self._describe(description)
             self.metadata = dict(description["metadata"])
             self.render_mode = _text_or_none(description["render_mode"])
@@ -80,6 +81,15 @@ class InGuest(ExposesItself):
     def _describe(self, description: Any) -> None:
         """Take the spaces."""
         raise NotImplementedError
+
+    def _check_spaces(self, tried: Any) -> None:
+        """Check samples of spaces of unknown classes, as a worker does of its own."""
+        for name, data, samples in tried:
+            stand_in = self._space(f"space of type {_text(name)}", data)
+            try:
+                check_samples(name, map(self._guest.decode, samples), stand_in)
+            except ConfigError as error:
+                raise GuestConfigError(str(error)) from error
 
     def _space(self, name: str, data: Any) -> gym.Space[Any]:
         try:
