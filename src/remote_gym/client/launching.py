@@ -41,7 +41,12 @@ RECONNECT_TIMEOUT = 10.0
 lies between, and a server that has ended does not come back."""
 
 _HEALTH_TIMEOUT = 10.0
-_OF_ENVIRONMENTS = frozenset(RemoteArgs.__annotations__) - {"environment", "entrypoint"}
+OF_ENVIRONMENTS = (
+    frozenset(RemoteArgs.__annotations__)
+    - {"environment", "entrypoint"}
+    - {field.name for field in dataclasses.fields(ServerOptions)}
+)
+"""Keyword arguments of `launch` that are keys of its environment, rather than options of the server."""
 
 
 _SERVERS: weakref.WeakKeyDictionary[RemoteEnvironment | RemoteVectorEnv, LaunchedServer] = weakref.WeakKeyDictionary()
@@ -187,7 +192,7 @@ def launch(
     """
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("launch() needs Unix sockets; start 'remote-gym serve' here, and connect to it")
-    keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in _OF_ENVIRONMENTS}
+    keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
     options = merge_options(ServerOptions, options, rest, of=launch)
     order = {

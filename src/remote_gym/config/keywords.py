@@ -60,7 +60,7 @@ class ServerKeywords(TypedDict, total=False):
 
 
 class LaunchKeywords(ServerKeywords, total=False):
-    """The fields of `ServerOptions`, and the keys of an environment that `RemoteArgs` has."""
+    """The fields of `ServerOptions`, and the keys of an environment that are no such field, as `RemoteArgs` has them."""
 
     use_thread: bool
     entrypoint_kwargs: dict[str, Any]
@@ -69,6 +69,17 @@ class LaunchKeywords(ServerKeywords, total=False):
     python: PathLike | None
     command: Sequence[str] | None
     there: bool | None
+    include: Sequence[str] | None
+    conda: str | None
+    uv: str | Mapping[str, Any] | None
+    image: str | None
+    engine: str | None
+    network: str | None
+    mounts: Sequence[str] | None
+    ssh: str | None
+    gpus: Sequence[int | str] | None
+    cpus: Sequence[int] | None
+    variables: Mapping[str, str] | None
 
 
 class ClientKeywords(TypedDict, total=False):

@@ -68,6 +68,13 @@ def check_arguments(field: str, arguments: Mapping[str, Any], environment: str |
     kwargs = arguments.get("entrypoint_kwargs") or {}
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise ConfigError(f"has entrypoint_kwargs {kwargs!r}; use a dict with str keys", field=field, where=where)
+    if runs_elsewhere(arguments) and not arguments.get("entrypoint") and kwargs.get("id") is None:
+        # Where the worker runs in that Python, since it has our release, an id would be the client's to name.
+        raise ConfigError(
+            "has neither an entrypoint nor an id; name one, since a client may not choose in another Python",
+            field=field,
+            where=where,
+        )
     encode_value(dict(kwargs), pb.Value(), strict=True, limits=ServerOptions().message_limits, path="entrypoint_kwargs")
 
 

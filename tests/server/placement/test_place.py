@@ -10,11 +10,21 @@ import pytest
 
 from remote_gym import ConfigError, create_remote_environment_server
 from remote_gym.config import SERVERS_ALONE
+from remote_gym.server.launch_request import check_arguments
 from remote_gym.server.placement.place import Mount, Place, Uv, read_place, runs_elsewhere
 
 
 def read(**arguments: Any) -> Place:
     return read_place(arguments, field="environments", where="environments['sim']")
+
+
+def test_a_relative_python_is_the_one_of_the_servers_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    link = tmp_path / "venv" / "python"
+    link.parent.mkdir()
+    link.symlink_to(sys.executable)
+    assert read(python="venv/python") == read(python="~/venv/python") == Place(python=str(link))
 
 
 def test_without_any_of_them_it_runs_in_the_worker():
@@ -117,3 +127,9 @@ def test_files_that_cannot_be_sent_along_are_refused_when_a_server_is_made(argum
 def test_no_argument_that_leads_to_a_command_is_a_clients():
     assert {"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"} <= SERVERS_ALONE
     assert "include" in SERVERS_ALONE
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"id": None}, {"max_episode_steps": 5}])
+def test_an_id_in_another_python_is_not_left_to_clients(kwargs):
+    with pytest.raises(ConfigError, match="neither an entrypoint nor an id"):
+        check_arguments("default_args", {"entrypoint_kwargs": kwargs, "python": sys.executable})

@@ -27,14 +27,18 @@ async def interpreter_for(message: worker_pb2.Launch, options: ServerOptions) ->
     """The Python for the worker that this message is for; None for the server's own.
 
     A Python that an environment names runs the worker itself where it has our release: then the message says no more
-    that the environment is a guest's. Each is asked once.
+    that the environment is a guest's. Each is asked until it has answered.
     """
     python = message.guest.python
     if not python or options.use_thread:
         return options.interpreter
     if python not in _has_our_release:
-        _has_our_release[python] = await _probe(python)
-        where = "has this release, so workers run in it" if _has_our_release[python] else "hosts guests"
+        found = await _probe(python)
+        if found is None:  # it may be busy, or just being installed: asked again for the next session
+            logger.warning("the Python %s did not say which release it has; it hosts a guest", python)
+            return options.interpreter
+        _has_our_release[python] = found
+        where = "has this release, so workers run in it" if found else "hosts guests"
         logger.info("the Python %s %s", python, where)
     if not _has_our_release[python]:
         return options.interpreter
@@ -42,7 +46,8 @@ async def interpreter_for(message: worker_pb2.Launch, options: ServerOptions) ->
     return python
 
 
-async def _probe(python: str) -> bool:
+async def _probe(python: str) -> bool | None:
+    """Whether it has our release; None if it did not say."""
     try:
         process = await asyncio.create_subprocess_exec(
             *(python, "-c", _PROBE),
@@ -53,12 +58,12 @@ async def _probe(python: str) -> bool:
             env=for_other_pythons(),
         )
     except OSError:  # which the worker says as it starts the guest
-        return False
+        return None
     try:
         printed, _ = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
     except asyncio.TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        return False
+        return None
     return process.returncode == 0 and printed.decode("utf-8", "replace").strip() == package_versions()["remote-gym"]

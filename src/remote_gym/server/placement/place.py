@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from remote_gym.config import check_names
@@ -154,8 +155,8 @@ def _python(value: Any, *, is_here: bool, refuse: Refuse) -> str | None:
     if isinstance(value, (str, os.PathLike)) and os.fspath(value):
         if not is_here:  # nobody can see from here whether it is there
             return os.fspath(value)
-        if found := shutil.which(value):
-            return found
+        if found := shutil.which(Path(value).expanduser()):
+            return str(Path(found).absolute())  # a worker's folder is another; not resolved, or it would leave its venv
     raise refuse(f"has python {value!r}; use the path of a Python executable")
 
 
