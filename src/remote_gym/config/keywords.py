@@ -60,7 +60,7 @@ class ServerKeywords(TypedDict, total=False):
 
 
 class LaunchKeywords(ServerKeywords, total=False):
-    """The fields of `ServerOptions`, and the keys of an environment that are no such field, as `RemoteArgs` has them."""
+    """The fields of `ServerOptions`, and keys of an environment that are no such field, as `RemoteArgs` has them."""
 
     use_thread: bool
     entrypoint_kwargs: dict[str, Any]
