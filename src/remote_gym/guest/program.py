@@ -138,12 +138,16 @@ def close_in_children(*descriptors: int) -> None:
 
 busy = watch() if __name__ == GUEST else bytearray(1 + PATH_BYTES)
 
+no_numpy = ""
+"""Why there is no NumPy, which `main` says to the worker."""
 try:
     import numpy as np
-except ImportError:
+except Exception as failure:  # ImportError, or what a NumPy of another Python raises
     if __name__ != GUEST:
         raise
-    np = None  # type: ignore[assignment]  # which `main` says to the worker
+    np = None  # type: ignore[assignment]
+    is_absent = isinstance(failure, ImportError) and failure.name == "numpy"
+    no_numpy = "has no NumPy" if is_absent else "cannot import its NumPy ({})".format(str(failure)[:1000])
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -2218,8 +2222,8 @@ def main(marker: bytes) -> None:
     os.write(channel.target, marker)
     version = sys.version.split()[0]
     if np is None:
-        text = "Python {} at {} has no NumPy, without which nothing can be exchanged; install it there".format(
-            version, sys.executable
+        text = "Python {} at {} {}, without which nothing can be exchanged; install it there".format(
+            version, sys.executable, no_numpy
         )
         texts = [part(TEXT, text_bytes(each)) for each in ("", text, "")]
         content = b"".join(part(FIRST, item) for item in [INTEGER + varint(zigzag(CONFIG))] + texts)

@@ -91,13 +91,21 @@ def test_a_command_that_ends_is_refused_with_its_status_and_the_last_that_it_pri
     assert text.endswith("; it printed:\na\nconda: no \\x1b[1msim")
 
 
-def test_a_python_without_numpy_says_so(tmp_path):
-    (tmp_path / "numpy.py").write_text("raise ImportError('none')")
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("ModuleNotFoundError('gone', name='numpy')", "has no NumPy"),
+        ("ImportError('of another version')", r"cannot import its NumPy \(of another version\)"),
+        ("AttributeError('torn')", r"cannot import its NumPy \(torn\)"),
+    ],
+)
+def test_a_python_without_a_numpy_that_works_says_why(tmp_path, raised, said):
+    (tmp_path / "numpy.py").write_text(f"raise {raised}")
     from remote_gym.worker.environment.guests.messages import Guest
 
     command = ["env", f"PYTHONPATH={tmp_path}", sys.executable]
     with (
-        pytest.raises(ConfigError, match=r"^Python 3\.\d+\.\d+ at .* has no NumPy, without which"),
+        pytest.raises(ConfigError, match=rf"^Python 3\.\d+\.\d+ at .* {said}, without which"),
         started(command) as process,
     ):
         Guest(process, LIMITS)
