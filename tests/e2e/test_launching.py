@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -192,6 +193,15 @@ def test_options_are_the_servers_and_those_of_clients_their_own(entrypoint):
 def test_what_cannot_be_served_is_said_as_it_was_asked_for(arguments, message):
     with pytest.raises(ConfigError, match=message):
         launch(**arguments)
+
+
+def test_a_temporary_folder_that_is_too_long_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(ConfigError, match=f"^the temporary folder, {folder}, has too long a path"):
+        launch("CartPole-v1")
+    assert not [*folder.iterdir()]
 
 
 def test_an_environment_that_cannot_be_made_says_why(entrypoint):

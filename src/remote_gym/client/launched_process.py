@@ -33,6 +33,9 @@ END_TIMEOUT = 30.0
 ABANDON_TIMEOUT = 5.0
 """The same for one that does not serve yet, and has nothing to close."""
 
+LONGEST_FOLDER = 95
+"""Bytes of its path: a Unix socket's may have 103 on some systems, and 107 on others."""
+
 LINES = 20
 """Lines of the log that an error shows."""
 
@@ -54,6 +57,12 @@ class LaunchedProcess:
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="remote_gym-"))
+        if len(os.fsencode(self.folder)) > LONGEST_FOLDER:
+            self.folder.rmdir()
+            raise ConfigError(
+                f"the temporary folder, {tempfile.gettempdir()}, has too long a path for a Unix socket in it; let "
+                f"TMPDIR name one of at most {LONGEST_FOLDER - 20} bytes"
+            )
         self._log = self.folder / "server.log"
         self._owner = os.getpid()
         self._is_ready = False
@@ -64,7 +73,7 @@ class LaunchedProcess:
         weakref.finalize(self, _close, self._pipes).atexit = False  # which `_stop_all` sees to
         try:
             (self.folder / ORDER).write_text(json.dumps(order))
-            with self._log.open("wb") as log:
+            with self._log.open("ab") as log:
                 # Not in this program's group: Ctrl-C is for the program, which then stops its server.
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", BOOT, str(self.folder), str(their_answers)],

@@ -7,10 +7,12 @@ It is given a private folder, with a file that says what to serve, and a descrip
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import json
 import logging
 import os
+import select
 import shutil
 import sys
 import threading
@@ -25,6 +27,14 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value
 
 logger = get_logger(__name__)
+
+LOG_BYTES = 16 * 2**20
+"""Size from which on the log loses its beginning: environments may print for days, and the folder may be in memory."""
+
+LOG_BYTES_KEPT = 2**20
+
+LOG_INTERVAL = 5.0
+"""Seconds between two looks at that."""
 
 
 def main() -> None:
@@ -73,12 +83,25 @@ class _Owner:
         threading.Thread(target=self._watch, name="remote_gym-owner", daemon=True).start()
 
     def _watch(self) -> None:
-        while os.read(0, 1024):  # nothing comes
-            pass
+        while not select.select([0], [], [], LOG_INTERVAL)[0] or os.read(0, 1024):  # where nothing comes
+            with contextlib.suppress(FileNotFoundError):  # the program has removed it, and ends this next
+                shorten(self._folder / "server.log")
         self.is_gone.set()
         if not self.has_something_to_close.is_set():
             shutil.rmtree(self._folder, ignore_errors=True)
             os._exit(1)
+
+
+def shorten(log: Path) -> None:
+    """Cut the beginning off a log over `LOG_BYTES`. What is written to it meanwhile, by appending, may be lost."""
+    if log.stat().st_size <= LOG_BYTES:
+        return
+    with log.open("r+b") as file:
+        file.seek(-LOG_BYTES_KEPT, os.SEEK_END)
+        kept = file.read()
+        file.truncate(0)
+    with log.open("ab") as file:
+        file.write(kept)
 
 
 def _answer(descriptor: int, content: Mapping[str, Any]) -> None:
