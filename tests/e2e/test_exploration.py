@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from interpreters import NEW, python_of
 from remote_gym.testing import loopback_server
 from waiting import scaled
 
@@ -79,3 +80,10 @@ def test_minimal_client_plays_over_mutual_tls(files: Path) -> None:
     *steps, last = printed.splitlines()
     assert last == f"return {len(steps)}.0"
     assert all(line.endswith(" 1.0") for line in steps)
+
+
+def test_launching_an_environment_in_another_python(tmp_path: Path) -> None:
+    entrypoint, kwargs = str(SCRIPTS / "remote_environment_entrypoint.py"), '{"env": "CartPole-v1"}'
+    python = ["--python", python_of(NEW[0])]
+    printed = run(tmp_path, "launch_and_play.py", entrypoint, *python, "--kwargs", kwargs, "--episodes", "2")
+    assert re.fullmatch(r"2 episodes, \d+ steps, mean return \d+(\.\d+)?\n", printed)
