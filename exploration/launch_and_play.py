@@ -1,7 +1,7 @@
 """Play episodes at random in an environment that lives in another Python of this machine.
 
-``python exploration/launch_and_play.py exploration/remote_environment_entrypoint.py --python /opt/sim/bin/python`` starts
-a server of this script's own, which ends with it. That Python needs NumPy and what the environment itself needs.
+``python exploration/launch_and_play.py entrypoint.py --python /opt/sim/bin/python`` starts a server of this script's own,
+which ends with it. That Python needs NumPy and what the environment itself needs.
 """
 
 from __future__ import annotations
