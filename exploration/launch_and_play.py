@@ -1,6 +1,6 @@
 """Play episodes at random in an environment that lives in another Python of this machine.
 
-``python exploration/launch_and_play.py entrypoint.py --python /opt/sim/bin/python`` starts a server of this script's own,
+``python launch_and_play.py entrypoint.py --python /opt/sim/bin/python`` starts a server of this script's own,
 which ends with it. That Python needs NumPy and what the environment itself needs.
 """
 

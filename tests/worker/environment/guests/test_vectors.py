@@ -204,8 +204,9 @@ def test_answers_that_do_not_fit_into_one_message_come_in_several(create, tmp_pa
     assert asked == [program.SEVERAL, program.REST, program.REST]
     assert observations.shape == (5, 20_000)
     assert (observations == 101).all()
-    file.write_text(COUNTING.replace("SIZE", "60_000"))
-    there = create([sys.executable], str(file), num_envs=2, limits=limits).environment
+    larger = tmp_path / "larger.py"  # a name of its own: of one that changes within a second Python may run what it was
+    larger.write_text(COUNTING.replace("SIZE", "60_000"))
+    there = create([sys.executable], str(larger), num_envs=2, limits=limits).environment
     with pytest.raises(EncodingError, match=r"takes .* bytes, and the server's limit is 400,000"):
         there.reset()
 
