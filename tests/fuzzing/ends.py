@@ -426,6 +426,7 @@ def step_several(process: Any) -> None:
         together: Any = batch(environments.__getitem__, 2, pb.SAME_STEP if AutoresetMode else pb.AUTORESET_UNSPECIFIED)
         together.ahead = AskedAhead(guest, environments)
         host = Host(together, limits=SMALL)
-        for sequence, operation in enumerate(({"reset": {}}, *[{"step": {"packed": bytes(16)}}] * 3), 1):
-            answer = host.answer(pb.Request(sequence=sequence, **operation).SerializeToString())
-            parse(pb.Response, answer)
+        with contextlib.closing(together):  # or it would be when it is garbage, with an error that nobody sees
+            for sequence, operation in enumerate(({"reset": {}}, *[{"step": {"packed": bytes(16)}}] * 3), 1):
+                answer = host.answer(pb.Request(sequence=sequence, **operation).SerializeToString())
+                parse(pb.Response, answer)

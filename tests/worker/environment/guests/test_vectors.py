@@ -29,6 +29,12 @@ from waiting import scaled
 TESTS = Path(__file__).parents[3]
 STEPS = 200
 COUNT = 3
+needs_gymnasium_1 = pytest.mark.skipif(
+    AutoresetMode is None,
+    reason="in Gymnasium < 1.1 elements of Dict spaces are OrderedDicts, samples of Text depend on the process, too "
+    "many actions are taken, and AsyncVectorEnv does not say that it resets in the same step",
+)
+"""For what differs from a worker, or cannot be compared with one, where the two run in an older Gymnasium."""
 MODES = ["NextStep", "SameStep", "Disabled"] if AutoresetMode is not None else [None]
 CODES = {None: pb.AUTORESET_UNSPECIFIED, "NextStep": pb.NEXT_STEP, "SameStep": pb.SAME_STEP, "Disabled": pb.DISABLED}
 
@@ -71,7 +77,9 @@ def noting_messages(environment: Any) -> list[int]:
     return asked
 
 
-@pytest.mark.parametrize("space", [None, "box_uint8", "dict", "mixed", "graph"])
+@pytest.mark.parametrize(
+    "space", [None, "box_uint8", "graph", *(pytest.param(name, marks=needs_gymnasium_1) for name in ("dict", "mixed"))]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_batch_in_a_guest_steps_by_one_message_as_one_in_a_worker_does(create, mode, space):
     fields: dict[str, Any] = {"num_envs": COUNT, "autoreset_mode": CODES[mode], "env_id": 5}
@@ -157,6 +165,7 @@ def test_one_that_raises_stops_the_step_where_it_stops_in_a_worker(create, count
         there.step(np.zeros(3, np.int64))
 
 
+@needs_gymnasium_1
 @pytest.mark.parametrize("actions", [np.zeros(2, np.int64), np.zeros(4, np.int64), None])
 def test_actions_that_cannot_be_sent_are_refused_as_in_a_worker_by_the_environment_that_they_are_for(
     create, counting, actions
@@ -227,7 +236,7 @@ def create_vector_environment(num_envs, env_id, kind="SyncVectorEnv", autoreset_
 """
 
 
-@pytest.mark.parametrize("kind", ["SyncVectorEnv", "AsyncVectorEnv"])
+@pytest.mark.parametrize("kind", ["SyncVectorEnv", pytest.param("AsyncVectorEnv", marks=needs_gymnasium_1)])
 @pytest.mark.parametrize("mode", MODES)
 def test_an_entrypoints_own_vector_environment_is_as_in_a_worker(create, tmp_path, kind, mode):
     file = tmp_path / "own.py"
