@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
@@ -229,26 +230,31 @@ def test_a_server_that_dies_ends_its_sessions_soon():
         wait_until(lambda: not server.is_running)
 
 
-def test_a_program_that_is_killed_while_it_launches_leaves_nothing(entrypoint, tmp_path):
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary ones, whose path is short enough for sockets in these."""
+    with tempfile.TemporaryDirectory(prefix="launching-") as folder:
+        yield Path(folder)
+
+
+def test_a_program_that_is_killed_while_it_launches_leaves_nothing(entrypoint, temporary):
     code = f"""
     import remote_gym
     remote_gym.launch({str(entrypoint)!r}, entrypoint_kwargs={{"task": "hang"}})
     """
-    folder = tmp_path / "temporary"
-    folder.mkdir()
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder)}) as program:
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}) as program:
         log = "creating the environment once"
-        wait_until(lambda: any(log in file.read_text() for file in folder.glob("*/server.log")))
+        wait_until(lambda: any(log in file.read_text() for file in temporary.glob("*/server.log")))
         processes = psutil.Process(program.pid).children(recursive=True)
         assert processes
         program.kill()
     wait_until(lambda: not any(each.is_running() for each in processes))
-    wait_until(lambda: not [*folder.iterdir()])
+    wait_until(lambda: not [*temporary.iterdir()])
 
 
 @pytest.mark.parametrize("end", ["returns", "is_killed", "is_killed_beside_its_child"])
-def test_it_ends_with_its_program(end, tmp_path):
+def test_it_ends_with_its_program(end, temporary):
     code = f"""
     import os, signal, sys, time
     import remote_gym
@@ -265,7 +271,7 @@ def test_it_ends_with_its_program(end, tmp_path):
         sys.exit()
     os.kill(os.getpid(), signal.SIGKILL)
     """
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as program:
         assert program.stdout is not None
@@ -276,7 +282,7 @@ def test_it_ends_with_its_program(end, tmp_path):
         assert not psutil.pid_exists(server)
         if child:
             os.kill(child, signal.SIGKILL)
-    assert not [*tmp_path.glob("remote_gym-*")]
+    wait_until(lambda: not [*temporary.glob("remote_gym-*")])
 
 
 def test_ctrl_c_is_the_programs_and_its_server_goes_on():
