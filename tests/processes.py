@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -17,9 +18,8 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def descendants(pid: int) -> set[int]:
-    """Processes that it started, and what they started."""
-    parents: dict[int, int] = {}
+def running() -> Iterator[tuple[int, list[str]]]:
+    """Each process that is no zombie, with what ``/proc`` says of it from its state on: state, parent, group, ..."""
     for entry in PROC.iterdir():
         if entry.name.isdecimal():
             try:
@@ -27,7 +27,12 @@ def descendants(pid: int) -> set[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
+                yield int(entry.name), fields
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that it started, and what they started."""
+    parents = {each: int(fields[1]) for each, fields in running()}
     found: set[int] = set()
     generation = {pid}
     while generation:

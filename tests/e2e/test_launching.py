@@ -182,6 +182,7 @@ def test_options_are_the_servers_and_those_of_clients_their_own(entrypoint):
         ({"environment": "nowhere.py"}, "^entrypoint 'nowhere.py' does not exist"),
         ({"environment": "CartPole-v1", "python": "/nowhere/python"}, "^environment has python '/nowhere/python'"),
         ({"environment": "CartPole-v1", "leese": 3}, "did you mean lease"),
+        ({"environment": "CartPole-v1", "pyton": "python3"}, "did you mean python"),
         ({"environment": {"id": "CartPole-v1", "start": object()}}, "^environment cannot be told .*start.*object"),
         ({"environment": {"entrypoint": "a.py", "repo": object()}}, "^repo is <object"),
         (

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import Server
-from processes import PROC, is_alive
+from processes import running
 from waiting import scaled
 
 MANY = 16
@@ -39,16 +39,7 @@ def _each(strike: Callable[[Lane], None], *, ends: bool = True) -> Strike:
 
 def _of_groups(groups: set[int]) -> set[int]:
     """Processes of some groups that are alive."""
-    found = set()
-    for entry in PROC.iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[2]) in groups and is_alive(int(entry.name)):
-                found.add(int(entry.name))
-    return found
+    return {pid for pid, fields in running() if int(fields[2]) in groups}
 
 
 def _see_gone(groups: set[int]) -> None:

@@ -50,7 +50,7 @@ OF_ENVIRONMENTS = (
 
 
 _SERVERS: weakref.WeakKeyDictionary[RemoteEnvironment | RemoteVectorEnv, LaunchedServer] = weakref.WeakKeyDictionary()
-"""By their clients, so that a server lives as long as one of these, whoever else remembers it."""
+"""Servers by their clients: each client keeps its server running, also where nothing else refers to that."""
 
 
 class LaunchedServer:
@@ -194,7 +194,7 @@ def launch(
         raise ConfigError("launch() needs Unix sockets; start 'remote-gym serve' here, and connect to it")
     keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
-    options = merge_options(ServerOptions, options, rest, of=launch)
+    options = merge_options(ServerOptions, options, rest, of=launch, beside=OF_ENVIRONMENTS)
     order = {
         "environment": _order("environment", _merged(read_environment("environment", environment), keys)),
         "options": {name: _plain(name, value) for name, value in differing_options(options).items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from remote_gym.config.arguments import GUESSES
@@ -73,6 +73,7 @@ def merge_options(
     keywords: Mapping[str, Any],
     *,
     of: Callable[..., Any],
+    beside: Iterable[str] = (),
 ) -> T:
     """Options as a function takes them: all at once as ``options=``, one by one as keyword arguments, or both.
 
@@ -81,6 +82,7 @@ def merge_options(
         given: What ``options=`` was; None without.
         keywords: Single ones, which win.
         of: The function, or the class, whose own arguments a misspelt one may have meant as well.
+        beside: Further keyword arguments that it takes, and that its signature does not name.
 
     Raises:
         ConfigError: If `given` is something else, or an option does not exist or cannot work.
@@ -94,7 +96,7 @@ def merge_options(
         if name in GUESSES[cls.__name__]:
             right = GUESSES[cls.__name__][name]
             raise ConfigError(f"has no {name!r}; use {right}", field=name, where=of.__name__)
-        check_names(of.__name__, [name], inspect.signature(of).parameters)
+        check_names(of.__name__, [name], [*inspect.signature(of).parameters, *beside])
     if given is None:
         return cls(**keywords)
     return dataclasses.replace(given, **keywords) if keywords else given  # type: ignore[type-var]

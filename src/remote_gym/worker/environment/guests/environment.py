@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +79,9 @@ class InGuest(ExposesItself):
             raise guest.lose(f"described its environment as nothing that can be read: {error!r:.200}") from error
         self.exposed = tuple(self._kinds)
 
+    @abc.abstractmethod
     def _describe(self, description: Any) -> None:
         """Take the spaces."""
-        raise NotImplementedError
 
     def _check_spaces(self, tried: Any) -> None:
         """Check samples of spaces of unknown classes, as a worker does of its own."""
