@@ -25,7 +25,7 @@ from remote_gym import (
 )
 from remote_gym.client.launching import OF_ENVIRONMENTS
 from remote_gym.client.spec import without_secrets
-from remote_gym.config import ClientKeywords, LaunchKeywords, RemoteArgs, ServerKeywords
+from remote_gym.config import SERVERS_ALONE, ClientKeywords, LaunchKeywords, ServerKeywords
 
 DOCUMENTED = (ServerOptions, ClientOptions, RetryPolicy, Limits)
 UNITS = {"s": 1, "MiB": 2**20, "KiB/s": 2**10, "bytes": 1, "µs": 1}
@@ -53,11 +53,11 @@ def test_keyword_arguments_are_typed_as_the_options_are(keywords, cls, apart):
     assert list(keywords.__annotations__) == [name for name in cls.__dataclass_fields__ if name not in apart]
 
 
-def test_launch_takes_the_servers_options_and_the_keys_of_an_environment():
-    keys, options = typing.get_type_hints(RemoteArgs), typing.get_type_hints(ServerKeywords)
-    taken = {name: kind for name, kind in typing.get_type_hints(LaunchKeywords).items() if name not in options}
-    assert taken.pop("use_thread") is bool
-    assert taken == {name: keys[name] for name in OF_ENVIRONMENTS}
+def test_what_launch_takes_is_either_an_option_of_the_server_or_a_key_of_its_environment():
+    options = set(ServerOptions.__dataclass_fields__)
+    assert not options & OF_ENVIRONMENTS
+    assert set(typing.get_type_hints(LaunchKeywords)) == options | OF_ENVIRONMENTS
+    assert SERVERS_ALONE - options <= OF_ENVIRONMENTS
 
 
 @pytest.mark.parametrize("cls", DOCUMENTED, ids=lambda cls: cls.__name__)

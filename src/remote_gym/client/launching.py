@@ -17,6 +17,7 @@ from remote_gym.client.launched_process import LaunchedProcess
 from remote_gym.client.vector.env import RemoteVectorEnv
 from remote_gym.config import (
     ClientOptions,
+    EnvironmentKeys,
     EnvironmentLike,
     Limits,
     RemoteArgs,
@@ -41,11 +42,7 @@ RECONNECT_TIMEOUT = 10.0
 lies between, and a server that has ended does not come back."""
 
 _HEALTH_TIMEOUT = 10.0
-OF_ENVIRONMENTS = (
-    frozenset(RemoteArgs.__annotations__)
-    - {"environment", "entrypoint"}
-    - {field.name for field in dataclasses.fields(ServerOptions)}
-)
+OF_ENVIRONMENTS = frozenset(EnvironmentKeys.__annotations__)
 """Keyword arguments of `launch` that are keys of its environment, rather than options of the server."""
 
 

@@ -1,6 +1,13 @@
 """Options of servers and clients, as frozen dataclasses; where PEM files lie; how an environment is named."""
 
-from remote_gym.config.arguments import SERVERS_ALONE, EnvironmentLike, RemoteArgs, place_of, read_environment
+from remote_gym.config.arguments import (
+    SERVERS_ALONE,
+    EnvironmentKeys,
+    EnvironmentLike,
+    RemoteArgs,
+    place_of,
+    read_environment,
+)
 from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
 from remote_gym.config.keywords import ClientKeywords, LaunchKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
@@ -15,6 +22,7 @@ __all__ = [
     "TOKEN_VARIABLE",
     "ClientKeywords",
     "ClientOptions",
+    "EnvironmentKeys",
     "EnvironmentLike",
     "LaunchKeywords",
     "Limits",

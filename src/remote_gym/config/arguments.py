@@ -9,15 +9,9 @@ from typing import Any, TypedDict
 from remote_gym.errors import ConfigError
 
 
-class RemoteArgs(TypedDict, total=False):
-    """Which environment to create, and how.
+class EnvironmentKeys(TypedDict, total=False):
+    """Keys of an environment that can be said beside it, as `launch` takes them."""
 
-    A client's are merged over the server's: ``entrypoint_kwargs`` one level deep, the client's winning.
-    """
-
-    entrypoint: str | None
-    """Path of the Python file that defines ``create_environment``: below ``repo``, if there is one; else a server's, as
-    its working directory has it, or a client's below `ServerOptions.client_entrypoints`."""
     entrypoint_kwargs: dict[str, Any]
     """Keyword arguments of ``create_environment``; without an entrypoint, those of `gymnasium.make`."""
     repo: str | None
@@ -54,6 +48,17 @@ class RemoteArgs(TypedDict, total=False):
     """Processors that its sessions may run on."""
     variables: Mapping[str, str] | None
     """Environment variables of the process that it runs in."""
+
+
+class RemoteArgs(EnvironmentKeys, total=False):
+    """Which environment to create, and how.
+
+    A client's are merged over the server's: ``entrypoint_kwargs`` one level deep, the client's winning.
+    """
+
+    entrypoint: str | None
+    """Path of the Python file that defines ``create_environment``: below ``repo``, if there is one; else a server's, as
+    its working directory has it, or a client's below `ServerOptions.client_entrypoints`."""
     max_sessions: int | None
     """Sessions of this environment at once, of all that the server holds."""
     environment: str | None

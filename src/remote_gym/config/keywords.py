@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
 
-from remote_gym.config.arguments import EnvironmentLike
+from remote_gym.config.arguments import EnvironmentKeys, EnvironmentLike
 from remote_gym.config.limits import Limits
 from remote_gym.config.retry import RetryPolicy
 
@@ -59,27 +59,10 @@ class ServerKeywords(TypedDict, total=False):
     message_limits: Limits
 
 
-class LaunchKeywords(ServerKeywords, total=False):
-    """The fields of `ServerOptions`, and keys of an environment that are no such field, as `RemoteArgs` has them."""
+class LaunchKeywords(ServerKeywords, EnvironmentKeys, total=False):
+    """The fields of `ServerOptions`, and keys of an environment that are no such field."""
 
     use_thread: bool
-    entrypoint_kwargs: dict[str, Any]
-    repo: str | None
-    reference: str | None
-    python: PathLike | None
-    command: Sequence[str] | None
-    there: bool | None
-    include: Sequence[str] | None
-    conda: str | None
-    uv: str | Mapping[str, Any] | None
-    image: str | None
-    engine: str | None
-    network: str | None
-    mounts: Sequence[str] | None
-    ssh: str | None
-    gpus: Sequence[int | str] | None
-    cpus: Sequence[int] | None
-    variables: Mapping[str, str] | None
 
 
 class ClientKeywords(TypedDict, total=False):
