@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_gym.cli.play import play
-from remote_gym.cli.serve import serve
+from remote_gym.cli.commands.play import play
+from remote_gym.cli.commands.serve import serve
 from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_gym.cli.serve import serve
+from remote_gym.cli.commands.serve import serve
 from remote_gym.server.access.policy import Policy, parse_allowed, parse_policy
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "security.md").read_text(encoding="utf-8")

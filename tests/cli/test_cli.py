@@ -404,7 +404,7 @@ def test_play_asks_for_the_encodings_it_was_told(plain_port, monkeypatch):
             super().__init__(*arguments, **options)
             made.append(self._options)
 
-    monkeypatch.setattr("remote_gym.cli.play.RemoteEnvironment", Spied)
+    monkeypatch.setattr("remote_gym.cli.commands.play.RemoteEnvironment", Spied)
     flags = ["--frame-encoding", "jpeg", "--observation-encoding", "zstd"]
     run("play", f"localhost:{plain_port}", "--episodes", 1, *flags)
     assert [(options.frame_encoding, options.observation_encoding) for options in made] == [("jpeg", "zstd")]

@@ -16,9 +16,9 @@ from cli.test_cli import port_of, serving
 from remote_gym import ConfigError, RemoteEnvironment, TlsFiles
 from remote_gym.certs import create_all
 from remote_gym.cli import main
+from remote_gym.cli.commands.serve import serve
 from remote_gym.cli.config_file import _settings as settings_of
 from remote_gym.cli.config_file import _value, as_file
-from remote_gym.cli.serve import serve
 from remote_gym.cli.settings import read_settings
 
 if sys.version_info >= (3, 11):

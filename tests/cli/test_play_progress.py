@@ -14,7 +14,7 @@ import time
 import pytest
 
 from remote_gym import create_remote_environment_server
-from remote_gym.cli import play as play_command
+from remote_gym.cli.commands import play as play_command
 from waiting import scaled, wait_until
 
 SLOW = """

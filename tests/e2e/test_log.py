@@ -15,7 +15,7 @@ import pytest
 from http2 import Half, announced_message
 from raw_client import method
 from remote_gym import RemoteEnvironment, RemoteGymError
-from remote_gym.cli.token import token
+from remote_gym.cli.commands.token import token
 from remote_gym.transport.direct_socket import PREAMBLE
 from served import served
 from waiting import scaled, wait_until

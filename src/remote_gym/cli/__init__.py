@@ -54,7 +54,7 @@ class _Commands(click.Group):
         # server's strangers could fill its log by that, and not in the log's format.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE" if cmd_name == "serve" else "ERROR")
         os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", TLS_1_3_ONLY)
-        command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.commands.{cmd_name}"), cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
