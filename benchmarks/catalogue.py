@@ -103,6 +103,15 @@ FLOOR_SOCKET = Peer(
         row("vga", "mTLS socket, polling", workload="vga", options={**VGA_BYTES, "poll_us": 50}),
     ),
 )
+FLOOR_PIPE = Peer(
+    name="floor_pipe",
+    script="floor_pipe",
+    installation=OURS,
+    rows=(
+        row("cartpole", "two pipes", options=CARTPOLE_BYTES),
+        row("vga", "two pipes", workload="vga", options=VGA_BYTES),
+    ),
+)
 FLOOR_GRPC = Peer(
     name="floor_grpc",
     script="floor_grpc",
@@ -150,6 +159,9 @@ OUR_PEER = Peer(
             row(name, "remote_gym, direct", workload=name)
             for name in ("zero", "halfcheetah", "pong", "pixels", "vga", "short", "wait1")
         ),
+        row("guest", "remote_gym, direct, in another Python", options={"guest": True}),
+        row("guest-vga", "remote_gym, direct, in another Python", workload="vga", options={"guest": True}),
+        row("guest-vector-8", "RemoteVectorEnv, in another Python", num_envs=8, options={"guest": True}),
         row("bytes", "remote_gym, direct", quick=True, rtt_ms=0),
         row("grpc-bytes", "remote_gym, gRPC", rtt_ms=0, options={"connection": "grpc"}),
         *(row(f"rtt-{rtt}", "remote_gym, direct", rtt_ms=rtt) for rtt in (1, 20, 100)),
@@ -179,6 +191,7 @@ OUR_PEER = Peer(
 )
 PEERS = (
     FLOOR_SOCKET,
+    FLOOR_PIPE,
     OUR_PEER,
     FLOOR_GRPC,
     IN_PROCESS,

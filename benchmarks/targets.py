@@ -46,6 +46,10 @@ def _beyond_the_step(repeat: Repeat, case: str) -> float:
     return _p50(repeat, "ours", case) - _p50(repeat, "in_process", "cartpole")
 
 
+def _beyond_the_worker(repeat: Repeat, guest: str, worker: str) -> float:
+    return _p50(repeat, "ours", guest) - _p50(repeat, "ours", worker)
+
+
 def _predecessor(repeat: Repeat) -> float:
     return min(_p50(repeat, "remote_gym_073", case) for case in ("thread", "thread-plain"))
 
@@ -82,6 +86,20 @@ TARGETS = (
         3,
         "×",
         lambda repeat: _p50(repeat, "in_process", "async-1") / _p50(repeat, "ours", "direct"),
+    ),
+    Target(
+        "in another Python, CartPole: beyond a worker's step and two pipes",
+        True,
+        25,
+        "µs",
+        lambda repeat: _beyond_the_worker(repeat, "guest", "direct") - _p50(repeat, "floor_pipe", "cartpole"),
+    ),
+    Target(
+        "in another Python, 640×480×3 observations: beyond a worker's step",
+        True,
+        1_500,
+        "µs",
+        lambda repeat: _beyond_the_worker(repeat, "guest-vga", "vga"),
     ),
     Target(
         "gRPC, thread, beyond the environment's own step: times a grpcio echo",

@@ -1,7 +1,8 @@
 """remote_gym itself: direct and over gRPC, workers in processes and in threads, single and vector environments.
 
 Options: ``connection``, ``use_thread``, ``poll_us``, ``grpc_port``, ``secure`` (True), ``workers``, ``chunk`` (steps in
-a `step_many`), ``sessions`` (measure the memory of so many instead of stepping).
+a `step_many`), ``sessions`` (measure the memory of so many instead of stepping), ``guest`` (True for environments in
+another process of the same Python, as if it were another one).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ def serve(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     entrypoint = Path(__file__).with_name("workloads.py")
     os.chdir(entrypoint.parent)  # an entrypoint has to be below where its server runs
     credentials = tuple(job["credentials"]) if job["credentials"] else None
-    arguments = {"entrypoint": entrypoint.name}
+    arguments: dict[str, Any] = {"entrypoint": entrypoint.name, **job["arguments"]}
     options = {name: value for name, value in job["options"].items() if name in KNOWN}
     with create_remote_environment_server(arguments, job.get("host", HOST), 0, credentials, **options) as server:
         # Before there was one port gRPC had its own, and direct connections a second one.
@@ -46,9 +48,12 @@ def measure(case: Case, servers: Servers) -> Figures:
     options = dict(case.options)
     secure = options.get("secure", True)
     job = {
+        "arguments": {"command": [sys.executable]} if options.get("guest") else {},
         "credentials": [case.pem("server"), case.pem("server-key"), case.pem("ca")] if secure else None,
         "options": {name: options[name] for name in ("use_thread", "poll_us", "grpc_port") if name in options},
     }
+    if job["arguments"] and "command" not in remote_gym.RemoteArgs.__annotations__:
+        raise NotHere("remote_gym has no guests yet")
     create("zero" if case.num_envs else case.workload)  # says so at once where the workload is not here
     told = servers.start(job)
     ports = [port for port in told.values() if port]
