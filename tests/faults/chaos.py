@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import random
@@ -9,9 +10,10 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from faults.client_kinds import Clients
 from faults.kinds import KINDS, Column, Connection, Hang, Lane, Unexpected
@@ -21,6 +23,8 @@ from faults.player import Journal, Player
 from faults.proxy import Network, Proxy
 from faults.serving import CLIENTS, SERVER, Certificates, Server
 from faults.vector_player import COUNT, SIZE, VectorPlayer
+
+Entered = TypeVar("Entered")
 
 CONNECTIONS: tuple[Connection, ...] = ("direct", "grpc")
 COLUMNS: tuple[Column, ...] = ("direct", "grpc", "auto", "direct, vector", "grpc, vector")
@@ -126,6 +130,7 @@ class Chaos:
         self._servers: list[Server] = []
         self._followed: dict[int, Journal] = {}  # second journals, by the numbers of the first
         self._addresses = iter(CLIENTS)
+        self._entered = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._before: tuple[Possessions, Possessions]
         self._began = time.monotonic()
@@ -139,11 +144,21 @@ class Chaos:
             server.kill()
             server.let_go()
         self.network.close()
+        self._entered.close()
+
+    def subfolder(self, name: str) -> Path:
+        """A folder of the run's, made now."""
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def enter(self, context: AbstractContextManager[Entered]) -> Entered:
+        """Enter a context that lasts until all servers have ended."""
+        return self._entered.enter_context(context)
 
     def server(self, name: str, **arguments: object) -> Server:
         """Another server, not yet started."""
-        folder = self.folder / name
-        folder.mkdir()
+        folder = self.subfolder(name)
         certificates = self.certificates.copy(folder / "certificates")
         server = Server(folder, certificates, **arguments)  # type: ignore[arg-type]
         self._servers.append(server)

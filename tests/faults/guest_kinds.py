@@ -28,10 +28,10 @@ def _each(strike: Callable[[Lane], None], *, ends: bool = True) -> Strike:
 
     def fault(_server: Server, lanes: Sequence[Lane]) -> None:
         for lane in lanes:
-            groups = {lane.worker()}
+            guest = functools.partial(_of_groups, {lane.worker()})
             strike(lane)
             if ends:
-                _see_gone(groups)
+                _see_gone(guest)
                 lane.begin_anew()
 
     return fault
@@ -42,11 +42,11 @@ def _of_groups(groups: set[int]) -> set[int]:
     return {pid for pid, fields in running() if int(fields[2]) in groups}
 
 
-def _see_gone(groups: set[int]) -> None:
+def _see_gone(guests: Callable[[], set[int]]) -> None:
     end = time.monotonic() + scaled(GONE)
-    while left := _of_groups(groups):
+    while left := guests():
         if time.monotonic() > end:
-            raise Unexpected(f"{len(left)} processes of {len(groups)} guests are left after {GONE:g} s")
+            raise Unexpected(f"processes of guests are left after {GONE:g} s: {sorted(left)}")
         time.sleep(0.05)
 
 
@@ -102,13 +102,13 @@ def _answer(behaviour: str) -> Callable[[Lane], None]:
 
 def kill_server(server: Server, lanes: Sequence[Lane]) -> None:
     """A server with many guests is killed, within steps of theirs: no process of any of their groups is left."""
-    groups = {lane.worker() for lane in lanes}
-    if len(_of_groups(groups)) < 2 * len(lanes):
-        raise Unexpected(f"{len(lanes)} guests have {len(_of_groups(groups))} processes, fewer than two each")
+    guests = server.guests or functools.partial(_of_groups, {lane.worker() for lane in lanes})
+    if len(guests()) < 2 * len(lanes):
+        raise Unexpected(f"{len(lanes)} guests have {len(guests())} processes, fewer than two each")
     with ThreadPoolExecutor(len(lanes)) as threads:
         steps = [threads.submit(lane.expect, "lost", "answered", behaviour="slow") for lane in lanes]
         server.signal(signal.SIGKILL)
-        _see_gone(groups)
+        _see_gone(guests)
         server.kill()
         server.start()
         for step in steps:

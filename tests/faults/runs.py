@@ -7,9 +7,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from faults.chaos import CONNECTIONS, MODES, Chaos, Report, plan
 from faults.client_kinds import Clients, faked_clock
 from faults.doors import Authorizer
+from faults.guest_hosts import HOSTS
 from faults.guest_kinds import MANY
 from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
@@ -56,7 +59,7 @@ def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], serv
     elif name == "vectors":
         lanes = [chaos.lane(one, server, mode=mode) for one, mode in itertools.product(connections, MODES)]
     else:
-        each = MANY // len(connections) if name == "many guests" else 1
+        each = MANY // len(connections) if name in ("many guests", *HOSTS) else 1
         lanes = [chaos.lane(one, server) for one in connections * each]
     try:
         for lane in lanes:
@@ -100,6 +103,14 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock, flags=flags)
         elif place == "doors":
             server = chaos.server(place, doors=Authorizer(chaos.folder, CONNECTIONS), flags=flags)
+        elif place in HOSTS:
+            run_host, _ = HOSTS[place]
+            try:
+                host = chaos.enter(run_host(chaos.subfolder(f"{place}-host")))
+            except pytest.skip.Exception as reason:
+                chaos.report.skipped.append(f"{place}: {reason}")
+                continue
+            server = chaos.server(place, environ=host.environ, flags=flags, guests=host.processes)
         else:
             server = chaos.server(place, log=Path("/dev/full") if place == "full" else None, flags=flags)
         jobs.append(functools.partial(run_server_kinds, chaos, place, kinds, server, times))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import door_kinds, guest_kinds
+from faults.guest_hosts import HOSTS
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
 from faults.serving import PATIENCE, SERVER, Server
@@ -250,11 +251,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "vectors": (),
     "guests": ("--command", shlex.quote(sys.executable), "--step-timeout", "4"),
     "many guests": ("--command", shlex.quote(sys.executable)),
+    **{place: flags for place, (_, flags) in HOSTS.items()},
 }
 """Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
 ``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, ``"auto"`` clients that choose the
 connection themselves, ``"doors"`` tokens and a policy, ``"vectors"`` clients of vector environments, and
-``"guests"`` environments that run in another Python, of which ``"many guests"`` has many."""
+``"guests"`` environments that run in another Python, of which ``"many guests"`` has many, and `HOSTS`, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ SERVER_KINDS = {
     "vectors: silence": ServerKind(_silence, "vectors"),
     **{name: ServerKind(strike, "guests") for name, strike in guest_kinds.KINDS.items()},
     f"server killed with {guest_kinds.MANY} guests": ServerKind(guest_kinds.kill_server, "many guests"),
+    f"server killed with {guest_kinds.MANY} by SSH": ServerKind(guest_kinds.kill_server, "ssh"),
+    f"server killed with {guest_kinds.MANY} containers": ServerKind(guest_kinds.kill_server, "containers"),
     # Certificates made just now are valid from 5 minutes ago.
     "clock set 4 min back": ServerKind(_jump(timedelta(minutes=-4)), "clock"),
 }

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +28,7 @@ from waiting import wait_until
 
 ENTRYPOINT = Path(__file__).with_name("ledger_environment.py")
 SERVER = "127.0.0.2"
-CLIENTS = [f"127.0.1.{number}" for number in range(1, 65)]
+CLIENTS = [f"127.0.1.{number}" for number in range(1, 129)]
 """Addresses that proxies listen on."""
 OUTSIDE_EPHEMERAL = (10_000, 32_000)
 """Port numbers that Linux does not choose by itself."""
@@ -119,6 +119,7 @@ class Server:
         clock: File that sets its clock, by libfaketime; None for the real time.
         doors: Whom it lets in; None for all who have a certificate.
         flags: Further ones of ``remote-gym serve``.
+        guests: Processes of its environments that live elsewhere; None if they do not.
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class Server:
         clock: Path | None = None,
         doors: Authorizer | None = None,
         flags: tuple[str, ...] = (),
+        guests: Callable[[], set[int]] | None = None,
     ) -> None:
         self.clock = clock
+        self.guests = guests
         self._doors = doors
         self._flags = flags + (() if doors is None else doors.flags)
         self.certificates = certificates
