@@ -57,7 +57,8 @@ def fit(space: gym.Space[Any], element: Any) -> Any:
     """Convert an element to what the space itself would sample, as NumPy would under ``casting="same_kind"``.
 
     Python ints and bools of a Discrete space stay as they are, and so does every value, in bounds or not. An
-    integer that its space's dtype cannot hold does not fit.
+    integer that its space's dtype cannot hold does not fit. An array of floats that are 0 or 1 becomes what a
+    MultiBinary space holds.
 
     Raises:
         Mismatch: If structure, shape or kind are others.
@@ -70,11 +71,18 @@ def fit(space: gym.Space[Any], element: Any) -> Any:
 
 @fit.register(spaces.Box)
 @fit.register(spaces.MultiDiscrete)
-@fit.register(spaces.MultiBinary)
 def _fit_box(space: spaces.Box, element: Any) -> Any:
     array = _fit_array(element, space.dtype, space.shape)
     # Where the shape is (), a NumPy scalar serves as well: Gymnasium itself samples one from an integer box.
     return array[()] if isinstance(element, np.generic) else array
+
+
+@fit.register(spaces.MultiBinary)
+def _fit_multi_binary(space: spaces.MultiBinary, element: Any) -> Any:
+    # Floats that are 0 or 1 are elements for Gymnasium, and what a policy of stable-baselines3 gives for such a space.
+    if isinstance(element, np.ndarray) and element.dtype.kind == "f" and ((element == 0) | (element == 1)).all():
+        element = element.astype(space.dtype)
+    return _fit_box(space, element)
 
 
 @fit.register(spaces.Discrete)
