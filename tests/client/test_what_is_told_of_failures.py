@@ -91,10 +91,12 @@ def test_the_first_warning_of_a_connection_that_is_not_made_again_names_the_caus
 @pytest.mark.parametrize("connection", ["direct", "grpc"])
 def test_the_first_warning_names_a_certificate_that_expires_within_a_run(connection, tmp_path, caplog):
     files = create_all(tmp_path / "c", ["localhost"])
-    short = sign(tmp_path / "c", tmp_path, "short", ["me"], profile="client", end=timedelta(seconds=scaled(2)))
+    valid = scaled(2)
+    short = sign(tmp_path / "c", tmp_path, "short", ["me"], profile="client", end=timedelta(seconds=valid))
     paths = (files.server.certificate, files.server.private_key, files.ca.certificate)
     mine = (files.ca.certificate, short.certificate, short.private_key)
-    options = {"use_thread": True, "certificate_lifetime": 1.0, "server_credentials_paths": paths}
+    # The first connection ends once the certificate has: on a busy machine another could take long to make before.
+    options = {"use_thread": True, "certificate_lifetime": valid + 1, "server_credentials_paths": paths}
     with create_remote_environment_server(CARTPOLE, port=0, check=False, **options) as server:
         environment = RemoteEnvironment(
             "localhost", server.port, None, mine, connection=connection, reconnect_timeout=scaled(1)
