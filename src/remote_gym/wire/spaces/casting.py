@@ -71,7 +71,7 @@ def fit(space: gym.Space[Any], element: Any) -> Any:
 
 @fit.register(spaces.Box)
 @fit.register(spaces.MultiDiscrete)
-def _fit_box(space: spaces.Box, element: Any) -> Any:
+def _fit_box(space: spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary, element: Any) -> Any:
     array = _fit_array(element, space.dtype, space.shape)
     # Where the shape is (), a NumPy scalar serves as well: Gymnasium itself samples one from an integer box.
     return array[()] if isinstance(element, np.generic) else array
