@@ -217,7 +217,7 @@ class GuestProcess:
         except subprocess.TimeoutExpired:
             self._kill()
         self._lost = self._lost or GuestLost("its guest was closed", reason=LossReason.CLOSED)
-        self._printed.close()
+        self._printed.settle()
 
     def _start(self, before_all: bytes, deadline: float) -> memoryview:
         marker = secrets.token_hex(16)
@@ -360,7 +360,8 @@ class _Printed:
         self._thread.start()
 
     def _pass_on(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it was closed, or ours is
+        # Closed here and nowhere else: what the guest has started may hold the pipe open for as long as it likes.
+        with self._stream, contextlib.suppress(OSError, ValueError):  # ours was closed
             while data := os.read(self._stream.fileno(), _LARGE):
                 self._kept = (self._kept + data)[-KEPT_STACKS:]
                 self.total += len(data)
@@ -371,12 +372,6 @@ class _Printed:
     def settle(self) -> None:
         """Wait until all is there, or something that the guest has started still holds the pipe."""
         self._thread.join(SETTLE)
-
-    def close(self) -> None:
-        """Read no more."""
-        self.settle()
-        if not self._thread.is_alive():
-            self._stream.close()
 
     def last_lines(self) -> str:
         """The last that was printed, with control characters escaped."""
