@@ -214,21 +214,19 @@ def test_a_process_that_it_leaves_does_not_hide_that_it_ended(tmp_path, monkeypa
         sys.exit(5)
         """,
     )
-    with started(command) as process:
-        begin = time.monotonic()
-        with pytest.raises(GuestLost, match="ended with status 5"):
-            process.ask(b"request")
-        assert time.monotonic() - begin < scaled(5)
-        process.close(0.0)  # while what it has left holds the pipe open, whose end is closed later
-        [passing_on] = [each for each in threading.enumerate() if each.name == "guest's output"]
-        for left in psutil.process_iter():
-            if (
-                left.pid != os.getpid()
-                and "guest.py" in " ".join(_words(left))
-                and str(tmp_path) in " ".join(_words(left))
-            ):
-                left.kill()
-        passing_on.join(scaled(20))
+    others = {*threading.enumerate()}
+    process = GuestProcess(command, str(Path.cwd()), LIMITS, scaled(20))
+    [passing_on] = {*threading.enumerate()} - others
+    begin = time.monotonic()
+    with pytest.raises(GuestLost, match="ended with status 5"):
+        process.ask(b"request")
+    assert time.monotonic() - begin < scaled(5)
+    process.close(0.0)  # while what it has left holds the pipe open, whose end is closed later
+    for left in psutil.process_iter():
+        if left.pid != os.getpid() and "guest.py" in " ".join(_words(left)) and str(tmp_path) in " ".join(_words(left)):
+            left.kill()
+    passing_on.join(scaled(20))
+    assert not passing_on.is_alive()
     del process, passing_on
     gc.collect()  # pytest fails for what is closed only by this
 
