@@ -47,7 +47,7 @@ from remote_gym.worker.environment.guests.vectors import AskedAhead
 from remote_gym.worker.environment.vector import batch
 from remote_gym.worker.handshake import Admitting, Handshake
 from remote_gym.worker.host import Host
-from remote_gym.worker.loop import _create_host
+from remote_gym.worker.main import create, make_host
 
 SMALL = Limits(message_bytes=2**16, items=2**12, array_bytes=2**20, text_length=2**12)
 FOLDER = Path(__file__).parent
@@ -253,7 +253,8 @@ def fuzz_launch(data: bytes) -> None:
         launch = launch_message(opened, {"entrypoint": "entrypoint.py"}, options)
         launch.root = str(FOLDER)
         launch = parse(worker_pb2.Launch, launch.SerializeToString())
-        host = _create_host(launch, Limits(**launch.limits), own_process=False, page=None)
+        limits = Limits(**launch.limits)
+        host = make_host(create(launch, limits, own_process=False), launch, limits)
         host.describe()
         host.close()
 

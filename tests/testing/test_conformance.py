@@ -27,7 +27,7 @@ from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire import parse
 from remote_gym.worker import handshake as admission
-from remote_gym.worker import loop as worker
+from remote_gym.worker import main as worker
 from remote_gym.worker.host import Host
 from waiting import scaled
 

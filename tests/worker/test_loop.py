@@ -19,7 +19,7 @@ from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.worker import handshake as admission
-from remote_gym.worker import loop as worker
+from remote_gym.worker import main
 from remote_gym.worker import pending as arrivals
 from waiting import scaled
 
@@ -74,7 +74,7 @@ def server() -> Iterator[Server]:
     (requests, theirs), (control, other) = socket.socketpair(), socket.socketpair()
     for sock in (requests, control):
         sock.settimeout(scaled(10.0))
-    thread = threading.Thread(target=worker.run, args=(theirs, other), kwargs={"own_process": False})
+    thread = threading.Thread(target=main.run, args=(theirs, other), kwargs={"own_process": False})
     thread.start()
     running = Server(MessageSocket(requests, Limits()), control, thread)
     root = str(Path(__file__).parents[1])

@@ -48,6 +48,8 @@ PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "gpus": (list, "a list such as [0, 1]"),
     "cpus": (list, "a list such as [0, 1, 2, 3]"),
     "variables": (dict, 'a table such as {OMP_NUM_THREADS = "1"}'),
+    "warm": (int, "an integer"),
+    "reuse": (bool, "true or false"),
     "max_sessions": (int, "an integer"),
 }
 """Keys of an environment's table that say where it runs, with the type of each and how to write that."""

@@ -94,6 +94,16 @@ _FLAGS = (
         callback=parse_variables,
         help="Environment variable of the environment; without a value, this server's own. Repeatable.",
     ),
+    flag(
+        OFFER,
+        "--warm",
+        type=INTEGER,
+        metavar="NUMBER",
+        help="Environments made ahead, so that sessions need not wait for a slow constructor.",
+    ),
+    flag(
+        OFFER, "--reuse", is_flag=True, help="Keep an environment for its client's next session with the same kwargs."
+    ),
     flag(OFFER, "--there", is_flag=True, help="The entrypoint is where that Python runs, rather than here."),
     flag(OFFER, "--include", metavar="PATH", multiple=True, help="File or folder sent along with it. Repeatable."),
     flag(

@@ -48,6 +48,11 @@ class EnvironmentKeys(TypedDict, total=False):
     """Processors that its sessions may run on."""
     variables: Mapping[str, str] | None
     """Environment variables of the process that it runs in."""
+    warm: int | None
+    """Environments that are made ahead, so that sessions need not wait for their constructors."""
+    reuse: bool | None
+    """Whether an environment that its client has closed is kept for that client's next session with the same
+    arguments, rather than closed."""
 
 
 class RemoteArgs(EnvironmentKeys, total=False):
@@ -67,7 +72,7 @@ class RemoteArgs(EnvironmentKeys, total=False):
 
 SERVERS_ALONE = frozenset(
     {"python", "command", "there", "include", "conda", "uv", "image", "engine", "network", "mounts", "ssh"}
-    | {"gpus", "cpus", "variables", "max_sessions"}
+    | {"gpus", "cpus", "variables", "warm", "reuse", "max_sessions"}
 )
 """Names of `RemoteArgs` that lead to a command or a place, and that no client has a way to say."""
 

@@ -27,6 +27,8 @@ class WorkerCommand(enum.IntEnum):
     """The server is stopping: begin no more episodes, and say `DRAINED` when none runs."""
     LIMIT_IDLE = 6
     """The value: after how many milliseconds without a request to say `IDLE`."""
+    LEAVE = 7
+    """The session has ended: forget it, say `LEFT`, and wait for the next one with the same environment."""
 
 
 class WorkerEvent(enum.IntEnum):
@@ -41,6 +43,8 @@ class WorkerEvent(enum.IntEnum):
     """No episode runs and none is begun any more; the session may end."""
     IDLE = 4
     """No request came for as long as a client may be silent."""
+    LEFT = 5
+    """Nothing of the session is left. The value: 1 where the environment is kept, 0 where it is being closed."""
 
 
 def send_record(sock: socket.socket, kind: enum.IntEnum, value: int = 0, descriptor: int | None = None) -> None:

@@ -15,6 +15,7 @@ from remote_gym.protocol.attempt import Attempt
 from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.routing_ids import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.spares.stock import Recipe
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 MOST_ATTACHED = 4
@@ -38,11 +39,13 @@ class OpenSession:
     entry: Session  # in the registry
     worker: WorkerHandle
     environment: str | None = ""  # its name, as policies have it
+    recipe: Recipe | None = None  # what its environment is made from; None for an entrypoint that the client names
     description: pb.Description | None = None
     direct: bool = False  # whether a client is attached to the worker itself
     cut: Cut | None = None  # ends the attachment that stands
     attached: set[asyncio.Future[None]] = field(default_factory=set)  # of each attachment, done when it is over
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of a request that comes by itself, until its answer went
+    on_gone: Callable[[asyncio.Future[str]], None] | None = None  # called when its worker is gone
     closing: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     attempt: Attempt | None = None  # by which it was opened, or attached to last; None where the client does not tell
     offered: dict[bytes, Attempt | None] = field(default_factory=dict)  # who was told which routing id

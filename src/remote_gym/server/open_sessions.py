@@ -15,6 +15,7 @@ from remote_gym.server import session_log
 from remote_gym.server.attachment import OpenSession
 from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.spares.spares import Spares
 from remote_gym.transport.busy_poll import poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
 
@@ -26,16 +27,23 @@ class OpenSessions:
         sessions: The registry, which decides about their places and leases.
         routes: By which direct connections find them.
         options: The server's.
-        release: Called with the entry of a session whose environment is gone.
+        release: Called with the entry of a session whose environment is gone, or is its own no more.
+        spares: May keep it for the next session.
     """
 
     def __init__(
-        self, sessions: Sessions, routes: RoutingIds, options: ServerOptions, release: Callable[[Session], None]
+        self,
+        sessions: Sessions,
+        routes: RoutingIds,
+        options: ServerOptions,
+        release: Callable[[Session], None],
+        spares: Spares,
     ) -> None:
         self._sessions = sessions
         self._routes = routes
         self._options = options
         self._release = release
+        self._spares = spares
         self._open: dict[str, OpenSession] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -71,7 +79,8 @@ class OpenSessions:
     def watch(self, session: OpenSession) -> None:
         """Follow what its worker says from now on, and end it with its worker."""
         worker = session.worker
-        worker.gone.add_done_callback(lambda gone: self.end(session, gone.result()))
+        session.on_gone = lambda gone: self.end(session, gone.result())
+        worker.gone.add_done_callback(session.on_gone)
         worker.on_event = functools.partial(self._on_event, session)
         if self._options.idle_timeout is not None:
             worker.limit_idle(self._options.idle_timeout)
@@ -89,12 +98,26 @@ class OpenSessions:
         session.worker.set_polling(poll_us(self._options.poll_us, others + 1))
         return session.hand_over(routing_id, sock)
 
-    def dismiss(self, session: OpenSession, reason: str) -> None:
-        """End a session, and tell whoever is attached why; on a direct connection its worker does."""
-        session.cut_grpc(close_reasons.lost(session.entry.id, reason))
-        self.end(session, reason)
+    def dismiss(self, session: OpenSession, reason: str, *, may_keep: bool = False) -> None:
+        """End a session, and tell whoever is attached why; on a direct connection its worker does.
 
-    def end(self, session: OpenSession, reason: str, close_timeout: float | None = None, details: str = "") -> None:
+        Args:
+            session: Which.
+            reason: As `end` has it.
+            may_keep: Whether its environment may be kept for its client, who has closed it.
+        """
+        session.cut_grpc(close_reasons.lost(session.entry.id, reason))
+        self.end(session, reason, may_keep=may_keep)
+
+    def end(
+        self,
+        session: OpenSession,
+        reason: str,
+        close_timeout: float | None = None,
+        details: str = "",
+        *,
+        may_keep: bool = False,
+    ) -> None:
         """End a session now, unless it has ended; its worker closes in the background.
 
         Args:
@@ -102,6 +125,7 @@ class OpenSessions:
             reason: For the log, and for whoever asks for it later.
             close_timeout: Seconds that its environment has; None for `ServerOptions.close_timeout`.
             details: For the log.
+            may_keep: As `dismiss` has it.
         """
         if self._sessions.end(session.entry, reason):
             del self._open[session.entry.id]
@@ -110,7 +134,7 @@ class OpenSessions:
                 self._set_polling()
             session_log.ended(session.entry, reason, details)
             timeout = self._options.close_timeout if close_timeout is None else close_timeout
-            task = asyncio.ensure_future(self._close_worker(session, timeout))
+            task = asyncio.ensure_future(self._close_worker(session, timeout, may_keep=may_keep))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -148,10 +172,20 @@ class OpenSessions:
         for other in polling:
             other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
 
-    async def _close_worker(self, session: OpenSession, timeout: float) -> None:
-        await session.worker.close(timeout)
-        if session.worker.exited.done():
+    async def _close_worker(self, session: OpenSession, timeout: float, *, may_keep: bool) -> None:
+        is_kept = may_keep and await self._is_kept(session, timeout)
+        if not is_kept:
+            await session.worker.close(timeout)
+        if is_kept or session.worker.exited.done():
             self._release(session.entry)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
             session.worker.exited.add_done_callback(lambda _: self._release(session.entry))
         session.closing.set_result(None)
+
+    async def _is_kept(self, session: OpenSession, timeout: float) -> bool:
+        worker = session.worker
+        if session.recipe is None or not await self._spares.keep(session.entry, session.recipe, worker, timeout):
+            return False
+        if session.on_gone is not None:
+            worker.gone.remove_done_callback(session.on_gone)
+        return True

@@ -15,12 +15,15 @@ from remote_gym.server.access.authorizer import Authorizer
 from remote_gym.server.access.clients import Client, Clients
 from remote_gym.server.admission_queue import AdmissionQueue, stopping
 from remote_gym.server.attachment import OpenSession
-from remote_gym.server.launch.interpreters import interpreter_for
+from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch_request import check_version, launch_message, offered_arguments, offered_name, restrict
 from remote_gym.server.open_sessions import OpenSessions
-from remote_gym.server.placement.placement import Placed, Placement, launch_spec
+from remote_gym.server.placement.placement import Placement
+from remote_gym.server.placement.starting import start_worker
 from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.spares.spares import Spares
+from remote_gym.server.spares.stock import Recipe
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.parse import parse
@@ -40,6 +43,7 @@ class Opening:
         live: The sessions that are open, to which it adds.
         release: Called with the entry of a session that got no worker.
         placement: Says where their environments run.
+        spares: Environments that are there already.
 
     Attributes:
         stopping: Whether no more sessions are opened, since the server stops.
@@ -59,6 +63,7 @@ class Opening:
         live: OpenSessions,
         release: Callable[[Session], None],
         placement: Placement,
+        spares: Spares,
     ) -> None:
         self._launcher = launcher
         self._default_args = default_args
@@ -70,6 +75,7 @@ class Opening:
         self._live = live
         self._release = release
         self._placement = placement
+        self._spares = spares
         self.stopping = False
         self.idle = asyncio.Event()
         self.idle.set()
@@ -96,11 +102,16 @@ class Opening:
     async def _open(self, request: worker_pb2.Opening, client: Client, attempt: Attempt | None) -> pb.OpenResponse:
         check_version(request)
         entry, message = await self._admit(request, client)
-        session = await self._launch(entry, request, message, attempt)
+        recipe = None if entry.environment is None else Recipe.of(entry.environment, request)
+        session, answer = await self._take_or_launch(entry, request, message, attempt, recipe)
         try:
-            # Again: it may have changed while the client waited for a place, and the worker started.
-            restrict(message, self._authorizer.policy.decide(client.identity, session.environment).terms)
-            launched = await self._create(session, message)
+            if answer is None:
+                # Again: it may have changed while the client waited for a place, and the worker started.
+                self._restrict(entry, message, request)
+                answer = await session.ask_within(
+                    message.SerializeToString(), "creating the environment", self._options
+                )
+            launched = parse(worker_pb2.Launched, answer, self._options.message_limits)
             if launched.HasField("error"):
                 return await self._refuse(session, launched)
             first = b""
@@ -118,6 +129,8 @@ class Opening:
         session.description = launched.description
         self._live.watch(session)
         session_log.opened(entry)
+        if recipe is not None:
+            self._spares.opened(recipe)
         return pb.OpenResponse(session=self._describe(session, client, attempt, first))
 
     async def _admit(self, request: worker_pb2.Opening, client: Client) -> tuple[Session, worker_pb2.Launch]:
@@ -138,37 +151,65 @@ class Opening:
         entry.environment = name
         message.session, message.env_id = entry.id, entry.env_id
         message.token, message.identity = entry.token, client.identity
+        message.keeps = self._spares.keeps(name, client.identity)
         if (tls := self._clients.tls_of_worker(client.identity)) is not None:
             message.tls.CopyFrom(tls)
         self._sessions.enter(entry)
         return entry, message
 
-    async def _launch(
-        self, entry: Session, request: worker_pb2.Opening, message: worker_pb2.Launch, attempt: Attempt | None
-    ) -> OpenSession:
-        """Start its worker."""
-        placed = Placed()
+    async def _take_or_launch(
+        self,
+        entry: Session,
+        request: worker_pb2.Opening,
+        message: worker_pb2.Launch,
+        attempt: Attempt | None,
+        recipe: Recipe | None,
+    ) -> tuple[OpenSession, bytes | None]:
+        """Take an environment that is there already, or start a worker for one.
+
+        Returns:
+            The session; and what a worker with an environment has answered, None of one that has yet to create its own.
+        """
+        answer: bytes | None = None
         try:
-            placed = await self._placement.place(message, offered_arguments(request, self._default_args, self._options))
-            interpreter = await interpreter_for(message, self._options)
-            worker = await self._launcher.launch(launch_spec(message, interpreter, placed))
+            given = None
+            if recipe is not None:
+                terms = worker_pb2.Launch()
+                terms.CopyFrom(message)
+                self._restrict(entry, terms, request)
+                given = await self._spares.give(recipe, entry, terms)
+            if given is not None:
+                worker, answer = given
+            else:
+                worker = await self._launch(entry, request, message)
         except BaseException:
-            placed.release()
             self._sessions.end(entry, close_reasons.NOT_STARTED)
             self._release(entry)
             raise
-        worker.at_end = placed.leave
-        session = OpenSession(entry, worker, self._authorizer.environment(request), attempt=attempt)
+        environment = self._authorizer.environment(request)
+        session = OpenSession(entry, worker, environment, attempt=attempt, recipe=recipe)
         self._live.add(session)
         if self.stopping:  # which began meanwhile
             self._live.end(session, close_reasons.STOPPING, close_timeout=0.0)
             raise stopping()
-        return session
+        return session, answer
 
-    async def _create(self, session: OpenSession, message: worker_pb2.Launch) -> worker_pb2.Launched:
-        """Have the worker create the environment."""
-        answer = await session.ask_within(message.SerializeToString(), "creating the environment", self._options)
-        return parse(worker_pb2.Launched, answer, self._options.message_limits)
+    async def _launch(self, entry: Session, request: worker_pb2.Opening, message: worker_pb2.Launch) -> WorkerHandle:
+        """Start its worker."""
+        message.env_id = entry.env_id
+        await self._spares.make_room(entry.environment)
+        arguments = offered_arguments(request, self._default_args, self._options)
+        placed = await self._placement.place(message, arguments)
+        return await start_worker(self._launcher, message, placed, self._options)
+
+    def _restrict(self, entry: Session, message: worker_pb2.Launch, request: worker_pb2.Opening) -> None:
+        """Write on which terms the policy of this moment lets the client open it.
+
+        Raises:
+            NotPermitted: If it does not.
+        """
+        environment = self._authorizer.environment(request)
+        restrict(message, self._authorizer.policy.decide(entry.identity, environment).terms)
 
     async def _refuse(self, session: OpenSession, launched: worker_pb2.Launched) -> pb.OpenResponse:
         """Answer by what the environment's constructor raised, once its worker is gone."""

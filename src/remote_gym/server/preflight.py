@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from remote_gym.config import ServerOptions
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, SessionLost
 from remote_gym.logs import get_logger
 from remote_gym.server.access.policy import DEFAULT
-from remote_gym.server.launch.interpreters import interpreter_for
+from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch_request import launch_message, offered_arguments
-from remote_gym.server.placement.placement import Placed, Placement, launch_spec
+from remote_gym.server.placement.placement import Placed, Placement
+from remote_gym.server.placement.starting import start_worker
+from remote_gym.server.spares.making import asks_the_client
+from remote_gym.server.spares.spares import Spares
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -26,20 +29,24 @@ REQUESTS: tuple[dict[str, Any], ...] = ({}, {"render_mode": "rgb_array"}, {"num_
 """Ways in which a client may open an environment. It is good if one of them works: an entrypoint may insist on a
 render mode, or make vectors of environments only."""
 
-_ASKS_THE_CLIENT = re.compile(r"missing (a|\d+) required( positional| keyword-only)? arguments?:")
-"""Python's message about a call without a required argument."""
-
 
 async def try_environments(
-    launcher: Launcher, default_args: Mapping[str, Any] | None, options: ServerOptions, placement: Placement
+    launcher: Launcher,
+    default_args: Mapping[str, Any] | None,
+    options: ServerOptions,
+    placement: Placement,
+    spares: Spares,
 ) -> tuple[str, ...]:
-    """Create each environment that a server offers once, in a worker as a session has one, and close it again.
+    """Create each environment that a server offers once, in a worker as a session has one.
+
+    It is closed again, unless such environments are made ahead anyway.
 
     Args:
         launcher: Starts workers.
         default_args: What clients get that name no environment; None where they have to.
         options: The server's.
         placement: Says where they run.
+        spares: Takes those over that are made ahead.
 
     Returns:
         Some ids that clients may choose, where an environment leaves its id to them.
@@ -52,15 +59,17 @@ async def try_environments(
     offered: dict[str, Any] = dict(options.environments)
     if default_args is not None:
         offered.setdefault("", default_args)
+    last = list(offered)[-1:]
     for name in offered:
         where = f"environment {name!r}" if name else f"the {DEFAULT} environment"
-        error = await _try(launcher, name, default_args, options, placement)
+        takes_over = spares.takes_over(name, is_last=[name] == last)
+        error = await _try(launcher, name, default_args, options, placement, spares, takes_over=takes_over)
         if isinstance(error, IdNeeded) and error.fault:
             raise ConfigError(error.fault, field="ids") from error
         if error is None or isinstance(error, IdNeeded):
             examples = examples or getattr(error, "examples", ())
             continue
-        if _ASKS_THE_CLIENT.search(str(error)):
+        if asks_the_client(error):
             logger.info("%s was not tried, since it needs arguments of its clients: %s", where, error)
             continue
         if isinstance(error, RemoteEnvironmentError):
@@ -75,7 +84,7 @@ async def try_environments(
             field="environments" if name else "default_args",
         ) from error
     if not offered and options.imports:  # all that clients open are entrypoints of their own, which need these, too
-        error = await _try(launcher, "", {}, options, placement)
+        error = await _try(launcher, "", {}, options, placement, spares)
         if error is not None and not isinstance(error, IdNeeded):
             raise ConfigError(str(error), field="imports") from error
     return examples
@@ -87,6 +96,9 @@ async def _try(
     default_args: Mapping[str, Any] | None,
     options: ServerOptions,
     placement: Placement,
+    spares: Spares,
+    *,
+    takes_over: bool = False,
 ) -> Exception | None:
     """Return what the first way to open an environment raised, if no other way works."""
     first: Exception | None = None
@@ -98,28 +110,35 @@ async def _try(
             placed = await placement.place(message, offered_arguments(request, default_args, options))
         except ConfigError as refusal:
             return refusal
-        error = await _create(launcher, message, options, placed)
+        count = request.num_envs or 1
+        message.ahead, message.env_id = takes_over, spares.env_ids.take(count)
+        keep = partial(spares.add, name, request, message.env_id) if takes_over else None
+        error = await _create(launcher, message, options, placed, keep)
+        if error is not None or not takes_over:
+            spares.env_ids.give_back(message.env_id, count)
         if error is None:
+            spares.tried(name, request)
             return None
         first = first or error
-        if isinstance(error, SessionLost) or _ASKS_THE_CLIENT.search(str(error)) or isinstance(error, IdNeeded):
+        if isinstance(error, SessionLost) or asks_the_client(error) or isinstance(error, IdNeeded):
             break  # another way would end alike, and a hang takes `open_timeout` each time
+    spares.tried(name, None)
     return first
 
 
 async def _create(
-    launcher: Launcher, message: worker_pb2.Launch, options: ServerOptions, placed: Placed
+    launcher: Launcher,
+    message: worker_pb2.Launch,
+    options: ServerOptions,
+    placed: Placed,
+    keep: Callable[[WorkerHandle], None] | None,
 ) -> Exception | None:
-    try:
-        interpreter = await interpreter_for(message, options)
-        worker = await launcher.launch(launch_spec(message, interpreter, placed))
-    except BaseException:
-        placed.release()
-        raise
-    worker.at_end = placed.leave
-    timeout = options.close_timeout
+    worker = await start_worker(launcher, message, placed, options)
+    timeout, is_kept = options.close_timeout, False
     try:
         answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)
+        launched = parse(worker_pb2.Launched, answer)
+        is_kept = keep is not None and launched.HasField("description")
     except asyncio.TimeoutError:
         timeout = 0.0
         return SessionLost(f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout")
@@ -127,8 +146,10 @@ async def _create(
         return error
     finally:
         # Before anything else is created: two might not have room on a device, or the same port.
-        await worker.close(timeout)
-    launched = parse(worker_pb2.Launched, answer)
+        if not is_kept:
+            await worker.close(timeout)
+    if keep is not None and is_kept:
+        keep(worker)
     if launched.HasField("choice"):
         return IdNeeded(launched.error.message, launched.choice.examples, launched.choice.fault)
     if launched.description.lacking:  # not an error: an entrypoint may create several kinds, and list the names of all

@@ -29,6 +29,7 @@ from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.placement.placement import Placement
 from remote_gym.server.preflight import try_environments
 from remote_gym.server.service import Service
+from remote_gym.server.spares.spares import Spares
 from remote_gym.server.status import SessionStatus
 from remote_gym.server.supervision.supervisor import watch
 from remote_gym.tls import ServerCertificates
@@ -84,6 +85,7 @@ class RemoteEnvironmentServer:
             else ForkLauncher(limits.message_bytes, options.output_rate)
         )
         self._placement = Placement()
+        self._spares = Spares(self._launcher, default_args, options, self._placement)
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
         self._stopper = threading.Thread(target=self._stop, name="remote_gym-stop")
@@ -117,6 +119,11 @@ class RemoteEnvironmentServer:
     def session_count(self) -> int:
         """How many sessions are open."""
         return len(self._service)
+
+    @property
+    def spare_count(self) -> int:
+        """How many environments wait for a session: made ahead by `warm`, or kept by `reuse`."""
+        return self._service.spare_count
 
     def sessions(self) -> tuple[SessionStatus, ...]:
         """State of each open session, the oldest first; empty once the server has stopped."""
@@ -181,7 +188,7 @@ class RemoteEnvironmentServer:
 
     def _try_environments(self, default_args: Mapping[str, Any] | None) -> tuple[str, ...]:
         """See that what is offered can be created. Each wait of it has an end of its own."""
-        return self._finish(try_environments(self._launcher, default_args, self.options, self._placement))
+        return self._finish(try_environments(self._launcher, default_args, self.options, self._placement, self._spares))
 
     def _remove_abandoned(self, default_args: Mapping[str, Any] | None) -> None:
         """Before anything is tried: what a killed server has left may hold a device."""
@@ -199,6 +206,7 @@ class RemoteEnvironmentServer:
     def _abandon(self) -> None:
         """Leave nothing of a server that does not start."""
         with contextlib.suppress(Exception):  # the reason why it does not start matters more
+            self._call(self._spares.close(), self._stop_timeout(0.0))
             self._call(self._launcher.stop(), STOP_TIMEOUT + 1.0)
             self._call(self._placement.close(), PLACEMENT_TIMEOUT)
         self._end_loop()
@@ -244,6 +252,7 @@ class RemoteEnvironmentServer:
                 policy=policy,
                 direct=self._ports.direct,
                 placement=self._placement,
+                spares=self._spares,
             )
             await self._ports.open(self._service)
         except BaseException:
@@ -254,7 +263,7 @@ class RemoteEnvironmentServer:
             self._following = asyncio.ensure_future(self._follow(source))
         self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
-        self._watching = asyncio.ensure_future(watch(self._service.workers, self.options))
+        self._watching = asyncio.ensure_future(watch(self._service.watched_workers, self.options))
         return self._ports.port, self._ports.grpc_port
 
     async def _look_at_sessions(self) -> tuple[SessionStatus, ...]:

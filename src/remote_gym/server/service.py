@@ -27,6 +27,7 @@ from remote_gym.server.opening import Opening
 from remote_gym.server.placement.placement import Placement
 from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
+from remote_gym.server.spares.spares import Spares
 from remote_gym.server.status import SessionStatus
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -46,6 +47,7 @@ class Service:
         policy: Who may open what.
         direct: Where direct connections are accepted, routing id aside; None if nowhere.
         placement: Says where environments run.
+        spares: Environments that no session has; None for some of its own.
         clock: Monotonic seconds.
     """
 
@@ -59,17 +61,21 @@ class Service:
         policy: Policy = EVERYTHING_TO_EVERYBODY,
         direct: pb.DirectAddress | None = None,
         placement: Placement | None = None,
+        spares: Spares | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
-        self._sessions = Sessions(max_sessions=options.max_sessions, lease=options.lease, clock=clock)
+        self._placement = placement or Placement()
+        self._spares = spares or Spares(launcher, default_args, options, self._placement, clock)
+        self._sessions = Sessions(
+            max_sessions=options.max_sessions, lease=options.lease, clock=clock, env_ids=self._spares.env_ids
+        )
         self._clients = clients or Clients(None, options)
         self._authorizer = Authorizer(options, policy, clock)
-        self._placement = placement or Placement()
         self._clock = clock
         self._drain_end = math.inf
         self._queue = AdmissionQueue(self._sessions, options.queue_timeout, clock)
-        self._live = OpenSessions(self._sessions, RoutingIds(direct, clock), options, self._release)
+        self._live = OpenSessions(self._sessions, RoutingIds(direct, clock), options, self._release, self._spares)
         self._opening = Opening(
             launcher,
             default_args,
@@ -81,7 +87,9 @@ class Service:
             live=self._live,
             release=self._release,
             placement=self._placement,
+            spares=self._spares,
         )
+        self._spares.start(self._sessions)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -171,7 +179,7 @@ class Service:
         except RemoteGymError as error:
             return error_response(error)
         # The worker tells a direct connection by itself.
-        self._live.dismiss(session, close_reasons.CLOSED)
+        self._live.dismiss(session, close_reasons.CLOSED, may_keep=True)
         await asyncio.shield(session.closing)
         return pb.Response(close=pb.CloseResponse()).SerializeToString()
 
@@ -201,6 +209,15 @@ class Service:
     def workers(self) -> dict[str, WorkerHandle]:
         """Workers of all open sessions, by the session's id."""
         return {session.entry.id: session.worker for session in self._live}
+
+    def watched_workers(self) -> dict[str, WorkerHandle]:
+        """Workers of all open sessions, and those whose environments no session has."""
+        return {**self.workers(), **self._spares.workers()}
+
+    @property
+    def spare_count(self) -> int:
+        """Environments that a session could have at once."""
+        return len(self._spares)
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """State of each open session."""
@@ -256,6 +273,7 @@ class Service:
         self._opening.stopping = True
         self.end_drain(grace)
         self._queue.close()
+        self._spares.end_all()
         for session in self._live:
             if session.description is None:  # its client has nothing to lose yet, and may go elsewhere
                 self._live.end(session, close_reasons.STOPPING)
@@ -277,9 +295,11 @@ class Service:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._opening.idle.wait(), self._options.close_timeout)
         await self._live.wait_closed()
+        await self._spares.close()
 
     def _release(self, entry: Session) -> None:
         """Let others have the place of a session whose environment is gone."""
         self._queue.release(entry)
         self._authorizer.let_go(entry.identity)
         self._placement.let_go(entry.environment)
+        self._spares.look()

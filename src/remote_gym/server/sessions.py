@@ -32,6 +32,7 @@ class Session:
         env_id: Lowest number that no other environment had, nor the numbers that follow it where there are several.
         num_envs: How many environments it holds.
         environment: Name by which the server offers them; empty for the default one, None for a client's own.
+        has_env_ids: Whether they are its own still, rather than those of its environment, which outlives it.
         epoch: Grows with each attachment; what an older one asks is refused.
         users: Attachments, and calls by themselves, that are in progress; the lease runs while there are none.
         expires: When the lease is over, on the registry's clock.
@@ -43,6 +44,7 @@ class Session:
     env_id: int
     num_envs: int = 1
     environment: str | None = ""
+    has_env_ids: bool = True
     epoch: int = 0
     users: int = 0
     expires: float
@@ -57,6 +59,27 @@ class Ended:
     reason: str
 
 
+class EnvIds:
+    """Numbers of environments, of which each that lives has one of its own."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def take(self, count: int) -> int:
+        """The first of the lowest `count` numbers in a row that are free."""
+        first = 0
+        for taken in sorted(self._taken):
+            if taken >= first + count:
+                break
+            first = taken + 1
+        self._taken.update(range(first, first + count))
+        return first
+
+    def give_back(self, first: int, count: int) -> None:
+        """Environments are gone that had these."""
+        self._taken.difference_update(range(first, first + count))
+
+
 class Turn:
     """A place in the queue of those who wait for a place."""
 
@@ -68,16 +91,19 @@ class Sessions:
         max_sessions: How many may be open at once.
         lease: Seconds that a session lives on unattended.
         clock: Monotonic seconds.
+        env_ids: Numbers of environments, which those that no session has take, too.
     """
 
-    def __init__(self, *, max_sessions: int, lease: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, max_sessions: int, lease: float, clock: Callable[[], float], env_ids: EnvIds | None = None
+    ) -> None:
         self._max_sessions = max_sessions
         self._lease = lease
         self._clock = clock
         self._open: dict[str, Session] = {}
         self._places = 0  # of open sessions, and of those whose environments are still closing
         self._waiting: dict[Turn, None] = {}  # in order
-        self._env_ids: set[int] = set()
+        self._env_ids = env_ids or EnvIds()
         self._ended: OrderedDict[str, Ended] = OrderedDict()  # by id, the first to end first
 
     def __len__(self) -> int:
@@ -140,7 +166,7 @@ class Sessions:
         if not self.has_place(turn):
             raise self.full()
         self._places += 1
-        env_id = self._take_env_ids(num_envs)
+        env_id = self._env_ids.take(num_envs)
         session = Session(identity=identity, env_id=env_id, num_envs=num_envs, expires=self._clock() + self._lease)
         self._open[session.id] = session
         return session
@@ -224,19 +250,19 @@ class Sessions:
         return True
 
     def release(self, session: Session) -> None:
-        """Let another session have its place and its env_ids, now that its environments are gone."""
-        self._env_ids.difference_update(range(session.env_id, session.env_id + session.num_envs))
+        """Let another session have its place, now that its environments are gone, or are its own no more."""
+        self._give_env_ids_back(session)
         self._places -= 1
 
-    def _take_env_ids(self, count: int) -> int:
-        """The first of the lowest `count` numbers in a row that are free."""
-        first = 0
-        for taken in sorted(self._env_ids):
-            if taken >= first + count:
-                break
-            first = taken + 1
-        self._env_ids.update(range(first, first + count))
-        return first
+    def take_over(self, session: Session, env_id: int) -> None:
+        """Have the numbers of an environment that was there before the session, in place of its own."""
+        self._give_env_ids_back(session)
+        session.env_id, session.has_env_ids = env_id, True
+
+    def _give_env_ids_back(self, session: Session) -> None:
+        if session.has_env_ids:
+            self._env_ids.give_back(session.env_id, session.num_envs)
+            session.has_env_ids = False
 
 
 def shown_identity(identity: str) -> str:

@@ -46,7 +46,7 @@ class Opening(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., versions: _Optional[_Mapping[str, str]] = ..., environment: _Optional[str] = ..., entrypoint_kwargs: _Optional[bytes] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., first: _Optional[bytes] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ...) -> None: ...
 
 class Launch(_message.Message):
-    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "identity", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "rlimits", "allowed_arguments", "arguments_schema", "ids", "anywhere", "guest", "variables", "cpus")
+    __slots__ = ("session", "env_id", "entrypoint", "repo", "reference", "root", "entrypoint_kwargs", "render_mode", "frames", "imports", "check_actions", "client_kwargs", "limits", "token", "identity", "tls", "num_envs", "autoreset_mode", "frame_encoding", "observation_encoding", "rlimits", "allowed_arguments", "arguments_schema", "ids", "anywhere", "guest", "variables", "cpus", "ahead", "keeps")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,8 @@ class Launch(_message.Message):
     GUEST_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_FIELD_NUMBER: _ClassVar[int]
     session: str
     env_id: int
     entrypoint: str
@@ -124,7 +126,9 @@ class Launch(_message.Message):
     guest: Guest
     variables: _containers.ScalarMap[str, str]
     cpus: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., identity: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., rlimits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., variables: _Optional[_Mapping[str, str]] = ..., cpus: _Optional[_Iterable[int]] = ...) -> None: ...
+    ahead: bool
+    keeps: bool
+    def __init__(self, session: _Optional[str] = ..., env_id: _Optional[int] = ..., entrypoint: _Optional[str] = ..., repo: _Optional[str] = ..., reference: _Optional[str] = ..., root: _Optional[str] = ..., entrypoint_kwargs: _Optional[_Union[_remote_gym_pb2.Value, _Mapping]] = ..., render_mode: _Optional[str] = ..., frames: _Optional[_Union[_remote_gym_pb2.Frames, str]] = ..., imports: _Optional[_Iterable[str]] = ..., check_actions: bool = ..., client_kwargs: _Optional[bytes] = ..., limits: _Optional[_Mapping[str, int]] = ..., token: _Optional[str] = ..., identity: _Optional[str] = ..., tls: _Optional[_Union[Tls, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_remote_gym_pb2.AutoresetMode, str]] = ..., frame_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., observation_encoding: _Optional[_Union[_remote_gym_pb2.Encoding, str]] = ..., rlimits: _Optional[_Mapping[str, int]] = ..., allowed_arguments: _Optional[_Union[Names, _Mapping]] = ..., arguments_schema: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., anywhere: bool = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., variables: _Optional[_Mapping[str, str]] = ..., cpus: _Optional[_Iterable[int]] = ..., ahead: bool = ..., keeps: bool = ...) -> None: ...
 
 class Guest(_message.Message):
     __slots__ = ("command", "there", "python", "variables", "first_line", "ends_in_shell", "include")

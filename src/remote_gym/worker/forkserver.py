@@ -31,7 +31,7 @@ from remote_gym.ipc.counters import map_page
 from remote_gym.ipc.forkserver_records import RECORD, Command, Event
 from remote_gym.ipc.leftovers import KILL_AFTER, Leftovers, set_mark
 from remote_gym.ipc.records import receive_record
-from remote_gym.worker import loop as worker
+from remote_gym.worker import main as worker
 from remote_gym.worker.environment.forked_children import ForkedChild
 from remote_gym.worker.environment.stacks import STACKS_SIGNAL, stacks
 

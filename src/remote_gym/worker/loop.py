@@ -1,4 +1,4 @@
-"""Runs a worker: creates the environment, then answers requests until the other end is gone.
+"""Answers the requests of one session until the other end is gone, or another session may have the environment.
 
 The same loop serves in a process of its own, which a forkserver forks, and in a thread of the server. It cannot tell,
 nor need, which way a request came: through the server, or over a connection that the server handed over.
@@ -7,160 +7,34 @@ nor need, which way a request came: through the server, or over a connection tha
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
-from remote_gym.auth.argument_schema import check_arguments
 from remote_gym.config import Limits
-from remote_gym.errors import ConfigError, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.errors import EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.ipc import close_reasons
 from remote_gym.ipc.control import WorkerCommand, WorkerEvent, receive_record, send_record
 from remote_gym.logs import get_logger
 from remote_gym.transport.busy_poll import Wakefulness, look
 from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import MessageSocket
-from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
-from remote_gym.wire.errors import encode_error, error_response
-from remote_gym.wire.parse import parse
-from remote_gym.wire.values import decode_value
-from remote_gym.worker.environment.entrypoint import create_environment
-from remote_gym.worker.environment.forked_children import ForkedChild, Serving, forked
-from remote_gym.worker.environment.registered_ids import IdNeeded
+from remote_gym.wire.errors import error_response
 from remote_gym.worker.handshake import Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.idle import IdleClock
 from remote_gym.worker.pending import AdmittedClient, PendingClients
-from remote_gym.worker.surroundings import settle_process
 
 logger = get_logger(__name__)
-
-LAUNCH_LIMITS = Limits()
 
 STALL_TIMEOUT = 30.0
 """Seconds that a message on a direct connection may take from its first byte to its last."""
 
 FAREWELL_TIMEOUT = 0.2
 """Seconds to tell a client that its connection ends, which it may have left long ago."""
-
-
-def run(
-    requests: socket.socket,
-    control: socket.socket,
-    *,
-    own_process: bool,
-    page: memoryview | None = None,
-    on_direct: Callable[[DirectSocket], None] = lambda _: None,
-) -> None:
-    """Serve one session on two connected sockets, which are closed at the end.
-
-    Args:
-        requests: The other end sends one `Launch`, then requests.
-        control: The other end sends direct connections.
-        own_process: Whether the process is this worker's alone, so that its working directory may change.
-        page: The page of counters that the server reads; None if nobody does.
-        on_direct: Called with each direct connection that is taken.
-
-    Raises:
-        ForkedChild: In a child that the environment forked.
-    """
-    serving = Serving(requests, control)
-    try:
-        # Under limits of its own: which the session's are, it tells.
-        first = MessageSocket(requests, LAUNCH_LIMITS).receive()
-        if first is not None:
-            launch = parse(worker_pb2.Launch, first)
-            with forked.serving(serving):
-                _serve(serving, launch, own_process=own_process, page=page, on_direct=on_direct)
-    except TransportError:
-        # The server is gone or cut us off; there is nobody left to tell.
-        logger.debug("the server closed the connection")
-    finally:
-        for sock in (requests, control):
-            # Closing alone would not end a connection while a process that the environment forked still holds it.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-
-def _serve(
-    serving: Serving,
-    launch: worker_pb2.Launch,
-    *,
-    own_process: bool,
-    page: memoryview | None,
-    on_direct: Callable[[DirectSocket], None],
-) -> None:
-    limits = Limits(**launch.limits)
-    server = MessageSocket(serving.requests, limits)
-    try:
-        if own_process:
-            settle_process(launch)
-        host = _create_host(launch, limits, own_process=own_process, page=page)
-        launched = worker_pb2.Launched(description=host.describe()).SerializeToString()
-        if len(launched) > limits.message_bytes:
-            raise ConfigError(
-                f"the environment's description has {len(launched):,} bytes; Limits.message_bytes allows "
-                f"{limits.message_bytes:,}"
-            )
-    except ForkedChild:
-        raise
-    # User code runs here and may raise anything; whoever opened the session is told.
-    except BaseException as error:  # noqa: BLE001
-        forked.leave(error)
-        failed = worker_pb2.Launched(error=encode_error(error, limits=limits))
-        if isinstance(error, IdNeeded):
-            failed.choice.MergeFrom(worker_pb2.IdChoice(examples=error.examples, fault=error.fault))
-        server.send(failed.SerializeToString())
-        return
-    forked.leave()
-    if own_process:
-        # What creating it has left behind. Not to be frozen: what refers to itself would not be finalised at the end.
-        gc.collect()
-    try:
-        server.send(launched)
-        worker = WorkerLoop(host, server, serving.control, launch, limits, on_direct)
-        serving.clients = worker.clients
-        worker.serve()
-    finally:
-        host.close()
-
-
-def _create_host(launch: worker_pb2.Launch, limits: Limits, *, own_process: bool, page: memoryview | None) -> Host:
-    own = _decode_kwargs(launch.entrypoint_kwargs, limits)
-    clients = _decode_kwargs(parse(pb.Value, launch.client_kwargs, limits), limits)
-    allowed = launch.allowed_arguments.names if launch.HasField("allowed_arguments") else None
-    check_arguments(clients, allowed, launch.arguments_schema)
-    environment, exposed, made_by_id = create_environment(launch, own, clients, own_process=own_process)
-    try:
-        return Host(
-            environment,
-            exposed=exposed,
-            made_by_id=made_by_id,
-            send_frames=launch.frames == pb.FRAMES_STEP,
-            check_actions=launch.check_actions,
-            frame_encoding=launch.frame_encoding,
-            observation_encoding=launch.observation_encoding,
-            limits=limits,
-            page=page,
-        )
-    except ForkedChild:
-        raise
-    except BaseException:
-        environment.close()
-        raise
-
-
-def _decode_kwargs(message: pb.Value, limits: Limits) -> dict[str, Any]:
-    kwargs = decode_value(message, limits) if message.WhichOneof("kind") else {}
-    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
-        raise ConfigError(f"entrypoint_kwargs is {kwargs!r:.200}; use a dict with str keys")
-    return kwargs
 
 
 class WorkerLoop:
@@ -173,6 +47,9 @@ class WorkerLoop:
         launch: Whom to admit to them.
         limits: Bounds on messages.
         on_direct: Called with each direct connection that is taken.
+
+    Attributes:
+        has_left: Whether the server has ended the session, and has the worker wait for another one.
     """
 
     def __init__(
@@ -201,19 +78,20 @@ class WorkerLoop:
         self._asked = False  # whether there was a request since idle_clock was last looked at
         self._sleep_ms: float | None = None  # how long to wait before it is looked at again
         self._farewell = close_reasons.UNTOLD
+        self.has_left = False
         self._poll = select.poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(control, select.POLLIN)
         self._pending = PendingClients(Handshake(launch, limits), self._poll)
 
     def serve(self) -> None:
-        """Answer until the environment is closed or the server is gone.
+        """Answer until the environment is closed, the server is gone, or the session has ended otherwise.
 
         Raises:
             TransportError: If the server went away within a message.
         """
         try:
-            while not self._host.closed:
+            while not self._host.closed and not self.has_left:
                 for descriptor in self._wait_for_arrivals() if self._pending.pending else self._wait():
                     if self._direct is not None and descriptor == self._direct.fileno():
                         # A client that is idle keeps its session, so an old connection ends by what it is asked next.
@@ -237,6 +115,9 @@ class WorkerLoop:
                             self._receive_command(admits=False)
                         self._say_farewell(self._lost())
                         return
+                    if self.has_left:  # what else has come is answered no more
+                        self._say_farewell(self._lost())
+                        break
                 if self._pending.pending:
                     self._pending.drop_late()
                 if self._idle_clock is not None:
@@ -351,6 +232,8 @@ class WorkerLoop:
             self._farewell = close_reasons.STOPPING
         elif kind == WorkerCommand.LIMIT_IDLE:
             self._limited_idle_clock().idle_timeout = value / 1000
+        elif kind == WorkerCommand.LEAVE:
+            self.has_left = True
         elif descriptor is not None:
             sock = socket.socket(fileno=descriptor)
             if admits:

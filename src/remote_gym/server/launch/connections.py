@@ -29,12 +29,13 @@ class DirectConnections:
         session: For messages.
 
     Attributes:
+        session: As the argument.
         on_event: Called with what the worker tells beside its answers, and the value that comes with it.
     """
 
     def __init__(self, session: str) -> None:
         self.on_event: Callable[[int, int], None] = lambda event, value: None
-        self._session = session
+        self.session = session
         self._control: socket.socket | None = None
         self._disconnects = Disconnects()
         self._client: int | None = None  # descriptor of the direct connection that it serves
@@ -73,7 +74,7 @@ class DirectConnections:
         try:
             send_record(self._control, kind, value, descriptor)
         except OSError as error:  # it is ending, or so far behind that its buffer is full
-            logger.debug("session %s: its worker does not listen: %s", self._session, error)
+            logger.debug("session %s: its worker does not listen: %s", self.session, error)
             return False
         return True
 
@@ -137,9 +138,9 @@ class DirectConnections:
             os.close(descriptor)
             logger.warning(
                 "session %s: its worker sent a descriptor that is no client's: %s",
-                self._session,
+                self.session,
                 error,
-                repeats=self._session,
+                repeats=self.session,
             )
             return
         self._client = descriptor

@@ -107,7 +107,7 @@ class ForkLauncher:
                 page.close()
                 raise
             output = self._outputs.follow(session, os.dup(log_reader.fileno()))
-            worker.last_lines = output.last_lines
+            worker.last_lines, worker.label_output = output.last_lines, output.label
             # What the environment has started may hold the pipe open for as long as it likes.
             worker.exited.add_done_callback(lambda _: output.close())
             await worker.connect(*(sock.dup() for sock in ours), disconnects=self._disconnects)

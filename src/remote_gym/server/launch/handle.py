@@ -7,10 +7,11 @@ import contextlib
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from remote_gym.errors import EncodingError, LossReason
-from remote_gym.ipc.close_reasons import CloseReason, lost
-from remote_gym.ipc.control import WorkerCommand
+from remote_gym.ipc.close_reasons import CLOSED, CloseReason, lost
+from remote_gym.ipc.control import WorkerCommand, WorkerEvent
 from remote_gym.ipc.counters import Counters
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.connections import DirectConnections
@@ -62,6 +63,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
         pid: Its process; None where it is a thread.
         at_end: Called when it has been closed, with whether it has ended by itself.
         last_lines: Gives the end of what it has printed, each line printable; none where it is a thread.
+        label_output: Called with the session whose output it is from now on.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
         self._stacks = stacks
         self._message_bytes = message_bytes
         self.last_lines: Callable[[], str] = lambda: ""
+        self.label_output: Callable[[str], None] = lambda _: None
         self.at_end: Callable[[bool], Awaitable[None]] = _do_nothing
         self._clients = DirectConnections(session)
         self._polling = 0  # microseconds, as it was last told
@@ -103,6 +106,11 @@ class WorkerHandle(asyncio.BufferedProtocol):
     @on_event.setter
     def on_event(self, on_event: Callable[[int, int], None]) -> None:
         self._clients.on_event = on_event
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an answer of it is waited for."""
+        return self._answer is not None or self._answered is not None
 
     @property
     def ending(self) -> bool:
@@ -129,10 +137,13 @@ class WorkerHandle(asyncio.BufferedProtocol):
         """
         # One at a time, so that who asks much cannot have it pile up here. The one before may have been cancelled; its
         # answer is waited for all the same, and is not taken for this one's.
+        session = self._session
         while True:
             if self._transport is None or self.gone.done():
                 reason = self.gone.result() if self.gone.done() else "it is not connected"
-                raise lost(self._session, reason)
+                raise lost(session, reason)
+            if session is not self._session:  # it is another's by now, to whom this would be answered
+                raise lost(session, CLOSED)
             if self._answer is None:
                 break
             if self._answered is None:
@@ -174,8 +185,43 @@ class WorkerHandle(asyncio.BufferedProtocol):
         """Let the worker say when no request came for so long."""
         self._clients.command(WorkerCommand.LIMIT_IDLE, min(int(1000 * seconds), 2**32 - 1))
 
-    async def close(self, timeout: float) -> None:
-        """Let the worker close its environment; kill it if it takes longer than `timeout` seconds."""
+    async def leave(self, timeout: float) -> bool:
+        """Let the worker forget its session, and wait for another one, to which `assign` gives it.
+
+        Args:
+            timeout: Seconds that it has for that.
+
+        Returns:
+            Whether it waits; else it closes its environment, or is to be closed.
+        """
+        left: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def on_event(event: int, value: int) -> None:
+            if event == WorkerEvent.LEFT and not left.done():
+                left.set_result(value == 1)
+
+        self._clients.on_event = on_event
+        self._clients.outdate()
+        if not self._clients.command(WorkerCommand.LEAVE):
+            return False
+        ends: list[asyncio.Future[Any]] = [left, self.gone]
+        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        self._clients.on_event = lambda event, value: None
+        return left.done() and left.result() and not self.gone.done()
+
+    def assign(self, session: str) -> None:
+        """From now on it is that session's, or waits under that name: what comes of an earlier one is refused."""
+        self._session = self._clients.session = session
+        self._polling = 0
+        self.label_output(session)
+
+    async def close(self, timeout: float, *, quietly: bool = False) -> None:
+        """Let the worker close its environment; kill it if it takes longer than `timeout` seconds.
+
+        Args:
+            timeout: Seconds.
+            quietly: Whether nobody wants to know where a worker is that is killed.
+        """
         self._closing = True
         self._clients.on_event = lambda event, value: None
         if self._transport is not None:
@@ -183,7 +229,8 @@ class WorkerHandle(asyncio.BufferedProtocol):
         try:
             await asyncio.wait_for(asyncio.shield(self.exited), timeout)
         except asyncio.TimeoutError:
-            await self._log_stacks(f"its worker did not end within {timeout:.1f} s; killing it")
+            if not quietly:
+                await self._log_stacks(f"its worker did not end within {timeout:.1f} s; killing it")
             self._kill()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exited), KILL_TIMEOUT)

@@ -158,6 +158,17 @@ class Output:
             last = last[last.index(b"\n") + 1 :]
         return "\n".join(printable(line.rstrip("\r")) for line in last.decode(errors="replace").rstrip().split("\n"))
 
+    def label(self, session: str) -> None:
+        """Take what is printed from now on as that session's; errors do not repeat what was printed before."""
+        self._read_all()
+        if self._unread and not self._unread.endswith(b"\n"):
+            self._unread += b"\n"
+        while self._has_line() and not self._is_dropping:
+            self._write_some()
+        self._drop()
+        self._tell_dropped()
+        self._last, self._session = b"", session
+
     def go_on(self) -> None:
         """Take part of what there is, and come back for the rest."""
         count = self._read() if not self._has_line() else None

@@ -33,7 +33,7 @@ class ThreadLauncher:
 
     async def launch(self, spec: LaunchSpec) -> WorkerHandle:
         """Start one, as `Launcher.launch` does."""
-        from remote_gym.worker import loop as worker_module
+        from remote_gym.worker import main as worker_module
 
         loop, session = asyncio.get_running_loop(), spec.session
         with contextlib.ExitStack() as stack:

@@ -55,13 +55,17 @@ class Placed:
 
 
 class Placement:
-    """Places of one server's sessions. Runs on its event loop."""
+    """Places of one server's sessions. Runs on its event loop.
+
+    Attributes:
+        held: Sessions of each environment that has any, by its name.
+    """
 
     def __init__(self) -> None:
         self._hosts = Hosts()
         self._owner = str(this_process())
         self._gpus = Gpus()
-        self._held: Counter[str] = Counter()  # sessions of each environment that has any
+        self.held: Counter[str] = Counter()
 
     def admit(self, environment: str | None, arguments: Mapping[str, Any]) -> None:
         """Let one more session of an environment be opened. It counts until `let_go`.
@@ -75,7 +79,7 @@ class Placement:
         """
         if environment is None:
             return
-        most, held = arguments.get("max_sessions"), self._held[environment]
+        most, held = arguments.get("max_sessions"), self.held[environment]
         if most is not None and held >= most:
             shown = f"the environment {environment!r}" if environment else "the default environment"
             count = f"{held} session{'' if held == 1 else 's'}"
@@ -84,15 +88,15 @@ class Placement:
                 "allows; close one, or raise it",
                 reason=FullReason.SAME_ENVIRONMENT,
             )
-        self._held[environment] += 1
+        self.held[environment] += 1
 
     def let_go(self, environment: str | None) -> None:
         """A session that was admitted is gone, with its environment, or was never opened."""
         if environment is None:
             return
-        self._held[environment] -= 1
-        if not self._held[environment]:
-            del self._held[environment]
+        self.held[environment] -= 1
+        if not self.held[environment]:
+            del self.held[environment]
 
     async def place(self, message: worker_pb2.Launch, arguments: Mapping[str, Any]) -> Placed:
         """Write into the message for a worker where its environment runs.

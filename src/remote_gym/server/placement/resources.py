@@ -107,7 +107,23 @@ def read_resources(arguments: Mapping[str, Any], *, field: str, where: str, is_h
             check_integer("max_sessions", most, 1, 1_000_000)
         except ConfigError as error:
             raise refuse(f"has max_sessions, which {error.problem}") from None
+    _check_spares(arguments, most, refuse)
     return found
+
+
+def _check_spares(arguments: Mapping[str, Any], most: int | None, refuse: Any) -> None:
+    warm, reuse = arguments.get("warm"), arguments.get("reuse")
+    if warm is not None:
+        try:
+            check_integer("warm", warm, 0, 1_000)
+        except ConfigError as error:
+            raise refuse(f"has warm, which {error.problem}") from None
+        if most is not None and warm > most:
+            raise refuse(
+                f"has warm {warm}, but its max_sessions allows {most} at once; lower the one, or raise the other"
+            )
+    if reuse not in (None, True, False) or (isinstance(reuse, int) and not isinstance(reuse, bool)):
+        raise refuse(f"has reuse {reuse!r}; use True or False")
 
 
 def _list(value: Any, is_good: Any) -> tuple[Any, ...]:

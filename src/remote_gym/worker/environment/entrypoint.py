@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 
@@ -26,6 +26,9 @@ from remote_gym.worker.environment.exposure import exposed_by_id
 from remote_gym.worker.environment.registered_ids import as_sentence, check_client_id, id_needed, noting, parse_id
 from remote_gym.worker.environment.user_code import user_code
 from remote_gym.worker.environment.vector import batch, check_vector_environment
+
+if TYPE_CHECKING:
+    from remote_gym.worker.environment.guests.messages import Guest
 
 NAME = "create_environment"
 VECTOR_NAME = "create_vector_environment"
@@ -40,6 +43,8 @@ class Created(NamedTuple):
     """Names of methods and attributes that clients may use: the entrypoint's ``EXPOSED``, or what an id comes with."""
     made_by_id: bool = False
     """Whether there is no entrypoint that could name more."""
+    guest: Guest | None = None
+    """The other Python that hosts it, if one does."""
 
 
 def create_environment(
@@ -131,8 +136,8 @@ def _create_in_guest(
         raise NotPermitted("which environment of another Python a client gets is the server's to say; leave out the id")
     is_sent = launch.entrypoint and not launch.guest.there
     file = entrypoint_file(root, launch.entrypoint, anywhere=launch.anywhere) if is_sent else None
-    made, exposed = create_in_guest(launch, root, file, kwargs)
-    return Created(made, exposed, made_by_id=not launch.entrypoint)
+    made, exposed, guest = create_in_guest(launch, root, file, kwargs)
+    return Created(made, exposed, made_by_id=not launch.entrypoint, guest=guest)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ START_TIMEOUT = 100.0
 
 def create_in_guest(
     launch: worker_pb2.Launch, root: Path, file: Path | None, kwargs: Mapping[str, Any]
-) -> tuple[gym.Env[Any, Any] | gym.vector.VectorEnv, tuple[str, ...]]:
+) -> tuple[gym.Env[Any, Any] | gym.vector.VectorEnv, tuple[str, ...], Guest]:
     """Start a guest, and create in it what a launch asks for.
 
     Args:
@@ -36,7 +36,7 @@ def create_in_guest(
         kwargs: Keyword arguments.
 
     Returns:
-        The environment, or the vector environment, and what the entrypoint exposes of it.
+        The environment, or the vector environment; what the entrypoint exposes of it; and its host.
 
     Raises:
         ConfigError: If no Python runs, or the environment cannot be created as configured.
@@ -88,13 +88,13 @@ def create_in_guest(
         first = create(0)
         if isinstance(first, GuestVectorEnvironment) and launch.num_envs:
             where = f"{entrypoint}: create_vector_environment"
-            return check_vector_environment(first, launch.num_envs, launch.autoreset_mode, where), first.exposed
+            return check_vector_environment(first, launch.num_envs, launch.autoreset_mode, where), first.exposed, guest
         if not launch.num_envs:
-            return create_next(0), first.exposed
+            return create_next(0), first.exposed, guest
         made = batch(create_next, launch.num_envs, launch.autoreset_mode)
         if isinstance(made, Together):
             made.ahead = AskedAhead(guest, created)
-        return made, first.exposed
+        return made, first.exposed, guest
     except BaseException:
         guest.end()
         raise

@@ -110,6 +110,14 @@ class Guest:
             process.close(0.0)
             raise
 
+    def fileno(self) -> int:
+        """Descriptor that can be read, while nothing is asked, only once it has ended."""
+        return self._process.answers
+
+    def forget_output(self) -> None:
+        """Let no error repeat what has been printed until now."""
+        self._process.printed.forget()
+
     def ask(self, operation: int, index: int, body: bytes = b"") -> memoryview:
         """Send a request, and return its answer, which is no error.
 

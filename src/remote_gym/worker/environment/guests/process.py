@@ -94,6 +94,10 @@ class GuestProcess:
         first_line: What it reads before our program; empty for nothing.
         ends_in_shell: Whether its last word is a line of a shell, as `ssh` has one.
 
+    Attributes:
+        answers: Descriptor of what it sends.
+        printed: What it prints.
+
     Raises:
         ConfigError: If no Python runs, with the last that it printed.
     """
@@ -130,12 +134,12 @@ class GuestProcess:
         assert process.stdout is not None
         assert process.stderr is not None
         self._process = process
-        self._requests, self._answers = process.stdin.fileno(), process.stdout.fileno()
-        self._printed = _Printed(process.stderr)
+        self._requests, self.answers = process.stdin.fileno(), process.stdout.fileno()
+        self.printed = _Printed(process.stderr)
         self._poll = select.poll()
-        self._poll.register(self._answers, select.POLLIN)
+        self._poll.register(self.answers, select.POLLIN)
         self._poll_both = select.poll()
-        self._poll_both.register(self._answers, select.POLLIN)
+        self._poll_both.register(self.answers, select.POLLIN)
         self._poll_both.register(self._requests, select.POLLOUT)
         os.set_blocking(self._requests, False)  # it may never read; its own end of the pipe stays as it is
         try:
@@ -178,7 +182,7 @@ class GuestProcess:
                 self._write_rest(memoryview(message)[written:])
             self._is_awaited = True
             # A short answer, which comes in one piece, is taken here: a step passes through, and calls cost it.
-            data = os.read(self._answers, _LARGE) if self._poll.poll(LOOK_MS) else b""
+            data = os.read(self.answers, _LARGE) if self._poll.poll(LOOK_MS) else b""
             if len(data) > _HEAD.size and _HEAD.unpack_from(data)[0] == len(data) - _HEAD.size <= self._most:
                 return memoryview(data)[_HEAD.size :]
             return self._receive(data, None)
@@ -196,10 +200,10 @@ class GuestProcess:
         """Stacks of its threads while it is awaited; empty if it does not say."""
         if not self._is_awaited:
             return ""
-        begin = self._printed.total
+        begin = self.printed.total
         if self._write_some(_HEAD.pack(0)) != _HEAD.size:
             return ""
-        return self._printed.stacks_since(begin)
+        return self.printed.stacks_since(begin)
 
     def lose(self, why: str) -> GuestLost:
         """Give up a guest that did not keep to what was agreed, and return the error that says so."""
@@ -217,7 +221,7 @@ class GuestProcess:
         except subprocess.TimeoutExpired:
             self._kill()
         self._lost = self._lost or GuestLost("its guest was closed", reason=LossReason.CLOSED)
-        self._printed.settle()
+        self.printed.settle()
 
     def _start(self, before_all: bytes, deadline: float) -> memoryview:
         marker = secrets.token_hex(16)
@@ -252,7 +256,7 @@ class GuestProcess:
     def _may_read_first(self, deadline: float | None) -> bool:
         """Wait until something can be read, the end included, or written; return whether it is to be read."""
         ready = self._wait(deadline, self._poll_both)
-        return any(descriptor == self._answers for descriptor, _ in ready)
+        return any(descriptor == self.answers for descriptor, _ in ready)
 
     def _receive(self, begun: bytes, deadline: float | None) -> memoryview:
         """One message, of which some has been read.
@@ -275,7 +279,7 @@ class GuestProcess:
         self._make_room(size)
         while found < size:
             self._wait(deadline)
-            count = os.readv(self._answers, [whole[found:]])
+            count = os.readv(self.answers, [whole[found:]])
             if count == 0:
                 raise self._lose(None)
             found += count
@@ -283,7 +287,7 @@ class GuestProcess:
 
     def _read(self, deadline: float | None) -> bytes:
         self._wait(deadline)
-        data = os.read(self._answers, _LARGE)
+        data = os.read(self.answers, _LARGE)
         if not data:
             raise self._lose(None)
         return data
@@ -304,7 +308,7 @@ class GuestProcess:
             import fcntl
 
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self._answers, _F_SETPIPE_SZ, _LARGE_PIPE)
+                fcntl.fcntl(self.answers, _F_SETPIPE_SZ, _LARGE_PIPE)
 
     def _lose(self, why: str | None) -> GuestLost:
         """The error to raise, from now on, for what has happened: why the guest is given up, or None where it ended."""
@@ -315,9 +319,9 @@ class GuestProcess:
                     self._process.wait(SETTLE)
                 why, reason = _describe_end(self._process.returncode)
             self._kill()
-            self._printed.settle()
+            self.printed.settle()
             text = f"the command {self.command!r} {why}"
-            self._lost = GuestLost(text, reason=reason, output=self._printed.last_lines())
+            self._lost = GuestLost(text, reason=reason, output=self.printed.last_lines())
         return self._lost
 
     def _kill(self) -> None:
@@ -354,8 +358,7 @@ class _Printed:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._kept = b""
-        self.total = 0
-        """Bytes that have been printed."""
+        self.total = self._forgotten = 0  # bytes that have been printed; and of them, those not to be repeated
         self._thread = threading.Thread(target=self._pass_on, name="guest's output", daemon=True)
         self._thread.start()
 
@@ -373,9 +376,14 @@ class _Printed:
         """Wait until all is there, or something that the guest has started still holds the pipe."""
         self._thread.join(SETTLE)
 
+    def forget(self) -> None:
+        """Let nothing that has been printed until now be repeated."""
+        self._forgotten = self.total
+
     def last_lines(self) -> str:
         """The last that was printed, with control characters escaped."""
-        return "\n".join(map(printable, self._kept[-KEPT_LINES:].decode("utf-8", "replace").splitlines()))
+        count = min(KEPT_LINES, self.total - self._forgotten)
+        return "\n".join(map(printable, self._kept[-count:].decode("utf-8", "replace").splitlines() if count else ()))
 
     def stacks_since(self, begin: int) -> str:
         """Stacks that are printed from then on, once they are all there; empty if none come."""
