@@ -126,13 +126,13 @@ class _Aim:
     Attributes:
         recipe: From what; None for nothing, since it is not known yet what clients ask for.
         last: What was opened last.
-        pause: Seconds to wait after the next failure.
+        failures: How many there were, one after the other.
         not_before: When to try again.
     """
 
     recipe: Recipe | None
     last: Recipe | None = None
-    pause: float = FIRST_PAUSE
+    failures: int = 0
     not_before: float = -math.inf
 
 
@@ -198,7 +198,7 @@ class Stock(Generic[W]):
         if chosen is not None:
             self.remove(chosen)
             if not own:
-                self._aims[recipe.environment].pause = FIRST_PAUSE
+                self._aims[recipe.environment].failures = 0
         return chosen
 
     def opened(self, recipe: Recipe) -> None:
@@ -223,10 +223,9 @@ class Stock(Generic[W]):
         aim = self._aims.get(recipe.environment)
         if aim is None or aim.recipe != recipe:
             return False
-        is_news = aim.pause == FIRST_PAUSE
-        aim.not_before = self.clock() + aim.pause
-        aim.pause = min(LONGEST_PAUSE, 2 * aim.pause)
-        return is_news
+        aim.not_before = self.clock() + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(aim.failures, 16))
+        aim.failures += 1
+        return aim.failures == 1
 
     def missing(self, places: int, held: Mapping[str, int]) -> list[Recipe]:
         """What to begin to make now.
@@ -298,4 +297,4 @@ class Stock(Generic[W]):
         return None if soonest == math.inf else max(0.0, soonest - self.clock())
 
     def _aim_at(self, aim: _Aim, recipe: Recipe | None) -> None:
-        aim.recipe, aim.pause, aim.not_before = recipe, FIRST_PAUSE, -math.inf
+        aim.recipe, aim.failures, aim.not_before = recipe, 0, -math.inf
