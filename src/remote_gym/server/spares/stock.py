@@ -36,7 +36,7 @@ NO_KWARGS = _NO_KWARGS.SerializeToString()
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What an environment is made from, so that those of one recipe are as good as each other.
+    """All that an environment is made from, so that those of one recipe are as good as each other.
 
     Keyword arguments are compared as they came, since the server does not decode them: the same ones in another order
     are others.
@@ -121,7 +121,7 @@ class Spare(Generic[W]):
 
 @dataclass
 class _Aim:
-    """What is made ahead of an environment.
+    """The recipe by which an environment is made ahead.
 
     Attributes:
         recipe: From what; None for nothing, since it is not known yet what clients ask for.
@@ -228,7 +228,7 @@ class Stock(Generic[W]):
         return aim.failures == 1
 
     def missing(self, places: int, held: Mapping[str, int]) -> list[Recipe]:
-        """What to begin to make now.
+        """Recipes of those to begin to make now.
 
         Args:
             places: Sessions that there are, those that open and close among them.
@@ -251,7 +251,7 @@ class Stock(Generic[W]):
         return recipes
 
     def surplus(self) -> list[Spare[W]]:
-        """Those to close: kept for long enough, too many that are kept, or made for what nobody asks for any more."""
+        """Spares to close: kept for long enough, too many that are kept, or made for what nobody asks for any more."""
         now = self.clock()
         kept = [spare for spare in self._spares if spare.identity and not spare.is_ending]
         aims = {aim.recipe for aim in self._aims.values()}
@@ -260,7 +260,7 @@ class Stock(Generic[W]):
         return old + [spare for spare in kept if spare in too_many or spare.expires <= now]
 
     def in_the_way(self, environment: str | None, places: int, held: Mapping[str, int]) -> list[Spare[W]]:
-        """Those to close so that there is room for a session, which counts already: of those that are kept the oldest.
+        """Spares to close so that there is room for a session, which counts already: of those that are kept the oldest.
 
         Only then those that are made ahead.
 
