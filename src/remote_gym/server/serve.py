@@ -207,6 +207,7 @@ class RemoteEnvironmentServer:
         """Leave nothing of a server that does not start."""
         with contextlib.suppress(Exception):  # the reason why it does not start matters more
             self._call(self._spares.close(), self._stop_timeout(0.0))
+        with contextlib.suppress(Exception):
             self._call(self._launcher.stop(), STOP_TIMEOUT + 1.0)
             self._call(self._placement.close(), PLACEMENT_TIMEOUT)
         self._end_loop()

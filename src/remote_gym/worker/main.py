@@ -173,7 +173,7 @@ class _Worker:
             poll = select.poll()
             poll.register(requests, select.POLLIN)
             poll.register(created.guest.fileno(), select.POLLIN)
-            if not any(descriptor == requests.fileno() for descriptor, _ in poll.poll()):
+            if any(descriptor != requests.fileno() for descriptor, _ in poll.poll()):
                 logger.warning("the environment's own process has ended, while no session had it")
                 return None
         return _receive_launch(requests)

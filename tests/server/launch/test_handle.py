@@ -106,3 +106,52 @@ def test_a_worker_has_the_server_hold_one_connection_and_nothing_else():
             end.close()
 
     asyncio.run(asyncio.wait_for(test(), scaled(30)))
+
+
+def test_what_a_session_has_yet_to_ask_when_it_ends_is_not_asked_of_the_next_one():
+    async def test() -> None:
+        requests, theirs = socket.socketpair()
+        control, other = socket.socketpair()
+        worker = WorkerHandle("one", lambda: None, 2**20)
+        await worker.connect(requests, control, disconnects=Disconnects())
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        first, second = (asyncio.ensure_future(worker.ask(data)) for data in (b"first", b"second"))
+        assert await loop.sock_recv(theirs, 100) == b"\0\0\0\5first"
+        assert worker.is_asked
+        worker.assign("two")
+        await loop.sock_sendall(theirs, b"\0\0\0\1a")
+        assert await first == b"a"
+        with pytest.raises(SessionLost, match="session one: its client closed it"):
+            await second
+        third = asyncio.ensure_future(worker.ask(b"third"))
+        assert await loop.sock_recv(theirs, 100) == b"\0\0\0\5third"
+        worker.set_exited("it has ended")
+        theirs.close()
+        other.close()
+        with pytest.raises(SessionLost, match="session two"):
+            await third
+        await worker.close(0.0)
+
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))
+
+
+@pytest.mark.parametrize("says", [1, 0, None])
+def test_a_worker_says_whether_it_waits_for_another_session(says):
+    async def test() -> None:
+        requests, theirs = socket.socketpair()
+        control, other = socket.socketpair()
+        worker = WorkerHandle("one", lambda: None, 2**20)
+        await worker.connect(requests, control, disconnects=Disconnects())
+        leaving = asyncio.ensure_future(worker.leave(0.1 if says is None else scaled(10.0)))
+        await asyncio.sleep(0)
+        if says is not None:
+            send_record(other, WorkerEvent.DETACHED, 3)
+            send_record(other, WorkerEvent.LEFT, says)
+        assert await leaving is (says == 1)
+        worker.set_exited("it has ended")
+        theirs.close()
+        other.close()
+        await worker.close(0.0)
+
+    asyncio.run(asyncio.wait_for(test(), scaled(30)))

@@ -200,6 +200,7 @@ class WorkerHandle(asyncio.BufferedProtocol):
             if event == WorkerEvent.LEFT and not left.done():
                 left.set_result(value == 1)
 
+        self._session = f"{self._session}, which has ended"  # in whose name nothing is asked any more
         self._clients.on_event = on_event
         self._clients.outdate()
         if not self._clients.command(WorkerCommand.LEAVE):

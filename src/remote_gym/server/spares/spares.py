@@ -170,7 +170,8 @@ class Spares:
         Returns:
             Whether it is kept; else it is to be closed.
         """
-        if self._is_closed or worker.is_asked or not self.keeps(entry.environment, entry.identity):
+        is_busy = worker.is_asked or worker.counters().operation is not None
+        if self._is_closed or is_busy or not self.keeps(entry.environment, entry.identity):
             return False
         if not await worker.leave(timeout) or self._is_closed:
             return False
