@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from environments import ACTION
@@ -141,6 +142,20 @@ def test_what_a_session_has_spoilt_no_other_gets(server, request_):
     server.ask(request_)
     assert server.leave() == (WorkerEvent.LEFT, 0)
     assert server.requests.receive() is None
+
+
+def test_of_several_all_are_reset_before_some(server):
+    fields = {"num_envs": 2, "autoreset_mode": pb.DISABLED, "keeps": True}
+    server.launch(session="one", **fields)
+    some = pb.Request(sequence=1, reset=pb.ResetRequest())
+    encode_value({"reset_mask": np.array([True, False])}, some.reset.options, strict=True, limits=Limits())
+    server.ask(RESET)
+    assert server.leave() == (WorkerEvent.LEFT, 1)
+    server.launch(session="two", **fields)
+    assert "reset_mask before the first reset of all" in server.ask(some).error.message
+    assert server.ask(pb.Request(sequence=2, reset=pb.ResetRequest())).HasField("reset")
+    some.sequence = 3
+    assert server.ask(some).HasField("reset")
 
 
 def test_without_being_asked_to_it_keeps_nothing(server):

@@ -330,3 +330,21 @@ def test_characters_are_escaped_as_python_does():
     for first in range(0, sys.maxunicode, 1024):
         text = "".join(map(chr, range(first, min(first + 1024, sys.maxunicode))))
         assert printable(text) == "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def test_what_was_printed_before_a_session_is_another_ones(log):
+    async def test() -> None:
+        outputs = Outputs(RATE)
+        reader, writer = os.pipe()
+        output = outputs.follow("one", reader)
+        os.write(writer, b"first\nwithout an end")
+        output.label("two")
+        assert output.last_lines() == ""
+        os.write(writer, b"second\n")
+        assert output.last_lines() == "second"
+        os.close(writer)
+        await until(lambda: len(log.lines) == 3)
+        outputs.close()
+
+    run(test)
+    assert log.lines == ["[one] first", "[one] without an end", "[two] second"]
