@@ -178,10 +178,13 @@ def test_what_a_client_asked_and_nobody_read_is_not_the_next_sessions(server):
     server.launch(session="one", token="first", keeps=True)
     direct, _ = server.attach("first")
     server.hear()
+    server.ask(RESET)
+    server.requests.send(step(2, "slow").SerializeToString())  # so that both of these are found at once
     send_record(server.control, WorkerCommand.LEAVE)
-    direct.send(RESET.SerializeToString())
-    while server.hear()[0] != WorkerEvent.LEFT:
-        pass
+    direct.send(step(3).SerializeToString())
+    server.requests.receive()
+    assert pb.Response.FromString(direct.receive()).error.kind == pb.ErrorDetail.SESSION_LOST
+    assert [server.hear()[0] for _ in range(2)] == [WorkerEvent.DETACHED, WorkerEvent.LEFT]
     server.launch(session="two", token="second", keeps=True)
     assert server.ask(step(1)).error.message
     direct.close()
