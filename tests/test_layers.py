@@ -14,7 +14,19 @@ from waiting import scaled
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "remote_gym"
 EVERYTHING = {"*"}
-BOTH_ENDS = {"address", "config", "errors", "logs", "protocol", "tls", "transport", "v1", "validation", "wire"}
+BOTH_ENDS = {
+    "address",
+    "config",
+    "errors",
+    "launched",
+    "logs",
+    "protocol",
+    "tls",
+    "transport",
+    "v1",
+    "validation",
+    "wire",
+}
 WORKERS = {*BOTH_ENDS, "auth", "ipc"}
 # A room, which is a module or folder of the package -> the rooms that it may import from, beside itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -29,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": {"errors", "config"},
     "wire": {"v1", "errors", "config", "logs"},
     "protocol": {"v1", "errors", "config", "address", "wire"},
+    "launched": {"v1", "errors", "config", "logs", "wire"},
     "auth": {"errors", "config", "logs", "tls"},
     "ipc": {"v1", "errors", "protocol"},
     "client": BOTH_ENDS,

@@ -16,7 +16,7 @@ import pytest
 
 from engine import Engine, engine
 from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, SessionLost, create_remote_environment_server
-from remote_gym.server.placement.owner import Owner, find_owner, this_process
+from remote_gym.ipc.owner import Owner, find_owner, this_process
 from served import served
 from waiting import wait_until
 

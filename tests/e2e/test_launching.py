@@ -32,9 +32,9 @@ from remote_gym import (
     TransportError,
     launch,
 )
-from remote_gym.client.launched_process import ABANDON_TIMEOUT
 from remote_gym.client.launching import _SERVERS
 from remote_gym.errors import ConnectReason
+from remote_gym.launched.process import ABANDON_TIMEOUT
 from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets in Python")

@@ -28,7 +28,7 @@ LOGS_ERRORS = f"{__name__}.logs_errors"
 LAST_RESORT = 30
 """Seconds that a program has to end once its command has done its work. Closing what was left open may take 10."""
 
-_COMMANDS = ("demo", "serve", "play", "certs", "token", "doctor", "conformance")
+_COMMANDS = ("demo", "serve", "launch", "servers", "play", "certs", "token", "doctor", "conformance")
 
 
 class _Commands(click.Group):
@@ -50,16 +50,17 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when loaded. A
-        # server's strangers could fill its log by that, and not in the log's format.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE" if cmd_name == "serve" else "ERROR")
-        os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", TLS_1_3_ONLY)
+        if cmd_name != "launch":  # which hands on what it has to a command that may use gRPC, too, and uses none itself
+            # What gRPC itself logs of a connection that fails is no help beside our own words; it reads this when
+            # loaded. A server's strangers could fill its log by that, and not in the log's format.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE" if cmd_name == "serve" else "ERROR")
+            os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", TLS_1_3_ONLY)
+            # Recording starts ffmpeg, for which Python forks, and gRPC, loaded by then, would remark on that.
+            os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.commands.{cmd_name}"), cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Recording starts ffmpeg, for which Python forks, and gRPC, loaded by then, would write a remark about that.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             return super().invoke(ctx)
         except (RemoteGymError, click.ClickException) as error:

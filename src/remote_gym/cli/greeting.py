@@ -8,6 +8,7 @@ from pathlib import Path
 from remote_gym.address import is_loopback, is_unix
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.server.access.authorizer import has_policy
+from remote_gym.server.offer import names_offered
 from remote_gym.server.serve import RemoteEnvironmentServer
 
 LISTENS_ON = "Listens on: "
@@ -25,11 +26,7 @@ def greeting(server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles 
         tls: The server's.
     """
     options = server.options
-    patterns = ", ".join(options.ids)
-    offered = [*([served] if served else []), *options.environments]
-    offered += [f"ids that match {patterns}"] if patterns else []
-    offered += [f"any entrypoint below {options.client_entrypoints}"] if options.client_entrypoints else []
-    lines = [f"Serves: {', '.join(offered)}", f"{LISTENS_ON}{server.address}"]
+    lines = [f"Serves: {', '.join(names_offered(served, options))}", f"{LISTENS_ON}{server.address}"]
     if server.grpc_port:
         lines.append(f"gRPC alone: port {server.grpc_port}")
     lines.append(f"Open to: {_open_to(options, tls)}")

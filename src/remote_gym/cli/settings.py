@@ -70,7 +70,7 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     options = {
         **rest,
         "environments": {name: _remote_args(table) for name, table in environments.items()},
-        "message_limits": _message_limits(rest["message_limits"]),
+        "message_limits": _message_limits(rest.get("message_limits") or {}),
     }
     return Settings(
         default_args=None if default is None else _remote_args(default),

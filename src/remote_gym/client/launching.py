@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import os
 import socket
 import weakref
 from collections.abc import Mapping
@@ -13,24 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
 from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.client.launched_process import LaunchedProcess
 from remote_gym.client.vector.env import RemoteVectorEnv
 from remote_gym.config import (
     ClientOptions,
     EnvironmentKeys,
     EnvironmentLike,
-    Limits,
     RemoteArgs,
     ServerOptions,
-    differing_options,
     merge_options,
-    place_of,
     read_environment,
     shows_options,
 )
-from remote_gym.errors import ConfigError, ConnectError, EncodingError
-from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.values import encode_value
+from remote_gym.errors import ConfigError, ConnectError
+from remote_gym.launched.order import write_order
+from remote_gym.launched.process import LaunchedProcess
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -40,6 +34,9 @@ if TYPE_CHECKING:
 RECONNECT_TIMEOUT = 10.0
 """Seconds that clients of a launched server try for a broken connection, unless their options say otherwise: no network
 lies between, and a server that has ended does not come back."""
+
+START_TIMEOUT = 120.0
+"""Seconds until a launched server listens, and has tried its environment once."""
 
 _HEALTH_TIMEOUT = 10.0
 OF_ENVIRONMENTS = frozenset(EnvironmentKeys.__annotations__)
@@ -57,11 +54,13 @@ class LaunchedServer:
 
     Attributes:
         url, port: Where it listens.
+        pid: Its process's id.
     """
 
     def __init__(self, process: LaunchedProcess, url: str, port: int) -> None:
         self.url = url
         self.port = port
+        self.pid = process.pid
         self._process = process
         self._clients: weakref.WeakSet[RemoteEnvironment | RemoteVectorEnv] = weakref.WeakSet()
 
@@ -168,7 +167,7 @@ class LaunchedServer:
 def launch(
     environment: EnvironmentLike,
     *,
-    start_timeout: float = 120.0,
+    start_timeout: float = START_TIMEOUT,
     options: ServerOptions | None = None,
     **keywords: Unpack[LaunchKeywords],
 ) -> LaunchedServer:
@@ -192,10 +191,7 @@ def launch(
     keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
     options = merge_options(ServerOptions, options, rest, of=launch, beside=OF_ENVIRONMENTS)
-    order = {
-        "environment": _order("environment", _merged(read_environment("environment", environment), keys)),
-        "options": {name: _plain(name, value) for name, value in differing_options(options).items()},
-    }
+    order = write_order(_merged(read_environment("environment", environment), keys), options)
     process = LaunchedProcess(order)
     try:
         place = process.wait_until_ready(start_timeout)
@@ -239,45 +235,3 @@ def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str
         )
     kwargs = {**(environment.get("entrypoint_kwargs") or {}), **(keys.get("entrypoint_kwargs") or {})}
     return {**environment, **keys, "entrypoint_kwargs": kwargs}
-
-
-def _order(where: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """An environment as JSON, its keyword arguments as the protocol's `Value`, which keeps what JSON would not.
-
-    Raises:
-        ConfigError: If these have no wire form.
-    """
-    message = pb.Value()
-    kwargs = dict(environment.get("entrypoint_kwargs") or {})
-    try:
-        encode_value(kwargs, message, strict=True, limits=Limits(), path="entrypoint_kwargs")
-    except EncodingError as error:
-        raise ConfigError(f"cannot be told to a server's process: {error}", field=where, where=where) from error
-    plain = {name: _plain(name, value) for name, value in environment.items()}
-    return {**plain, "entrypoint_kwargs": base64.b64encode(message.SerializeToString()).decode()}
-
-
-def _plain(name: str, value: Any) -> Any:
-    """An option, or a key of an environment, as JSON can say it.
-
-    Raises:
-        ConfigError: If it cannot, as of a function.
-    """
-    if name == "entrypoint_kwargs":
-        return None
-    if isinstance(value, Limits):
-        return dataclasses.asdict(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if name == "environments":
-        return {
-            each: _order(place_of(name, each), read_environment(name, given, each)) for each, given in value.items()
-        }
-    if isinstance(value, Mapping):
-        return {key: _plain(key, each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain("", each) for each in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    problem = f"is {value!r:.200}, which a process of its own cannot be told; use create_remote_environment_server"
-    raise ConfigError(problem, field=name, where=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from remote_gym.client.connect.credentials import Credentials
 from remote_gym.client.connect.diagnosis import diagnose, summarise
 from remote_gym.client.connect.opening import connect
 from remote_gym.client.session import ClientSession
-from remote_gym.config import ClientOptions, TlsFiles
+from remote_gym.config import SERVER_VARIABLE, ClientOptions, TlsFiles
 from remote_gym.errors import (
     ConfigError,
     ConnectError,
@@ -44,16 +45,21 @@ _random = random.SystemRandom()  # so as to draw nothing from the trainer's own 
 
 
 DEFAULT_PLACE: Place = ("localhost", 56789)
-"""Where to look unless told."""
+"""Where to look, unless an argument or `SERVER_VARIABLE` says otherwise."""
 
 
 def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[Place]:
     """Where to look: at `addresses` if there are any, else at `url` and `port`.
 
+    Where all three are left as they are, it is at the address in `SERVER_VARIABLE`, if there is one.
+
     Raises:
         ConfigError: If one of them is none, or a url or a port stands beside `addresses`.
     """
     if addresses is None:
+        named = os.environ.get(SERVER_VARIABLE)
+        if named and (url, port) == DEFAULT_PLACE:
+            return [_named_place(named)]
         return [to_place((url, port))]
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         address = addresses if isinstance(addresses, str) else grpc_address(*DEFAULT_PLACE)
@@ -72,6 +78,13 @@ def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[
             "is empty; name at least one server, such as 'localhost:56789'", field="addresses", where="addresses"
         )
     return places
+
+
+def _named_place(address: str) -> Place:
+    try:
+        return to_place(address)
+    except ConfigError as error:
+        raise ConfigError(f"{SERVER_VARIABLE} {error.problem}") from error
 
 
 class Addresses:

@@ -8,7 +8,7 @@ from remote_gym.config.arguments import (
     place_of,
     read_environment,
 )
-from remote_gym.config.client import TOKEN_VARIABLE, ClientOptions, is_token
+from remote_gym.config.client import SERVER_VARIABLE, TOKEN_VARIABLE, ClientOptions, is_token
 from remote_gym.config.keywords import ClientKeywords, LaunchKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
 from remote_gym.config.names import check_names, differing_options, merge_options, nearest
@@ -19,6 +19,7 @@ from remote_gym.config.tls import CERTS_VARIABLE, TlsFiles
 __all__ = [
     "CERTS_VARIABLE",
     "SERVERS_ALONE",
+    "SERVER_VARIABLE",
     "TOKEN_VARIABLE",
     "ClientKeywords",
     "ClientOptions",

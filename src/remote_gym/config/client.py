@@ -15,6 +15,10 @@ from remote_gym.validation import check_choice, check_integer, check_seconds, ch
 TOKEN_VARIABLE = "REMOTE_GYM_TOKEN"
 """Environment variable that a client reads its token from when `ClientOptions.token` is None. Not sent without TLS."""
 
+SERVER_VARIABLE = "REMOTE_GYM_SERVER"
+"""Environment variable with the address of the server that clients use which name none: ``host:port`` or
+``unix:path``. ``remote-gym launch`` sets it for the command that it runs."""
+
 _TOKEN = re.compile(r"[!-~]{1,1000}")  # what a header of HTTP may hold
 
 

@@ -6,7 +6,6 @@ It is given a private folder, with a file that says what to serve, and a descrip
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib
 import json
@@ -14,17 +13,17 @@ import logging
 import os
 import select
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError
+from remote_gym.ipc.running import recorded
+from remote_gym.launched.order import LOG, ORDER, SOCKET, read_order
 from remote_gym.logs import TextFormatter, get_logger
-from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.wire.values import decode_value
 
 logger = get_logger(__name__)
 
@@ -41,30 +40,40 @@ def main() -> None:
     """Serve until standard input ends."""
     folder, answers = Path(sys.argv[1]), int(sys.argv[2])
     sys.argv = [""]
+    signal.signal(signal.SIGTERM, _end)
     os.set_inheritable(answers, False)
     owner = _Owner(folder)
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    order = _read_order(folder)
+    order = _take_order(folder)
     _load_grpc()
     from remote_gym.server.create import create_remote_environment_server
-    from remote_gym.server.offer import check_offer
+    from remote_gym.server.offer import check_offer, names_offered
 
     try:
-        options, environment = _read_options(order["options"]), _read_environment(order["environment"])
+        environment, options = read_order(order)
         check_offer(environment, imports=options.imports, own_interpreter=options.interpreter is None)
         if options.check:
             logger.info("creating the environment once, to see that it can be")
-        server = create_remote_environment_server(environment, f"unix:{folder / 'socket'}", options=options)
+        server = create_remote_environment_server(environment, f"unix:{folder / SOCKET}", options=options)
     except ConfigError as error:
         _answer(answers, {"error": {"problem": error.problem, "field": error.field, "where": error.where}})
         sys.exit(1)
-    with server:
-        owner.has_something_to_close.set()
-        _answer(answers, {"url": server.url, "port": server.port})
-        owner.is_gone.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    served = environment.get("entrypoint") or environment["entrypoint_kwargs"].get("id")
+    try:
+        with server, recorded("launch", server.address, names_offered(served, server.options)):
+            owner.has_something_to_close.set()
+            _answer(answers, {"url": server.url, "port": server.port})
+            owner.is_gone.wait()
+    finally:
+        if owner.is_gone.is_set():  # else the program may yet look at the log, and removes it
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(*_: object) -> None:
+    """End in order, as ``remote-gym servers stop`` asks; again it hurries."""
+    raise SystemExit(0)
 
 
 class _Owner:
@@ -85,7 +94,7 @@ class _Owner:
     def _watch(self) -> None:
         while not select.select([0], [], [], LOG_INTERVAL)[0] or os.read(0, 1024):  # where nothing comes
             with contextlib.suppress(FileNotFoundError):  # the program has removed it, and ends this next
-                shorten(self._folder / "server.log")
+                shorten(self._folder / LOG)
         self.is_gone.set()
         if not self.has_something_to_close.is_set():
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -122,23 +131,8 @@ def _load_grpc() -> None:
         del os.environ[name]
 
 
-def _read_order(folder: Path) -> dict[str, Any]:
-    file = folder / "order.json"
+def _take_order(folder: Path) -> dict[str, Any]:
+    file = folder / ORDER
     order: dict[str, Any] = json.loads(file.read_text())
     file.unlink()
     return order
-
-
-def _read_environment(order: Mapping[str, Any]) -> dict[str, Any]:
-    """`RemoteArgs`, whose keyword arguments come as the protocol's `Value`, so that they are what they were."""
-    data = base64.b64decode(order["entrypoint_kwargs"])
-    return {**order, "entrypoint_kwargs": decode_value(pb.Value.FromString(data), Limits())}
-
-
-def _read_options(named: dict[str, Any]) -> ServerOptions:
-    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
-    if "message_limits" in read:
-        read["message_limits"] = Limits(**read["message_limits"])
-    if "environments" in read:
-        read["environments"] = {name: _read_environment(each) for name, each in read["environments"].items()}
-    return ServerOptions(**read)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import find_highest_version, parse_env_id
 
-from remote_gym.config import place_of
+from remote_gym.config import ServerOptions, place_of
 from remote_gym.errors import ConfigError
 from remote_gym.server.placement.place import runs_elsewhere
 from remote_gym.worker.environment.entrypoint import entrypoint_file
@@ -83,3 +83,16 @@ def _check_id(id_: str) -> None:
         raise ConfigError(
             f"{as_sentence(error)} If a package registers {id_!r}, have workers import it first, by the option imports"
         ) from error
+
+
+def names_offered(served: str | None, options: ServerOptions) -> list[str]:
+    """All that a server offers, by names.
+
+    Args:
+        served: The default environment's id or entrypoint, if it has one.
+        options: The server's.
+    """
+    patterns = ", ".join(options.ids)
+    offered = [*([served] if served else []), *options.environments]
+    offered += [f"ids that match {patterns}"] if patterns else []
+    return offered + ([f"any entrypoint below {options.client_entrypoints}"] if options.client_entrypoints else [])

@@ -18,9 +18,10 @@ from remote_gym.cli.greeting import greeting
 from remote_gym.cli.report import report
 from remote_gym.cli.serve_flags import serve_flags
 from remote_gym.cli.settings import Settings, read_settings
+from remote_gym.ipc.running import recorded
 from remote_gym.logs import JsonFormatter, TextFormatter
 from remote_gym.server.create import create_remote_environment_server
-from remote_gym.server.offer import check_offer
+from remote_gym.server.offer import check_offer, names_offered
 from remote_gym.server.serve import RemoteEnvironmentServer
 
 
@@ -59,8 +60,10 @@ def serve(ctx: click.Context, /, verbose: bool, log_format: str, print_config: b
             if os.environ.get("GRPC_SSL_CIPHER_SUITES") == TLS_1_3_ONLY:
                 del os.environ["GRPC_SSL_CIPHER_SUITES"]
             default = settings.offer.default or {}
-            click.echo("\n".join(greeting(server, default.get("id") or default.get("entrypoint"), settings.tls)))
-            _run(server, asked)
+            served = default.get("id") or default.get("entrypoint")
+            with recorded("serve", server.address, names_offered(served, settings.options)):
+                click.echo("\n".join(greeting(server, served, settings.tls)))
+                _run(server, asked)
     except KeyboardInterrupt:
         click.echo("Stopped.")
 

@@ -17,7 +17,7 @@ from remote_gym.server.placement.place import Place, Uv
 from remote_gym.server.placement.resources import Gpu, gpu_variables
 
 OWNER_LABEL = "remote_gym.owner"
-"""Label of containers, whose value is that of `remote_gym.server.placement.owner`."""
+"""Label of containers, whose value is that of `remote_gym.ipc.owner`."""
 
 KEEPALIVE = 15
 """Seconds after which an SSH connection on which nothing comes is asked for a sign of life, three times."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from remote_gym.ipc.leftovers import KILL_AFTER
+from remote_gym.ipc.owner import find_owner
 from remote_gym.logs import get_logger
 from remote_gym.server.placement.commands import list_command, on_host, remove_command
-from remote_gym.server.placement.owner import find_owner
 from remote_gym.server.placement.place import Place
 from remote_gym.server.placement.programs import Done, run
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from remote_gym.errors import ConfigError
 from remote_gym.ipc.counters import anonymous_file
+from remote_gym.ipc.owner import find_owner, this_process
 from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs import get_logger
 from remote_gym.logs.escaping import printable
 from remote_gym.server.placement.commands import CONNECT_TIMEOUT, master_command
-from remote_gym.server.placement.owner import find_owner, this_process
 
 logger = get_logger(__name__)
 

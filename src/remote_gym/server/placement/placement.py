@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from remote_gym.errors import ConfigError, FullReason, ServerFull
+from remote_gym.ipc.owner import this_process
 from remote_gym.logs import get_logger
 from remote_gym.server.launch.launcher import LaunchSpec
 from remote_gym.server.placement import containers
 from remote_gym.server.placement.commands import guest_command
 from remote_gym.server.placement.hosts import Hosts
-from remote_gym.server.placement.owner import this_process
 from remote_gym.server.placement.place import Place, read_place
 from remote_gym.server.placement.resources import Gpus, gpu_variables, read_resources
 from remote_gym.v1 import worker_pb2

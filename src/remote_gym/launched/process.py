@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.errors import ConfigError, ConnectError, ConnectReason
-from remote_gym.logs import printable
+from remote_gym.launched.order import LOG, ORDER
+from remote_gym.logs.tail import last_lines
 
 BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from remote_gym.server.launched import main; main()"
 """Code that the server's Python runs. Without the working directory in its path: what lies there, as in a folder that
 others write to, is none of the program's."""
-
-ORDER = "order.json"
-"""File in the private folder that says what to serve."""
 
 END_TIMEOUT = 30.0
 """Seconds for a server to close its environments in; then it is killed, and they with it."""
@@ -38,9 +36,6 @@ LONGEST_FOLDER = 95
 
 LINES = 20
 """Lines of the log that an error shows."""
-
-_LONGEST_TAIL = 256 * 2**10
-"""Bytes from the log's end that are looked at for its last lines."""
 
 
 class LaunchedProcess:
@@ -63,7 +58,7 @@ class LaunchedProcess:
                 f"the temporary folder, {tempfile.gettempdir()}, has too long a path for a Unix socket in it; let "
                 f"TMPDIR name one of at most {LONGEST_FOLDER - 20} bytes"
             )
-        self._log = self.folder / "server.log"
+        self._log = self.folder / LOG
         self._owner = os.getpid()
         self._is_ready = False
         _RUNNING.add(self)
@@ -160,14 +155,7 @@ class LaunchedProcess:
 
     def log(self, lines: int) -> str:
         """The last lines that it has logged, and what environments printed among them."""
-        try:
-            with self._log.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - _LONGEST_TAIL))
-                text = file.read().decode("utf-8", "replace")
-        except FileNotFoundError:  # it was stopped
-            return ""
-        return "\n".join(printable(line) for line in text.splitlines()[-lines:])
+        return last_lines(self._log, lines)
 
     def stop(self) -> None:
         """Stop it, and wait for its end: its environments are closed, or killed if they take too long.

@@ -6,9 +6,9 @@ import dataclasses
 import subprocess
 import sys
 
-from remote_gym.server.placement.owner import Owner, find_owner, this_process
+from remote_gym.ipc.owner import Owner, find_owner, this_process
 
-PRINT = "from remote_gym.server.placement.owner import this_process; print(this_process(), flush=True); input()"
+PRINT = "from remote_gym.ipc.owner import this_process; print(this_process(), flush=True); input()"
 
 
 def test_an_owner_is_found_in_what_engines_print_of_labels():

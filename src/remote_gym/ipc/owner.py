@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,34 @@ class Owner:
         if (self.user, self.boot, self.namespace) != (own.user, own.boot, own.namespace):
             return False
         return _start_of(self.pid) != self.start
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the process, if it is known to be the one that is meant.
+
+        Returns:
+            Whether it was sent; False where the process has ended, or is not one of this user's on this machine.
+        """
+        own = this_process()
+        if (self.user, self.boot, self.namespace) != (own.user, own.boot, own.namespace) or not self.start:
+            return False
+        descriptor: int | None = None
+        try:
+            # Held from before the look, so that no other process can have got the id between look and signal.
+            if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):
+                with contextlib.suppress(OSError):  # as a kernel before 5.3, or a sandbox, has it
+                    descriptor = os.pidfd_open(self.pid)
+            if _start_of(self.pid) != self.start:
+                return False
+            if descriptor is None:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(descriptor, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        return True
 
 
 def find_owner(text: str) -> Owner | None:

@@ -1,0 +1,167 @@
+"""Servers of this user that run on this machine: each leaves a record, a private file, for as long as it runs.
+
+Records lie in a folder of this user's alone: below ``XDG_RUNTIME_DIR``, or in the temporary folder, where other users
+may have put one of its name, which is then not believed. A record is named by its server's process, as no other process
+is; those of processes that are gone are removed by whoever looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from remote_gym.ipc.owner import Owner, find_owner, this_process
+
+_SUFFIX = ".json"
+_LARGEST = 64 * 2**10
+"""Bytes of a record that are read."""
+_ATTEMPTS = 3
+"""Attempts at one folder, which a server that ends removes if it is empty, also just before one writes to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """A server, as its record has it.
+
+    Attributes:
+        owner: Its process.
+        command: How it was started: ``"serve"`` or ``"launch"``.
+        address: Where it listens, ``host:port`` or ``unix:path``.
+        environments: Names, ids or files of what it serves.
+        log: The file that it logs to; None where it logs to no file.
+        since: When it began to listen, in seconds of Unix time.
+    """
+
+    owner: Owner
+    command: str
+    address: str
+    environments: tuple[str, ...]
+    log: str | None
+    since: float
+
+
+@contextlib.contextmanager
+def recorded(command: str, address: str, environments: Sequence[str]) -> Iterator[None]:
+    """Keep a record of this process's server until the block ends; none where no such folder can be had.
+
+    Args:
+        command: As `RunningServer` has it, like the rest.
+        address: Likewise.
+        environments: Likewise.
+    """
+    server = RunningServer(
+        owner=this_process(),
+        command=command,
+        address=address,
+        environments=tuple(environments),
+        log=_log_of_this_process(),
+        since=time.time(),
+    )
+    record = _write(server) if server.owner.start else None  # nobody could know the process again
+    try:
+        yield
+    finally:
+        if record is not None:
+            _remove(record)
+
+
+def running_servers() -> list[RunningServer]:
+    """Servers that run, the oldest first. Records of others that are gone are removed."""
+    found = []
+    for folder in _places():
+        if not _is_private(folder):
+            continue
+        for file in folder.glob(f"*{_SUFFIX}"):
+            server = _read(file)
+            if server is not None:
+                found.append(server)
+    return sorted(found, key=lambda server: server.since)
+
+
+def _places() -> list[Path]:
+    """Folders of records, the first that can be had before the others."""
+    if not hasattr(os, "getuid"):
+        return []
+    places = [Path(tempfile.gettempdir()) / f"remote_gym-{os.getuid()}"]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_absolute():
+        places.insert(0, Path(runtime) / "remote_gym")
+    return places
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder, rather than a link to one, and this user's alone."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def _write(server: RunningServer) -> Path | None:
+    running_servers()  # which removes what is left of others
+    content = json.dumps({**asdict(server), "owner": None})
+    for folder in (each for each in _places() for _ in range(_ATTEMPTS)):
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if not _is_private(folder):
+                continue
+            record = folder / f"{server.owner}{_SUFFIX}"
+            # Whole or not at all: others look at any time.
+            draft = folder / f"{secrets.token_hex(8)}.draft"
+            try:
+                draft.write_text(content)
+                draft.replace(record)
+            finally:
+                draft.unlink(missing_ok=True)
+            return record
+    return None
+
+
+def _remove(record: Path) -> None:
+    with contextlib.suppress(OSError):
+        record.unlink()
+        record.parent.rmdir()  # unless there are others
+
+
+def _read(file: Path) -> RunningServer | None:
+    """A record; None if it is none, or its process is gone, and then it is removed."""
+    owner = find_owner(file.name)
+    if owner is None or str(owner) + _SUFFIX != file.name:
+        return None
+    try:
+        if owner.is_dead():
+            _remove(file)
+            return None
+        with file.open("rb") as opened:
+            content: dict[str, Any] = json.loads(opened.read(_LARGEST))
+        return RunningServer(
+            owner=owner,
+            command=str(content["command"]),
+            address=str(content["address"]),
+            environments=tuple(map(str, content["environments"])),
+            log=None if content["log"] is None else str(content["log"]),
+            since=float(content["since"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):  # another release's, or it has just been removed
+        return None
+
+
+def _log_of_this_process() -> str | None:
+    """The file that standard error is, where it is one."""
+    try:
+        if not stat.S_ISREG(os.fstat(2).st_mode):
+            return None
+        name = os.readlink("/proc/self/fd/2")  # noqa: PTH115 - not what lies there now, but what was opened
+        return name if Path(name).stat().st_ino == os.fstat(2).st_ino else None
+    except OSError:
+        return None

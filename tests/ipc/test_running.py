@@ -1,0 +1,136 @@
+"""Records of the servers that run: private, whole, and gone with their processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from remote_gym.ipc import running
+from remote_gym.ipc.owner import Owner, this_process
+from remote_gym.ipc.running import recorded, running_servers
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are known again by /proc")
+
+RECORD = """
+from remote_gym.ipc.running import recorded
+with recorded("serve", "localhost:1", ["CartPole-v1"]):
+    print("ready", flush=True)
+    input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where records lie: no other test's are among them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    return tmp_path / f"remote_gym-{os.getuid()}"
+
+
+def test_a_server_is_listed_while_it_runs_and_no_longer(folder):
+    with recorded("serve", "localhost:1", ["CartPole-v1", "b.py"]):
+        [server] = running_servers()
+        assert server.owner == this_process()
+        assert (server.command, server.address) == ("serve", "localhost:1")
+        assert server.environments == ("CartPole-v1", "b.py")
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert running_servers() == []
+    assert not folder.exists()
+
+
+def test_the_folder_of_the_login_comes_first_and_both_are_looked_at(folder, tmp_path, monkeypatch):
+    with recorded("serve", "localhost:1", []):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        before = running_servers()
+        assert len(before) == 1
+        with recorded("launch", "unix:/a", []):
+            # Of one process, so in both folders by the same name.
+            assert [each.command for each in running_servers()] == ["serve", "launch"]
+            assert [*(tmp_path / "remote_gym").iterdir()]
+
+
+def test_records_of_killed_servers_are_removed_by_who_looks(folder):
+    with subprocess.Popen([sys.executable, "-c", RECORD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        [server] = running_servers()
+        assert server.owner.pid == process.pid
+        process.kill()
+    assert [*folder.iterdir()]
+    assert running_servers() == []
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("stranger", ["open to others", "a link", "a file"])
+def test_a_folder_that_others_may_have_put_there_is_not_believed(folder, stranger):
+    if stranger == "open to others":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif stranger == "a link":
+        (folder.parent / "theirs").mkdir(mode=0o700)
+        folder.symlink_to(folder.parent / "theirs")
+    else:
+        folder.write_text("")
+    with recorded("serve", "localhost:1", []):  # it serves all the same
+        assert running_servers() == []
+    if stranger == "open to others":
+        content = {"command": "serve", "address": "a:1", "environments": [], "log": None, "since": 0}
+        (folder / f"{this_process()}.json").write_text(json.dumps(content))
+        assert running_servers() == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_users_is_not_believed(folder):
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    with recorded("serve", "localhost:1", []):
+        assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"command": "serve"}', "{" * 100_000, '{"since": "x"}'])
+def test_a_record_that_cannot_be_read_is_none(folder, content):
+    folder.mkdir(mode=0o700)
+    (folder / f"{this_process()}.json").write_text(content)
+    (folder / "other.json").write_text(content)
+    assert running_servers() == []
+
+
+def test_only_the_process_that_is_meant_is_signalled():
+    with subprocess.Popen([sys.executable, "-c", RECORD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        [server] = running_servers()
+        own = server.owner
+        later = Owner(own.user, own.pid, own.start + 1, own.boot, own.namespace)
+        elsewhere = Owner(own.user, own.pid, own.start, "0" * 12, own.namespace)
+        inside = Owner(own.user, own.pid, own.start, own.boot, own.namespace + 1)
+        assert not any(each.signal(signal.SIGKILL) for each in (later, elsewhere, inside))
+        assert process.poll() is None
+        assert own.signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+        assert not own.signal(signal.SIGTERM)
+
+
+def test_a_record_is_written_where_another_server_has_just_removed_the_folder(folder, monkeypatch):
+    tries = []
+    is_private = running._is_private
+
+    def removed_meanwhile(where: Path) -> bool:
+        found = is_private(where)
+        if found and not tries:
+            tries.append(where)
+            where.rmdir()
+        return found
+
+    monkeypatch.setattr(running, "_is_private", removed_meanwhile)
+    with recorded("serve", "localhost:1", []):
+        assert len(running_servers()) == 1
+    assert tries
