@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": {"errors", "config"},
     "wire": {"v1", "errors", "config", "logs"},
     "protocol": {"v1", "errors", "config", "address", "wire"},
-    "launched": {"v1", "errors", "config", "logs", "wire"},
+    "launched": {"v1", "errors", "config", "logs", "protocol", "transport", "wire"},
     "auth": {"errors", "config", "logs", "tls"},
     "ipc": {"v1", "errors", "protocol"},
     "client": BOTH_ENDS,

@@ -31,6 +31,10 @@ LAST_RESORT = 30
 _COMMANDS = ("demo", "serve", "launch", "servers", "play", "certs", "token", "doctor", "conformance")
 
 
+HELD = "held"
+"""Command that ``launch(at="ssh:HOST")`` runs at that host; people have no use for it."""
+
+
 class _Commands(click.Group):
     """Imports a command when it is asked for, and shows our own errors as messages, without a traceback."""
 
@@ -40,7 +44,7 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+        if args[0] not in (*_COMMANDS, HELD) and not args[0].startswith("-"):
             ctx.fail(f"No such command {args[0]!r}; {nearest(args[0], _COMMANDS)}")
         if args[0] == "serve" and {"-v", "--verbose"} & set(args):
             # Only gRPC's own log says why it refuses a handshake. Not by default: nobody counts those lines.
@@ -48,6 +52,8 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == HELD:
+            return held
         if cmd_name not in _COMMANDS:
             return None
         if cmd_name != "launch":  # which hands on what it has to a command that may use gRPC, too, and uses none itself
@@ -89,6 +95,13 @@ def _message(error: RemoteGymError, *, verbose: bool) -> str:
 @click.version_option(package_name="remote-gym")
 def main() -> None:
     """Host Gymnasium environments on one machine and use them from another as if they were local."""
+
+
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def held(arguments: tuple[str, ...]) -> None:
+    """Start or hold a server for a program at another host, which speaks with this command by its standard streams."""
+    importlib.import_module("remote_gym.launched.holder").main(list(arguments))
 
 
 def program() -> None:

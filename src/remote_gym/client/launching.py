@@ -23,6 +23,7 @@ from remote_gym.config import (
     shows_options,
 )
 from remote_gym.errors import ConfigError, ConnectError
+from remote_gym.launched.hosted import HostedProcess
 from remote_gym.launched.order import write_order
 from remote_gym.launched.process import LaunchedProcess
 
@@ -55,9 +56,11 @@ class LaunchedServer:
     Attributes:
         url, port: Where it listens.
         pid: Its process's id.
+        at: The host on which it runs, as `launch` was told; None for this machine.
     """
 
-    def __init__(self, process: LaunchedProcess, url: str, port: int) -> None:
+    def __init__(self, process: LaunchedProcess | HostedProcess, url: str, port: int, at: str | None = None) -> None:
+        self.at = at
         self.url = url
         self.port = port
         self.pid = process.pid
@@ -65,7 +68,8 @@ class LaunchedServer:
         self._clients: weakref.WeakSet[RemoteEnvironment | RemoteVectorEnv] = weakref.WeakSet()
 
     def __repr__(self) -> str:
-        state = f"process {self._process.pid}" if self.is_running else "ended"
+        at = "" if self.at is None else f" at {self.at}"
+        state = f"process {self._process.pid}{at}" if self.is_running else "ended"
         return f"<LaunchedServer {self.url}, {state}>"
 
     @property
@@ -95,7 +99,7 @@ class LaunchedServer:
             RemoteGymError: As `RemoteEnvironment` does.
         """
         asked = _asked(name, entrypoint_kwargs)
-        client = RemoteEnvironment(self.url, self.port, asked, render_mode=render_mode, options=_options(options))
+        client = RemoteEnvironment(self.url, self.port, asked, render_mode=render_mode, options=self._options(options))
         _SERVERS[client] = self
         self._clients.add(client)
         return client
@@ -131,11 +135,20 @@ class LaunchedServer:
             render_mode=render_mode,
             num_envs=num_envs,
             workers=workers,
-            options=_options(options),
+            options=self._options(options),
         )
         _SERVERS[client] = self
         self._clients.add(client)
         return client
+
+    def _options(self, given: ClientOptions | None) -> ClientOptions:
+        """Options of a client: one whose server is on this machine does not wait for its return for so long."""
+        options = ClientOptions() if given is None else given
+        if not isinstance(options, ClientOptions):
+            raise ConfigError(f"is {given!r:.200}; use ClientOptions(...)", field="options", where="options")
+        if self.at is None and options.reconnect_timeout is None:
+            return dataclasses.replace(options, reconnect_timeout=RECONNECT_TIMEOUT)
+        return options
 
     def log(self, lines: int = 100) -> str:
         """The last lines that the server has logged, with what environments printed among them.
@@ -167,6 +180,8 @@ class LaunchedServer:
 def launch(
     environment: EnvironmentLike,
     *,
+    at: str | None = None,
+    at_python: str | None = None,
     start_timeout: float = START_TIMEOUT,
     options: ServerOptions | None = None,
     **keywords: Unpack[LaunchKeywords],
@@ -176,35 +191,65 @@ def launch(
     It runs in the same Python as this program, and the environment where its keys say, such as in another Python.
 
     Args:
-        environment: A Gymnasium id, an entrypoint's path, or a dict, as for `create_remote_environment_server`.
+        environment: A Gymnasium id, an entrypoint's path, or a dict, as for `create_remote_environment_server`. Paths
+            are the server's.
+        at: Where the server runs: ``"ssh:user@gpu-box"``, a host as OpenSSH's client takes it, where this package has
+            to be installed. None for this machine.
+        at_python: The Python of that host that has this package; None for the command ``remote-gym`` of its path.
         start_timeout: Seconds until it listens, and has tried its environment once.
         options: Options of the server all at once.
         **keywords: Keys of the environment, such as ``python``, `RemoteArgs` lists them, and single options of the
             server.
 
     Raises:
-        ConfigError: If an argument cannot work, or the environment cannot be created.
-        ConnectError: If the server ends, or is not ready in time; with the last lines that it logged.
+        ConfigError: If an argument cannot work, or the environment cannot be created; if the host has no remote_gym,
+            or that of another release.
+        ConnectError: If the server ends, or is not ready in time; with the last lines that it logged. If the host
+            cannot be reached; with those of ssh.
     """
+    host = None if at is None else _host(at)
+    if host is None and at_python is not None:
+        raise ConfigError(
+            "is for a server at a host; give at='ssh:HOST', or leave it out", field="at_python", where="at_python"
+        )
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("launch() needs Unix sockets; start 'remote-gym serve' here, and connect to it")
     keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
     options = merge_options(ServerOptions, options, rest, of=launch, beside=OF_ENVIRONMENTS)
     order = write_order(_merged(read_environment("environment", environment), keys), options)
-    process = LaunchedProcess(order)
+    process: LaunchedProcess | HostedProcess
+    if host is None:
+        process = LaunchedProcess(order)
+    else:
+        process = HostedProcess(host, at_python, order, lease=options.lease, start_timeout=start_timeout)
     try:
-        place = process.wait_until_ready(start_timeout)
-        server = LaunchedServer(process, place["url"], place["port"])
+        if isinstance(process, LaunchedProcess):
+            place = process.wait_until_ready(start_timeout)
+            server = LaunchedServer(process, place["url"], place["port"])
+        else:
+            server = LaunchedServer(process, process.url, 0, at)
         checks = diagnose(server.url, server.port, None, timeout=_HEALTH_TIMEOUT)
         if not all(check.works for check in checks):
-            raise ConnectError(
-                f"the server that was launched cannot be used: {summarise(checks)}", reason=reason_of(checks)
-            )
+            found = summarise(checks)
+            if isinstance(process, HostedProcess):
+                found = (
+                    f"by way of ssh, which has to forward Unix sockets (AllowStreamLocalForwarding of sshd): "
+                    f"{process.said() or found}"
+                )
+            raise ConnectError(f"the server that was launched cannot be used: {found}", reason=reason_of(checks))
     except BaseException:
         process.stop()
         raise
     return server
+
+
+def _host(at: str) -> str:
+    """The host of ``ssh:HOST``."""
+    kind, _, host = at.partition(":") if isinstance(at, str) else ("", "", "")
+    if kind != "ssh" or not host or host.startswith("-") or any(map(str.isspace, host)):
+        raise ConfigError(f"is {at!r}; use 'ssh:HOST', such as 'ssh:user@gpu-box'", field="at", where="at")
+    return host
 
 
 def _asked(name: str | None, entrypoint_kwargs: dict[str, Any]) -> RemoteArgs | None:
@@ -214,16 +259,6 @@ def _asked(name: str | None, entrypoint_kwargs: dict[str, Any]) -> RemoteArgs | 
     if entrypoint_kwargs:
         asked["entrypoint_kwargs"] = entrypoint_kwargs
     return asked or None
-
-
-def _options(given: ClientOptions | None) -> ClientOptions:
-    if given is None:
-        return ClientOptions(reconnect_timeout=RECONNECT_TIMEOUT)
-    if not isinstance(given, ClientOptions):
-        raise ConfigError(f"is {given!r:.200}; use ClientOptions(...)", field="options", where="options")
-    if given.reconnect_timeout is None:
-        return dataclasses.replace(given, reconnect_timeout=RECONNECT_TIMEOUT)
-    return given
 
 
 def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from remote_gym.config import Limits, ServerOptions, differing_options, place_of, read_environment
 from remote_gym.errors import ConfigError, EncodingError
+from remote_gym.protocol.constants import PROTOCOL_VERSION
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.values import decode_value, encode_value
 
@@ -22,6 +23,11 @@ SOCKET = "socket"
 """Unix socket in it, at which the server listens."""
 LOG = "server.log"
 """File in it that the server logs to, and its environments print to."""
+HOLD = "hold"
+"""Unix socket in it, of a server on another host than its program: it serves while somebody is connected there."""
+
+DIALECT = f"{PROTOCOL_VERSION}.1"
+"""Version of orders and of what is said around them. Another release's has to be the same."""
 
 
 def write_order(environment: Mapping[str, Any], options: ServerOptions) -> dict[str, Any]:

@@ -45,19 +45,15 @@ class LaunchedProcess:
 
     Args:
         order: What to serve, as JSON can say it.
+        lease: Seconds for which it goes on once it serves and nobody holds it, if others than this process are to hold
+            it (`remote_gym.launched.order.HOLD`); None for a server of this process's alone.
 
     Attributes:
         folder: A private one, with order, socket and log, which is gone when the process is.
     """
 
-    def __init__(self, order: Mapping[str, Any]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="remote_gym-"))
-        if len(os.fsencode(self.folder)) > LONGEST_FOLDER:
-            self.folder.rmdir()
-            raise ConfigError(
-                f"the temporary folder, {tempfile.gettempdir()}, has too long a path for a Unix socket in it; let "
-                f"TMPDIR name one of at most {LONGEST_FOLDER - 20} bytes"
-            )
+    def __init__(self, order: Mapping[str, Any], lease: float | None = None) -> None:
+        self.folder = private_folder()
         self._log = self.folder / LOG
         self._owner = os.getpid()
         self._is_ready = False
@@ -66,12 +62,13 @@ class LaunchedProcess:
         self._answers, their_answers = os.pipe()
         self._pipes = [our_end, self._answers]
         weakref.finalize(self, _close, self._pipes).atexit = False  # which `_stop_all` sees to
+        held = () if lease is None else (lease,)
         try:
             (self.folder / ORDER).write_text(json.dumps(order))
             with self._log.open("ab") as log:
                 # Not in this program's group: Ctrl-C is for the program, which then stops its server.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", BOOT, str(self.folder), str(their_answers)],
+                    [sys.executable, "-c", BOOT, str(self.folder), str(their_answers), *map(str, held)],
                     stdin=their_input,
                     stdout=log,
                     stderr=log,
@@ -121,11 +118,7 @@ class LaunchedProcess:
             text = f"the server that was launched {how}{self._last_lines()}"
             raise ConnectError(text, reason=ConnectReason.UNREACHABLE)
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            problem, field, where = (answer["error"][name] for name in ("problem", "field", "where"))
-            if field == "default_args":  # as the server has it
-                field, where = "environment", where and "environment"
-            raise ConfigError(problem, field=field, where=where)
+        raise_refusal(answer)
         self._is_ready = True
         return answer
 
@@ -178,6 +171,50 @@ class LaunchedProcess:
     def let_go(self) -> None:
         """Close this process's ends of the pipes: where it is the program itself, the server ends."""
         _close(self._pipes)
+
+    def release(self) -> None:
+        """Leave it, with its folder, to those that hold it: it does not end with this process."""
+        _RUNNING.discard(self)
+        self.let_go()
+
+
+def private_folder(longest: int = LONGEST_FOLDER) -> Path:
+    """Make a folder for sockets that other users cannot reach.
+
+    Args:
+        longest: Bytes of its path.
+
+    Raises:
+        ConfigError: If that of the temporary folder is too long.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="remote_gym-"))
+    if len(os.fsencode(folder)) > longest:
+        folder.rmdir()
+        raise ConfigError(
+            f"the temporary folder, {tempfile.gettempdir()}, has too long a path for a Unix socket in it; let "
+            f"TMPDIR name one of at most {longest - 20} bytes"
+        )
+    return folder
+
+
+def raise_refusal(answer: Mapping[str, Any], where_it_is: str = "") -> None:
+    """Raise what a server's process has answered in place of where it listens, if it has.
+
+    Args:
+        answer: Of the process.
+        where_it_is: Added to a text, such as ``"at 'gpu-box'"``.
+
+    Raises:
+        ConfigError: If its order cannot be served.
+        ConnectError: If it has ended, or is not ready in time.
+    """
+    if "error" in answer:
+        problem, field, where = (answer["error"][name] for name in ("problem", "field", "where"))
+        if field == "default_args":  # as the server has it
+            field, where = "environment", where and "environment"
+        raise ConfigError(f"{problem} ({where_it_is})" if where_it_is else problem, field=field, where=where)
+    if "failed" in answer:
+        raise ConnectError(f"{where_it_is}: {answer['failed']}", reason=ConnectReason.UNREACHABLE)
 
 
 _RUNNING: weakref.WeakSet[LaunchedProcess] = weakref.WeakSet()

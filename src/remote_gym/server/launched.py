@@ -1,7 +1,8 @@
 """The process of `remote_gym.launch`: a server that belongs to the program that started it.
 
 It is given a private folder, with a file that says what to serve, and a descriptor for its answer, a line of JSON with
-"url" and "port" or with an "error". It ends when its standard input does, at whatever it is then.
+"url" and "port" or with an "error". It ends when its standard input does, at whatever it is then; that of a program on
+another machine, once it serves, when nobody has held it for a lease.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from remote_gym.errors import ConfigError
 from remote_gym.ipc.running import recorded
-from remote_gym.launched.order import LOG, ORDER, SOCKET, read_order
+from remote_gym.launched.order import HOLD, LOG, ORDER, SOCKET, read_order
 from remote_gym.logs import TextFormatter, get_logger
 
 logger = get_logger(__name__)
@@ -37,12 +40,12 @@ LOG_INTERVAL = 5.0
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    folder, answers = Path(sys.argv[1]), int(sys.argv[2])
+    """Serve until standard input ends, or, with a lease, nobody has held this server for so long."""
+    folder, answers, *lease = Path(sys.argv[1]), int(sys.argv[2]), *map(float, sys.argv[3:])
     sys.argv = [""]
     signal.signal(signal.SIGTERM, _end)
     os.set_inheritable(answers, False)
-    owner = _Owner(folder)
+    owner = _Holders(folder, *lease) if lease else _Owner(folder)
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -93,12 +96,70 @@ class _Owner:
 
     def _watch(self) -> None:
         while not select.select([0], [], [], LOG_INTERVAL)[0] or os.read(0, 1024):  # where nothing comes
-            with contextlib.suppress(FileNotFoundError):  # the program has removed it, and ends this next
-                shorten(self._folder / LOG)
+            self._shorten_log()
+        self._end()
+
+    def _shorten_log(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # the program has removed it, and ends this next
+            shorten(self._folder / LOG)
+
+    def _end(self) -> None:
         self.is_gone.set()
         if not self.has_something_to_close.is_set():
             shutil.rmtree(self._folder, ignore_errors=True)
             os._exit(1)
+
+
+class _Holders(_Owner):
+    """Connections to a socket in the folder, which a program on another machine makes anew when they break.
+
+    Until it serves, this process belongs to the one that started it.
+
+    Args:
+        folder: As for `_Owner`.
+        lease: Seconds without a connection until this process ends.
+    """
+
+    def __init__(self, folder: Path, lease: float) -> None:
+        self._lease = lease
+        # Open until this process ends, by which those that asked it to know that it has.
+        self._held: set[socket.socket] = set()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / HOLD))
+        self._listener.listen()
+        super().__init__(folder)
+
+    def _watch(self) -> None:
+        held = self._held
+        starter = [sys.stdin]
+        deadline = time.monotonic() + self._lease
+        while held or time.monotonic() < deadline or not self.has_something_to_close.is_set():
+            ready, _, _ = select.select([self._listener, *held, *starter], [], [], min(LOG_INTERVAL, self._lease / 4))
+            for each in ready:
+                if each is self._listener:
+                    held.add(self._listener.accept()[0])
+                elif isinstance(each, socket.socket):
+                    if _said(each):
+                        return self._end()
+                    each.close()
+                    held.discard(each)
+                    deadline = time.monotonic() + self._lease
+                elif not os.read(0, 1024):
+                    starter.clear()
+                    if not self.has_something_to_close.is_set():
+                        return self._end()
+                    deadline = time.monotonic() + self._lease
+            self._shorten_log()
+        logger.warning("nobody has held this server for %g s, its lease", self._lease)
+        return self._end()
+
+
+def _said(connection: socket.socket) -> bool:
+    """Whether a holder says that the server is to end, rather than that it leaves."""
+    try:
+        return bool(connection.recv(16))
+    except OSError:
+        return False
 
 
 def shorten(log: Path) -> None:

@@ -15,25 +15,10 @@ from dataclasses import dataclass, field
 
 from remote_gym.server.placement.place import Place, Uv
 from remote_gym.server.placement.resources import Gpu, gpu_variables
+from remote_gym.transport.ssh import in_shell, ssh_options
 
 OWNER_LABEL = "remote_gym.owner"
 """Label of containers, whose value is that of `remote_gym.ipc.owner`."""
-
-KEEPALIVE = 15
-"""Seconds after which an SSH connection on which nothing comes is asked for a sign of life, three times."""
-CONNECT_TIMEOUT = 20
-"""Seconds that an SSH connection has to be made."""
-
-_SSH_OPTIONS = (
-    "BatchMode=yes",  # nobody is there to be asked for a password, or about an unknown host
-    f"ConnectTimeout={CONNECT_TIMEOUT}",
-    f"ServerAliveInterval={KEEPALIVE}",
-    "ServerAliveCountMax=3",
-    # What a user's configuration may have for its own sessions, and would be in the way of ours:
-    "RemoteCommand=none",
-    "ClearAllForwardings=yes",  # ports that the first of two sessions has taken
-    "ControlPersist=no",  # a process left behind, which would be ended with the session that it came from
-)
 
 _READ_VARIABLES = 'IFS= read -r line && eval "$line" && exec "$0" "$@"'
 """Script of any POSIX shell, whose ``read`` takes no byte behind the line."""
@@ -101,7 +86,7 @@ def guest_command(
         words = ["sh", "-c", _READ_VARIABLES, *words]
         first_line = "export " + " ".join(f"{each}={shlex.quote(value)}" for each, value in sorted(outer.items()))
     return GuestCommand(
-        words=(*_ssh(place.ssh, control), _joined(words)),
+        words=(*_ssh(place.ssh, control), in_shell(words)),
         ends_in_shell=True,
         first_line=first_line,
         remove=() if not remove else on_host(place.ssh, remove, control),
@@ -120,26 +105,17 @@ def list_command(place: Place) -> tuple[str, ...]:
 
 def on_host(host: str, words: Sequence[str], control: str | None = None) -> tuple[str, ...]:
     """A command that runs another one on a host."""
-    return (*_ssh(host, control), _joined(words))
+    return (*_ssh(host, control), in_shell(words))
 
 
 def master_command(host: str, control: str, marker: str) -> tuple[str, ...]:
     """The command that makes a connection for others to share, says so by a marker, and lasts until its input ends."""
     options = ("-o", "ControlMaster=yes", "-o", f"ControlPath={control}")
-    return ("ssh", "-T", *_options(), *options, "--", host, f"echo {shlex.quote(marker)} && exec cat")
+    return ("ssh", "-T", *ssh_options(), *options, "--", host, f"echo {shlex.quote(marker)} && exec cat")
 
 
 def _ssh(host: str, control: str | None) -> tuple[str, ...]:
-    return ("ssh", "-T", *_options(), "-o", "ControlMaster=no", "-o", f"ControlPath={control or 'none'}", "--", host)
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Words as a shell takes them apart again: the one that a user has there, be it Bourne's, C's or another."""
-    return f"exec {shlex.join(words)}"
-
-
-def _options() -> list[str]:
-    return [word for option in _SSH_OPTIONS for word in ("-o", option)]
+    return ("ssh", "-T", *ssh_options(), "-o", "ControlMaster=no", "-o", f"ControlPath={control or 'none'}", "--", host)
 
 
 def _inner(place: Place) -> list[str]:

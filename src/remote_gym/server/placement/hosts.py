@@ -17,7 +17,8 @@ from remote_gym.ipc.owner import find_owner, this_process
 from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs import get_logger
 from remote_gym.logs.escaping import printable
-from remote_gym.server.placement.commands import CONNECT_TIMEOUT, master_command
+from remote_gym.server.placement.commands import master_command
+from remote_gym.transport.ssh import CONNECT_TIMEOUT
 
 logger = get_logger(__name__)
 
