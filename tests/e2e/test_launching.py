@@ -306,3 +306,40 @@ def test_ctrl_c_is_the_programs_and_its_server_goes_on():
     )
     assert done.stdout == "5 True\n"
     assert time.monotonic() - begun < scaled(60.0)
+
+
+def test_several_servers_end_with_their_program_in_order_and_a_child_ends_none():
+    code = """
+    import logging, os, sys
+    import remote_gym
+    logging.basicConfig(level=logging.DEBUG)
+    environments = [remote_gym.launch("CartPole-v1", check=False).environment() for _ in range(2)]
+    for environment in environments:
+        environment.reset()
+    if os.fork() == 0:
+        sys.exit()  # as programs end, with all that this calls
+    os.wait()
+    for environment in environments:
+        environment.step(0)
+    print("end", flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(120.0), check=True)
+    assert done.stdout == "end\n"
+    assert "resume" not in done.stderr
+
+
+def test_what_an_environment_printed_is_told_with_the_session_that_it_lost(tmp_path):
+    """As the traceback of a thread, without which nobody could say why the process ended."""
+    text = ENTRYPOINT.replace('raise KeyError("no fuel")', "fail()")
+    failing = "def fail():\n    try:\n        1 / 0\n    except ZeroDivisionError:\n"
+    failing += "        import traceback\n        traceback.print_exc()\n        os._exit(3)\n"
+    path = tmp_path / "simulator.py"
+    path.write_text(text + failing)
+    with launch(path) as server:
+        environment = server.environment()
+        environment.reset()
+        with pytest.raises(SessionLost) as caught:
+            environment.step(2)
+        assert "ZeroDivisionError" in caught.value.output
+        assert "ZeroDivisionError" in server.log()

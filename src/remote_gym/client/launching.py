@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import os
 import socket
 import weakref
 from collections.abc import Mapping
@@ -66,6 +68,7 @@ class LaunchedServer:
         self.pid = process.pid
         self._process = process
         self._clients: weakref.WeakSet[RemoteEnvironment | RemoteVectorEnv] = weakref.WeakSet()
+        _RUNNING.add(self)
 
     def __repr__(self) -> str:
         at = "" if self.at is None else f" at {self.at}"
@@ -163,9 +166,12 @@ class LaunchedServer:
 
     def stop(self) -> None:
         """Close its clients and stop it; does nothing once it was stopped."""
+        self._close_clients()
+        self._process.stop()
+
+    def _close_clients(self) -> None:
         for client in tuple(self._clients):
             client.close()
-        self._process.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -270,3 +276,18 @@ def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str
         )
     kwargs = {**(environment.get("entrypoint_kwargs") or {}), **(keys.get("entrypoint_kwargs") or {})}
     return {**environment, **keys, "entrypoint_kwargs": kwargs}
+
+
+_RUNNING: weakref.WeakSet[LaunchedServer] = weakref.WeakSet()
+
+
+def _close_all_clients() -> None:
+    """Close clients before their servers end, which else looks to them like connections to be made again."""
+    for server in tuple(_RUNNING):
+        if server.is_running:
+            server._close_clients()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RUNNING.clear)  # which are the parent's to close
+atexit.register(_close_all_clients)  # later than servers' processes have, and so called before

@@ -310,6 +310,7 @@ _RUNNING: weakref.WeakSet[_Keeper] = weakref.WeakSet()
 def _forget_all() -> None:
     for keeper in tuple(_RUNNING):
         keeper.forget()
+    _RUNNING.clear()  # lest this process's end be theirs
 
 
 def _stop_all() -> None:

@@ -66,9 +66,21 @@ class _Launch(Command):
     default=START_TIMEOUT,
     help="Seconds until the server listens, and has tried its environment once.",
 )
+@flag(
+    LAUNCHING,
+    "--at",
+    metavar="ssh:[USER@]HOST",
+    help="Serve at a host that ssh reaches without questions, and that has remote-gym; paths are that host's.",
+)
+@flag(
+    LAUNCHING,
+    "--at-python",
+    metavar="PYTHON",
+    help="Python of that host that has remote-gym, if the command is not in its path.",
+)
 @serve_flags
 @click.pass_context
-def launch(ctx: click.Context, /, start_timeout: float, **params: Any) -> None:
+def launch(ctx: click.Context, /, start_timeout: float, at: str | None, at_python: str | None, **params: Any) -> None:
     """Serve an environment on a Unix socket that only you reach, and end with the command behind --.
 
     The command finds the server in REMOTE_GYM_SERVER, where RemoteEnvironment() looks: remote-gym launch CartPole-v1 --
@@ -80,7 +92,9 @@ def launch(ctx: click.Context, /, start_timeout: float, **params: Any) -> None:
         raise click.UsageError("Say which environment: an ID such as CartPole-v1, or a FILE.py.")
     with (
         _signals() as received,
-        launch_server(settings.default_args, start_timeout=start_timeout, options=settings.options) as server,
+        launch_server(
+            settings.default_args, at=at, at_python=at_python, start_timeout=start_timeout, options=settings.options
+        ) as server,
     ):
         status = _run(program, server, received) if program else _serve(server, received)
     ctx.exit(status)
@@ -155,7 +169,7 @@ def _serve(server: LaunchedServer, received: _Received) -> int:
         "Connect with:\n\n    from remote_gym import RemoteEnvironment\n\n"
         f'    environment = RemoteEnvironment("{server.url}")\n\n'
         f"or with {SERVER_VARIABLE}={server.url} in the environment variables of a program that names no server.\n"
-        f"Its log: remote-gym servers logs {server.pid}"
+        f"Its log{'' if server.at is None else ', on that host'}: remote-gym servers logs {server.pid}"
     )
     try:
         while server.is_running:
