@@ -326,6 +326,7 @@ def test_several_servers_end_with_their_program_in_order_and_a_child_ends_none()
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(120.0), check=True)
     assert done.stdout == "end\n"
+    assert "broke" not in done.stderr
     assert "resume" not in done.stderr
 
 

@@ -142,7 +142,7 @@ def see_to(session: Session, close: Close, timeout: float) -> Callable[[], objec
     SESSIONS.add(session)
     server = _closing.expect(session.place)
     finalizer = weakref.finalize(session, server.queue.put, (close, timeout))
-    finalizer.atexit = False  # `_at_exit` closes it with the references that are still there
+    finalizer.atexit = False  # `close_all` closes it with the references that are still there
     return functools.partial(_forget, finalizer, server)
 
 
@@ -156,11 +156,12 @@ def _end_with_multiprocessing() -> bool:
     process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
     if process is None or util is None or process.parent_process() is None:
         return False
-    util.Finalize(None, _at_exit, exitpriority=-100)  # after everybody else's
+    util.Finalize(None, close_all, exitpriority=-100)  # after everybody else's
     return True
 
 
-def _at_exit() -> None:
+def close_all() -> None:
+    """Close all that is open, as at the process's end, within `LONGEST_EXIT`; in a forked child, what is its own."""
     _closing.close_all()
 
 
@@ -169,7 +170,7 @@ def _in_child() -> None:
     _closing = _Closing()  # what is open is the parent's, whose threads are not here, and who may have held the lock
 
 
-atexit.register(_at_exit)
+atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import os
 import socket
 import weakref
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
+from remote_gym.client.dropped import close_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.vector.env import RemoteVectorEnv
 from remote_gym.config import (
@@ -68,7 +68,6 @@ class LaunchedServer:
         self.pid = process.pid
         self._process = process
         self._clients: weakref.WeakSet[RemoteEnvironment | RemoteVectorEnv] = weakref.WeakSet()
-        _RUNNING.add(self)
 
     def __repr__(self) -> str:
         at = "" if self.at is None else f" at {self.at}"
@@ -166,12 +165,9 @@ class LaunchedServer:
 
     def stop(self) -> None:
         """Close its clients and stop it; does nothing once it was stopped."""
-        self._close_clients()
-        self._process.stop()
-
-    def _close_clients(self) -> None:
         for client in tuple(self._clients):
             client.close()
+        self._process.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -278,16 +274,5 @@ def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str
     return {**environment, **keys, "entrypoint_kwargs": kwargs}
 
 
-_RUNNING: weakref.WeakSet[LaunchedServer] = weakref.WeakSet()
-
-
-def _close_all_clients() -> None:
-    """Close clients before their servers end, which else looks to them like connections to be made again."""
-    for server in tuple(_RUNNING):
-        if server.is_running:
-            server._close_clients()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_RUNNING.clear)  # which are the parent's to close
-atexit.register(_close_all_clients)  # later than servers' processes have, and so called before
+# Sessions are closed before their servers end: servers' processes have registered after `close_all` did, and come first.
+atexit.register(close_all)
