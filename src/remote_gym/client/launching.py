@@ -274,5 +274,5 @@ def _merged(environment: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str
     return {**environment, **keys, "entrypoint_kwargs": kwargs}
 
 
-# Sessions are closed before their servers end: servers' processes have registered after `close_all` did, and come first.
+# Sessions are closed before their servers end. Of itself `close_all` would come later: it was registered earlier.
 atexit.register(close_all)
