@@ -76,7 +76,7 @@ def start(asked: Mapping[str, Any], lines: _Lines) -> Path | None:
     process = LaunchedProcess(asked["order"], asked["lease"])
     is_done = threading.Event()
     # Who asked may be gone before it serves: then it ends, and the wait below with it.
-    watch = threading.Thread(target=_let_go_at_end, args=(process, lines, is_done), daemon=True)
+    watch = threading.Thread(target=_end_with_input, args=(process, lines, is_done), daemon=True)
     watch.start()
     try:
         process.wait_until_ready(asked["start_timeout"])
@@ -96,10 +96,10 @@ def start(asked: Mapping[str, Any], lines: _Lines) -> Path | None:
     return process.folder
 
 
-def _let_go_at_end(process: LaunchedProcess, lines: _Lines, is_done: threading.Event) -> None:
+def _end_with_input(process: LaunchedProcess, lines: _Lines, is_done: threading.Event) -> None:
     while not is_done.is_set():
         if lines.has_ended(0.1):
-            process.let_go()
+            process.have_end()
             return
 
 

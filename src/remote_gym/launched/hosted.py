@@ -131,12 +131,16 @@ class _Keeper:
                 self.has_ended.wait(END_TIMEOUT + ANSWER_TIMEOUT)
             if not self.has_ended.is_set():
                 logger.warning("the server at %s cannot be told to end; it does by itself", self.host)
-        if self._connection is not None:
-            self._connection.process.kill()
+        connection = self._connection
         if self._thread.is_alive():
+            if connection is not None:
+                connection.process.kill()
             self._thread.join(ANSWER_TIMEOUT)
-        elif self._connection is not None:
-            self._connection.end()
+        elif connection is not None:  # it has not come to serve
+            connection.let_go()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                connection.process.wait(ANSWER_TIMEOUT)
+            connection.end()
 
     def let_go(self) -> None:
         """Have the server end, without a wait for that."""

@@ -172,6 +172,11 @@ class LaunchedProcess:
         """Close this process's ends of the pipes: where it is the program itself, the server ends."""
         _close(self._pipes)
 
+    def have_end(self) -> None:
+        """Have it end, also while another thread waits until it is ready, which is then told of its end."""
+        if len(self._pipes) > 1:
+            os.close(self._pipes.pop(0))
+
     def release(self) -> None:
         """Leave it, with its folder, to those that hold it: it does not end with this process."""
         _RUNNING.discard(self)
