@@ -32,14 +32,14 @@ SIMULATOR = """
 import os, sys
 import gymnasium as gym
 
-EXPOSED = ("steps", "pid")
+EXPOSED = ("steps", "pid", "source")
 
 class Simulator(gym.Env):
     observation_space = gym.spaces.Discrete(1000)
     action_space = gym.spaces.Discrete(3)
 
     def __init__(self):
-        self.steps, self.pid = 0, os.getpid()
+        self.steps, self.pid, self.source = 0, os.getpid(), __file__
         print("made there", flush=True)
 
     def reset(self, *, seed=None, options=None):
@@ -137,6 +137,33 @@ def test_a_server_at_a_host_plays_and_leaves_nothing_here_or_there(tmp_path, mon
         wait_until(lambda: are_gone(processes))
         wait_until(lambda: not clients_of(host))
         server.stop()  # once more does nothing
+
+
+def test_an_entrypoint_that_is_here_is_sent_and_another_is_the_hosts(host, simulator, monkeypatch):
+    monkeypatch.chdir(simulator.parent)
+    named = {"one": {"entrypoint": "simulator.py"}, "two": Path("simulator.py")}
+    with launch("simulator.py", at=AT, at_python=sys.executable, environments=named, check=False) as server:
+        sources = {server.environment(name).source for name in (None, "one", "two")}
+        assert len(sources) == 3
+        assert all(Path(each).name == "simulator.py" for each in sources)
+        assert not any(Path(each).is_relative_to(simulator.parent) for each in sources)
+        processes = at_host(server)
+        assert not any("EXPOSED" in word for each in processes for word in each.cmdline())
+    assert not any(Path(each).exists() for each in sources)
+    simulator.rename(simulator.parent / "moved.py")
+    with pytest.raises(ConfigError, match=r"^entrypoint 'simulator\.py' does not exist.*\(at 'box'\)"):
+        launch("simulator.py", at=AT, at_python=sys.executable)
+
+
+def test_a_command_has_its_server_at_the_host(host, simulator):
+    code = (
+        "import remote_gym; environment = remote_gym.RemoteEnvironment(); environment.reset(); print(environment.pid)"
+    )
+    command = [sys.executable, "-m", "remote_gym", "launch", str(simulator), "--at", AT, "--at-python", sys.executable]
+    done = subprocess.run(
+        [*command, "--", sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=scaled(120.0), check=True
+    )
+    assert not psutil.pid_exists(int(done.stdout))
 
 
 @pytest.mark.parametrize("cut", ["here", "there"])

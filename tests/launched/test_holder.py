@@ -117,6 +117,16 @@ def test_a_server_that_nobody_holds_ends_after_its_lease():
     gone.close()
 
 
+def test_a_lease_begins_when_it_serves():
+    """However long that has taken, as it does with this one."""
+    with held(0.1) as (holder, _, process):
+        holder.send({"log": 1})
+        assert "log" in holder.receive()
+        assert process.is_running()
+        holder.close()
+        holder.wait()
+
+
 def test_a_server_that_is_killed_is_told_with_what_it_logged_and_its_folder_removed():
     with held(1000.0) as (holder, there, process):
         (Path(there["folder"]) / "server.log").write_text("the last line\n")

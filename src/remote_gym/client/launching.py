@@ -193,8 +193,8 @@ def launch(
     It runs in the same Python as this program, and the environment where its keys say, such as in another Python.
 
     Args:
-        environment: A Gymnasium id, an entrypoint's path, or a dict, as for `create_remote_environment_server`. Paths
-            are the server's.
+        environment: A Gymnasium id, an entrypoint's path, or a dict, as for `create_remote_environment_server`. At
+            another host paths are that host's, but for an entrypoint's file that is here, which is sent.
         at: Where the server runs: ``"ssh:user@gpu-box"``, a host as OpenSSH's client takes it, where this package has
             to be installed. None for this machine.
         at_python: The Python of that host that has this package; None for the command ``remote-gym`` of its path.
@@ -219,7 +219,8 @@ def launch(
     keys: dict[str, Any] = {name: value for name, value in keywords.items() if name in OF_ENVIRONMENTS}
     rest: dict[str, Any] = {name: value for name, value in keywords.items() if name not in keys}
     options = merge_options(ServerOptions, options, rest, of=launch, beside=OF_ENVIRONMENTS)
-    order = write_order(_merged(read_environment("environment", environment), keys), options)
+    asked = _merged(read_environment("environment", environment), keys)
+    order = write_order(asked, options, sends=host is not None)
     process: LaunchedProcess | HostedProcess
     if host is None:
         process = LaunchedProcess(order)

@@ -54,9 +54,9 @@ def main(arguments: list[str]) -> None:
     lines = _Lines()
     asked = lines.next(None)
     if asked is not None:
-        started = start(asked, lines)
-        if started is not None:
-            hold(started, lines)
+        process = start(asked, lines)
+        if process is not None:
+            hold(process.folder, lines, process)
 
 
 def version() -> str:
@@ -67,11 +67,11 @@ def version() -> str:
         return "unknown"
 
 
-def start(asked: Mapping[str, Any], lines: _Lines) -> Path | None:
+def start(asked: Mapping[str, Any], lines: _Lines) -> LaunchedProcess | None:
     """Start a server, and say what became of it.
 
     Returns:
-        Its folder; None if it does not serve.
+        Its process; None if it does not serve.
     """
     process = LaunchedProcess(asked["order"], asked["lease"])
     is_done = threading.Event()
@@ -91,9 +91,8 @@ def start(asked: Mapping[str, Any], lines: _Lines) -> Path | None:
     finally:
         is_done.set()
         watch.join()
-    process.release()
     say({"folder": str(process.folder), "socket": str(process.folder / SOCKET), "pid": process.pid})
-    return process.folder
+    return process
 
 
 def _end_with_input(process: LaunchedProcess, lines: _Lines, is_done: threading.Event) -> None:
@@ -103,8 +102,14 @@ def _end_with_input(process: LaunchedProcess, lines: _Lines, is_done: threading.
             return
 
 
-def hold(folder: Path, lines: _Lines) -> None:
-    """Hold a server, and do what is asked, until the connection breaks, the program ends or asks for it, or it ends."""
+def hold(folder: Path, lines: _Lines, process: LaunchedProcess | None = None) -> None:
+    """Hold a server, and do what is asked, until the connection breaks, the program ends or asks for it, or it ends.
+
+    Args:
+        folder: The server's.
+        lines: What is asked.
+        process: The server's, where this process has started it and lets go of it now.
+    """
     log = folder / LOG
     with socket.socket(socket.AF_UNIX) as server:
         try:
@@ -112,6 +117,8 @@ def hold(folder: Path, lines: _Lines) -> None:
         except OSError:
             _say_gone(folder)
             return
+        if process is not None:
+            process.release()
         say({"held": True})
         beaten = time.monotonic()
         while True:

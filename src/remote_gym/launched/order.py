@@ -9,6 +9,7 @@ import base64
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from remote_gym.config import Limits, ServerOptions, differing_options, place_of, read_environment
@@ -26,32 +27,54 @@ LOG = "server.log"
 HOLD = "hold"
 """Unix socket in it, of a server on another host than its program: it serves while somebody is connected there."""
 
+FILES = "files"
+"""Folder in it of the files that have travelled along."""
+
+_CONTENT = "entrypoint_content"
+_LARGEST_FILE = 16 * 2**20
+"""Bytes of an entrypoint's file."""
+
 DIALECT = f"{PROTOCOL_VERSION}.1"
 """Version of orders and of what is said around them. Another release's has to be the same."""
 
 
-def write_order(environment: Mapping[str, Any], options: ServerOptions) -> dict[str, Any]:
+def write_order(environment: Mapping[str, Any], options: ServerOptions, *, sends: bool = False) -> dict[str, Any]:
     """Bring an order into the form in which it travels.
 
     Args:
         environment: As `RemoteArgs`.
         options: The server's.
+        sends: Whether files of entrypoints that are here travel along, as to another host.
 
     Raises:
-        ConfigError: If something of it has no such form, as a function has none.
+        ConfigError: If something of it has no such form, as a function has none, or a file cannot be sent.
     """
-    return {
+    order = {
         "environment": _environment("environment", environment),
         "options": {name: _plain(name, value) for name, value in differing_options(options).items()},
     }
+    if sends:
+        for each in (order["environment"], *order["options"].get("environments", {}).values()):
+            _add_file(each)
+    return order
 
 
-def read_order(order: Mapping[str, Any]) -> tuple[dict[str, Any], ServerOptions]:
+def read_order(order: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], ServerOptions]:
     """Environment and options of an order.
+
+    Args:
+        order: As `write_order` makes it.
+        folder: Gets the files that have travelled along.
 
     Raises:
         ConfigError: If an option cannot work.
     """
+    for number, each in enumerate((order["environment"], *order["options"].get("environments", {}).values())):
+        if _CONTENT in each:
+            file = folder / FILES / str(number) / PurePath(each["entrypoint"]).name
+            file.parent.mkdir(parents=True)
+            file.write_bytes(base64.b64decode(each.pop(_CONTENT)))
+            each["entrypoint"] = str(file)
     named: dict[str, Any] = order["options"]
     read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
     if "message_limits" in read:
@@ -59,6 +82,24 @@ def read_order(order: Mapping[str, Any]) -> tuple[dict[str, Any], ServerOptions]
     if "environments" in read:
         read["environments"] = {name: _read_environment(each) for name, each in read["environments"].items()}
     return _read_environment(order["environment"]), ServerOptions(**read)
+
+
+def _add_file(order: dict[str, Any]) -> None:
+    """Add the entrypoint's file, if it is here. With other files beside it, or a repository, all is the host's."""
+    name = order.get("entrypoint")
+    if not name or any(order.get(key) for key in ("repo", "there", "include")) or not Path(name).is_file():
+        return
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{name!r} cannot be read: {error.strerror}", field="environment") from error
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(
+            f"{name!r} is larger than the {_LARGEST_FILE:,} bytes that are sent; put it there, under a path of its own",
+            field="environment",
+        )
+    order[_CONTENT] = base64.b64encode(content).decode()
 
 
 def _environment(where: str, environment: Mapping[str, Any]) -> dict[str, Any]:

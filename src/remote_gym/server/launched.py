@@ -55,7 +55,7 @@ def main() -> None:
     from remote_gym.server.offer import check_offer, names_offered
 
     try:
-        environment, options = read_order(order)
+        environment, options = read_order(order, folder)
         check_offer(environment, imports=options.imports, own_interpreter=options.interpreter is None)
         if options.check:
             logger.info("creating the environment once, to see that it can be")
@@ -130,25 +130,24 @@ class _Holders(_Owner):
         super().__init__(folder)
 
     def _watch(self) -> None:
-        held = self._held
         starter = [sys.stdin]
-        deadline = time.monotonic() + self._lease
-        while held or time.monotonic() < deadline or not self.has_something_to_close.is_set():
-            ready, _, _ = select.select([self._listener, *held, *starter], [], [], min(LOG_INTERVAL, self._lease / 4))
-            for each in ready:
+        last_held = time.monotonic()
+        while time.monotonic() - last_held < self._lease:
+            interval = min(LOG_INTERVAL, self._lease / 4)
+            for each in select.select([self._listener, *self._held, *starter], [], [], interval)[0]:
                 if each is self._listener:
-                    held.add(self._listener.accept()[0])
+                    self._held.add(self._listener.accept()[0])
                 elif isinstance(each, socket.socket):
                     if _said(each):
                         return self._end()
                     each.close()
-                    held.discard(each)
-                    deadline = time.monotonic() + self._lease
+                    self._held.discard(each)
                 elif not os.read(0, 1024):
                     starter.clear()
                     if not self.has_something_to_close.is_set():
                         return self._end()
-                    deadline = time.monotonic() + self._lease
+            if self._held or starter:  # who holds it by another connection before it lets go of standard input
+                last_held = time.monotonic()
             self._shorten_log()
         logger.warning("nobody has held this server for %g s, its lease", self._lease)
         return self._end()
