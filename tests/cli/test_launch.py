@@ -86,12 +86,13 @@ def test_a_command_that_a_signal_ends_has_the_status_that_shells_give():
     assert launched("sh", "-c", "kill -KILL $$").returncode == 128 + signal.SIGKILL
 
 
-def test_a_command_that_is_not_there_is_named(tmp_path):
+def test_a_command_that_cannot_be_run_is_named_before_anything_starts(tmp_path):
     done = launched("no-such-command")
-    assert done.returncode == 127
-    assert "no-such-command cannot be run: No such file or directory" in done.stderr
-    (tmp_path / "file").write_text("")
-    assert launched(str(tmp_path / "file")).returncode == 126
+    assert (done.returncode, done.stderr) == (127, "Error: no-such-command is not there\n")
+    file = tmp_path / "file"
+    file.write_text("")
+    done = launched(str(file))
+    assert (done.returncode, done.stderr) == (126, f"Error: {file} cannot be executed\n")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 9), (signal.SIGINT, 9)])

@@ -155,6 +155,7 @@ def test_an_entrypoint_that_is_here_is_sent_and_another_is_the_hosts(host, simul
         launch("simulator.py", at=AT, at_python=sys.executable)
 
 
+@pytest.mark.long
 def test_a_command_has_its_server_at_the_host(host, simulator):
     code = (
         "import remote_gym; environment = remote_gym.RemoteEnvironment(); environment.reset(); print(environment.pid)"
@@ -166,7 +167,7 @@ def test_a_command_has_its_server_at_the_host(host, simulator):
     assert not psutil.pid_exists(int(done.stdout))
 
 
-@pytest.mark.parametrize("cut", ["here", "there"])
+@pytest.mark.parametrize("cut", ["here", pytest.param("there", marks=pytest.mark.long)])
 def test_a_session_survives_a_connection_that_is_cut(host, simulator, cut):
     with launch(simulator, at=AT, at_python=sys.executable) as server:
         environment = server.environment()
@@ -182,6 +183,7 @@ def test_a_session_survives_a_connection_that_is_cut(host, simulator, cut):
     wait_until(lambda: are_gone(processes))
 
 
+@pytest.mark.long
 def test_a_host_that_stays_away_loses_the_session_and_ends_the_server_after_its_lease(host, simulator):
     server = launch(simulator, at=AT, at_python=sys.executable, lease=1.0)
     environment = server.environment()
@@ -198,6 +200,7 @@ def test_a_host_that_stays_away_loses_the_session_and_ends_the_server_after_its_
     assert not server.is_running
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_there_is_known_to_have_ended(host, simulator):
     with launch(simulator, at=AT, at_python=sys.executable) as server:
         environment = server.environment()
@@ -207,7 +210,7 @@ def test_a_server_that_is_killed_there_is_known_to_have_ended(host, simulator):
         assert "made there" in server.log()
 
 
-@pytest.mark.parametrize("killed", ["the program", "its ssh, too"])
+@pytest.mark.parametrize("killed", ["the program", pytest.param("its ssh, too", marks=pytest.mark.long)])
 def test_a_killed_program_leaves_nothing_there(host, simulator, killed):
     lease = 1000.0 if killed == "the program" else 1.0
     code = f"""
@@ -267,6 +270,7 @@ def test_what_ssh_says_is_in_the_error(host, fault, message):
     wait_until(lambda: not clients_of(host))
 
 
+@pytest.mark.long
 def test_a_host_without_remote_gym_is_told_from_one_with_it(tmp_path, monkeypatch, host):
     for python, found in (
         ("/no/such/python", "status 127.*/no/such/python"),
@@ -277,6 +281,7 @@ def test_a_host_without_remote_gym_is_told_from_one_with_it(tmp_path, monkeypatc
             launch("CartPole-v1", at=AT, at_python=python)
 
 
+@pytest.mark.long
 def test_the_command_of_the_hosts_path_does_without_a_python_and_another_release_is_named(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -292,6 +297,7 @@ def test_the_command_of_the_hosts_path_does_without_a_python_and_another_release
             launch("CartPole-v1", at=AT)
 
 
+@pytest.mark.long
 def test_what_cannot_be_served_there_is_said_as_it_was_asked_for(host, simulator):
     for arguments, message in (
         ({"environment": "CartPole-v99"}, r"`v99`.* \(at 'box'\)"),

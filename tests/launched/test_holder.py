@@ -84,16 +84,6 @@ def test_a_server_ends_with_the_program_at_the_far_end():
         holder.close()
 
 
-def test_a_server_is_asked_for_its_log_and_to_end():
-    with held(1000.0) as (holder, _, _process):
-        holder.send({"log": 5})
-        assert "log" in holder.receive()
-        holder.send({"stop": True})
-        assert holder.receive() == {"stopped": True}
-        holder.wait()
-        holder.close()
-
-
 def test_a_broken_connection_is_no_end_and_another_one_holds_the_same_server():
     with held(1000.0) as (holder, there, process):
         for _ in range(2):
@@ -102,29 +92,25 @@ def test_a_broken_connection_is_no_end_and_another_one_holds_the_same_server():
             assert process.is_running()
             holder = Holder(there["folder"])
             assert holder.receive() == {"held": True}
+        holder.send({"log": 5})
+        assert "log" in holder.receive()
         holder.send({"stop": True})
+        assert holder.receive() == {"stopped": True}
         holder.wait()
         holder.close()
 
 
-def test_a_server_that_nobody_holds_ends_after_its_lease():
-    with held(0.5) as (holder, there, _process):
+def test_a_server_that_nobody_holds_ends_after_its_lease_which_begins_when_it_serves():
+    with held(0.1) as (holder, there, process):
+        holder.send({"log": 1})
+        assert "log" in holder.receive()
+        assert process.is_running()
         holder.close()
         holder.wait()
     gone = Holder(there["folder"])
     assert "gone" in gone.receive()
     gone.wait()
     gone.close()
-
-
-def test_a_lease_begins_when_it_serves():
-    """However long that has taken, as it does with this one."""
-    with held(0.1) as (holder, _, process):
-        holder.send({"log": 1})
-        assert "log" in holder.receive()
-        assert process.is_running()
-        holder.close()
-        holder.wait()
 
 
 def test_a_server_that_is_killed_is_told_with_what_it_logged_and_its_folder_removed():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,6 +92,10 @@ def launch(ctx: click.Context, /, start_timeout: float, at: str | None, at_pytho
     program: list[str] = ctx.meta[PROGRAM]
     if settings.default_args is None:
         raise click.UsageError("Say which environment: an ID such as CartPole-v1, or a FILE.py.")
+    if program and shutil.which(program[0]) is None:  # before the server takes its time
+        is_there = Path(program[0]).exists()
+        click.echo(f"Error: {program[0]} {'cannot be executed' if is_there else 'is not there'}", err=True)
+        ctx.exit(NOT_STARTED if is_there else NOT_FOUND)
     with (
         _signals() as received,
         launch_server(
@@ -159,7 +165,7 @@ def _run(program: Sequence[str], server: LaunchedServer, received: _Received) ->
         status = received.run(program, {**os.environ, SERVER_VARIABLE: server.url})
     except OSError as error:
         click.echo(f"Error: {program[0]} cannot be run: {error.strerror}", err=True)
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED
+        return NOT_STARTED
     return status if status >= 0 else SIGNALLED - status
 
 
