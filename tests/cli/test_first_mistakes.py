@@ -53,7 +53,7 @@ def test_a_flag_of_other_programs_is_answered_by_ours(given, meant):
 
 
 def test_a_misspelt_command_is_answered_by_the_nearest():
-    assert "No such command 'serv'; did you mean serve?" in refusal_here("serv", "CartPole-v1")
+    assert "No such command 'serv'; did you mean serve or servers?" in refusal_here("serv", "CartPole-v1")
 
 
 def test_an_authority_alone_does_not_make_a_server(certificates):
