@@ -68,6 +68,7 @@ def test_numbers_are_free_again_when_their_environments_are_gone(counted):
             server.environment().close()
             wait_until(lambda: server.server.spare_count == 1)
         assert {note.env_id for note in counted.notes("made")} <= {0, 1}
+        assert server.server._spares is server.server._service._spares
 
 
 def test_what_the_server_tries_is_the_first_of_them(counted):
@@ -240,6 +241,19 @@ def test_none_outlives_its_server(counted, tmp_path, where, by):
         server.process.send_signal(by)
         server.process.wait(scaled(20.0))
     wait_until(lambda: not any(is_alive(note.pid) for note in counted.notes("made")))
+
+
+def test_a_server_that_drains_has_none_and_keeps_none(counted):
+    with loopback_server(counted.offer(warm=1, reuse=True), drain_timeout=scaled(30.0)) as server:
+        environment = server.environment()
+        environment.reset()
+        wait_until(lambda: server.server.spare_count == 1)
+        stopped = server.server.stop()
+        wait_until(lambda: counted.count("closed") == 1)
+        environment.step(0)
+        environment.close()
+        assert stopped.wait(scaled(20.0))
+        assert (counted.count("made"), counted.count("closed")) == (2, 2)
 
 
 def test_flags_say_it_too(counted, tmp_path):

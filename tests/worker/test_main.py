@@ -184,6 +184,7 @@ def test_what_a_client_asked_and_nobody_read_is_not_the_next_sessions(server):
     direct.send(step(3).SerializeToString())
     server.requests.receive()
     assert pb.Response.FromString(direct.receive()).error.kind == pb.ErrorDetail.SESSION_LOST
+    assert direct.receive() is None
     assert [server.hear()[0] for _ in range(2)] == [WorkerEvent.DETACHED, WorkerEvent.LEFT]
     server.launch(session="two", token="second", keeps=True)
     assert server.ask(step(1)).error.message

@@ -217,7 +217,7 @@ class Service:
     @property
     def spare_count(self) -> int:
         """Environments that a session could have at once."""
-        return len(self._spares)
+        return self._spares.count
 
     def statuses(self) -> tuple[SessionStatus, ...]:
         """State of each open session."""

@@ -66,7 +66,8 @@ class Spares:
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """How many could be a session's now."""
         return len(self._watching)
 
