@@ -15,7 +15,15 @@ import pytest
 from counting import DIES, ENDS, FAILS, PRINTS, Counted
 from processes import is_alive
 from raw_client import RawSession, channel_to, reset, step
-from remote_gym import NotPermitted, RemoteEnvironment, RemoteEnvironmentError, SessionLost
+from remote_gym import (
+    NotPermitted,
+    RemoteEnvironment,
+    RemoteEnvironmentError,
+    SessionLost,
+    TlsFiles,
+    create_remote_environment_server,
+)
+from remote_gym.auth.tokens import add_token
 from remote_gym.server.spares import stock
 from remote_gym.testing import LoopbackServer, loopback_server
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -96,7 +104,7 @@ def test_only_the_same_client_gets_it_for_just_the_same(counted, server, other):
     assert pid_of(of(server)) == pid  # hers is hers still
 
 
-def test_who_shows_no_certificate_gets_a_new_one_each_time(counted):
+def test_who_shows_no_certificate_gets_a_new_one_each_time(counted, caplog):
     with loopback_server(counted.offer(warm=1, reuse=True), secure=False) as server:
         wait_until(lambda: server.server.spare_count == 1)
         for number in range(1, 3):
@@ -105,6 +113,21 @@ def test_who_shows_no_certificate_gets_a_new_one_each_time(counted):
             environment.close()
             assert [note.pid for note in counted.notes("closed")][number - 1 :] == [pid]
             wait_until(lambda: server.server.spare_count == 1)
+    assert "reuse=True keeps no environment here" in caplog.text
+
+
+def test_a_client_is_known_by_its_token_too(counted, tmp_path, certificates):
+    tokens = {name: add_token(tmp_path / "tokens", name) for name in ("alice", "bob")}
+    files = TlsFiles(certificate=certificates.server, private_key=certificates.server_key)
+    arguments = {"tls": TlsFiles(ca=certificates.ca)}
+    with create_remote_environment_server(
+        counted.offer(reuse=True), port=0, tls=files, token_file=tmp_path / "tokens"
+    ) as server:
+        pids = []
+        for name in ("alice", "bob", "alice"):
+            with RemoteEnvironment(port=server.port, token=tokens[name], **arguments) as environment:
+                pids.append(pid_of(environment))
+    assert pids[0] == pids[2] != pids[1]
 
 
 def test_token_number_and_last_answer_do_not_cross(counted, server):

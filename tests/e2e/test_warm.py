@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import remote_gym
 from counting import Counted
 from processes import is_alive
 from remote_gym import ConfigError, NotPermitted, RemoteEnvironment, ServerFull, create_remote_environment_server
@@ -260,6 +262,15 @@ def test_flags_say_it_too(counted, tmp_path):
     file = counted.offer()["entrypoint"]
     with served(file, "--port", 0, "--warm", 1, "--reuse"):
         wait_until(lambda: counted.count("made") == 1)
+    command = [sys.executable, "-m", "remote_gym", "serve", file, "--warm", "1", "--reuse", "--print-config"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=scaled(60.0)).stdout
+    assert {"warm = 1", "reuse = true"} <= set(printed.splitlines())
+
+
+def test_a_program_that_launches_its_own_server_has_them_too(counted):
+    with remote_gym.launch(counted.offer(), warm=1) as server:
+        [made] = counted.notes("made")
+        assert server.environment().reset()[1]["pid"] == made.pid
 
 
 @pytest.mark.long

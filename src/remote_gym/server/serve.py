@@ -86,6 +86,11 @@ class RemoteEnvironmentServer:
         )
         self._placement = Placement()
         self._spares = Spares(self._launcher, default_args, options, self._placement)
+        if self._spares.has_reuse and not self._clients.have_identities:
+            logger.warning(
+                "reuse=True keeps no environment here, since this server knows none of its clients; give it an "
+                "authority (tls) or ServerOptions.token_file"
+            )
         # Counted rather than locked: a signal's function may call `stop` while `stop` is running beneath it.
         self._stops = itertools.count()
         self._stopper = threading.Thread(target=self._stop, name="remote_gym-stop")

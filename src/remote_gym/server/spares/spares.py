@@ -71,6 +71,11 @@ class Spares:
         """How many could be a session's now."""
         return len(self._watching)
 
+    @property
+    def has_reuse(self) -> bool:
+        """Whether environments of some name are to be kept."""
+        return any(offer.reuse for offer in self._stock.offers.values())
+
     def workers(self) -> dict[str, WorkerHandle]:
         """Their workers, by name."""
         return {spare.name: spare.worker for spare in self._watching if spare.worker is not None}
