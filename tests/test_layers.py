@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors", "validation"},
     "certs": {"errors", "logs"},
     "tls": {"errors", "config", "logs"},
-    "transport": {"errors", "config"},
+    "transport": {"errors", "config", "address", "logs"},
     "wire": {"v1", "errors", "config", "logs"},
     "protocol": {"v1", "errors", "config", "address", "wire"},
     "launched": {"v1", "errors", "config", "logs", "protocol", "transport", "wire"},

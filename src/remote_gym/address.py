@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 from remote_gym.errors import ConfigError
 
@@ -11,6 +12,9 @@ Place = tuple[str, int]
 
 Address = str | Place
 """As users write one of several: ``"host:port"``, or a pair."""
+
+UNKNOWN_PEER = "unix:"
+"""As gRPC names a client without an address."""
 
 
 def is_unix(url: str) -> bool:
@@ -103,3 +107,29 @@ def to_place(address: Address) -> Place:
             f"is 0 in {address!r}; use the server's, an integer from 1 to 65535", field="port", where="port"
         )
     return url, port
+
+
+def address_of_socket(address: Any) -> str:
+    """Write an address that `socket.accept` returned as gRPC does."""
+    if not isinstance(address, tuple):
+        return UNKNOWN_PEER
+    host, port = str(address[0]), address[1]
+    if ":" not in host:
+        return f"ipv4:{host}:{port}"
+    # A client by IPv4 of a server that listens on "::" is the same client as on any other address.
+    mapped = ipaddress.IPv6Address(host).ipv4_mapped
+    return f"ipv6:[{host}]:{port}" if mapped is None else f"ipv4:{mapped}:{port}"
+
+
+def host_in(address: str) -> str:
+    """An address without its port, by which one client's connections count together."""
+    return address.rpartition(":")[0] if address.startswith(("ipv4:", "ipv6:")) else address
+
+
+def network_in(address: str) -> str:
+    """An address without its port and what its owner chooses at will: of IPv6 the first 64 bits."""
+    host = host_in(address)
+    if not host.startswith("ipv6:["):
+        return host
+    bare = host[len("ipv6:[") :].rstrip("]").partition("%")[0]
+    return f"ipv6:{ipaddress.IPv6Network((bare, 64), strict=False)}"

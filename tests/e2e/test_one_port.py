@@ -28,8 +28,9 @@ from remote_gym.server.frontends import listener as listener_module
 from remote_gym.server.frontends import ports as ports_module
 from remote_gym.server.frontends.relay import private_socket
 from remote_gym.server.frontends.relay.private_socket import PREFIX, PrivateSocket
-from remote_gym.server.frontends.sniffing import HTTP2_PREFACE, MOST_BYTES
+from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.testing import loopback_server
+from remote_gym.transport.client_hello import MOST_BYTES
 from remote_gym.transport.direct_socket import PREAMBLE
 from served import served
 from waiting import scaled, wait_until

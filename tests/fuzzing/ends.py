@@ -29,12 +29,14 @@ from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
 from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.listener import _read_first
-from remote_gym.server.frontends.sniffing import MOST_BYTES, Kind, sniff
+from remote_gym.server.frontends.sniffing import Kind, sniff
 from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.thread import ThreadLauncher
 from remote_gym.server.service import Service
-from remote_gym.transport.direct_socket import PREAMBLE, ROUTING_ID_BYTES, DirectSocket
+from remote_gym.transport.client_hello import MOST_BYTES
+from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, DirectSocket
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
+from remote_gym.transport.preamble import read_preamble, write_preamble
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import AutoresetMode
@@ -116,16 +118,22 @@ def fuzz_preamble(data: bytes) -> None:
     """Read what a connection begins with: its bytes alone say what it is; of a direct one none too many are read."""
     with sent(data) as sock:
         sock.setblocking(False)
-        read, kind = loop().run_until_complete(asyncio.wait_for(_read_first(sock), 10.0))
+        sniffer = loop().run_until_complete(asyncio.wait_for(_read_first(sock), 10.0))
+        read, kind = bytes(sniffer.data), sniffer.kind
         assert len(read) <= MOST_BYTES
         assert read == data[: len(read)]
         assert kind is sniff(read) is next(filter(None, (sniff(read[:size]) for size in range(len(read) + 1))), None)
         if (chosen := protocol_by_openssl(read)) is not None:
             assert kind is (Kind.GRPC if chosen == "h2" else Kind.HTTPS)
-        size = len(PREAMBLE) + ROUTING_ID_BYTES
-        assert (kind is Kind.DIRECT) == (data.startswith(PREAMBLE) and len(data) >= size)
-        if kind is Kind.DIRECT:
-            assert len(read) == size
+        try:
+            preamble = read_preamble(data)
+        except ValueError:
+            preamble = None
+        assert sniffer.preamble == preamble
+        assert (kind is Kind.DIRECT) == (preamble is not None)
+        if preamble is not None:
+            size = len(write_preamble(*preamble))
+            assert read == write_preamble(*preamble) == data[:size]
             sock.setblocking(True)
             assert sock.recv(LONGEST) == data[size:][: LONGEST - size]
 

@@ -29,6 +29,7 @@ from remote_gym.config import Limits
 from remote_gym.guest import program
 from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.transport.direct_socket import PREAMBLE
+from remote_gym.transport.preamble import write_preamble
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
 from remote_gym.wire.errors import encode_error
@@ -145,6 +146,7 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "link", "two", framed + framed
     yield "preamble", "right", PREAMBLE + ROUTING_ID + b"more"
     yield "preamble", "short", PREAMBLE + ROUTING_ID[:5]
+    yield "preamble", "named", write_preamble(ROUTING_ID, "sim-home") + b"more"
     yield "preamble", "hello-h2", client_hello("h2")
     yield "preamble", "hello-both", client_hello("h2", "http/1.1")
     yield "preamble", "hello-no-alpn", client_hello()

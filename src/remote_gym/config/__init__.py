@@ -8,7 +8,7 @@ from remote_gym.config.arguments import (
     place_of,
     read_environment,
 )
-from remote_gym.config.client import SERVER_VARIABLE, TOKEN_VARIABLE, ClientOptions, is_token
+from remote_gym.config.client import SERVER_VARIABLE, TOKEN_VARIABLE, ClientOptions, is_server_name, is_token
 from remote_gym.config.keywords import ClientKeywords, LaunchKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
 from remote_gym.config.names import check_names, differing_options, merge_options, nearest
@@ -34,6 +34,7 @@ __all__ = [
     "TlsFiles",
     "check_names",
     "differing_options",
+    "is_server_name",
     "is_token",
     "merge_options",
     "nearest",

@@ -19,12 +19,18 @@ SERVER_VARIABLE = "REMOTE_GYM_SERVER"
 """Environment variable with the address of the server that clients use which name none: ``host:port`` or
 ``unix:path``. ``remote-gym launch`` sets it for the command that it runs."""
 
+_SERVER_NAME = re.compile(r"(?![0-9.]+\Z)[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _TOKEN = re.compile(r"[!-~]{1,1000}")  # what a header of HTTP may hold
 
 
 def is_token(value: object) -> bool:
     """Whether it can be a client's token, which travels in a header of HTTP."""
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+
+
+def is_server_name(value: object) -> bool:
+    """Whether TLS and preambles can name a server by it: a host name in lower case, and no address (RFC 6066, 3)."""
+    return isinstance(value, str) and _SERVER_NAME.fullmatch(value) is not None
 
 
 @names_checked

@@ -11,6 +11,7 @@ import socket
 from remote_gym.server.frontends import listener as listener_module
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
+from remote_gym.transport import acceptor
 from remote_gym.transport.direct_socket import PREAMBLE
 from waiting import scaled
 
@@ -35,7 +36,7 @@ def test_a_connection_that_was_accepted_just_before_the_end_is_closed():
 
 def test_what_cannot_be_accepted_is_tried_again(monkeypatch, caplog):
     """As when the process is out of descriptors for a while."""
-    monkeypatch.setattr(listener_module, "PAUSE", 0.05)
+    monkeypatch.setattr(acceptor, "PAUSE", 0.05)
     given = asyncio.Queue[bytes]()
     failures = [OSError(errno.EMFILE, "Too many open files")] * 2
 

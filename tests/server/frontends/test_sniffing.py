@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellos import client_hello, in_records
-from remote_gym.server.frontends.sniffing import HTTP2_PREFACE, MOST_BYTES, PREAMBLE_BYTES, Kind, Sniffer, sniff
+from remote_gym.server.frontends.sniffing import HTTP2_PREFACE, Kind, Sniffer, sniff
+from remote_gym.transport.client_hello import MOST_BYTES
 from remote_gym.transport.direct_socket import PREAMBLE
+from remote_gym.transport.preamble import write_preamble
 from waiting import scaled
 
 DIRECT = PREAMBLE + bytes(range(16))
@@ -32,7 +34,10 @@ FIRST_BYTES = {
     "PRI, which is no method": (b"PRI * HTTP/1", Kind.HTTP),
     "no method": (b"A" * 18, Kind.OTHER),
     "lower case": (b"get", Kind.OTHER),
-    "nearly a preamble": (PREAMBLE[:-1] + b"\x02", Kind.OTHER),
+    "a preamble with a name": (write_preamble(bytes(range(16)), "sim-home"), Kind.DIRECT),
+    "a preamble with an empty name": (PREAMBLE[:-1] + b"\x02" + bytes(17), Kind.OTHER),
+    "a preamble with a name of no server": (PREAMBLE[:-1] + b"\x02" + bytes(16) + b"\x03A\n\0", Kind.OTHER),
+    "nearly a preamble": (PREAMBLE[:-1] + b"\x03", Kind.OTHER),
     "zeros": (b"\0", Kind.OTHER),
     "SSL 2": (b"\x80\x2e\x01", Kind.OTHER),
     "an alert": (b"\x15\x03\x03\x00\x02\x02\x28", Kind.OTHER),
@@ -83,8 +88,14 @@ def sniffer_of(data: bytes) -> Sniffer:
 
 
 def test_no_byte_is_read_that_a_worker_has_to_read():
-    assert [sniffer_of(DIRECT[:size]).readable for size in range(25)] == [PREAMBLE_BYTES - size for size in range(25)]
+    assert [sniffer_of(DIRECT[:size]).readable for size in range(25)] == [24 - size for size in range(25)]
     assert sniffer_of(b"\x16").readable == MOST_BYTES - 1
+
+
+def test_no_byte_is_read_beyond_a_preamble_that_names_a_server():
+    named = write_preamble(bytes(16), "sim-home")
+    assert [sniffer_of(named[:size]).readable for size in range(24, 34)] == [1, *range(8, -1, -1)]
+    assert sniffer_of(named).preamble == (bytes(16), "sim-home")
 
 
 def test_what_comes_byte_by_byte_in_tiny_records_is_looked_at_once():

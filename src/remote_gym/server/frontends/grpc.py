@@ -19,7 +19,6 @@ from remote_gym.logs.foreign import CYGRPC, drop_undecodable
 from remote_gym.protocol.attempt import Attempt
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, SESSION_KEY, TAKEN_KEY, TOKEN_KEY
 from remote_gym.server.access.clients import CertificateExpired, Client
-from remote_gym.server.frontends.binding import address_in_use, claim_path, local_addresses
 from remote_gym.server.frontends.crowding import Answers, Calls, CrowdedError
 from remote_gym.server.frontends.grpc_caller import credentials_of
 from remote_gym.server.frontends.grpc_conduct import Conduct, CutUnruly
@@ -29,6 +28,7 @@ from remote_gym.server.frontends.health import NOT_SERVING, Health
 from remote_gym.server.frontends.intake import Intake
 from remote_gym.server.frontends.relay.peers import peer_of
 from remote_gym.server.service import Service
+from remote_gym.transport.binding import address_in_use, claim_path, local_addresses
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error

@@ -15,11 +15,12 @@ from typing import Any
 import grpc
 from grpc._cython.cygrpc import ExecuteBatchError
 
+from remote_gym.address import host_in, network_in
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import SESSION_KEY
 from remote_gym.server.frontends.budget import Budget
 from remote_gym.server.frontends.grpc_reading import Context
-from remote_gym.server.frontends.relay.peers import Peer, host_in, network_in, peer_of
+from remote_gym.server.frontends.relay.peers import Peer, peer_of
 
 logger = get_logger(__name__)
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 
+from remote_gym.address import host_in
 from remote_gym.protocol.constants import SERVICE_NAME
 from remote_gym.server.frontends.crowding import Calls, CrowdedError
 from remote_gym.server.frontends.intake import Intake, NoRoomError, Reservation
-from remote_gym.server.frontends.relay.peers import host_in, peer_of
+from remote_gym.server.frontends.relay.peers import peer_of
 from remote_gym.wire.parts import LARGEST_MESSAGE
 
 READ_TIMEOUT = 60.0

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import socket
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from remote_gym.address import is_unix, unix_path
-from remote_gym.errors import ConfigError
+from remote_gym.address import host_in, network_in
 from remote_gym.logs import get_logger
-from remote_gym.server.frontends.binding import claim_path, local_addresses
-from remote_gym.server.frontends.relay.peers import address_of_socket, host_in, network_in
 from remote_gym.server.frontends.sniffing import Kind, Sniffer
-from remote_gym.transport.direct_socket import PREAMBLE, set_options, shut_down
+from remote_gym.transport.acceptor import Acceptor
+from remote_gym.transport.direct_socket import set_options, shut_down
 
 if TYPE_CHECKING:
     from remote_gym.server.frontends.relay.control import RelayControl  # which needs Linux
@@ -30,12 +25,6 @@ logger = get_logger(__name__)
 
 FIRST_BYTES_TIMEOUT = 5.0
 """Seconds that a client has to send the bytes by which it is known what it wants."""
-
-BACKLOG = 1024
-"""Connections that wait to be accepted, at most, as when all clients come back at once after the network broke."""
-
-PAUSE = 0.1
-"""Seconds until the next attempt to accept a connection once one has failed."""
 
 SHUT_OUT = 5.0
 """Seconds that no connection of gRPC's is taken of an address that has kept the server busy with calls of no use. Its
@@ -61,38 +50,23 @@ HandOver = Callable[[bytes, socket.socket], bool]
 """Gives a connection to the worker of that routing id; False if there is none."""
 
 
-class Listener:
-    """Listens on the server's port, on every address of a name, so that no other server can have one of them.
-
-    Runs on the server's event loop. Who connects waits until `start`.
+class Listener(Acceptor):
+    """Listens on the server's port. Runs on the server's event loop. Who connects waits until `start`.
 
     Args:
         url: Host name or address, or ``unix:path``.
         port: TCP port; 0 for a free one.
-        max_pending: How many connections may not have said what they are. One more takes the place of the oldest of
-            the address that has the most of them, so that silent ones shut nobody else out.
+        max_pending: As an `Acceptor` has it.
         max_connections: How many of gRPC's there may be; None for any number.
-
-    Attributes:
-        port: TCP port; 0 for a Unix socket.
-        path: Of the Unix socket; empty for TCP.
 
     Raises:
         ConfigError: If an address is taken, or not one of this machine's.
     """
 
     def __init__(self, url: str, port: int, *, max_pending: int = 256, max_connections: int | None = None) -> None:
-        self._max_pending = max_pending
+        super().__init__(url, port, max_pending=max_pending, bound="ServerOptions.max_pending")
         self._max_connections = max_connections
-        self._pending: dict[asyncio.Task[None], str] = {}  # oldest first, with their addresses
         self._shut_out: dict[str, float] = {}  # until when, by their networks
-        self._is_crowded = False
-        self.port = 0
-        self.path = ""
-        try:
-            self._listening = [self._listen_unix(url)] if is_unix(url) else self._listen(url.strip("[]"), port)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {url} port {port}: {error}") from error
 
     def start(self, hand_over: HandOver, relay: RelayControl | None) -> None:
         """Let clients in.
@@ -103,8 +77,7 @@ class Listener:
         """
         self._hand_over = hand_over
         self._relay = relay
-        for sock in self._listening:
-            self._watch(sock)
+        self.accept()
 
     def shut_out(self, network: str) -> None:
         """Take no more connections of gRPC's of an address, as `network_in` has it, for `SHUT_OUT` seconds.
@@ -127,121 +100,25 @@ class Listener:
     def _is_shut_out(self, peer: str) -> bool:
         return bool(self._shut_out) and self._shut_out.get(network_in(peer), 0.0) > asyncio.get_running_loop().time()
 
-    async def stop(self) -> None:
-        """Listen no more, and drop what has not been given away. What is relayed stays."""
-        for sock in self._listening:
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
-        tasks = list(self._pending)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self.path:
-            Path(self.path).unlink(missing_ok=True)
-
-    def _listen_unix(self, url: str) -> socket.socket:
-        path = unix_path(url)
-        claim_path(path)
-        sock = self._bound(socket.socket(socket.AF_UNIX), path)
-        self.path = path
-        return sock
-
-    def _listen(self, host: str, port: int) -> list[socket.socket]:
-        listening: list[socket.socket] = []
-        try:
-            for address in local_addresses(host, port):
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                sock = socket.socket(family, socket.SOCK_STREAM)
-                listening.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    # As gRPC has it, which serves IPv4 by "::" as well.
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
-                # All of a name's addresses share the port that was picked for the first.
-                self._bound(sock, (address, self.port or port))
-                self.port = sock.getsockname()[1]
-        except OSError:
-            for sock in listening:
-                sock.close()
-            raise
-        return listening
-
-    @staticmethod
-    def _bound(sock: socket.socket, address: tuple[Any, ...] | str) -> socket.socket:
-        sock.bind(address)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-        return sock
-
-    def _watch(self, listening: socket.socket) -> None:
-        if listening.fileno() >= 0:  # else it has been closed since
-            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
-
-    def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection.
-
-        One at a time: in a flood the loop has its turns in between, and each is read from before others crowd it out.
-        No coroutine, since one that is cancelled just then would lose what it has accepted.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            sock, address = listening.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # it has left
-            return
-        except OSError as error:  # out of descriptors, most likely
-            logger.error("cannot accept a connection: %s", error, repeats="")
-            loop.remove_reader(listening)
-            loop.call_later(PAUSE, self._watch, listening)
-            return
-        if len(self._pending) >= self._max_pending:
-            self._drop_oldest()
-        elif len(self._pending) <= self._max_pending // 2:
-            self._is_crowded = False
-        peer = address_of_socket(address)
-        task = loop.create_task(self._route(sock, peer))
-        self._pending[task] = host_in(peer)
-        task.add_done_callback(functools.partial(self._routed, sock))
-
-    def _routed(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
-        sock.close()  # a task that is cancelled before its first turn does nothing itself
-        self._pending.pop(task, None)
-
-    def _drop_oldest(self) -> None:
-        address, count = Counter(self._pending.values()).most_common(1)[0]
-        oldest = next(task for task, theirs in self._pending.items() if theirs == address)
-        del self._pending[oldest]
-        oldest.cancel()
-        if self._is_crowded:  # it has been said
-            return
-        self._is_crowded = True
-        logger.warning(
-            "%d connections, %d of them from %s, have not said what they are, and ServerOptions.max_pending allows "
-            "%d; dropping the oldest of those",
-            self._max_pending,
-            count,
-            address,
-            self._max_pending,
-            repeats="",
-        )
-
     async def _route(self, sock: socket.socket, peer: str) -> None:
         with sock:
             sock.setblocking(False)
             try:
-                data, kind = await asyncio.wait_for(_read_first(sock), FIRST_BYTES_TIMEOUT)
+                sniffer = await asyncio.wait_for(_read_first(sock), FIRST_BYTES_TIMEOUT)
             except (OSError, asyncio.TimeoutError):
                 return
+            data, kind = bytes(sniffer.data), sniffer.kind
             if kind is None:  # it has left
                 return
-            if kind is Kind.DIRECT:
-                self._give_to_worker(sock, data, peer)
+            if sniffer.preamble is not None:
+                self._give_to_worker(sock, sniffer.preamble.routing_id, peer)
             elif kind is Kind.GRPC and self._relay is not None:
                 await self._give_to_grpc(sock, data, peer, self._relay)
             else:
                 await self._refuse(sock, kind, peer)
 
-    def _give_to_worker(self, sock: socket.socket, data: bytes, peer: str) -> None:
-        if self._hand_over(data[len(PREAMBLE) :], sock):
+    def _give_to_worker(self, sock: socket.socket, routing_id: bytes, peer: str) -> None:
+        if self._hand_over(routing_id, sock):
             return
         shut_down(sock)
         host = host_in(peer)
@@ -285,13 +162,13 @@ class Listener:
         shut_down(sock)
 
 
-async def _read_first(sock: socket.socket) -> tuple[bytes, Kind | None]:
-    """Read what a client sends first, and decide what it is; None if it leaves before that is known."""
+async def _read_first(sock: socket.socket) -> Sniffer:
+    """Read what a client sends first, and decide what it is; of no kind if it leaves before that is known."""
     loop = asyncio.get_running_loop()
     sniffer = Sniffer()
     while sniffer.kind is None and (part := await loop.sock_recv(sock, sniffer.readable)):
         sniffer.feed(part)
-    return bytes(sniffer.data), sniffer.kind
+    return sniffer
 
 
 async def _read_to_end(sock: socket.socket) -> None:

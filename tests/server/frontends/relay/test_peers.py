@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from remote_gym.address import address_of_socket, host_in
 from remote_gym.server.frontends.relay.peers import (
     Peer,
-    address_of_socket,
     forget_peer,
-    host_in,
     note_peer,
     peer_of,
 )

@@ -6,13 +6,13 @@ user of the machine can take the next one before, and stand for what is noted he
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import urllib.parse
 from typing import Any, NamedTuple
 
+from remote_gym.address import UNKNOWN_PEER
+
 _SCHEME = "unix-abstract:"
-_UNKNOWN = "unix:"
 
 
 class Peer(NamedTuple):
@@ -56,31 +56,5 @@ def peer_of(context: Any) -> Peer:
     peer = str(context.peer())
     if peer.startswith(_SCHEME):
         # Another name is one that another user of the machine has chosen, where gRPC's socket is within reach.
-        return _peers.get(peer.removeprefix(_SCHEME), Peer(_UNKNOWN, None))
+        return _peers.get(peer.removeprefix(_SCHEME), Peer(UNKNOWN_PEER, None))
     return Peer(urllib.parse.unquote(peer), None)  # gRPC quotes the brackets of an IPv6 address
-
-
-def address_of_socket(address: Any) -> str:
-    """Write an address that `socket.accept` returned as gRPC does."""
-    if not isinstance(address, tuple):
-        return _UNKNOWN
-    host, port = str(address[0]), address[1]
-    if ":" not in host:
-        return f"ipv4:{host}:{port}"
-    # A client by IPv4 of a server that listens on "::" is the same client as on any other address.
-    mapped = ipaddress.IPv6Address(host).ipv4_mapped
-    return f"ipv6:[{host}]:{port}" if mapped is None else f"ipv4:{mapped}:{port}"
-
-
-def host_in(address: str) -> str:
-    """An address without its port, by which one client's connections count together."""
-    return address.rpartition(":")[0] if address.startswith(("ipv4:", "ipv6:")) else address
-
-
-def network_in(address: str) -> str:
-    """An address without its port and what its owner chooses at will: of IPv6 the first 64 bits."""
-    host = host_in(address)
-    if not host.startswith("ipv6:["):
-        return host
-    bare = host[len("ipv6:[") :].rstrip("]").partition("%")[0]
-    return f"ipv6:{ipaddress.IPv6Network((bare, 64), strict=False)}"

@@ -8,7 +8,7 @@ import pytest
 
 from remote_gym import create_remote_environment_server
 from remote_gym.errors import ConfigError
-from remote_gym.server.frontends.binding import address_in_use, claim_path
+from remote_gym.transport.binding import address_in_use, claim_path
 
 
 def test_a_unix_socket_that_cannot_be_made_is_told_with_the_systems_reason(tmp_path):
