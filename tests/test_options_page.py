@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from remote_gym.cli.commands.hub import hub
 from remote_gym.cli.commands.play import play
 from remote_gym.cli.commands.serve import serve
-from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions
+from remote_gym.config import ClientOptions, HubOptions, Limits, RetryPolicy, ServerOptions
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
-SECTIONS = {"Server": ServerOptions, "Client": ClientOptions, "Retrying": RetryPolicy, "Limits": Limits}
+SECTIONS = {
+    "Server": ServerOptions,
+    "Client": ClientOptions,
+    "Hub": HubOptions,
+    "Retrying": RetryPolicy,
+    "Limits": Limits,
+}
 
 
 def rows(section):
@@ -39,7 +46,8 @@ def test_every_option_is_told_with_its_default(section):
 
 
 @pytest.mark.parametrize(
-    ("section", "command", "arguments"), [("Server", serve, ["CartPole-v1"]), ("Client", play, ["localhost:1"])]
+    ("section", "command", "arguments"),
+    [("Server", serve, ["CartPole-v1"]), ("Client", play, ["localhost:1"]), ("Hub", hub, [])],
 )
 def test_flags_are_those_of_the_command_and_have_the_same_defaults(section, command, arguments):
     parsed = command.make_context("command", arguments).params

@@ -47,7 +47,7 @@ def test_what_is_no_folder_role_or_path():
     for call, message in [
         (lambda: TlsFiles.from_folder("/no/such/folder", "client"), "there is no folder '/no/such/folder'"),
         (lambda: TlsFiles.from_folder(3, "client"), "there is no folder 3"),
-        (lambda: TlsFiles.from_folder(".", "alice"), "role is 'alice'; use 'client' or 'server'"),
+        (lambda: TlsFiles.from_folder(".", "alice"), "role is 'alice'; use 'client', 'server' or 'hub'"),
         (lambda: TlsFiles(ca=3), "TlsFiles.ca is 3; use the path of a PEM file"),
         (lambda: TlsFiles(private_key=""), "TlsFiles.private_key is ''"),
     ]:

@@ -50,11 +50,12 @@ class CertificateFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class AllFiles:
-    """The six files of `create_all`."""
+    """The files of `create_all`."""
 
     ca: CertificateFiles
     server: CertificateFiles
     client: CertificateFiles
+    hub: CertificateFiles | None = None
 
 
 def create_authority(csr: Path, directory: Path, *, name: str = "ca", force: bool = False) -> CertificateFiles:
@@ -131,13 +132,17 @@ def create_certificate(
     return files
 
 
-def create_all(directory: Path, hosts: Sequence[str], *, force: bool = False) -> AllFiles:
+def create_all(
+    directory: Path, hosts: Sequence[str], *, hub_hosts: Sequence[str] = (), force: bool = False
+) -> AllFiles:
     """Make an authority, a server's and a client's certificate, with ECDSA keys on P-256, without any JSON file.
 
     Args:
         directory: Where ``ca.pem``, ``ca-key.pem``, ``server.pem``, ``server-key.pem``, ``client.pem`` and
             ``client-key.pem`` go. Made where it is missing.
         hosts: Names and addresses under which clients reach the server.
+        hub_hosts: Names and addresses under which the server reaches a hub, for which ``hub.pem`` and ``hub-key.pem``
+            are made, too; none without a hub.
         force: Replace files that are there.
 
     Raises:
@@ -146,21 +151,30 @@ def create_all(directory: Path, hosts: Sequence[str], *, force: bool = False) ->
     names = parse_hosts(hosts)
     if not hosts:
         raise ConfigError("a server's certificate needs a host: the name or address under which clients reach it")
-    for host in hosts:
+    for host in (*hosts, *hub_hosts):
         if "://" in host:  # which a request may have: it can name a client
             raise ConfigError(f"{host!r} is a URI, by which no client reaches a server; use the host's name alone")
-    files = AllFiles(ca=_files(directory, "ca"), server=_files(directory, "server"), client=_files(directory, "client"))
-    _refuse_existing([files.ca, files.server, files.client], force=force)
+    files = AllFiles(
+        ca=_files(directory, "ca"),
+        server=_files(directory, "server"),
+        client=_files(directory, "client"),
+        hub=_files(directory, "hub") if hub_hosts else None,
+    )
+    wanted = [
+        ("server", "server", files.server, names),
+        ("client", "client", files.client, parse_hosts([CLIENT_IDENTITY])),
+    ]
+    if files.hub is not None:
+        # To servers, which dial out to it, it is a client: see `remote_gym.tls.hub`.
+        wanted.append(("hub", "client", files.hub, parse_hosts(hub_hosts)))
+    _refuse_existing([files.ca, *(its_files for _, _, its_files, _ in wanted)], force=force)
     authority = _authority(CertificateRequest(common_name="remote-gym authority"))
     made = [(files.ca, authority.certificate, authority.private_key)]
-    for role, its_files, its_names in (
-        ("server", files.server, names),
-        ("client", files.client, parse_hosts([CLIENT_IDENTITY])),
-    ):
+    for role, profile, its_files, its_names in wanted:
         request = CertificateRequest(common_name=f"remote-gym {role}")
         key = generate_key(request.key)
-        profile = BUILT_IN_PROFILES[role]
-        certificate = sign_certificate(request, its_names, key.public_key(), authority, profile, _now())
+        its_profile = BUILT_IN_PROFILES[profile]
+        certificate = sign_certificate(request, its_names, key.public_key(), authority, its_profile, _now())
         made.append((its_files, certificate, key))
     _write(*made)
     return files

@@ -28,7 +28,7 @@ LOGS_ERRORS = f"{__name__}.logs_errors"
 LAST_RESORT = 30
 """Seconds that a program has to end once its command has done its work. Closing what was left open may take 10."""
 
-_COMMANDS = ("demo", "serve", "launch", "servers", "play", "certs", "token", "doctor", "conformance")
+_COMMANDS = ("demo", "serve", "launch", "servers", "hub", "play", "certs", "token", "doctor", "conformance")
 
 
 HELD = "held"

@@ -171,7 +171,13 @@ def insecure_option(command: Decorated) -> Decorated:
 
 
 def connection_options(command: Decorated) -> Decorated:
-    """``--connection`` and ``--allow-insecure`` of a client."""
+    """``--connection``, ``--server-name`` and ``--allow-insecure`` of a client."""
+    named = flag(
+        CONNECTION,
+        "--server-name",
+        metavar="NAME",
+        help="The server's, where HOST:PORT is a hub's or a tunnel's; its certificate has to hold it.",
+    )(insecure_option(command))
     return flag(
         CONNECTION,
         "--connection",
@@ -179,7 +185,7 @@ def connection_options(command: Decorated) -> Decorated:
         default="auto",
         help="Whether to connect to the environment's worker directly: where possible (auto), always (direct), or "
         "never (grpc).",
-    )(insecure_option(command))
+    )(named)
 
 
 def encoding_options(command: Decorated) -> Decorated:

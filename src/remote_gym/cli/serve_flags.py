@@ -150,6 +150,7 @@ _FLAGS = (
         help="Offer connections to the environments' workers themselves, the fast path.",
     ),
     _option(LISTEN, "--grpc-port", type=INTEGER, help="One more TCP port, of gRPC alone; 0 picks a free one."),
+    _option(LISTEN, "--hub", metavar="HOST:PORT", help="Hub to dial out to, for clients that cannot connect to here."),
     _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections of gRPC at once."),
     _option(
         LISTEN,

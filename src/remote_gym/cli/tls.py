@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import click
 from click.core import ParameterSource
 
 from remote_gym.config import TlsFiles
 
+Role: TypeAlias = Literal["client", "server", "hub"]
+
 _RANKS = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, None)
 
 
-def tls_files(ctx: click.Context, files: Mapping[str, Any], role: Literal["client", "server"]) -> TlsFiles | None:
+def tls_files(ctx: click.Context, files: Mapping[str, Any], role: Role) -> TlsFiles | None:
     """PEM files of a command, of ``--certs`` or of the flags for each; None for none.
 
     Args:
@@ -34,14 +36,14 @@ def tls_files(ctx: click.Context, files: Mapping[str, Any], role: Literal["clien
     return TlsFiles(ca=chosen.get("ca"), certificate=chosen.get("certificate"), private_key=chosen.get("key"))
 
 
-def _check_pairs(chosen: Mapping[str, Any], role: Literal["client", "server"]) -> None:
+def _check_pairs(chosen: Mapping[str, Any], role: Role) -> None:
     certificate, key, ca = (chosen.get(name) for name in ("certificate", "key", "ca"))
     if certificate and not key:
         raise click.UsageError(f"--certificate {certificate} needs --key, the private key that belongs to it.")
     if key and not certificate:
         raise click.UsageError(f"--key {key} needs --certificate, the certificate that it belongs to.")
-    if ca and not certificate and role == "server":
-        raise click.UsageError(f"--ca {ca} needs --certificate and --key, this server's own.")
+    if ca and not certificate and role != "client":
+        raise click.UsageError(f"--ca {ca} needs --certificate and --key, this {role}'s own.")
 
 
 def files_in_use(ctx: click.Context, files: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def examine(
     timeout: float,
     connection: Literal["auto", "direct", "grpc"] = "auto",
     allow_insecure: bool = False,
+    server_name: str | None = None,
 ) -> Iterator[Check]:
     """Take the steps one by one, until one fails.
 
@@ -71,16 +72,17 @@ def examine(
         timeout: Seconds for each step of the connection. The environment has those of `ClientOptions`.
         connection: As in `ClientOptions`; which kinds to try. For ``"auto"`` both, of which the direct one may fail.
         allow_insecure: As in `ClientOptions`; without it, plaintext to another machine is refused.
+        server_name: As in `ClientOptions`.
     """
     if files is not None:
         check = _check_own_files(files)
         yield check
         if not check.works:
             return
-    checks = diagnose(url, port, files, timeout=timeout)
+    checks = diagnose(url, port, files, server_name=server_name, timeout=timeout)
     for check in checks:
         if check.step in ("TLS", "plaintext"):
-            yield from _look_at_server(url, port, timeout)
+            yield from _look_at_server(url, port, timeout, server_name)
         yield check
     if not all(check.works for check in checks):
         return
@@ -88,7 +90,11 @@ def examine(
         mend = "give certificates, or accept it by allow_insecure=True"
         yield Check("encryption", False, f"{url} is another machine, and anybody in between could read along", mend)
         return
-    arguments: dict[str, Any] = {"connect_timeout": timeout, "allow_insecure": allow_insecure}
+    arguments: dict[str, Any] = {
+        "connect_timeout": timeout,
+        "allow_insecure": allow_insecure,
+        "server_name": server_name,
+    }
     if files is not None:
         check = _check_identity(url, port, files, ClientOptions(**arguments))
         yield check
@@ -140,11 +146,11 @@ def _check_identity(url: str, port: int, files: TlsFiles, options: ClientOptions
     return Check(step, True, f"the server knows this client, which sends {token}")
 
 
-def _look_at_server(url: str, port: int, timeout: float) -> Iterator[Check]:
+def _look_at_server(url: str, port: int, timeout: float, server_name: str | None) -> Iterator[Check]:
     """Check what the server shows to anybody, and whether it asks for a certificate; nothing where it speaks no TLS."""
     from remote_gym.tls.facts import decode_certificate
 
-    shown = look(url, port, timeout)
+    shown = look(url, port, timeout, server_name)
     if shown is None:
         return
     try:

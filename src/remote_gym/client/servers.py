@@ -174,7 +174,9 @@ class Addresses:
 
     def _why_not(self, place: Place) -> str:
         """Why a server that did not answer cannot be reached."""
-        return f"{grpc_address(*place)}: {summarise(diagnose(*place, self._files, timeout=LOAD_TIMEOUT))}"
+        name = self._options.server_name
+        checks = diagnose(*place, self._files, server_name=name, timeout=LOAD_TIMEOUT)
+        return f"{grpc_address(*place)}: {summarise(checks)}"
 
     def _open_least_loaded(
         self, places: Sequence[Place], request: pb.OpenRequest, failures: list[tuple[Place, RemoteGymError]]

@@ -9,6 +9,7 @@ from remote_gym.config.arguments import (
     read_environment,
 )
 from remote_gym.config.client import SERVER_VARIABLE, TOKEN_VARIABLE, ClientOptions, is_server_name, is_token
+from remote_gym.config.hub import HubOptions
 from remote_gym.config.keywords import ClientKeywords, LaunchKeywords, ServerKeywords, shows_options
 from remote_gym.config.limits import Limits
 from remote_gym.config.names import check_names, differing_options, merge_options, nearest
@@ -25,6 +26,7 @@ __all__ = [
     "ClientOptions",
     "EnvironmentKeys",
     "EnvironmentLike",
+    "HubOptions",
     "LaunchKeywords",
     "Limits",
     "RemoteArgs",

@@ -57,6 +57,8 @@ class ClientOptions:
         observation_encoding ('auto'): How large observations travel: ``"raw"``, ``"zstd"`` or ``"auto"``.
         token (None): What the server knows this client by, instead of a certificate. None: the environment variable
             ``REMOTE_GYM_TOKEN``.
+        server_name (None): The server's name, which its certificate has to hold, where that is not the host it is
+            reached by: through a hub, which finds the server by it, or through a tunnel. Needs TLS.
         retry (RetryPolicy()): How a broken connection is made again.
         on_session_lost ('raise'): What a step does when the environment is gone: ``"raise"``, or ``"truncate"``, which
             ends the episode.
@@ -76,6 +78,7 @@ class ClientOptions:
     frame_encoding: Literal["auto", "raw", "zstd", "jpeg"] = "auto"
     observation_encoding: Literal["auto", "raw", "zstd"] = "auto"
     token: str | None = field(default=None, repr=False)
+    server_name: str | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     on_session_lost: Literal["raise", "truncate"] = "raise"
     message_limits: Limits = field(default_factory=Limits)
@@ -92,6 +95,12 @@ class ClientOptions:
         if self.token is not None and not is_token(self.token):
             raise ConfigError(
                 "is not what 'remote-gym token' printed; use that", field="token", where="ClientOptions.token"
+            )
+        if self.server_name is not None and not is_server_name(self.server_name):
+            raise ConfigError(
+                f"is {self.server_name!r}; use a name of the server's certificate, in lower case, such as 'sim-home'",
+                field="server_name",
+                where="ClientOptions.server_name",
             )
         check_fields(check_type, self, "message_limits", kind=Limits, mend="Limits(...)")
         timeouts = ("connect_timeout", "open_timeout", "reset_timeout", "step_timeout", "close_timeout")

@@ -49,6 +49,7 @@ class ServerKeywords(TypedDict, total=False):
     interpreter: str | None
     direct: bool
     grpc_port: int | None
+    hub: str | None
     poll_us: int
     common_names: bool
     token_file: PathLike | None
@@ -81,6 +82,7 @@ class ClientKeywords(TypedDict, total=False):
     frame_encoding: Literal["auto", "raw", "zstd", "jpeg"]
     observation_encoding: Literal["auto", "raw", "zstd"]
     token: str | None
+    server_name: str | None
     retry: RetryPolicy
     on_session_lost: Literal["raise", "truncate"]
     message_limits: Limits

@@ -73,6 +73,8 @@ class ServerOptions:
         direct (True): Offer direct connections to workers, the fast path, where the system can hand over descriptors.
         grpc_port (None): One more TCP port, of gRPC alone, whose steps take no way round by the relay; 0 picks a free
             one.
+        hub (None): A hub, ``"host:port"``, to which the server dials out, so that clients reach it through that under
+            the names of its certificate. Needs TLS with an authority, and Linux.
         poll_us (50 µs): How long a worker looks for the next direct request without sleeping, while there are cores
             enough.
         common_names (False): Know a client by its certificate's common name where that has no URI, DNS or email name.
@@ -116,6 +118,7 @@ class ServerOptions:
     interpreter: str | None = None
     direct: bool = True
     grpc_port: int | None = None
+    hub: str | None = None
     poll_us: int = 50
     common_names: bool = False
     token_file: PathLike | None = None

@@ -41,25 +41,25 @@ class TlsFiles:
             object.__setattr__(self, name, None if path is None else Path(path))
 
     @classmethod
-    def from_folder(cls, folder: str | os.PathLike[str], role: Literal["client", "server"]) -> TlsFiles:
+    def from_folder(cls, folder: str | os.PathLike[str], role: Literal["client", "server", "hub"]) -> TlsFiles:
         """Take the files from a folder, under the names that ``remote-gym certs init`` gives them.
 
         Args:
             folder: Holds ``ca.pem`` and, for the role of client, ``client.pem`` and ``client-key.pem``: both, or
-                neither where the server asks for none. A server needs all three.
+                neither where the server asks for none. A server needs all three, and so does a hub, of its own.
             role: Which end's.
 
         Raises:
             ConfigError: If there is no such folder, or it lacks one of them.
         """
-        if role not in ("client", "server"):
-            raise ConfigError(f"is {role!r}; use 'client' or 'server'", field="role", where="role")
+        if role not in ("client", "server", "hub"):
+            raise ConfigError(f"is {role!r}; use 'client', 'server' or 'hub'", field="role", where="role")
         if not isinstance(folder, (str, os.PathLike)) or not Path(folder).is_dir():
             raise ConfigError(
                 f"there is no folder {folder!r}; name the one that 'remote-gym certs init' has made", field="certs"
             )
         ca, certificate, key = (Path(folder, name) for name in ("ca.pem", f"{role}.pem", f"{role}-key.pem"))
-        needed = [ca, certificate, key] if role == "server" or certificate.exists() or key.exists() else [ca]
+        needed = [ca, certificate, key] if role != "client" or certificate.exists() or key.exists() else [ca]
         missing = [path.name for path in needed if not path.exists()]
         if missing:
             raise ConfigError(

@@ -106,14 +106,16 @@ def choose_encodings(request: pb.OpenRequest, options: ClientOptions, url: str) 
     Raises:
         ConfigError: If one was asked for whose library is not installed here.
     """
-    request.frame_encoding = _encoding("frame_encoding", options.frame_encoding, url)
-    request.observation_encoding = _encoding("observation_encoding", options.observation_encoding, url)
+    # Through a hub or a tunnel that is on this machine the server is elsewhere.
+    is_here = options.server_name is None and is_loopback(url)
+    request.frame_encoding = _encoding("frame_encoding", options.frame_encoding, is_here=is_here)
+    request.observation_encoding = _encoding("observation_encoding", options.observation_encoding, is_here=is_here)
 
 
-def _encoding(option: str, asked: str, url: str) -> pb.Encoding:
+def _encoding(option: str, asked: str, *, is_here: bool) -> pb.Encoding:
     if asked == "auto":
         # On one machine, copying is faster than compressing.
-        return pb.ENCODING_AUTO if is_installed("zstd") and not is_loopback(url) else pb.ENCODING_RAW
+        return pb.ENCODING_AUTO if is_installed("zstd") and not is_here else pb.ENCODING_RAW
     if asked != "raw":
         require(asked, option, "client")
     return ENCODINGS[asked]

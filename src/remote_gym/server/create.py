@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING
 
-from remote_gym.address import grpc_address, is_loopback
+from remote_gym.address import grpc_address, is_loopback, is_unix, to_place
 from remote_gym.config import (
     EnvironmentLike,
     ServerOptions,
@@ -16,6 +16,8 @@ from remote_gym.config import (
     shows_options,
 )
 from remote_gym.errors import ConfigError
+from remote_gym.server.frontends.grpc import ONE_PORT
+from remote_gym.server.frontends.hub_dialler import check_names
 from remote_gym.server.launch_request import check_arguments, check_thread, leaves_id_open
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.tls import server_files
@@ -26,6 +28,29 @@ if TYPE_CHECKING:
     from remote_gym.config import ServerKeywords
 
 PathLike = str | os.PathLike[str]
+
+
+def _check_hub(hub: object, files: TlsFiles | None) -> None:
+    """Refuse a hub that cannot be dialled out to as this server is.
+
+    Raises:
+        ConfigError: Saying what is missing.
+    """
+
+    def refuse(problem: str) -> ConfigError:
+        return ConfigError(problem, field="hub", where="ServerOptions.hub")
+
+    if not isinstance(hub, str) or is_unix(hub):
+        raise refuse(f"is {hub!r}; use HOST:PORT, such as 'trainer:56780'")
+    try:
+        to_place(hub)
+    except ConfigError as error:
+        raise refuse(error.problem) from error
+    if not ONE_PORT:
+        raise refuse("needs Linux, where all connections come to one port")
+    if files is None or files.ca is None:
+        raise refuse("needs certificates, with the authority that the hub's comes from; give certificate, key and ca")
+    check_names(files)
 
 
 @shows_options(ServerOptions)
@@ -104,4 +129,6 @@ def create_remote_environment_server(
             field="token_file",
             where="ServerOptions.token_file",
         )
+    if chosen.hub is not None:
+        _check_hub(chosen.hub, files)
     return RemoteEnvironmentServer(default, url, port, files, dataclasses.replace(chosen, environments=named))

@@ -248,7 +248,7 @@ class RemoteEnvironmentServer:
             if options.check:
                 source.check_reachable(have_identities=self._clients.have_identities)
             policy = source.policy
-        self._ports = Ports(self.url, port, credentials, options)
+        self._ports = Ports(self.url, port, credentials, options, files)
         try:
             self._service = Service(
                 self._launcher,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import functools
 import socket
 from collections import Counter
@@ -14,6 +15,7 @@ from remote_gym.address import address_of_socket, host_in, is_unix, unix_path
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.transport.binding import claim_path, local_addresses
+from remote_gym.transport.direct_socket import shut_down
 
 logger = get_logger(__name__)
 
@@ -48,6 +50,7 @@ class Acceptor(abc.ABC):
         self._max_pending = max_pending
         self._bound_by = bound
         self._pending: dict[asyncio.Task[None], str] = {}  # oldest first, with their addresses
+        self._settled: set[asyncio.Task[None]] = set()
         self._is_crowded = False
         self.port = 0
         self.path = ""
@@ -85,12 +88,18 @@ class Acceptor(abc.ABC):
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
-        tasks = list(self._pending)
+        tasks = [*self._pending, *self._settled]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.path:
             Path(self.path).unlink(missing_ok=True)
+
+    def _settle(self) -> None:
+        """Count the connection whose task calls this no more among those that have not said what they are."""
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        if task is not None and self._pending.pop(task, None) is not None:
+            self._settled.add(task)
 
     def _listen_unix(self, url: str) -> socket.socket:
         path = unix_path(url)
@@ -151,6 +160,7 @@ class Acceptor(abc.ABC):
     def _routed(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         sock.close()  # a task that is cancelled before its first turn does nothing itself
         self._pending.pop(task, None)
+        self._settled.discard(task)
 
     def _drop_oldest(self) -> None:
         address, count = Counter(self._pending.values()).most_common(1)[0]
@@ -170,3 +180,20 @@ class Acceptor(abc.ABC):
             self._max_pending,
             repeats="",
         )
+
+
+async def answer_and_end(sock: socket.socket, answer: bytes) -> None:
+    """Say a last word to a client, in a way that it reads it, and end the connection."""
+    with contextlib.suppress(OSError, asyncio.TimeoutError):
+        sock.send(answer)
+        sock.shutdown(socket.SHUT_WR)
+        # Closing with bytes unread would have the system reset the connection, which overtakes the answer.
+        await asyncio.wait_for(_read_to_end(sock), 1.0)
+    shut_down(sock)
+
+
+async def _read_to_end(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(16):  # of a client that goes on and on no more than 1 MiB
+        if not await loop.sock_recv(sock, 2**16):
+            return

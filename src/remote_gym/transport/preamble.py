@@ -1,4 +1,4 @@
-"""What a direct connection begins with, before its TLS: for which session it comes and, where a hub asks, to whom.
+"""The beginning of a direct connection, before its TLS: for which session it comes, and through a hub, to which server.
 
 Pure: no input or output. The first version is the magic bytes, a zero, a one, and the 16 bytes of a routing id. The
 second, ``magic 0 2``, has after that a byte that says how long the server's name is, and the name.
@@ -21,7 +21,7 @@ _BARE_BYTES = len(PREAMBLE) + ROUTING_ID_BYTES
 
 
 class Preamble(NamedTuple):
-    """What a preamble says.
+    """Content of a preamble.
 
     Attributes:
         routing_id: By which the server finds the session.

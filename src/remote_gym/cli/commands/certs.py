@@ -40,12 +40,22 @@ def _output_options(command: Decorated) -> Decorated:
     default=("localhost", "127.0.0.1", "::1"),
     help="Name or address by which clients reach the server. Repeatable.",
 )
+@flag(
+    CERTIFICATE,
+    "--hub",
+    "hub_hosts",
+    metavar="HOST",
+    multiple=True,
+    help="Name or address by which the server reaches a hub, which gets a certificate, too. Repeatable.",
+)
 @flag(FILES, "--force", is_flag=True, help="Replace files that are there.")
-def init(directory: Path, hosts: tuple[str, ...], force: bool) -> None:
+def init(directory: Path, hosts: tuple[str, ...], hub_hosts: tuple[str, ...], force: bool) -> None:
     """Make an authority's, a server's and a client's certificate in DIRECTORY, all at once."""
-    files = create_all(directory, hosts, force=force)
+    files = create_all(directory, hosts, hub_hosts=hub_hosts, force=force)
     for role, made in (("authority", files.ca), ("server", files.server), ("client", files.client)):
         _tell(role, made)
+    if files.hub is not None:
+        _tell("hub", files.hub)
     click.echo(f"The server's is good for {', '.join(hosts)}. Keep {files.ca.private_key} to yourself.")
 
 

@@ -26,9 +26,11 @@ _PAUSE = 0.0005
 """Seconds between two looks at whether a fork is over."""
 
 
-def channel_options(limits: Limits) -> list[tuple[str, int]]:
+def channel_options(limits: Limits, server_name: str | None = None) -> list[tuple[str, int | str]]:
     """GRPC's own settings."""
     return [
+        # By which it asks for the server, and checks the certificate.
+        *([] if server_name is None else [("grpc.ssl_target_name_override", server_name)]),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", limits.message_bytes),
         ("grpc.enable_retries", 0),  # a request that gRPC repeats by itself would step twice
@@ -53,12 +55,14 @@ class Channel:
         address: As gRPC takes it.
         credentials: What the client shows.
         limits: Bounds on messages.
+        server_name: The server's, where that is not the address's host.
     """
 
-    def __init__(self, address: str, credentials: Credentials, limits: Limits) -> None:
+    def __init__(self, address: str, credentials: Credentials, limits: Limits, server_name: str | None = None) -> None:
         self._address = address
         self._credentials = credentials
         self._limits = limits
+        self._server_name = server_name
         self._closed = self._suspended = False
         self._calls: set[object] = set()  # those of one answer that are waited for
         self._stream: weakref.ref[GrpcStream] | None = None
@@ -232,7 +236,7 @@ class Channel:
 
     def _make(self) -> None:
         self._used = self._credentials.channel()
-        settings = channel_options(self._limits)
+        settings = channel_options(self._limits, self._server_name)
         if self._used is None:
             self._channel = grpc.insecure_channel(self._address, options=settings)
         else:

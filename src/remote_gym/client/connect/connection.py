@@ -14,7 +14,7 @@ import grpc
 from remote_gym.address import Place, grpc_address
 from remote_gym.client.connect.channel import Channel, Metadata
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
+from remote_gym.client.connect.diagnosis import Check, diagnose, reason_of, summarise
 from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.client.connect.rpc_errors import answered, from_rpc_error, was_dropped
@@ -61,7 +61,7 @@ class GrpcConnection:
             credentials = Credentials(files, token)
         self.credentials = credentials
         self._attempts = Attempts()
-        self._channel = Channel(self.address, credentials, options.message_limits)
+        self._channel = Channel(self.address, credentials, options.message_limits, options.server_name)
 
     @property
     def place(self) -> Place:
@@ -181,7 +181,7 @@ class GrpcConnection:
             data = self._channel.ask("Spaces", b"", timeout, what, metadata, wait_for_ready=True)
         except (grpc.RpcError, DeadlineExceeded) as error:
             waited = time.monotonic() - start  # less than `timeout` where gRPC has given up before
-            checks = diagnose(*self._where, timeout=min(2.0, timeout))
+            checks = self._diagnose(min(2.0, timeout))
             text = f"no connection to {self.address}{within(waited)}: {summarise(checks)}"
             raise ConnectError(text, reason=reason_of(checks)) from error
         answer = parse(pb.SpacesResponse, answered(data, what), self._options.message_limits)
@@ -195,7 +195,7 @@ class GrpcConnection:
         Raises:
             ConnectError: If it cannot, and trying again would not help or the time is up.
         """
-        checks = diagnose(*self._where, timeout=max(0.1, min(2.0, deadline - time.monotonic())))
+        checks = self._diagnose(max(0.1, min(2.0, deadline - time.monotonic())))
         if all(check.works for check in checks):
             return True
         # A server may still be starting; certificates that do not fit will not begin to.
@@ -258,6 +258,7 @@ class GrpcConnection:
             timeout=timeout,
             poll_us=options.poll_us,
             client_token=self.credentials.token,
+            server_name=options.server_name,
         )
 
     def call(self, method: str, session_id: str, token: str, data: bytes, timeout: float) -> bytes:
@@ -287,6 +288,9 @@ class GrpcConnection:
     def suspend(self) -> None:
         """Have all calls wait for the end of the fork that this thread begins."""
         self._channel.suspend()
+
+    def _diagnose(self, timeout: float) -> list[Check]:
+        return diagnose(*self._where, server_name=self._options.server_name, timeout=timeout)
 
     def _attempt(self) -> tuple[str, str]:
         return ATTEMPT_KEY, str(self._attempts.next())

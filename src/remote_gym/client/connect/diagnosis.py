@@ -22,6 +22,9 @@ _SECOND_PORT = "the port may be the second one of a server on Windows or macOS, 
 
 _TUNNEL = "if this is a tunnel, nothing listens at its far end"
 
+_NO_SUCH_SERVER = "this is a hub, and no server of that name is there now"
+_NAME_SERVER = "check server_name, which is a name of the server's certificate, and that the server runs with this hub"
+
 _CLOSED = "the server closed the connection without an answer"
 _FULL = "it may be full, or keep this address out for some seconds, as its log says"
 
@@ -72,7 +75,9 @@ class Shown(NamedTuple):
     requires_certificate: bool
 
 
-def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> list[Check]:
+def diagnose(
+    url: str, port: int, files: TlsFiles | None, *, timeout: float, server_name: str | None = None
+) -> list[Check]:
     """Take the steps of a connection until one fails.
 
     Args:
@@ -80,18 +85,19 @@ def diagnose(url: str, port: int, files: TlsFiles | None, *, timeout: float) -> 
         port: TCP port.
         files: None for plaintext.
         timeout: Seconds for each step that waits.
+        server_name: As in `ClientOptions`.
     """
     checks: list[Check] = []
     sock = reach(url, port, timeout, checks)
     if sock is None:
         return checks
     with sock:
-        checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files))
+        checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files, server_name))
     if not checks[-1].works and checks[-1].hopeless:
         if checks[-1].found == _NO_TLS:
             checks[-1] = _see_plaintext(checks[-1], url, port, timeout)
         # Who is not let in looks once more at what the server shows to anybody, so as to name the right cause.
-        checks[-1] = _explain(checks[-1], look(url, port, timeout), files)
+        checks[-1] = _explain(checks[-1], look(url, port, timeout, server_name), files)
     return checks
 
 
@@ -107,7 +113,7 @@ def _see_plaintext(check: Check, url: str, port: int, timeout: float) -> Check:
     return replace(plain, step="TLS", found=f"{_NO_TLS}, and {plain.found}")
 
 
-def look(url: str, port: int, timeout: float) -> Shown | None:
+def look(url: str, port: int, timeout: float, server_name: str | None = None) -> Shown | None:
     """Look at what a server shows to anybody; None where it speaks no TLS, or is not reached."""
     sock = reach(url, port, timeout, [])
     if sock is None:
@@ -116,7 +122,7 @@ def look(url: str, port: int, timeout: float) -> Shown | None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only looked at: nothing is sent, and nothing that is received is believed
     context.set_alpn_protocols(["h2"])
-    with sock, contextlib.suppress(OSError), context.wrap_socket(sock) as secure:
+    with sock, contextlib.suppress(OSError), context.wrap_socket(sock, server_hostname=server_name) as secure:
         return Shown(secure.getpeercert(binary_form=True) or b"", _requires_certificate(secure))
     return None
 
@@ -249,19 +255,19 @@ def _foreign(step: str, found: str) -> Check:
     return Check(step, False, found, mend, hopeless=True, reason=ConnectReason.NO_SERVER)
 
 
-def _check_tls(sock: socket.socket, url: str, files: TlsFiles) -> Check:
+def _check_tls(sock: socket.socket, url: str, files: TlsFiles, server_name: str | None) -> Check:
     try:
         context = client_context(files)
     except ConfigError as error:
         # Not hopeless: they fitted when the connection was begun, so somebody may be replacing one after the other.
         return Check("TLS", False, str(error), "correct the file", reason=ConnectReason.TLS)
     context.set_alpn_protocols(["h2"])
-    name = "localhost" if is_unix(url) else url.strip("[]")
+    name = server_name or ("localhost" if is_unix(url) else url.strip("[]"))
     try:
         with context.wrap_socket(sock, server_hostname=name) as secure:
             return _check_accepted(secure, files)
     except ssl.SSLCertVerificationError as error:
-        return _explain_server_certificate(error, url)
+        return _explain_server_certificate(error, server_name or url)
     except ssl.SSLError as error:
         return _explain_alert(error)
     except TimeoutError:
@@ -369,6 +375,9 @@ def _explain_alert(error: ssl.SSLError) -> Check:
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
         found = _NO_TLS
         mend = "connect without certificates, or have the server serve TLS; check the port too"
+    elif "unrecognized name" in reason:
+        # Not hopeless: the server may be on its way back to the hub.
+        return Check("TLS", False, _NO_SUCH_SERVER, _NAME_SERVER, reason=ConnectReason.UNREACHABLE)
     elif "eof" in reason:
         return _closed("TLS")
     elif "certificate required" in reason:

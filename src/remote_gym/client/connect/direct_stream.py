@@ -11,8 +11,9 @@ from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, ConnectReason, DeadlineExceeded, RemoteGymError
 from remote_gym.protocol.stream import Stream, within
 from remote_gym.transport.busy_poll import Wakefulness
-from remote_gym.transport.direct_socket import PREAMBLE, DirectSocket
+from remote_gym.transport.direct_socket import DirectSocket
 from remote_gym.transport.framing import MessageSocket
+from remote_gym.transport.preamble import write_preamble
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -27,6 +28,7 @@ class DirectStream(Stream):
         token: The session's.
         context: This end's TLS; None for plaintext.
         client_token: What the server knows the client by, where that is no certificate.
+        server_name: The server's, where that is not the host of `place`.
         limits: Bounds on messages.
         timeout: Seconds that connecting may take.
         poll_us: Microseconds to look for an answer without sleeping; longer where answers take somewhat longer.
@@ -49,6 +51,7 @@ class DirectStream(Stream):
         timeout: float,
         poll_us: float,
         client_token: str = "",
+        server_name: str | None = None,
     ) -> None:
         url = place[0]
         target = _target(place, address)
@@ -64,9 +67,9 @@ class DirectStream(Stream):
             raise ConnectError(text, reason=ConnectReason.NOT_DIRECT) from error
         try:
             sock.settimeout(_remaining(deadline))
-            sock.sendall(PREAMBLE + address.routing_id)
+            sock.sendall(write_preamble(address.routing_id, server_name or ""))
             if context is not None:
-                name = "localhost" if is_unix(url) else url.strip("[]")
+                name = server_name or ("localhost" if is_unix(url) else url.strip("[]"))
                 sock = context.wrap_socket(sock, server_hostname=name)
                 sock.settimeout(_remaining(deadline))
             hint = _attach(MessageSocket(sock, limits), token, client_token, deadline)
@@ -78,7 +81,8 @@ class DirectStream(Stream):
             sock.close()
             raise
         # On one machine both ends share the cores, and the worker knows how many others there are.
-        self._wakefulness = Wakefulness((min(poll_us, hint) if is_loopback(url) else poll_us) / 1e6)
+        is_here = server_name is None and is_loopback(url)
+        self._wakefulness = Wakefulness((min(poll_us, hint) if is_here else poll_us) / 1e6)
         self._socket = DirectSocket(sock, limits)
         self._in_use = self._closed = False
         self._sent = time.monotonic()

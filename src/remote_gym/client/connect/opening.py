@@ -52,6 +52,12 @@ def connect(
             field="token",
             where="ClientOptions.token",
         )
+    if files is None and options.server_name is not None:
+        raise ConfigError(
+            "needs TLS, by which it is checked; give certificates (tls)",
+            field="server_name",
+            where="ClientOptions.server_name",
+        )
     if files is not None and token is None and (token := os.environ.get(TOKEN_VARIABLE)) and not is_token(token):
         raise ConfigError(
             f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that", field="token"

@@ -7,7 +7,6 @@ not served here, and told so.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from remote_gym.address import host_in, network_in
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.sniffing import Kind, Sniffer
-from remote_gym.transport.acceptor import Acceptor
+from remote_gym.transport.acceptor import Acceptor, answer_and_end
 from remote_gym.transport.direct_socket import set_options, shut_down
 
 if TYPE_CHECKING:
@@ -154,11 +153,7 @@ class Listener(Acceptor):
             peer=peer,
         )
         if (answer := _ANSWERS.get(kind)) is not None:
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                sock.send(answer)
-                sock.shutdown(socket.SHUT_WR)
-                # Closing with bytes unread would have the system reset the connection, which overtakes the answer.
-                await asyncio.wait_for(_read_to_end(sock), 1.0)
+            await answer_and_end(sock, answer)
         shut_down(sock)
 
 
@@ -169,10 +164,3 @@ async def _read_first(sock: socket.socket) -> Sniffer:
     while sniffer.kind is None and (part := await loop.sock_recv(sock, sniffer.readable)):
         sniffer.feed(part)
     return sniffer
-
-
-async def _read_to_end(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    for _ in range(16):  # of a client that goes on and on no more than 1 MiB
-        if not await loop.sock_recv(sock, 2**16):
-            return

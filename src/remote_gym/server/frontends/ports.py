@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote_gym.address import is_unix, unix_path
-from remote_gym.config import ServerOptions
+from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer
 from remote_gym.server.frontends.grpc_conduct import Conduct
+from remote_gym.server.frontends.hub_dialler import HubDialler
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
@@ -28,6 +29,7 @@ class Ports:
         port: TCP port; 0 for a free one.
         credentials: None for plaintext.
         options: The server's.
+        files: The server's; None for plaintext.
 
     Attributes:
         port: The TCP port; 0 for a Unix socket.
@@ -38,7 +40,14 @@ class Ports:
         ConfigError: If one cannot listen there.
     """
 
-    def __init__(self, url: str, port: int, credentials: GrpcCredentials | None, options: ServerOptions) -> None:
+    def __init__(
+        self,
+        url: str,
+        port: int,
+        credentials: GrpcCredentials | None,
+        options: ServerOptions,
+        files: TlsFiles | None = None,
+    ) -> None:
         if options.grpc_port is not None and is_unix(url):
             raise ConfigError(
                 f"ServerOptions.grpc_port is {options.grpc_port}, but {url!r} is a Unix socket; leave one out"
@@ -46,6 +55,8 @@ class Ports:
         self._url = url
         self._credentials = credentials
         self._options = options
+        self._files = files
+        self._dialler: HubDialler | None = None
         self._grpc: GrpcServer | None = None
         self._listener: Listener | None = None
         self._private: PrivateSocket | None = None
@@ -80,6 +91,7 @@ class Ports:
         await grpc.start()
         if self._listener is not None:
             self._listener.start(service.hand_over, self._relay)
+            self._dial_out(self._listener)
 
     def report_stopping(self) -> None:
         """Answer health checks by NOT_SERVING from now on."""
@@ -88,6 +100,8 @@ class Ports:
 
     async def stop_listening(self) -> None:
         """Let nobody in any more; who is in stays."""
+        if self._dialler is not None:
+            await self._dialler.stop()
         if self._listener is not None:
             await self._listener.stop()
 
@@ -117,6 +131,13 @@ class Ports:
             )
         grpc.listen_privately(self._private.grpc_address, self._credentials)
         self._relay = RelayControl(self._private.address, self._private.folder)
+
+    def _dial_out(self, listener: Listener) -> None:
+        if self._options.hub is None:
+            return
+        assert self._files is not None
+        self._dialler = HubDialler(self._options.hub, self._files, listener.adopt)
+        self._dialler.start()
 
     def _cut(self, number: int) -> bool:
         """End a relayed connection; False if it ends already."""
