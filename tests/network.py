@@ -27,12 +27,16 @@ class Network:
         client: Prefix of commands that run on the second.
         server_address: Of the first.
         client_address: Of the second.
+        router: Prefix of commands that run on the router.
+        router_addresses: The router's, as the first and the second machine know it.
     """
 
     server: Sequence[str]
     client: Sequence[str]
     server_address: str
     client_address: str
+    router: Sequence[str]
+    router_addresses: tuple[str, str]
     _router: str
 
     def fall_silent(self) -> None:
@@ -46,8 +50,11 @@ def _ip(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def network() -> Iterator[Network]:
+def network(*, forwards: bool = True) -> Iterator[Network]:
     """Make one, and take it away at the end.
+
+    Args:
+        forwards: Whether the two machines reach each other through the router.
 
     Raises:
         NoNetwork: If this system, or this user, cannot.
@@ -71,9 +78,10 @@ def network() -> Iterator[Network]:
                     _ip("-n", name, "address", "add", f"{prefix}.{number}/24", "dev", link)
                     _ip("-n", name, "link", "set", link, "up")
                 _ip("-n", f"{end}-{run}", "route", "add", "default", "via", f"{prefix}.1")
-            forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+            forward = f"echo {int(forwards)} > /proc/sys/net/ipv4/ip_forward"
             subprocess.run(["ip", "netns", "exec", router, "sh", "-c", forward], check=True, capture_output=True)
         except subprocess.CalledProcessError as error:
             raise NoNetwork(f"{' '.join(map(str, error.cmd))}: {error.stderr}") from error
         server, client = (("ip", "netns", "exec", f"{end}-{run}") for end in ends)
-        yield Network(server, client, "10.213.1.2", "10.213.2.2", router)
+        inside = ("ip", "netns", "exec", router)
+        yield Network(server, client, "10.213.1.2", "10.213.2.2", inside, ("10.213.1.1", "10.213.2.1"), router)
