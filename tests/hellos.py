@@ -6,14 +6,20 @@ import contextlib
 import ssl
 
 
-def client_hello(*protocols: str) -> bytes:
-    """The ClientHello of this Python's TLS, in its record, which offers these application protocols; or none."""
+def client_hello(*protocols: str, name: str | None = "localhost") -> bytes:
+    """The ClientHello of this Python's TLS, in its record, which offers these application protocols; or none.
+
+    Args:
+        *protocols: The application protocols.
+        name: The server's; None for none.
+    """
     context = ssl.create_default_context()
+    context.check_hostname = name is not None
     if protocols:
         context.set_alpn_protocols(list(protocols))
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
     return outgoing.read()
 
 

@@ -23,11 +23,15 @@ import gymnasium as gym
 from gymnasium.error import ResetNeeded
 
 from fuzzing.entrypoint import Meek
+from remote_gym.address import network_in
 from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
-from remote_gym.config import Limits, ServerOptions
+from remote_gym.config import Limits, ServerOptions, is_server_name
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
+from remote_gym.hub.first_bytes import Comer, FirstBytes, recognise
+from remote_gym.protocol.hub import DIAL_BACK, unpack
 from remote_gym.server.access.clients import Client
+from remote_gym.server.frontends.hub_dialler import is_peer
 from remote_gym.server.frontends.listener import _read_first
 from remote_gym.server.frontends.sniffing import Kind, sniff
 from remote_gym.server.launch.handle import WorkerHandle
@@ -37,8 +41,8 @@ from remote_gym.transport.client_hello import MOST_BYTES
 from remote_gym.transport.direct_socket import ROUTING_ID_BYTES, DirectSocket
 from remote_gym.transport.framing import HEADER_BYTES, MessageSocket
 from remote_gym.transport.preamble import read_preamble, write_preamble
+from remote_gym.v1 import hub_pb2, worker_pb2
 from remote_gym.v1 import remote_gym_pb2 as pb
-from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import AutoresetMode
 from remote_gym.wire.parse import parse
 from remote_gym.worker.environment.guests.creation import create_environment
@@ -136,6 +140,25 @@ def fuzz_preamble(data: bytes) -> None:
             assert read == write_preamble(*preamble) == data[:size]
             sock.setblocking(True)
             assert sock.recv(LONGEST) == data[size:][: LONGEST - size]
+
+
+def fuzz_hub(data: bytes) -> None:
+    """Recognise who comes to a hub: alike from parts and from the whole, and without a byte too many."""
+    first, found = FirstBytes(), None
+    while found is None and (part := data[len(first.data) :][: min(7, first.readable)]):
+        found = first.feed(part)
+    assert bytes(first.data) == data[: len(first.data)]
+    assert len(first.data) <= MOST_BYTES
+    assert found == recognise(bytes(first.data))
+    if found is not None and found.comer is Comer.CLIENT:
+        assert is_server_name(found.name)
+    elif found is not None and found.comer is Comer.DIALLING_BACK:
+        assert data.startswith(DIAL_BACK + found.id)
+    for end in (hub_pb2.ToHub, hub_pb2.ToServer):
+        with contextlib.suppress(EncodingError):
+            message = unpack(end, data)
+            if isinstance(message, hub_pb2.ToServer) and is_peer(message.visit.peer):
+                assert network_in(message.visit.peer)
 
 
 def protocol_by_openssl(data: bytes) -> str | None:

@@ -27,9 +27,11 @@ from remote_gym.certs.cfssl import CertificateRequest, KeyRequest
 from remote_gym.certs.signing import certificate_pem, generate_key, sign_authority
 from remote_gym.config import Limits
 from remote_gym.guest import program
+from remote_gym.protocol.hub import DIAL_BACK, REGISTER, pack
 from remote_gym.server.frontends.sniffing import HTTP2_PREFACE
 from remote_gym.transport.direct_socket import PREAMBLE
 from remote_gym.transport.preamble import write_preamble
+from remote_gym.v1 import hub_pb2
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.compression import JpegCompressor, ZstdCompressor
 from remote_gym.wire.errors import encode_error
@@ -147,6 +149,14 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "preamble", "right", PREAMBLE + ROUTING_ID + b"more"
     yield "preamble", "short", PREAMBLE + ROUTING_ID[:5]
     yield "preamble", "named", write_preamble(ROUTING_ID, "sim-home") + b"more"
+    yield "hub", "registers", REGISTER
+    yield "hub", "dials-back", DIAL_BACK + bytes(range(32))
+    yield "hub", "preamble", write_preamble(ROUTING_ID, "sim-home")
+    yield "hub", "hello", client_hello("h2", name="sim-home")
+    yield "hub", "hello-small-records", in_records(client_hello("h2", name="sim-home"), 40)
+    yield "hub", "registration", pack(hub_pb2.Registration(protocol_version=1))
+    yield "hub", "registered", pack(hub_pb2.Registered(names=["sim-home"]))
+    yield "hub", "visit", pack(hub_pb2.Visit(id=bytes(32), peer="ipv6:[::1]:4321"))
     yield "preamble", "hello-h2", client_hello("h2")
     yield "preamble", "hello-both", client_hello("h2", "http/1.1")
     yield "preamble", "hello-no-alpn", client_hello()
