@@ -36,7 +36,7 @@ FIRST_BYTES = {
         b"",
     ),
     "a preamble with a bad name": (PREAMBLE_OF_HOME.replace(b"sim-home", b"sim\nhome"), Comer.STRANGER, "", b""),
-    "HTTP/1": (b"GET", Comer.STRANGER, "", b""),
+    "HTTP/1": (b"G", Comer.STRANGER, "", b""),
     "HTTP/2 in plaintext": (b"P", Comer.STRANGER, "", b""),
     "another version of servers": (REGISTER[:7] + b"\x02", Comer.STRANGER, "", b""),
     "another kind of servers": (REGISTER[:8] + b"X", Comer.STRANGER, "", b""),

@@ -112,6 +112,18 @@ def test_either_end_may_end_its_half_and_hear_the_other(first_to_end):
     carried(check)
 
 
+def test_a_client_that_stays_when_its_server_has_left_is_ended(monkeypatch):
+    monkeypatch.setattr(pipe_module, "LINGER", 0.1)
+
+    async def check(ends: Ends) -> None:
+        ends.server.close()
+        assert await read(ends.client, 1) == b""
+        while not ends.ended:
+            await asyncio.sleep(0.01)
+
+    carried(check)
+
+
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
@@ -148,10 +160,12 @@ def test_a_client_that_resets_ends_it():
 
 def test_too_fast_a_connection_is_slowed_down_and_loses_nothing():
     async def check(ends: Ends) -> None:
-        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(ends.client, bytes(2**18)))
+        size = 2**18 + 2**17
+        sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(ends.client, bytes(size)))
         begun = time.monotonic()
-        assert await read(ends.server, 2**18) == bytes(2**18)
-        assert time.monotonic() - begun > 0.4  # a quarter MiB at half a MiB a second, of which a half comes at once
+        assert await read(ends.server, size) == bytes(size)
+        # Of what is over one second's worth all but the last chunk is waited for.
+        assert time.monotonic() - begun > 0.2
         await sending
 
-    carried(check, rate=2**17 * 2)
+    carried(check, rate=2**18)

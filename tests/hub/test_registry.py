@@ -102,7 +102,7 @@ def test_names_that_any_machine_could_have_are_not_registered():
     [
         {"max_servers": 0},
         {"max_connections": 1},
-        {"max_rate": 100},
+        {"max_rate": 9},
         {"max_pending": 0},
         {"dial_timeout": 0.0},
         {"x": 1},

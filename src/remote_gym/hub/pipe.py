@@ -177,6 +177,8 @@ class Pipe:
             end.finished = True
             with contextlib.suppress(OSError):
                 end.sock.shutdown(socket.SHUT_WR)
+            if end.is_client:
+                self._timers.add(self._loop.call_later(LINGER, self.close))
         if end.other.finished and not end.readable and not end.other.readable:
             self.close()
 
