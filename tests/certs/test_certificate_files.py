@@ -19,7 +19,10 @@ from remote_gym.certs import CLIENT_IDENTITY, create_all, create_authority, crea
 from remote_gym.certs.cfssl import CertificateRequest, Profile, read_request
 from remote_gym.certs.hosts import Hosts
 from remote_gym.certs.signing import Authority, generate_key, sign_authority, sign_certificate
+from remote_gym.config import TlsFiles
 from remote_gym.errors import ConfigError
+from remote_gym.tls import check_files
+from remote_gym.tls.facts import read_certificate
 
 SSL = Path(__file__).parents[2] / "ssl"
 NAMES = ("ca-key.pem", "ca.pem", "client-key.pem", "client.pem", "server-key.pem", "server.pem")
@@ -54,6 +57,18 @@ def test_all_is_for_the_hosts_and_the_client_has_an_identity(tmp_path):
     assert names(client) == [x509.DNSName(CLIENT_IDENTITY)]
     for certificate, usage in ((server, ExtendedKeyUsageOID.SERVER_AUTH), (client, ExtendedKeyUsageOID.CLIENT_AUTH)):
         assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
+
+
+def test_a_hub_s_is_that_of_a_client_which_names_its_host(tmp_path):
+    assert create_all(tmp_path / "without", ["localhost"]).hub is None
+    files = create_all(tmp_path, ["localhost"], hub_hosts=["trainer", "10.0.0.1"])
+    assert len(list(tmp_path.glob("*.pem"))) == 8
+    tls = TlsFiles.from_folder(tmp_path, "hub")
+    assert (tls.certificate, tls.private_key) == (files.hub.certificate, files.hub.private_key)
+    check_files(tls, "client")
+    assert read_certificate(tls.certificate).hosts == ("trainer", "10.0.0.1")
+    with pytest.raises(ConfigError, match="URI"):
+        create_all(tmp_path / "more", ["localhost"], hub_hosts=["https://trainer"])
 
 
 def test_a_servers_host_is_no_uri(tmp_path):

@@ -116,10 +116,11 @@ def test_many_environments_come_through_a_hub(files, hub, server):
         assert {info.connected_over for info in remote.connection_info} == {"direct"}
 
 
-@pytest.mark.parametrize("command", ["doctor", "play"])
-def test_commands_work_through_a_hub(files, hub, server, command):
-    flags = ["--certs", str(files), "--server-name", NAME, *(["--episodes", "1"] if command == "play" else [])]
-    result = CliRunner().invoke(main, [command, f"127.0.0.1:{hub.port}", *flags])
+@pytest.mark.parametrize("line", ["doctor", "play --episodes 1", "conformance --check changing-connections"])
+def test_commands_work_through_a_hub(files, hub, server, line):
+    command, *flags = line.split()
+    place = [f"127.0.0.1:{hub.port}", "--certs", str(files), "--server-name", NAME]
+    result = CliRunner().invoke(main, [command, *place, *flags])
     assert result.exit_code == 0, result.output
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from remote_gym.address import is_loopback, is_unix
+from remote_gym.address import is_loopback, is_unix, parse_address
 from remote_gym.config import ServerOptions, TlsFiles
+from remote_gym.protocol.hub import names_to_register
 from remote_gym.server.access.authorizer import has_policy
 from remote_gym.server.offer import names_offered
 from remote_gym.server.serve import RemoteEnvironmentServer
@@ -29,6 +30,8 @@ def greeting(server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles 
     lines = [f"Serves: {', '.join(names_offered(served, options))}", f"{LISTENS_ON}{server.address}"]
     if server.grpc_port:
         lines.append(f"gRPC alone: port {server.grpc_port}")
+    if options.hub is not None:
+        lines.append(f"Dials out to: {options.hub}")
     lines.append(f"Open to: {_open_to(options, tls)}")
     if has_policy(options):
         lines.append("Of these: only whom --allow or --policy names")
@@ -61,8 +64,10 @@ def _arguments(
     server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles | None, hosts: tuple[str, ...]
 ) -> list[str]:
     """Arguments of a `RemoteEnvironment` that connects."""
-    host, options = _reachable_name(server.url, hosts), server.options
-    arguments = [f'url="{host}"', *([] if is_unix(server.url) else [f"port={server.port}"])]
+    host, port, options = _reachable_name(server.url, hosts), server.port, server.options
+    if options.hub is not None:
+        host, port = parse_address(options.hub)
+    arguments = [f'url="{host}"', *([] if is_unix(host) else [f"port={port}"])]
     if options.ids and not served:
         # Without the trial nobody has looked; a pattern may be an id itself, and is the place for one in any case.
         arguments.append(f'remote_args="{(*server.examples, *options.ids)[0]}"')
@@ -72,6 +77,8 @@ def _arguments(
         arguments.append('remote_args={"entrypoint": "FILE.py"}')
     if tls is not None:
         arguments.append(f"tls={_client_files(tls)}")
+        if options.hub is not None:
+            arguments.append(f'server_name="{names_to_register(hosts)[0]}"')
     elif host not in ("localhost", "127.0.0.1", "::1") and not is_unix(host):
         arguments.append("allow_insecure=True")
     return arguments

@@ -170,14 +170,14 @@ def insecure_option(command: Decorated) -> Decorated:
     return flag(CONNECTION, "--allow-insecure", is_flag=True, help=text)(command)
 
 
+def server_name_option(command: Decorated) -> Decorated:
+    """``--server-name`` of a client."""
+    text = "The server's, where HOST:PORT is a hub's or a tunnel's; its certificate has to hold it."
+    return flag(CONNECTION, "--server-name", metavar="NAME", help=text)(command)
+
+
 def connection_options(command: Decorated) -> Decorated:
     """``--connection``, ``--server-name`` and ``--allow-insecure`` of a client."""
-    named = flag(
-        CONNECTION,
-        "--server-name",
-        metavar="NAME",
-        help="The server's, where HOST:PORT is a hub's or a tunnel's; its certificate has to hold it.",
-    )(insecure_option(command))
     return flag(
         CONNECTION,
         "--connection",
@@ -185,7 +185,7 @@ def connection_options(command: Decorated) -> Decorated:
         default="auto",
         help="Whether to connect to the environment's worker directly: where possible (auto), always (direct), or "
         "never (grpc).",
-    )(named)
+    )(server_name_option(insecure_option(command)))
 
 
 def encoding_options(command: Decorated) -> Decorated:

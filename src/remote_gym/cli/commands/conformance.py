@@ -18,6 +18,7 @@ from remote_gym.cli.options import (
     insecure_option,
     is_verbose,
     remote_args,
+    server_name_option,
     session_options,
     verbose_option,
 )
@@ -54,6 +55,7 @@ _MARKS = {Verdict.PASSED: ("✓", "green"), Verdict.FAILED: ("✗", "red"), Verd
 @flag(
     OTHERS, "--timeout", type=Number(float, 0.001, "seconds"), default=30.0, help="Seconds that each answer may take."
 )
+@server_name_option
 @insecure_option
 @verbose_option
 def conformance(
@@ -66,6 +68,7 @@ def conformance(
     checks: tuple[str, ...],
     timeout: float,
     allow_insecure: bool,
+    server_name: str | None,
 ) -> None:
     """Check that the server at HOST:PORT keeps to the protocol: requests run once, errors arrive, strangers do not."""
     # Much is done wrong on purpose, and the client's own log would tell of it.
@@ -81,6 +84,7 @@ def conformance(
         checks=checks or None,
         step_timeout=timeout,
         allow_insecure=allow_insecure,
+        server_name=server_name,
     )
     counts = dict.fromkeys(Verdict, 0)
     for outcome in outcomes:
