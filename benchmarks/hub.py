@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from remote_gym import RemoteEnvironment, TlsFiles, create_remote_environment_server
 from remote_gym.certs import create_all
@@ -23,7 +24,7 @@ from remote_gym.certs import create_all
 NAME = "bench-server"
 PEERS = Path(__file__).with_name("peers")
 WORKLOADS = ("cartpole", "pixels")
-CONNECTIONS = ("direct", "grpc")
+CONNECTIONS: tuple[Literal["direct", "grpc"], ...] = ("direct", "grpc")
 
 
 @contextlib.contextmanager
