@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -13,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import gymnasium as gym
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from certificates import sign
 from hubs import RunningHub, running_hub
@@ -40,6 +43,21 @@ from waiting import scaled, wait_until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers behind a hub need one port")
 
 NAME = "sim-home"
+LARGE = """
+import gymnasium as gym
+import numpy as np
+
+class Large(gym.Env):
+    observation_space = gym.spaces.Box(0, 255, (2**24,), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.repeat((np.arange(2**12) % 251).astype(np.uint8), 4096), {}
+
+def create_environment(**kwargs):
+    return Large()
+"""
+
 BY_EITHER = pytest.mark.parametrize("connection", ["direct", "grpc"])
 REGISTERED = f"server {NAME} has come"
 
@@ -122,6 +140,34 @@ def test_commands_work_through_a_hub(files, hub, server, line):
     place = [f"127.0.0.1:{hub.port}", "--certs", str(files), "--server-name", NAME]
     result = CliRunner().invoke(main, [command, *place, *flags])
     assert result.exit_code == 0, result.output
+
+
+def test_health_checks_are_answered_through_a_hub(files, hub, server):
+    credentials = grpc.ssl_channel_credentials(
+        *((files / name).read_bytes() for name in ("ca.pem", "client-key.pem", "client.pem"))
+    )
+    named = [("grpc.ssl_target_name_override", NAME)]
+    with grpc.secure_channel(f"127.0.0.1:{hub.port}", credentials, options=named) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        answer = check(health_pb2.HealthCheckRequest(), timeout=scaled(10.0), wait_for_ready=True)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_large_observations_wait_for_whoever_reads_slowly(files, tmp_path, own_folder):
+    """16 MiB, of which a hub holds 64 KiB; and at a rate that has it pause at every turn."""
+    (own_folder / "large.py").write_text(LARGE)
+    with running_hub(files, tmp_path / "log", "--max-rate", "24MiB") as hub:
+        tls = TlsFiles.from_folder(files, "server")
+        with create_remote_environment_server("large.py", port=0, tls=tls, hub=f"127.0.0.1:{hub.port}", check=False):
+            hub.wait_for(REGISTERED)
+            for connection in ("direct", "grpc"):
+                remote = RemoteEnvironment(**arguments(files, hub, connection=connection, observation_encoding="raw"))
+                with contextlib.closing(remote):
+                    observation, _ = remote.reset()
+                    assert observation.shape == (2**24,)
+                    assert observation[::4096].tolist() == (np.arange(2**12) % 251).tolist()
+            status = Path(f"/proc/{hub.process.pid}/status").read_text()
+            assert int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) < 120_000
 
 
 def test_the_server_has_its_own_port_as_well(files, server):

@@ -62,6 +62,7 @@ class Pipe:
         self._server = _End(server, is_client=False)
         self._client.other, self._server.other = self._server, self._client
         self._rate = rate
+        self._most = min(CHUNK, rate.portion)
         self._on_end = on_end
         self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
@@ -109,7 +110,7 @@ class Pipe:
     def _move(self, end: _End) -> None:
         """Receive once, and send it on."""
         try:
-            count = end.sock.recv_into(_buffer)
+            count = end.sock.recv_into(_buffer, self._most)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

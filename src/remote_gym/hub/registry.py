@@ -5,6 +5,7 @@ Pure: no input or output, and time comes from the clock that is passed in.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,15 @@ class Rate:
     Args:
         rate: Bytes a second, of which one second's worth may come at once; None for any number.
         clock: Monotonic seconds.
+
+    Attributes:
+        portion: Bytes that may pass at once, so that a connection which has to wait for others does not for long: an
+            end whose bytes nobody takes for 8 s is given up by the system.
     """
 
     def __init__(self, rate: int | None, clock: Callable[[], float]) -> None:
         self.rate = rate
+        self.portion = sys.maxsize if rate is None else max(1024, rate // 16)
         self._clock = clock
         self._left = float(rate or 0)
         self._as_of = clock()

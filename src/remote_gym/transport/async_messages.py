@@ -105,3 +105,4 @@ class AsyncMessages:
     def abort(self) -> None:
         """Close at once."""
         self._writer.transport.abort()
+        self._writer.transport.close()  # else Python 3.10 takes it for open, and warns of that

@@ -43,6 +43,7 @@ class OddHub:
         self._listening.setblocking(False)
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.came: asyncio.Queue[str] = asyncio.Queue()
+        self._met: list[AsyncMessages] = []
         self.dialler = HubDialler(self.address, TlsFiles.from_folder(files, "server"), self._adopt)
         self.dialler.start()
 
@@ -64,6 +65,7 @@ class OddHub:
         messages = await AsyncMessages.over_tls(
             sock, self._context, server_side=False, timeout=scaled(5.0), limit=MESSAGE_BYTES
         )
+        self._met.append(messages)
         data = await messages.receive(scaled(5.0))
         assert data is not None
         assert hub_pb2.ToHub.FromString(data).registration.protocol_version == 1
@@ -71,6 +73,8 @@ class OddHub:
 
     async def stop(self) -> None:
         await self.dialler.stop()
+        for messages in self._met:
+            messages.abort()
         self._listening.close()
 
 
@@ -105,7 +109,6 @@ def test_the_client_is_known_by_the_address_that_the_hub_has_seen_if_it_is_one(f
         assert visit_id == bytes(range(ID_BYTES))
         assert await hub.came.get() == (said if taken else f"ipv4:{hub.address}")
         sock.close()
-        messages.abort()
 
     with_a_hub(files, check)
 
@@ -139,7 +142,7 @@ def test_the_server_dials_again_whatever_the_hub_does(files, caplog, monkeypatch
                 messages.send(pack(hub_pb2.RegistrationRefused(reason="no room")))
             elif fault == "ends":
                 await messages.close()
-        (await hub.registration()).abort()
+        await hub.registration()
 
     with caplog.at_level(logging.INFO):
         with_a_hub(files, check)
@@ -154,7 +157,6 @@ def test_heartbeats_are_answered_and_what_a_later_hub_says_is_let_be(files):
         data = await messages.receive(scaled(5.0))
         assert data is not None
         assert hub_pb2.ToHub.FromString(data).HasField("heartbeat")
-        messages.abort()
 
     with_a_hub(files, check)
 

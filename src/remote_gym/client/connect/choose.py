@@ -18,6 +18,9 @@ logger = get_logger(__name__)
 DIRECT_TIMEOUT = 1.0
 """Seconds to try for a direct connection before gRPC is used."""
 
+DIALLED_BACK_TIMEOUT = 4.0
+"""And where a hub may be on the way, to which the server first makes a connection of its own: some round trips more."""
+
 FIRST_PAUSE = 30.0
 """Seconds before a direct connection is tried again, twice as many after each further failure: where a firewall
 forbids it, each attempt costs `DIRECT_TIMEOUT`, but a busy moment shall not leave a session with the slower kind."""
@@ -92,7 +95,8 @@ class Attaching:
     def _attach_directly(self, deadline: float) -> Stream | None:
         address = self._take_address(deadline)
         insists = self._options.connection == "direct"
-        limit = self._options.connect_timeout if insists else DIRECT_TIMEOUT
+        usual = DIRECT_TIMEOUT if self._options.server_name is None else DIALLED_BACK_TIMEOUT
+        limit = self._options.connect_timeout if insists else usual
         timeout = max(0.001, min(limit, deadline - time.monotonic()))
         try:
             if address is None:
