@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +101,18 @@ def arguments(files: Path, hub: RunningHub, **options: Any) -> dict[str, Any]:
     }
 
 
-def assert_steps_are_those_of(local: gym.Env[Any, Any], remote: gym.Env[Any, Any], steps: int) -> None:
-    """Step both, with the same actions; a step that was doubled, or lost, would set them apart for good."""
+def assert_steps_are_those_of(local: gym.Env[Any, Any], remotes: Sequence[gym.Env[Any, Any]], steps: int) -> None:
+    """Step all, with the same actions; a step that was doubled, or lost, would set them apart for good."""
     for number in range(steps):
         action = int(local.action_space.sample())
-        expected, found = local.step(action), remote.step(action)
-        np.testing.assert_array_equal(expected[0], found[0], err_msg=f"step {number}")
-        assert expected[1:4] == found[1:4]
-        if expected[2] or expected[3]:
-            np.testing.assert_array_equal(local.reset()[0], remote.reset()[0])
+        expected = local.step(action)
+        begins_anew = local.reset()[0] if expected[2] or expected[3] else None
+        for remote in remotes:
+            found = remote.step(action)
+            np.testing.assert_array_equal(expected[0], found[0], err_msg=f"step {number}")
+            assert expected[1:4] == found[1:4]
+            if begins_anew is not None:
+                np.testing.assert_array_equal(begins_anew, remote.reset()[0])
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def test_steps_are_those_of_a_local_environment(files, hub, server, local, conne
     with contextlib.closing(RemoteEnvironment(**arguments(files, hub, connection=connection))) as remote:
         np.testing.assert_array_equal(local.reset(seed=5)[0], remote.reset(seed=5)[0])
         assert remote.connection_info.connected_over == connection
-        assert_steps_are_those_of(local, remote, 100)
+        assert_steps_are_those_of(local, [remote], 100)
 
 
 def test_many_environments_come_through_a_hub(files, hub, server):
@@ -153,6 +156,7 @@ def test_health_checks_are_answered_through_a_hub(files, hub, server):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.long
 def test_large_observations_wait_for_whoever_reads_slowly(files, tmp_path, own_folder):
     """16 MiB, of which a hub holds 64 KiB; and at a rate that has it pause at every turn."""
     (own_folder / "large.py").write_text(LARGE)
@@ -190,23 +194,26 @@ def test_the_server_knows_the_address_of_a_client_rather_than_the_hub_s(files, h
     assert "ipv4:127.0.0.7" in line
 
 
-@BY_EITHER
-def test_a_session_survives_the_hub_and_no_step_is_doubled(files, tmp_path, local, connection):
+def test_sessions_survive_the_hub_and_no_step_is_doubled(files, tmp_path, local):
     log = tmp_path / "log"
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(running_hub(files, log))
         stack.enter_context(serving(files, first.port))
         first.wait_for(REGISTERED)
-        options = {"connection": connection, "reconnect_timeout": scaled(30.0)}
-        remote = stack.enter_context(contextlib.closing(RemoteEnvironment(**arguments(files, first, **options))))
-        local.reset(seed=7), remote.reset(seed=7)
-        session = remote.connection_info.session
-        assert_steps_are_those_of(local, remote, 30)
+        remotes = []
+        for connection in ("direct", "grpc"):
+            options = {"connection": connection, "reconnect_timeout": scaled(30.0)}
+            remotes.append(RemoteEnvironment(**arguments(files, first, **options)))
+            stack.enter_context(contextlib.closing(remotes[-1]))
+        sessions = [remote.connection_info.session for remote in remotes]
+        for environment in (local, *remotes):
+            environment.reset(seed=7)
+        assert_steps_are_those_of(local, remotes, 30)
         first.process.kill()
         first.process.wait()
         stack.enter_context(running_hub(files, log, port=first.port))
-        assert_steps_are_those_of(local, remote, 30)
-        assert remote.connection_info.session == session
+        assert_steps_are_those_of(local, remotes, 30)
+        assert [remote.connection_info.session for remote in remotes] == sessions
 
 
 @pytest.mark.parametrize("kind", ["another authority", "another's name", "a client's", "no name"])
