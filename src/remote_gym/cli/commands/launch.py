@@ -31,7 +31,7 @@ NOT_STARTED, NOT_FOUND, SIGNALLED = 126, 127, 128
 """Exit statuses of what cannot be run, and what is added to the number of a signal that ended it, as shells have it."""
 
 LOOK_INTERVAL = 0.5
-"""Seconds between two looks whether the server has ended."""
+"""Seconds between two looks whether the server, or the command, has ended."""
 
 _GROUPS = (OFFER, SESSIONS, WORKERS, LAUNCHING)
 _ELSEWHERE = {"url": "localhost", "port": 0, "certs": None, "certificate": None, "key": None, "ca": None}
@@ -130,7 +130,10 @@ class _Received:
             self._command = subprocess.Popen(program, env=variables)
             for number in self._early:
                 self._command.send_signal(number)
-            return self._command.wait()
+            while True:
+                # In short waits: a signal that comes just before a long one, or to another thread, does not end it.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return self._command.wait(LOOK_INTERVAL)
         finally:
             self._has_command, self._command = False, None
 
