@@ -7,6 +7,7 @@ the steps of a connection are taken here one by one, with the standard library.
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import socket
 import ssl
@@ -29,13 +30,27 @@ _CLOSED = "the server closed the connection without an answer"
 _FULL = "it may be full, or keep this address out for some seconds, as its log says"
 
 _NO_TLS = "the server does not speak TLS"
-_NOT_ACCEPTED = "the server's certificate is not accepted"
-_OTHER_NAME = "connect by a name that the certificate holds"
 
 # What an HTTP/2 client says first. A server that accepts it answers with its settings.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _TLS_ALERT, _TLS_HANDSHAKE = 0x15, 0x16
 _FRAME_HEADER_SIZE, _SETTINGS = 9, 4
+
+
+class Cause(enum.Enum):
+    """Kind of failure whose text can say more once one knows what the server shows to anybody."""
+
+    OTHER = enum.auto()
+    CLOSED = enum.auto()
+    """The connection was closed without an answer."""
+    NO_TLS = enum.auto()
+    """What listens there does not speak TLS."""
+    UNTRUSTED = enum.auto()
+    """The server's certificate comes from an authority that this client does not trust."""
+    OTHER_NAME = enum.auto()
+    """The server's certificate is for other names."""
+    NOT_ACCEPTED = enum.auto()
+    """The server's certificate is not accepted for another reason, such as its age."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ class Check:
         needed: Whether an environment can be used only if it works.
         details: What is too long for `found`, such as a remote traceback.
         reason: What a `ConnectError` is about if it does not work.
+        cause: More about why it does not work.
     """
 
     step: str
@@ -61,6 +77,7 @@ class Check:
     needed: bool = True
     details: str = ""
     reason: ConnectReason = ConnectReason.UNKNOWN
+    cause: Cause = Cause.OTHER
 
 
 class Shown(NamedTuple):
@@ -94,7 +111,7 @@ def diagnose(
     with sock:
         checks.append(_check_plaintext(sock) if files is None else _check_tls(sock, url, files, server_name))
     if not checks[-1].works and checks[-1].hopeless:
-        if checks[-1].found == _NO_TLS:
+        if checks[-1].cause is Cause.NO_TLS:
             checks[-1] = _see_plaintext(checks[-1], url, port, timeout)
         # Who is not let in looks once more at what the server shows to anybody, so as to name the right cause.
         checks[-1] = _explain(checks[-1], look(url, port, timeout, server_name), files)
@@ -219,7 +236,7 @@ def _check_plaintext(sock: socket.socket) -> Check:
     if answer and answer[0] not in (_TLS_ALERT, _TLS_HANDSHAKE):
         return _foreign("plaintext", f"what listens there does not speak HTTP/2; it answers {answer!r}")
     if not answer:
-        return _wants_tls(f"{_CLOSED}; {_SECOND_PORT}; or, {_TUNNEL}")
+        return replace(_wants_tls(f"{_CLOSED}; {_SECOND_PORT}; or, {_TUNNEL}"), cause=Cause.CLOSED)
     return _wants_tls("the server does not accept plaintext")
 
 
@@ -247,7 +264,7 @@ def _no_answer(step: str) -> Check:
 
 def _closed(step: str) -> Check:
     mend = f"{_FULL}; else check the port: {_TUNNEL}; or {_SECOND_PORT}"
-    return Check(step, False, _CLOSED, mend, reason=ConnectReason.UNANSWERED)
+    return Check(step, False, _CLOSED, mend, reason=ConnectReason.UNANSWERED, cause=Cause.CLOSED)
 
 
 def _foreign(step: str, found: str) -> Check:
@@ -314,21 +331,11 @@ def _refused(found: str) -> Check:
     return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
 
 
-_NOT_TRUSTED = Check(
-    "TLS",
-    False,
-    "",
-    "give the certificate authority that the server's comes from (tls=TlsFiles(ca=...))",
-    hopeless=True,
-    reason=ConnectReason.TLS,
-)
-
-
 def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check:
     """The same failure, with the cause that shows once one knows what the server shows to anybody."""
     if shown is None:
         # What closes connections with TLS as well as without may be a server that takes none just now.
-        return _closed(check.step) if check.found.startswith(_CLOSED) else check
+        return _closed(check.step) if check.cause is Cause.CLOSED else check
     if check.step == "plaintext":
         found = "the server does not accept plaintext: it speaks TLS"
         if shown.requires_certificate:
@@ -340,14 +347,14 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
     from remote_gym.client.connect.authorities import two_authorities, whose
 
     try:
-        if check.mend == _NOT_TRUSTED.mend:
+        if check.cause is Cause.UNTRUSTED:
             return replace(check, found=f"{check.found}; {two_authorities(shown.certificate, files)}")
-        if check.mend.startswith(_OTHER_NAME):
+        if check.cause is Cause.OTHER_NAME:
             from remote_gym.tls.facts import decode_certificate
 
             hosts = ", ".join(map(repr, decode_certificate(shown.certificate).hosts)) or "no name"
             return replace(check, found=f"{check.found}; it is good for: {hosts}")
-        if check.found.startswith(_NOT_ACCEPTED):
+        if check.cause is Cause.NOT_ACCEPTED:
             return check  # it is not about this client's
         if files is not None and files.certificate is not None and shown.requires_certificate:
             return replace(check, found=f"{check.found}{whose(files)}")
@@ -358,32 +365,36 @@ def _explain(check: Check, shown: Shown | None, files: TlsFiles | None) -> Check
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -> Check:
     reason = error.verify_message.rstrip(".")
-    mend = _NOT_TRUSTED.mend
+    cause = Cause.NOT_ACCEPTED
     if "expired" in reason:
         mend = "make the server a new certificate; 'remote-gym certs server' does"
     elif "not yet valid" in reason:
         mend = "check both machines' clocks"
     elif "ostname" in reason or "IP address" in reason:
-        mend = f"{_OTHER_NAME}, or make one with {url!r} among its hosts"
-    found = f"{_NOT_ACCEPTED}: {reason}"
-    return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
+        mend = f"connect by a name that the certificate holds, or make one with {url!r} among its hosts"
+        cause = Cause.OTHER_NAME
+    else:
+        mend = "give the certificate authority that the server's comes from (tls=TlsFiles(ca=...))"
+        cause = Cause.UNTRUSTED
+    found = f"the server's certificate is not accepted: {reason}"
+    return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS, cause=cause)
 
 
 def _explain_alert(error: ssl.SSLError) -> Check:
     reason = (error.reason or str(error)).lower().replace("_", " ")
-    found, mend = f"the handshake failed: {reason}", "check what the server's log says"
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
-        found = _NO_TLS
         mend = "connect without certificates, or have the server serve TLS; check the port too"
-    elif "unrecognized name" in reason:
+        return Check("TLS", False, _NO_TLS, mend, hopeless=True, reason=ConnectReason.TLS, cause=Cause.NO_TLS)
+    if "unrecognized name" in reason:
         # Not hopeless: the server may be on its way back to the hub.
         return Check("TLS", False, _NO_SUCH_SERVER, _NAME_SERVER, reason=ConnectReason.UNREACHABLE)
-    elif "eof" in reason:
+    if "eof" in reason:
         return _closed("TLS")
-    elif "certificate required" in reason:
+    if "certificate required" in reason:
         return _refused("the server requires a client certificate, and none is given")
-    elif "expired" in reason:
+    if "expired" in reason:
         return _refused("the server refuses the client's certificate: it has expired, or is not yet valid")
-    elif "unknown ca" in reason or "certificate" in reason or "decrypt" in reason:
+    if "unknown ca" in reason or "certificate" in reason or "decrypt" in reason:
         return _refused(f"the server refuses the client's certificate: {reason}")
+    found, mend = f"the handshake failed: {reason}", "check what the server's log says"
     return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS)
