@@ -23,6 +23,7 @@ from interpreters import OLD, python_of
 from remote_gym import ConfigError, ConnectError, SessionLost, TransportError, launch
 from remote_gym.client.launching import LaunchedServer
 from remote_gym.errors import ConnectReason
+from remote_gym.launched.connection import KEEPALIVE
 from sshd import HOST, Sshd, sshd
 from waiting import scaled, wait_until
 
@@ -181,6 +182,25 @@ def test_a_session_survives_a_connection_that_is_cut(host, simulator, cut):
         processes = at_host(server)
         assert "made there" in server.log()
     wait_until(lambda: are_gone(processes))
+
+
+@pytest.mark.long
+def test_a_session_survives_a_connection_that_falls_silent(host, simulator):
+    """As where a network is gone without a word: ssh finds that out after three questions without an answer."""
+    with launch(simulator, at=AT, at_python=sys.executable) as server:
+        environment = server.environment()
+        environment.reset()
+        stopped = sessions_of(host)
+        for process in stopped:
+            process.suspend()
+        try:
+            begun = time.monotonic()
+            assert environment.step(0)[0] == 1
+            assert time.monotonic() - begun > 3 * KEEPALIVE
+        finally:
+            for process in stopped:
+                process.kill()
+        assert environment.step(0)[0] == 2
 
 
 @pytest.mark.long

@@ -44,7 +44,7 @@ class Cause(enum.Enum):
     CLOSED = enum.auto()
     """The connection was closed without an answer."""
     NO_TLS = enum.auto()
-    """What listens there does not speak TLS."""
+    """The process that listens there does not speak TLS."""
     UNTRUSTED = enum.auto()
     """The server's certificate comes from an authority that this client does not trust."""
     OTHER_NAME = enum.auto()
