@@ -95,10 +95,11 @@ class Engine:
                     status = self._run(*_read_apptainer(words, asked["environ"]), passed, None)
                 elif operation == "run":
                     options, rest = _read_docker(words)
+                    assert options.pop("--stop-timeout", None) == ("0" if program == "podman" else None), words
                     environ = {name: asked["environ"][name] for name in options.get("--env", [])}
                     status = self._run(options, rest, environ, passed, options["--name"])
                 elif operation == "rm":
-                    status = self._remove(words, passed[2])
+                    status = self._remove(program, words, passed[1], passed[2])
                 else:
                     status = self._list(program, [operation, *words], passed[1])
             except Exception as error:  # noqa: BLE001 - the test reads it
@@ -140,18 +141,21 @@ class Engine:
             self.containers.pop(name, None)  # as --rm has it
         return status if status >= 0 else 128 - status
 
-    def _remove(self, words: list[str], errors: int) -> int:
+    def _remove(self, program: str, words: list[str], output: int, errors: int) -> int:
         assert words[0] == "--force", words
         status = 0
         for name in words[1:]:
             container = self.containers.get(name)
             if container is None:
+                if program == "podman":  # which from 4 on takes it for removed
+                    continue
                 os.write(errors, f"Error response from daemon: No such container: {name}\n".encode())
                 status = 1
             else:
                 container.process.kill()
                 container.process.wait()
                 self.containers.pop(name, None)
+                os.write(output, f"{name}\n".encode())
         return status
 
     def _list(self, program: str, words: list[str], output: int) -> int:
@@ -178,7 +182,7 @@ def _read_docker(words: list[str]) -> tuple[dict[str, Any], list[str]]:
         option = rest.pop(0)
         if option in ("-i", "--rm"):
             options[option] = True
-        elif option in ("--name", "--label", "--network", "--gpus", "--device", "--cpuset-cpus"):
+        elif option in ("--name", "--label", "--network", "--gpus", "--device", "--cpuset-cpus", "--stop-timeout"):
             assert option not in options, option
             options[option] = rest.pop(0)
         elif option == "--env":

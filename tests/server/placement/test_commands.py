@@ -67,6 +67,7 @@ def test_an_image_has_a_container_of_its_own_without_a_network(engine):
     found = command(image="sim:3", engine=engine)
     assert list(found.words) == [
         *(engine, "run", "-i", "--rm", "--name", "remote_gym-7", "--label", "remote_gym.owner=me"),
+        *(("--stop-timeout", "0") if engine == "podman" else ()),
         *("--network", "none", "sim:3", "python3"),
     ]
     assert found.remove == (engine, "rm", "--force", "remote_gym-7")
@@ -123,7 +124,7 @@ def test_an_image_may_be_on_a_host():
     assert script == 'IFS= read -r line && eval "$line" && exec "$0" "$@"'
     assert inner == [
         *("podman", "run", "-i", "--rm", "--name", "remote_gym-7", "--label", "remote_gym.owner=me"),
-        *("--network", "none", "--env", "A", "sim:3", "python3"),
+        *("--stop-timeout", "0", "--network", "none", "--env", "A", "sim:3", "python3"),
     ]
     assert found.variables == {}  # of the ssh that runs here
     assert list(found.remove) == [*SHARING, "box", "exec podman rm --force remote_gym-7"]

@@ -147,6 +147,10 @@ def _container(
     place: Place, name: str, owner: str, variables: Sequence[str], gpu: Gpu | None, cpus: Sequence[int]
 ) -> list[str]:
     words = [place.engine, "run", "-i", "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner}"]
+    if place.engine == "podman":
+        # Where Docker's `rm --force` kills at once, Podman's waits 10 s for process 1 to end by SIGTERM, which a Python
+        # that is process 1 ignores.
+        words += ["--stop-timeout", "0"]
     words += ["--network", place.network or "none"]
     if gpu is not None:  # which is the first one for what is inside, so no variable names it
         words += ["--gpus", f"device={gpu}"] if place.engine == "docker" else ["--device", f"nvidia.com/gpu={gpu}"]

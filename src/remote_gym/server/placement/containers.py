@@ -64,4 +64,5 @@ async def remove_abandoned(place: Place, control: str | None) -> int:
 
 
 def _was_absent(done: Done) -> bool:
-    return "no such container" in done.errors.lower()
+    # Docker says so, and so do some releases of Podman, of which others just succeed: both print what they remove.
+    return "no such container" in done.errors.lower() or (done.status == 0 and not done.output.strip())
