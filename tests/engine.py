@@ -41,8 +41,9 @@ with socket.socket(socket.AF_UNIX) as daemon:
 sys.exit(int(answer))
 """
 _NAMESPACES = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "--mount")
-_MOUNT = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
-_MOUNT_READ_ONLY = 'mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" && shift 2 && exec "$@"'
+_OWN_RUN = 'mount -t tmpfs none /run && exec "$@"'
+_MOUNT = 'mkdir -p "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
+_MOUNT_READ_ONLY = 'mkdir -p "$2" && mount --bind "$1" "$2" && mount -o remount,bind,ro "$2" && shift 2 && exec "$@"'
 
 
 @dataclass
@@ -53,11 +54,57 @@ class Container:
         options: Those that it was started with, by name; of ``--mount`` and ``--env`` all.
         words: Image and command.
         process: The first in its namespaces.
+        published: Ports of this machine by those there.
     """
 
     options: dict[str, Any]
     words: list[str]
     process: subprocess.Popen[bytes]
+    published: dict[str, Relay] = field(default_factory=dict)
+
+    def inner(self) -> list[int]:
+        """Its process 1, as this machine counts; none once that has ended."""
+        with contextlib.suppress(FileNotFoundError):
+            path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+            return [int(pid) for pid in path.read_text().split()]
+        return []
+
+
+class Relay:
+    """A port of loopback that leads to another one. As with the real engines, it listens before anything does there."""
+
+    def __init__(self, inside: int) -> None:
+        self._inside = inside
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._inside), 10)
+                except OSError:
+                    client.close()
+                    continue
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 @dataclass
@@ -96,8 +143,13 @@ class Engine:
                 elif operation == "run":
                     options, rest = _read_docker(words)
                     assert options.pop("--stop-timeout", None) == ("0" if program == "podman" else None), words
-                    environ = {name: asked["environ"][name] for name in options.get("--env", [])}
+                    environ = {name: asked["environ"][name] for name in options.get("--env", []) if "=" not in name}
+                    environ |= dict(name.split("=", 1) for name in options.get("--env", []) if "=" in name)
                     status = self._run(options, rest, environ, passed, options["--name"])
+                elif operation == "port":
+                    status = self._show_port(*words, passed[1])
+                elif operation == "stop":
+                    status = self._stop(*words)
                 elif operation == "rm":
                     status = self._remove(program, words, passed[1], passed[2])
                 else:
@@ -117,6 +169,8 @@ class Engine:
     ) -> int:
         assert name not in self.containers, f"{name} is there"
         command = [*_NAMESPACES, *(["--net"] if options.get("--network") == "none" else [])]
+        if any(target.startswith("/run/") for _, target, _ in options.get("mounts", [])):
+            command += ["sh", "-c", _OWN_RUN, "sh"]
         for source, target, is_read_only in options.get("mounts", []):
             command += ["sh", "-c", _MOUNT_READ_ONLY if is_read_only else _MOUNT, "sh", source, target]
         stdin, stdout, stderr = passed
@@ -130,6 +184,10 @@ class Engine:
                 cwd="/",
             )
             container = Container(options, words, process)
+            if "--publish" in options:
+                address, port, inside = options["--publish"].split(":")
+                assert (address, port) == ("127.0.0.1", ""), options
+                container.published = {f"{inside}/tcp": Relay(int(inside))}
             self.started.append(container)
             if name is not None:
                 self.containers[name] = container
@@ -137,9 +195,28 @@ class Engine:
             os.close(descriptor)
         passed.clear()
         status = process.wait()
+        for relay in container.published.values():
+            relay.close()
         if name is not None:
             self.containers.pop(name, None)  # as --rm has it
         return status if status >= 0 else 128 - status
+
+    def _show_port(self, name: str, port: str, output: int) -> int:
+        container = self.containers.get(name)
+        if container is None:
+            return 1
+        os.write(output, f"127.0.0.1:{container.published[port].port}\n".encode())
+        return 0
+
+    def _stop(self, option: str, seconds: str, name: str) -> int:
+        assert option == "-t", option
+        container = self.containers[name]
+        for pid in container.inner():
+            os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            container.process.wait(float(seconds))
+        container.process.kill()
+        return 0
 
     def _remove(self, program: str, words: list[str], output: int, errors: int) -> int:
         assert words[0] == "--force", words
@@ -182,7 +259,16 @@ def _read_docker(words: list[str]) -> tuple[dict[str, Any], list[str]]:
         option = rest.pop(0)
         if option in ("-i", "--rm"):
             options[option] = True
-        elif option in ("--name", "--label", "--network", "--gpus", "--device", "--cpuset-cpus", "--stop-timeout"):
+        elif option in (
+            "--name",
+            "--label",
+            "--network",
+            "--gpus",
+            "--device",
+            "--cpuset-cpus",
+            "--stop-timeout",
+            "--publish",
+        ):
             assert option not in options, option
             options[option] = rest.pop(0)
         elif option == "--env":
@@ -195,7 +281,8 @@ def _read_docker(words: list[str]) -> tuple[dict[str, Any], list[str]]:
             names = [part.partition("=")[::2] for part in (source, target)]
             assert [name for name, _ in names] == ["source", "target"]
             options.setdefault("mounts", []).append((*(path for _, path in names), bool(end)))
-    assert {"-i", "--rm", "--name", "--label", "--network"} <= options.keys(), options
+    assert {"--rm", "--name", "--label"} <= options.keys(), options
+    assert ("-i" in options and "--network" in options) or "--publish" in options, options
     return options, rest
 
 

@@ -19,9 +19,19 @@ import psutil
 import pytest
 
 from podman import Podman, podman_with_image
-from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, SessionLost, create_remote_environment_server
+from remote_gym import (
+    ClientOptions,
+    ConfigError,
+    ConnectError,
+    RemoteEnvironment,
+    RemoteVectorEnv,
+    SessionLost,
+    TransportError,
+    create_remote_environment_server,
+    launch,
+)
 from remote_gym.ipc.leftovers import KILL_AFTER
-from remote_gym.server.placement.owner import find_owner, this_process
+from remote_gym.ipc.owner import find_owner, this_process
 from served import Served, served
 from waiting import scaled, wait_until
 
@@ -342,3 +352,94 @@ def test_an_image_without_numpy_is_a_config_error(podman, offer):
     offer |= {"command": ["python3", "-S"]}
     with pytest.raises(ConfigError, match=r"(?i)numpy"):
         create_remote_environment_server(offer, port=0)
+
+
+PORT = 56789
+
+
+@pytest.fixture(scope="module")
+def image(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image that serves by itself, as a user without rights, as a Dockerfile would have it."""
+    name = f"{podman.image}-serves"
+    (folder := tmp_path_factory.mktemp("image")).chmod(0o755)
+    (folder / "simulator.py").write_text(textwrap.dedent(SIMULATOR))
+    words = ["python3", "-m", "remote_gym", "serve", "/sim/simulator.py", "--url", "0.0.0.0"]
+    podman.run("create", "--name", "remote_gym-made", "--network=none", podman.image, "python3")
+    try:
+        podman.run("cp", str(folder), "remote_gym-made:/sim")
+        changes = [word for change in ("USER sim", f"CMD {json.dumps(words)}") for word in ("--change", change)]
+        podman.run("commit", *changes, "remote_gym-made", name)
+    finally:
+        podman.run("rm", "--force", "remote_gym-made")
+    yield name
+    podman.run("rmi", name)
+
+
+def test_500_steps_of_a_server_in_an_image_are_those_of_the_environment_here(podman, image, simulator):
+    names: dict[str, Any] = {}
+    exec(PLAY, names)
+    exec(Path(simulator).read_text(), names)
+    here = names["play"](local := names["create_environment"]())
+    local.helper.kill()
+    local.helper.wait()
+    with launch(image=image, engine="podman", serves=PORT) as server:
+        environment = server.environment()
+        assert names["play"](environment) == here
+        assert environment.connection_info.connected_over == "direct"
+        [container] = podman.containers()
+        published = container["NetworkSettings"]["Ports"][f"{PORT}/tcp"]
+        assert published == [{"HostIp": "127.0.0.1", "HostPort": str(server.port)}]
+        [mount] = container["Mounts"]
+        assert not mount["RW"]
+        assert "KEY" not in podman.run("logs", container["Name"])
+        with pytest.raises(ConnectError):  # who has no certificate of this launch
+            RemoteEnvironment(server.url, server.port)
+    assert not podman.containers()
+
+
+def test_closing_an_environment_from_an_image_ends_the_container(podman, image):
+    with RemoteEnvironment.from_docker_image(image, engine="podman", serves=PORT) as environment:
+        environment.reset(seed=1)
+        assert len(podman.containers()) == 1
+    assert not podman.containers()
+
+
+def test_a_container_that_is_killed_is_soon_known_to_be_gone(podman, image):
+    with launch(image=image, engine="podman", serves=PORT) as server:
+        environment = server.environment(options=ClientOptions(reconnect_timeout=1.0))
+        environment.reset()
+        [container] = podman.containers()
+        podman.run("kill", container["Name"])
+        with pytest.raises((SessionLost, TransportError)):
+            step_until_it_fails(environment)
+        wait_until(lambda: not server.is_running)
+
+
+@pytest.mark.parametrize("keeper", ["lives", "is_killed"])
+def test_a_container_is_gone_with_its_program_or_removed_by_the_next(podman, image, keeper, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = f"""
+    import os, signal
+    import remote_gym
+    server = remote_gym.launch(image={image!r}, engine="podman", serves={PORT})
+    environment = server.environment()
+    environment.reset()
+    if {keeper == "is_killed"}:
+        os.kill(server._process.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, timeout=scaled(100))
+    assert done.returncode == -signal.SIGKILL
+    if keeper == "is_killed":
+        [left] = podman.containers()
+        with launch(image=image, engine="podman", serves=PORT):
+            assert left["Name"] not in [each["Name"] for each in podman.containers()]
+    wait_until(lambda: not podman.containers())
+
+
+def test_an_image_that_cannot_serve_is_an_error_with_the_last_that_it_printed(podman):
+    with pytest.raises(ConnectError, match=r"(?s)ended with status 125.*no-such-image"):
+        launch(image="localhost/no-such-image:3", engine="podman", serves=PORT)
+    command = ["python3", "-c", "print('no fuel'); raise SystemExit(3)"]
+    with pytest.raises(ConnectError, match=r"(?s)ended.*no fuel"):
+        launch(image=podman.image, engine="podman", serves=PORT, command=command)

@@ -14,6 +14,7 @@ from remote_gym.address import Address
 from remote_gym.client.attributes import RANDOM, RemoteAttributes
 from remote_gym.client.connect.opening import CredentialPaths, connect
 from remote_gym.client.connection_info import ConnectionInfo
+from remote_gym.client.docker_image import FromDockerImage
 from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again, reset_needed
 from remote_gym.client.rendering import FrameTiming, Rendering
 from remote_gym.client.servers import Addresses, to_places
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @shows_options(ClientOptions)
-class RemoteEnvironment(RemoteAttributes):
+class RemoteEnvironment(FromDockerImage, RemoteAttributes):
     """An environment that a server hosts, used as if it were local.
 
     Constructing it opens a session, for which the server creates an environment of its own. A pickled copy opens its
@@ -311,6 +312,7 @@ class RemoteEnvironment(RemoteAttributes):
         if session is not None:
             session.close()
         self._rendering.close()
+        self._end_own_server()
 
     def __copy__(self) -> RemoteEnvironment:
         # A shallow copy would share window, arguments and space objects; two environments share nothing.
@@ -324,10 +326,7 @@ class RemoteEnvironment(RemoteAttributes):
 
     @property
     def latest_image(self) -> Any:
-        """The frame that came with the newest observation, usually uint8 of shape (height, width, 3), or None.
-
-        With ``frames="auto"`` it is fetched if it did not come along.
-        """
+        """The newest observation's frame, usually uint8 (height, width, 3), or None; fetched if need be."""
         return self._rendering.latest(self._session, self._reader) if self._was_reset else None
 
     def _open(self, first: pb.Request | None = None) -> Answer | None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
+from remote_gym.client.docker_image import start_image
 from remote_gym.client.dropped import close_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.vector.env import RemoteVectorEnv
@@ -20,6 +21,8 @@ from remote_gym.config import (
     EnvironmentLike,
     RemoteArgs,
     ServerOptions,
+    TlsFiles,
+    differing_options,
     merge_options,
     read_environment,
     shows_options,
@@ -59,12 +62,21 @@ class LaunchedServer:
         url, port: Where it listens.
         pid: Its process's id.
         at: The host on which it runs, as `launch` was told; None for this machine.
+        tls: Files by which clients reach it; None where it needs none.
     """
 
-    def __init__(self, process: LaunchedProcess | HostedProcess, url: str, port: int, at: str | None = None) -> None:
+    def __init__(
+        self,
+        process: LaunchedProcess | HostedProcess,
+        url: str,
+        port: int,
+        at: str | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self.at = at
         self.url = url
         self.port = port
+        self.tls = tls
         self.pid = process.pid
         self._process = process
         self._clients: weakref.WeakSet[RemoteEnvironment | RemoteVectorEnv] = weakref.WeakSet()
@@ -100,8 +112,20 @@ class LaunchedServer:
         Raises:
             RemoteGymError: As `RemoteEnvironment` does.
         """
-        asked = _asked(name, entrypoint_kwargs)
-        client = RemoteEnvironment(self.url, self.port, asked, render_mode=render_mode, options=self._options(options))
+        client: RemoteEnvironment = self.open_as(RemoteEnvironment, name, entrypoint_kwargs, render_mode, options)
+        return client
+
+    def open_as(
+        self,
+        kind: type[Any],
+        name: str | None,
+        entrypoint_kwargs: dict[str, Any],
+        render_mode: str | None,
+        options: ClientOptions | None,
+    ) -> Any:
+        """The same for a class that is made of `RemoteEnvironment`."""
+        asked, its = _asked(name, entrypoint_kwargs), self._options(options)
+        client = kind(self.url, self.port, asked, render_mode=render_mode, tls=self.tls, options=its)
         _SERVERS[client] = self
         self._clients.add(client)
         return client
@@ -137,6 +161,7 @@ class LaunchedServer:
             render_mode=render_mode,
             num_envs=num_envs,
             workers=workers,
+            tls=self.tls,
             options=self._options(options),
         )
         _SERVERS[client] = self
@@ -180,8 +205,9 @@ class LaunchedServer:
 
 @shows_options(ServerOptions)
 def launch(
-    environment: EnvironmentLike,
+    environment: EnvironmentLike | None = None,
     *,
+    serves: int | None = None,
     at: str | None = None,
     at_python: str | None = None,
     start_timeout: float = START_TIMEOUT,
@@ -195,6 +221,7 @@ def launch(
     Args:
         environment: A Gymnasium id, an entrypoint's path, or a dict, as for `create_remote_environment_server`. At
             another host paths are that host's, but for an entrypoint's file that is here, which is sent.
+        serves: Port on which ``image`` runs a whole server of ours, in place of ``environment``.
         at: Where the server runs: ``"ssh:user@gpu-box"``, a host as OpenSSH's client takes it, where this package has
             to be installed. None for this machine.
         at_python: The Python of that host that has this package; None for the command ``remote-gym`` of its path.
@@ -209,6 +236,15 @@ def launch(
         ConnectError: If the server ends, or is not ready in time; with the last lines that it logged. If the host
             cannot be reached; with those of ssh.
     """
+    if serves is not None:
+        beside = {"environment": environment, "at": at, "at_python": at_python}
+        return _launch_image(serves, beside, dict(keywords), options, start_timeout)
+    if environment is None:
+        raise ConfigError(
+            "is missing: name one, or, where the image runs a server of ours, its port by serves=PORT",
+            field="environment",
+            where="environment",
+        )
     host = None if at is None else _host(at)
     if host is None and at_python is not None:
         raise ConfigError(
@@ -245,6 +281,21 @@ def launch(
         process.stop()
         raise
     return server
+
+
+def _launch_image(
+    serves: int,
+    beside: Mapping[str, Any],
+    keywords: dict[str, Any],
+    options: ServerOptions | None,
+    start_timeout: float,
+) -> LaunchedServer:
+    for name, value in beside.items():
+        if value is not None:
+            raise ConfigError("is given beside serves; the image has a server of its own, here", field=name, where=name)
+    differing = {} if options is None else differing_options(options)
+    process, url, port, tls = start_image(serves, keywords, differing, start_timeout)
+    return LaunchedServer(process, url, port, tls=tls)
 
 
 def _host(at: str) -> str:

@@ -21,7 +21,7 @@ from remote_gym.errors import ConfigError, ConnectError, ConnectReason
 from remote_gym.launched.order import LOG, ORDER
 from remote_gym.logs.tail import last_lines
 
-BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from remote_gym.server.launched import main; main()"
+BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from {module} import main; main()"
 """Code that the server's Python runs. Without the working directory in its path: what lies there, as in a folder that
 others write to, is none of the program's."""
 
@@ -39,7 +39,7 @@ LINES = 20
 
 
 class LaunchedProcess:
-    """A process of `remote_gym.server.launched`, which ends when its standard input does.
+    """A process such as that of `remote_gym.server.launched`, which ends when its standard input does.
 
     That is a pipe whose other end this program alone holds, so the process ends with the program, however that ends.
 
@@ -47,28 +47,37 @@ class LaunchedProcess:
         order: What to serve, as JSON can say it.
         lease: Seconds for which it goes on once it serves and nobody holds it, if others than this process are to hold
             it (`remote_gym.launched.order.HOLD`); None for a server of this process's alone.
+        module: What it runs the ``main`` of.
+        end_timeout: Seconds that it has to end in while it does not serve.
 
     Attributes:
         folder: A private one, with order, socket and log, which is gone when the process is.
     """
 
-    def __init__(self, order: Mapping[str, Any], lease: float | None = None) -> None:
+    def __init__(
+        self,
+        order: Mapping[str, Any],
+        lease: float | None = None,
+        *,
+        module: str = "remote_gym.server.launched",
+        end_timeout: float = ABANDON_TIMEOUT,
+    ) -> None:
         self.folder = private_folder()
         self._log = self.folder / LOG
+        self._end_timeout = end_timeout
         self._owner = os.getpid()
-        self._is_ready = False
         _RUNNING.add(self)
         their_input, our_end = os.pipe()
         self._answers, their_answers = os.pipe()
         self._pipes = [our_end, self._answers]
         weakref.finalize(self, _close, self._pipes).atexit = False  # which `_stop_all` sees to
-        held = () if lease is None else (lease,)
+        arguments = [str(self.folder), str(their_answers), *([] if lease is None else [str(lease)])]
         try:
             (self.folder / ORDER).write_text(json.dumps(order))
             with self._log.open("ab") as log:
                 # Not in this program's group: Ctrl-C is for the program, which then stops its server.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", BOOT, str(self.folder), str(their_answers), *map(str, held)],
+                    [sys.executable, "-c", BOOT.format(module=module), *arguments],
                     stdin=their_input,
                     stdout=log,
                     stderr=log,
@@ -115,11 +124,11 @@ class LaunchedProcess:
         if not line:
             status = self._exit_status()
             how = f"does not listen after {timeout:g} s" if status is None else f"ended with status {status}"
-            text = f"the server that was launched {how}{self._last_lines()}"
+            text = f"the server that was launched {how}{self.last_lines()}"
             raise ConnectError(text, reason=ConnectReason.UNREACHABLE)
         answer: dict[str, Any] = json.loads(line)
         raise_refusal(answer)
-        self._is_ready = True
+        self._end_timeout = max(self._end_timeout, END_TIMEOUT)
         return answer
 
     def _first_line(self, deadline: float) -> bytes:
@@ -142,7 +151,8 @@ class LaunchedProcess:
             return self._process.wait(1.0)
         return None
 
-    def _last_lines(self) -> str:
+    def last_lines(self) -> str:
+        """The end of an error's text, with the last that it logged."""
         lines = self.log(LINES)
         return f"; the last that it logged:\n{lines}" if lines else ", and has logged nothing"
 
@@ -159,7 +169,7 @@ class LaunchedProcess:
         if self._owner != os.getpid():
             return
         try:
-            self._process.wait(END_TIMEOUT if self._is_ready else ABANDON_TIMEOUT)
+            self._process.wait(self._end_timeout)
         except subprocess.TimeoutExpired:
             pass
         finally:

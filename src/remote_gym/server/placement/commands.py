@@ -143,26 +143,35 @@ def _uv(uv: Uv) -> list[str]:
     return [*words, "python"]
 
 
-def _container(
-    place: Place, name: str, owner: str, variables: Sequence[str], gpu: Gpu | None, cpus: Sequence[int]
-) -> list[str]:
-    words = [place.engine, "run", "-i", "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner}"]
+def run_words(place: Place, name: str, owner: str, *options: str) -> list[str]:
+    """First words of a command that runs a container which the engine removes at its end, and any server's `rm`."""
+    words = [place.engine, "run", *options, "--rm", "--name", name, "--label", f"{OWNER_LABEL}={owner}"]
     if place.engine == "podman":
         # Where Docker's `rm --force` kills at once, Podman's waits 10 s for process 1 to end by SIGTERM, which a Python
         # that is process 1 ignores.
         words += ["--stop-timeout", "0"]
-    words += ["--network", place.network or "none"]
+    return words
+
+
+def _container(
+    place: Place, name: str, owner: str, variables: Sequence[str], gpu: Gpu | None, cpus: Sequence[int]
+) -> list[str]:
+    words = [*run_words(place, name, owner, "-i"), "--network", place.network or "none"]
     if gpu is not None:  # which is the first one for what is inside, so no variable names it
         words += ["--gpus", f"device={gpu}"] if place.engine == "docker" else ["--device", f"nvidia.com/gpu={gpu}"]
-    if cpus:
-        words += ["--cpuset-cpus", _numbers(cpus)]
+    return [*words, *sees_words(place, variables, cpus), str(place.image)]
+
+
+def sees_words(place: Place, variables: Sequence[str], cpus: Sequence[int]) -> list[str]:
+    """Words that say what a container sees of the machine: processors, mounts, and variables by their names."""
+    words = ["--cpuset-cpus", _numbers(cpus)] if cpus else []
     for mount in place.mounts:
         # Other than by -v, what is not there is refused rather than made, as an empty folder of root's.
         end = ",readonly" if mount.read_only else ""
         words += ["--mount", f"type=bind,source={mount.source},target={mount.target}{end}"]
     for each in variables:
         words += ["--env", each]
-    return [*words, str(place.image)]
+    return words
 
 
 def _numbers(cpus: Sequence[int]) -> str:
