@@ -13,16 +13,26 @@ import pytest
 from interpreters import OLD, python_of
 from remote_gym import ConfigError, RemoteEnvironment, create_remote_environment_server
 
-UV = shutil.which("uv")
+HERE = str(Path(sys.executable).parent)
+"""Folder of this Python's programs, where the development set-up has uv."""
+UV = shutil.which("uv", path=f"{os.environ.get('PATH', '')}{os.pathsep}{HERE}")
+
+
+@pytest.fixture(autouse=True)
+def uv_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{os.environ.get('PATH', '')}{os.pathsep}{HERE}")
 
 
 def needs_uv_run(*requirements: str) -> None:
     """Skip where uv cannot be had, or cannot install, which its index or its cache may refuse it."""
     if UV is None:
-        pytest.skip("needs uv in PATH")
+        pytest.skip("needs uv, in PATH or beside this Python")
     words = [word for each in requirements for word in ("--with", each)]
     command = [UV, "run", "--no-project", "--isolated", "--python", sys.executable, *words, "python", "-c", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"uv does not provide {requirements} in time")
     if done.returncode != 0:
         pytest.skip(f"uv cannot provide {requirements}: {done.stderr[-500:]}")
 
@@ -57,7 +67,7 @@ def test_an_old_python_has_an_old_gym(monkeypatch):
 
 def test_what_uv_says_is_part_of_the_error(tmp_path: Path):
     if UV is None:
-        pytest.skip("needs uv in PATH")
+        pytest.skip("needs uv, in PATH or beside this Python")
     uv = {"python": sys.executable, "with": ["no such requirement"]}
     with pytest.raises(ConfigError, match=r"(?s)uv run .*ended with status 2.*no such requirement"):
         create_remote_environment_server({"entrypoint_kwargs": {"id": "CartPole-v1"}, "uv": uv}, port=0)
