@@ -425,7 +425,7 @@ def test_a_container_is_gone_with_its_program_or_removed_by_the_next(podman, ima
     environment = server.environment()
     environment.reset()
     if {keeper == "is_killed"}:
-        os.kill(server._process.pid, signal.SIGKILL)
+        os.kill(server.pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, timeout=scaled(100))
