@@ -140,7 +140,8 @@ def test_an_exit_closes_all_at_once_and_what_was_dropped_before(closing):
     gc.collect()
     closing.close_all()
     assert [len(each.closed) for each in kept] == [1] * len(kept)
-    assert server.asked == [60.0]
+    [asked] = server.asked
+    assert asked == 60.0 or asked < dropped.LONGEST_EXIT  # by a thread that began before the exit, or after
 
 
 def test_an_exit_closes_where_no_thread_can_be_started(closing, monkeypatch):
