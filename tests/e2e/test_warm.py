@@ -81,6 +81,19 @@ def test_what_the_server_tries_is_the_first_of_them(counted):
         assert [counted.count(what) for what in ("made", "closed")] == [2, 1]
 
 
+def test_the_trials_of_several_leave_room_for_each_other(counted):
+    other = counted.offer(warm=1, entrypoint_kwargs={"task": 1})
+    with create_remote_environment_server(
+        counted.offer(warm=1), port=0, environments={"other": other}, max_sessions=1
+    ) as server:
+        assert server.spare_count == 1
+        assert (counted.count("made"), counted.count("closed")) == (2, 1)
+        with RemoteEnvironment(port=server.port) as environment:  # in its way, whichever it is
+            environment.reset()
+            assert server.spare_count == 0
+            assert counted.count("made") - counted.count("closed") == 1
+
+
 def test_without_it_the_trial_is_closed(counted):
     with create_remote_environment_server(counted.offer(), port=0) as server:
         assert server.spare_count == 0
@@ -159,6 +172,13 @@ def test_one_that_dies_is_made_anew(counted, where):
         wait_until(lambda: counted.count("made") == 2)
         wait_until(lambda: server.server.spare_count == 1)
         assert server.environment().reset()[1]["pid"] == counted.notes("made")[1].pid
+
+
+def test_they_are_watched_as_sessions_are(counted):
+    with serving(counted.offer(warm=1), step_timeout=scaled(0.5)):
+        os.kill(counted.notes("made")[0].pid, signal.SIGSTOP)
+        wait_until(lambda: counted.count("made") == 2)
+        assert not is_alive(counted.notes("made")[0].pid)
 
 
 def test_a_session_makes_its_own_where_the_one_that_is_there_hangs(counted, monkeypatch):
