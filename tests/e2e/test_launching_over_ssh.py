@@ -140,6 +140,7 @@ def test_a_server_at_a_host_plays_and_leaves_nothing_here_or_there(tmp_path, mon
         server.stop()  # once more does nothing
 
 
+@pytest.mark.long
 def test_an_entrypoint_that_is_here_is_sent_and_another_is_the_hosts(host, simulator, monkeypatch):
     monkeypatch.chdir(simulator.parent)
     named = {"one": {"entrypoint": "simulator.py"}, "two": Path("simulator.py")}
