@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "auth": {"errors", "config", "logs", "tls"},
     "ipc": {"v1", "errors", "protocol"},
     "client": BOTH_ENDS,
-    "hub": BOTH_ENDS,
+    "hub": {*BOTH_ENDS, "auth"},
     "guest": set(),  # of which nothing is there where it runs
     "worker": {*WORKERS, "guest"},
     "server": {*WORKERS, "certs", "worker"},

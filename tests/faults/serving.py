@@ -23,7 +23,7 @@ from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
 from remote_gym.certs.create import CLIENT_IDENTITY, load_authority
 from remote_gym.certs.hosts import parse_hosts
 from remote_gym.certs.signing import certificate_pem, generate_key, key_pem, sign_certificate
-from remote_gym.cli.greeting import LISTENS_ON
+from remote_gym.cli.wording import LISTENS_ON
 from waiting import wait_until
 
 ENTRYPOINT = Path(__file__).with_name("ledger_environment.py")

@@ -265,6 +265,21 @@ def test_a_registration_ends_with_the_certificate(files, tmp_path, caplog):
     assert "server sim-home is gone: its certificate has expired" in caplog.text
 
 
+def test_a_hub_s_certificate_that_nears_its_end_is_told(files, tmp_path, caplog):
+    made = sign(
+        files, tmp_path, "hub", ["127.0.0.1"], profile="client", begin=timedelta(days=-80), end=timedelta(days=1)
+    )
+    (tmp_path / "ca.pem").write_bytes((files / "ca.pem").read_bytes())
+
+    async def check(town: Town) -> None:
+        while "the hub's certificate expires on" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert str(made.certificate) in caplog.text
+
+    with caplog.at_level(logging.WARNING):
+        at_a_hub(tmp_path, check)
+
+
 def test_a_hub_needs_all_three_files(files):
     for left_out in ("ca", "certificate", "private_key"):
         given = {name: value for name, value in vars(TlsFiles.from_folder(files, "hub")).items() if name != left_out}

@@ -38,15 +38,19 @@ def seconds_left(lifetime: float | None, expires: float) -> float:
 
 
 class OwnCertificates:
-    """A server's certificate and its authority's, looked at once a day.
+    """A server's or a hub's certificate and its authority's, looked at once a day.
 
     Args:
-        files: The server's; None without TLS.
+        files: The server's, or the hub's; None without TLS.
         clock: Seconds since the epoch.
+        whose: ``"server"`` or ``"hub"``, for the log.
     """
 
-    def __init__(self, files: TlsFiles | None, clock: Callable[[], float] = time.time) -> None:
-        found = [] if files is None else [("the server's certificate", files.certificate), ("the authority", files.ca)]
+    def __init__(
+        self, files: TlsFiles | None, clock: Callable[[], float] = time.time, *, whose: str = "server"
+    ) -> None:
+        its = f"the {whose}'s certificate"
+        found = [] if files is None else [(its, files.certificate), ("the authority", files.ca)]
         self._paths = [(what, Path(path).absolute()) for what, path in found if path is not None]
         self._clock = clock
         self._next = 0.0

@@ -6,14 +6,12 @@ import socket
 from pathlib import Path
 
 from remote_gym.address import is_loopback, is_unix, parse_address
+from remote_gym.cli.wording import LISTENS_ON
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.protocol.hub import names_to_register
 from remote_gym.server.access.authorizer import has_policy
 from remote_gym.server.offer import names_offered
 from remote_gym.server.serve import RemoteEnvironmentServer
-
-LISTENS_ON = "Listens on: "
-"""Begins the line that tells a program which port was chosen."""
 
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
 

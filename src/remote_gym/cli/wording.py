@@ -1,8 +1,11 @@
-"""Errors in the words of the command line: the package names arguments, of which a command has flags."""
+"""Words of the command line: for errors, since the package names arguments, of which a command has flags."""
 
 from __future__ import annotations
 
 import re
+
+LISTENS_ON = "Listens on: "
+"""Begins the line that tells a program which port was chosen."""
 
 _FLAGS = (
     (re.compile(r"\ballow_insecure=True\b"), "--allow-insecure"),

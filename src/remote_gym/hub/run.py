@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 
 from remote_gym.address import grpc_address
+from remote_gym.auth.expiry import OwnCertificates
 from remote_gym.config import HubOptions, TlsFiles
 from remote_gym.hub.gate import Gate
 from remote_gym.logs import flush, get_logger
@@ -18,8 +19,8 @@ from remote_gym.tls.hub import check_hub_files, hub_context
 
 logger = get_logger(__name__)
 
-FLUSH_INTERVAL = 1.0
-"""Seconds between two looks whether repeated lines of the log are to be summed up."""
+INTERVAL = 1.0
+"""Seconds between two looks whether repeated lines of the log are to be summed up, or a certificate nears its end."""
 
 
 class Hub:
@@ -45,19 +46,26 @@ class Hub:
         raise_file_limit()
         self._gate = Gate(url, port, options, context.get)
         self.address = grpc_address(url, self._gate.port)
-        self._flushing: asyncio.Task[None] | None = None
+        self._certificates = OwnCertificates(files, whose="hub")
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Let servers and clients in."""
         self._gate.accept()
-        self._flushing = asyncio.get_running_loop().create_task(_flush_again_and_again())
+        self._looking = asyncio.get_running_loop().create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
         """End all connections, once what is on its way has been sent."""
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         await self._gate.stop()
         flush(everything=True)
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            self._certificates.look()
+            flush()
+            await asyncio.sleep(INTERVAL)
 
 
 def run(url: str, port: int, files: TlsFiles, options: HubOptions, on_start: Callable[[Hub], None]) -> None:
@@ -88,12 +96,6 @@ async def _run(url: str, port: int, files: TlsFiles, options: HubOptions, on_sta
         await asked.wait()
     finally:
         await hub.stop()
-
-
-async def _flush_again_and_again() -> None:
-    while True:
-        await asyncio.sleep(FLUSH_INTERVAL)
-        flush()
 
 
 def raise_file_limit() -> None:

@@ -10,9 +10,9 @@ import click
 
 from remote_gym.cli import LOGS_ERRORS
 from remote_gym.cli.command import INTEGER, OTHERS, SECONDS, Command, flag
-from remote_gym.cli.greeting import LISTENS_ON
 from remote_gym.cli.options import FILE, Size, certs_option
 from remote_gym.cli.tls import tls_files
+from remote_gym.cli.wording import LISTENS_ON
 from remote_gym.config import HubOptions
 from remote_gym.errors import ConfigError
 from remote_gym.logs import JsonFormatter, TextFormatter
