@@ -203,6 +203,7 @@ def test_it_has_the_network_mounts_variables_and_processors_that_were_asked_for(
         "mounts": [f"{readable}:/readable:ro", f"{writable}:/writable"],
         "variables": {"WORD": "it's a secret"},
         "cpus": [0],
+        "engine_options": ["--hostname", "simbox"],
     }
     with (
         create_remote_environment_server(offer, port=0, check=False) as server,
@@ -212,6 +213,7 @@ def test_it_has_the_network_mounts_variables_and_processors_that_were_asked_for(
         assert "eth0" in environment.get_wrapper_attr("interfaces")
         assert environment.get_wrapper_attr("variables")["WORD"] == "it's a secret"
         assert environment.get_wrapper_attr("cpus") == [0]
+        assert environment.get_wrapper_attr("variables")["HOSTNAME"] == "simbox"
         assert environment.get_wrapper_attr("read")("/readable/file") == "content"
         with pytest.raises(Exception, match="Read-only file system"):
             environment.get_wrapper_attr("write")("/readable/file", "other")

@@ -44,6 +44,7 @@ PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "engine": (str, "a text"),
     "network": (str, "a text"),
     "mounts": (list, 'a list of texts, such as ["/data:/data:ro"]'),
+    "engine_options": (list, 'a list of texts, such as ["--shm-size", "8g"]'),
     "ssh": (str, "a text"),
     "gpus": (list, "a list such as [0, 1]"),
     "cpus": (list, "a list such as [0, 1, 2, 3]"),

@@ -76,6 +76,12 @@ _FLAGS = (
         multiple=True,
         help="Folder or file that the container sees. Repeatable.",
     ),
+    flag(
+        OFFER,
+        "--engine-options",
+        metavar="WORDS",
+        help="More for the engine, in front of the image, such as '--shm-size 8g --user 1000'.",
+    ),
     flag(OFFER, "--ssh", metavar="[USER@]HOST", help="Host on which that Python, command or image is."),
     flag(
         OFFER,

@@ -83,20 +83,21 @@ def read_settings(ctx: click.Context, params: Mapping[str, Any]) -> Settings:
     )
 
 
-def _words(command: str) -> list[str]:
+def _words(text: str, name: str) -> list[str]:
     try:
-        return shlex.split(command)
+        return shlex.split(text)
     except ValueError as error:
         raise ConfigError(
-            f"is {command!r}: {error}; quote it as in a shell", field="command", where="--command"
+            f"is {text!r}: {error}; quote it as in a shell", field=name, where=f"--{name.replace('_', '-')}"
         ) from error
 
 
 def _given_place(params: Mapping[str, Any]) -> dict[str, Any]:
     """Where flags say that the default environment runs, by the keys of a table; None where they say nothing."""
     found: dict[str, Any] = {name: params[name] or None for name in PLACE_PARAMETERS if name != "uv_with"}
-    if params["command"] is not None:
-        found["command"] = _words(params["command"])
+    for name in ("command", "engine_options"):
+        if params[name] is not None:
+            found[name] = _words(params[name], name)
     for name in ("mounts", "include"):
         if params[name]:
             found[name] = list(params[name])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from remote_gym.config import ClientOptions, EnvironmentLike, LaunchKeywords
     from remote_gym.launched.process import LaunchedProcess
 
-KEYS = ("image", "engine", "command", "network", "mounts", "variables", "gpus", "cpus")
+KEYS = ("image", "engine", "command", "network", "mounts", "engine_options", "variables", "gpus", "cpus")
 """Keys of `EnvironmentKeys` that say something of a container as a whole."""
 
 CHECK_TIMEOUT = 5.0

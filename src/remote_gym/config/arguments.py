@@ -40,6 +40,8 @@ class EnvironmentKeys(TypedDict, total=False):
     """Network of the container, such as ``"bridge"`` or ``"host"``; None for no network at all."""
     mounts: Sequence[str] | None
     """Folders and files that the container sees: ``"/here:/there"``, or ``"/here:/there:ro"`` to read only."""
+    engine_options: Sequence[str] | None
+    """More words for the engine, in front of the image: ``["--shm-size", "8g", "--user", "1000"]``."""
     ssh: str | None
     """Host on which all of this runs, as OpenSSH's client takes it: ``"user@gpu-box"``."""
     gpus: Sequence[int | str] | None
@@ -72,6 +74,7 @@ class RemoteArgs(EnvironmentKeys, total=False):
 
 SERVERS_ALONE = frozenset(
     {"python", "command", "there", "include", "conda", "uv", "image", "engine", "network", "mounts", "ssh"}
+    | {"engine_options"}
     | {"gpus", "cpus", "variables", "warm", "reuse", "max_sessions"}
 )
 """Names of `RemoteArgs` that lead to a command or a place, and that no client has a way to say."""

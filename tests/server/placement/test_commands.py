@@ -75,13 +75,20 @@ def test_an_image_has_a_container_of_its_own_without_a_network(engine):
 
 def test_a_container_has_what_it_is_to_have():
     mounts = (Mount("/data set", "/data", read_only=True), Mount("/out", "/out"))
-    found = command(image="sim:3", network="bridge", mounts=mounts, conda="sim", variables={"B": "2", "A": SECRET})
+    found = command(
+        image="sim:3",
+        network="bridge",
+        mounts=mounts,
+        conda="sim",
+        variables={"B": "2", "A": SECRET},
+        engine_options=("--shm-size", "8g"),
+    )
     assert list(found.words) == [
         *("docker", "run", "-i", "--rm", "--name", "remote_gym-7", "--label", "remote_gym.owner=me"),
         *("--network", "bridge"),
         *("--mount", "type=bind,source=/data set,target=/data,readonly"),
         *("--mount", "type=bind,source=/out,target=/out"),
-        *("--env", "A", "--env", "B"),
+        *("--env", "A", "--env", "B", "--shm-size", "8g"),
         *("sim:3", "conda", "run", "--no-capture-output", "-n", "sim", "python"),
     ]
     assert found.variables == {"A": SECRET, "B": "2"}
@@ -89,10 +96,16 @@ def test_a_container_has_what_it_is_to_have():
 
 def test_apptainer_has_neither_name_nor_anything_left():
     mounts = (Mount("/data", "/data", read_only=True), Mount("/out", "/out"))
-    found = command(image="sim.sif", engine="apptainer", mounts=mounts, variables={"A": SECRET})
+    found = command(
+        image="sim.sif",
+        engine="apptainer",
+        mounts=mounts,
+        variables={"A": SECRET},
+        engine_options=("--writable-tmpfs",),
+    )
     assert list(found.words) == [
         *("apptainer", "exec", "--containall", "--net", "--network", "none"),
-        *("--bind", "/data:/data:ro", "--bind", "/out:/out", "sim.sif", "python3"),
+        *("--bind", "/data:/data:ro", "--bind", "/out:/out", "--writable-tmpfs", "sim.sif", "python3"),
     ]
     assert found.variables == {"APPTAINERENV_A": SECRET}
     assert found.remove == ()

@@ -85,6 +85,12 @@ def test_each_form_is_read(arguments, expected):
         ({"image": "sim:3 sh"}, "has image 'sim:3 sh'; use a text without spaces, such as 'sim:3'"),
         ({"image": "sim:3", "engine": "dokcer"}, "has engine 'dokcer'; use 'docker', 'podman' or 'apptainer'"),
         ({"engine": "podman"}, "has engine without image; add the image that it is for, or leave it out"),
+        ({"image": "sim:3", "engine_options": "--rm"}, "has engine_options '--rm'; use a list of words"),
+        (
+            {"image": "sim:3", "engine_options": ["sim:4"]},
+            "has engine_options ['sim:4']; use a list of words that begins",
+        ),
+        ({"engine_options": ["--init"]}, "has engine_options without image; "),
         ({"mounts": ["/a:/b"], "ssh": "box"}, "has mounts without image; "),
         ({"image": "sim:3", "network": "-x"}, "has network '-x'; use a text without spaces, such as 'bridge'"),
         ({"image": "sim:3", "mounts": "/a:/b"}, "has mounts '/a:/b'; use a list such as ['/data:/data:ro']"),
@@ -125,7 +131,19 @@ def test_files_that_cannot_be_sent_along_are_refused_when_a_server_is_made(argum
 
 
 def test_no_argument_that_leads_to_a_command_is_a_clients():
-    assert {"python", "command", "there", "conda", "uv", "image", "engine", "network", "mounts", "ssh"} <= SERVERS_ALONE
+    assert {
+        "python",
+        "command",
+        "there",
+        "conda",
+        "uv",
+        "image",
+        "engine",
+        "network",
+        "mounts",
+        "engine_options",
+        "ssh",
+    } <= SERVERS_ALONE
     assert "include" in SERVERS_ALONE
 
 

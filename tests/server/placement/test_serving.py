@@ -38,10 +38,15 @@ def test_a_server_has_its_certificates_and_a_port_of_loopback(engine, prompt):
 
 def test_it_has_what_it_is_to_have_and_no_value_of_a_variable_in_its_words():
     resources = {"gpus": (0, 2), "cpus": (1, 3), "variables": {"B": "secret", "A": ""}}
-    fields = {"network": "sims", "mounts": (Mount("/data", "/data", read_only=True),), "command": ("serve", "it")}
+    fields = {
+        "network": "sims",
+        "mounts": (Mount("/data", "/data", read_only=True),),
+        "command": ("serve", "it"),
+        "engine_options": ("--init",),
+    }
     inside = [
         *("--cpuset-cpus", "1,3", "--mount", "type=bind,source=/data,target=/data,readonly"),
-        *("--env", "A", "--env", "B", "sim:3", "serve", "it"),
+        *("--env", "A", "--env", "B", "--init", "sim:3", "serve", "it"),
     ]
     published = ["--network", "sims", "--publish", "127.0.0.1::56789", *CERTIFICATES]
     assert command(resources, **fields)[7:] == [*published, "--gpus", '"device=0,2"', *inside]

@@ -163,7 +163,7 @@ def _container(
 
 
 def sees_words(place: Place, variables: Sequence[str], cpus: Sequence[int]) -> list[str]:
-    """Words that say what a container sees of the machine: processors, mounts, and variables by their names."""
+    """Words that say what a container sees of the machine, and what else its operator wants of the engine."""
     words = ["--cpuset-cpus", _numbers(cpus)] if cpus else []
     for mount in place.mounts:
         # Other than by -v, what is not there is refused rather than made, as an empty folder of root's.
@@ -171,7 +171,7 @@ def sees_words(place: Place, variables: Sequence[str], cpus: Sequence[int]) -> l
         words += ["--mount", f"type=bind,source={mount.source},target={mount.target}{end}"]
     for each in variables:
         words += ["--env", each]
-    return words
+    return [*words, *place.engine_options]
 
 
 def _numbers(cpus: Sequence[int]) -> str:
@@ -186,4 +186,4 @@ def _apptainer(place: Place, *, has_gpu: bool) -> list[str]:
         words.append("--nv")  # which lets all in, so that a variable names the one
     for mount in place.mounts:
         words += ["--bind", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
-    return [*words, str(place.image)]
+    return [*words, *place.engine_options, str(place.image)]

@@ -21,7 +21,7 @@ INNER = ("python", "command", "conda", "uv")
 ELSEWHERE = (*INNER, "image", "ssh")
 """Arguments by each of which an environment runs in another Python than the worker's."""
 
-_OF_IMAGES = ("engine", "network", "mounts")
+_OF_IMAGES = ("engine", "network", "mounts", "engine_options")
 _UV_KEYS = ("python", "with")
 
 
@@ -60,6 +60,7 @@ class Place:
         engine: Program that runs it.
         network: The container's; None for none.
         mounts: What the container sees of the host.
+        engine_options: Words for the engine of its own kind, in front of the image.
         ssh: Host that all of these are on.
     """
 
@@ -71,6 +72,7 @@ class Place:
     engine: str = ENGINES[0]
     network: str | None = None
     mounts: tuple[Mount, ...] = ()
+    engine_options: tuple[str, ...] = ()
     ssh: str | None = None
 
     @property
@@ -120,6 +122,7 @@ def read_place(arguments: Mapping[str, Any], *, field: str, where: str) -> Place
         engine=_engine(arguments.get("engine"), refuse),
         network=_word(arguments.get("network"), "network", refuse),
         mounts=_mounts(arguments.get("mounts"), refuse),
+        engine_options=_engine_options(arguments.get("engine_options"), refuse),
         ssh=ssh,
     )
 
@@ -201,6 +204,19 @@ def _engine(value: Any, refuse: Refuse) -> str:
     if value not in ENGINES:
         raise refuse(f"has engine {value!r}; use {', '.join(map(repr, ENGINES[:-1]))} or {ENGINES[-1]!r}")
     return str(value)
+
+
+def _engine_options(value: Any, refuse: Refuse) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value)
+    # Else the first would be the image.
+    if not is_list or (value and not value[0].startswith("-")):
+        raise refuse(f"has engine_options {value!r}; use a list of words that begins with an option, such as {_SHM}")
+    return tuple(value)
+
+
+_SHM = "['--shm-size', '8g']"
 
 
 def _mounts(value: Any, refuse: Refuse) -> tuple[Mount, ...]:
