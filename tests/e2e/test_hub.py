@@ -280,6 +280,7 @@ def test_a_server_that_is_not_there_is_told(files, hub, server, name):
         RemoteEnvironment(**arguments(files, hub, server_name=name, connect_timeout=0.5))
 
 
+@pytest.mark.long
 def test_a_second_server_of_a_name_is_refused_until_the_first_is_dead(files, tmp_path):
     flags = ("--certs", files, "--port", 0, "CartPole-v1", "--hub")
     with running_hub(files, tmp_path / "log") as hub, served(*flags, f"127.0.0.1:{hub.port}") as first:

@@ -17,8 +17,17 @@ from certificates import sign
 from remote_gym.certs import create_all
 from remote_gym.config import HubOptions, TlsFiles
 from remote_gym.errors import ConfigError
+from remote_gym.hub import link as link_module
 from remote_gym.hub.run import Hub
-from remote_gym.protocol.hub import APPLICATION_PROTOCOL, DIAL_BACK, MESSAGE_BYTES, REGISTER, pack, unpack
+from remote_gym.protocol.hub import (
+    APPLICATION_PROTOCOL,
+    DIAL_BACK,
+    HEARTBEAT_TO_HUB,
+    MESSAGE_BYTES,
+    REGISTER,
+    pack,
+    unpack,
+)
 from remote_gym.tls.hub import dialler_context, names_host
 from remote_gym.transport.async_messages import AsyncMessages
 from remote_gym.transport.preamble import write_preamble
@@ -70,7 +79,11 @@ class Town:
         timeout = scaled(5.0)
         server = await AsyncMessages.over_tls(taken, context, server_side=True, timeout=timeout, limit=MESSAGE_BYTES)
         server.send(pack(hub_pb2.Registration(protocol_version=1)))
-        assert (await heard(server)).registered.names == ["sim-home"]
+        answer = await heard(server)
+        if answer.HasField("refused"):
+            server.abort()
+        assert not answer.refused.reason, answer.refused.reason
+        assert answer.registered.names == ["sim-home"]
         return server
 
     async def has_no_connection(self) -> None:
@@ -263,6 +276,34 @@ def test_a_registration_ends_with_the_certificate(files, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         at_a_hub(files, check)
     assert "server sim-home is gone: its certificate has expired" in caplog.text
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_server_takes_the_name_of_one_with_its_certificate_that_does_not_answer(files, monkeypatch, is_alive):
+    monkeypatch.setattr(link_module, "PROBE_TIMEOUT", scaled(5.0) if is_alive else 0.2)
+
+    async def check(town: Town) -> None:
+        first = await town.register()
+        answering = asyncio.ensure_future(_answer_heartbeats(first)) if is_alive else None
+        if answering is None:
+            second = await town.register()
+            client = await town.connect(PREAMBLE)
+            assert (await heard(second)).HasField("visit")
+            client.close()
+            second.abort()
+        else:
+            with pytest.raises(AssertionError, match="it is registered as 'sim-home' already"):
+                await town.register()
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+        first.abort()
+
+    at_a_hub(files, check)
+
+
+async def _answer_heartbeats(server: AsyncMessages) -> None:
+    while await server.receive(scaled(10.0)) is not None:
+        server.send(HEARTBEAT_TO_HUB)
 
 
 def test_a_hub_s_certificate_that_nears_its_end_is_told(files, tmp_path, caplog):
