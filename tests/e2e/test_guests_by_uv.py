@@ -51,6 +51,7 @@ def test_uv_provides_a_python_with_what_is_asked_for(monkeypatch):
         assert environment.step(1)[1] == 1.0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(700)
 def test_an_old_python_has_an_old_gym(monkeypatch):
     [old] = [each for each in OLD if each.library == "gym 0.26"]

@@ -78,7 +78,7 @@ def served(what: str, port: int, *more: str) -> list[str]:
     return [*command, "--no-check", *more]
 
 
-@pytest.mark.parametrize("program", ["docker", "podman"])
+@pytest.mark.parametrize("program", ["docker", pytest.param("podman", marks=pytest.mark.long)])
 def test_an_image_serves_by_certificates_of_its_launch_alone(daemon, image, monkeypatch, program):
     monkeypatch.setenv("SECRET_OF_THE_PROGRAM", "x")
     with launch(engine=program, variables={"WORD": "it's a secret"}, mounts=["/usr:/run/usr:ro"], **image) as server:
@@ -189,7 +189,7 @@ def test_a_container_is_gone_with_its_program_or_removed_by_the_next(daemon, ima
 )
 def test_an_image_that_does_not_serve_is_an_error_with_the_last_that_it_printed(daemon, image, command, message):
     image["command"] = [word.replace("PORT", str(image["serves"])) for word in command]
-    timeout = 3.0 if "cannot be used: TLS.*no cert" in message else scaled(60)  # of what does not end by itself
+    timeout = scaled(3) if "cannot be used: TLS.*no cert" in message else scaled(60)  # of what does not end by itself
     with pytest.raises(ConnectError, match=message):
         launch(start_timeout=timeout, **image)
 
