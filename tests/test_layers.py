@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "address": {"errors"},
     "validation": {"errors"},
     "config": {"errors", "validation"},
-    "certs": {"errors", "logs"},
+    "certs": {"errors", "config", "logs"},
     "tls": {"errors", "config", "logs"},
     "transport": {"errors", "config", "address", "logs"},
     "wire": {"v1", "errors", "config", "logs"},

@@ -66,7 +66,7 @@ def test_a_hub_s_is_that_of_a_client_which_names_its_host(tmp_path):
     tls = TlsFiles.from_folder(tmp_path, "hub")
     assert (tls.certificate, tls.private_key) == (files.hub.certificate, files.hub.private_key)
     check_files(tls, "client")
-    assert read_certificate(tls.certificate).hosts == ("trainer", "10.0.0.1")
+    assert read_certificate(tls.certificate).hosts == ("trainer", "10.0.0.1", "urn:remote-gym:hub")
     with pytest.raises(ConfigError, match="URI"):
         create_all(tmp_path / "more", ["localhost"], hub_hosts=["https://trainer"])
 

@@ -27,6 +27,7 @@ from remote_gym import (
     ClientOptions,
     ConfigError,
     ConnectError,
+    NotPermitted,
     RemoteEnvironment,
     RemoteVectorEnv,
     TlsFiles,
@@ -34,6 +35,7 @@ from remote_gym import (
 )
 from remote_gym.certs import create_all
 from remote_gym.cli import main
+from remote_gym.config.tls import HUB
 from remote_gym.protocol.hub import REGISTER
 from remote_gym.server.serve import RemoteEnvironmentServer
 from remote_gym.transport.preamble import write_preamble
@@ -255,14 +257,30 @@ def test_who_registers_by_a_client_s_certificate_is_refused(files, hub, server, 
             secure.recv(1)
 
 
-def test_an_impostor_of_the_hub_is_refused(files, tmp_path, caplog):
-    """One with a good certificate of the authority's, which names another host."""
-    made = sign(files, tmp_path, "hub", ["alice"], profile="client")
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["alice", HUB], "its certificate names alice, and not 127.0.0.1"),
+        (["127.0.0.1"], "its certificate is a client's, and no hub's"),
+    ],
+    ids=["another hub", "a client"],
+)
+def test_an_impostor_of_the_hub_is_refused(files, tmp_path, caplog, names, said):
+    """One with a good certificate of the authority's."""
+    made = sign(files, tmp_path, "hub", names, profile="client")
     (tmp_path / "ca.pem").write_bytes((files / "ca.pem").read_bytes())
     assert made.certificate == tmp_path / "hub.pem"
     with running_hub(tmp_path, tmp_path / "log") as impostor, caplog.at_level("INFO"), serving(files, impostor.port):
-        wait_until(lambda: "its certificate names alice, and not 127.0.0.1" in caplog.text)
+        wait_until(lambda: said in caplog.text)
         assert REGISTERED not in impostor.log.read_text()
+
+
+@pytest.mark.parametrize("connection", ["grpc", "direct"])
+def test_a_hub_that_was_taken_over_opens_no_session(files, server, connection):
+    with pytest.raises(NotPermitted, match="certificate is a hub's"):
+        RemoteEnvironment(
+            "localhost", server.port, tls=TlsFiles.from_folder(files, "hub"), connection=connection, server_name=NAME
+        )
 
 
 @BY_EITHER

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from remote_gym.auth.tokens import Tokens
+from remote_gym.config.tls import HUB
 from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.tls.peer import COMMON_NAME
 
@@ -81,6 +82,11 @@ class IdentityRule:
         return self.tokens().digests_of(name) if kind == "token" and self.tokens is not None else []
 
     def _by_certificate(self, names: list[tuple[str, str]]) -> str:
+        if ("URI", HUB) in names:  # whoever has taken a hub over has its key, and is to have nothing else by it
+            raise NotPermitted(
+                "the client's certificate is a hub's, by which no session is opened; show a client's, as client.pem is",
+                reason=DenialReason.IDENTITY,
+            )
         for kind, name in names:
             if kind in KINDS:  # also one that is not chosen: no honest authority signs such
                 _check(kind, name)

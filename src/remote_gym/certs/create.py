@@ -31,6 +31,7 @@ from remote_gym.certs.signing import (
     sign_authority,
     sign_certificate,
 )
+from remote_gym.config.tls import HUB
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 
@@ -166,7 +167,7 @@ def create_all(
     ]
     if files.hub is not None:
         # To servers, which dial out to it, it is a client: see `remote_gym.tls.hub`.
-        wanted.append(("hub", "client", files.hub, parse_hosts(hub_hosts)))
+        wanted.append(("hub", "client", files.hub, parse_hosts([*hub_hosts, HUB])))
     _refuse_existing([files.ca, *(its_files for _, _, its_files, _ in wanted)], force=force)
     authority = _authority(CertificateRequest(common_name="remote-gym authority"))
     made = [(files.ca, authority.certificate, authority.private_key)]

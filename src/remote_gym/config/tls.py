@@ -15,6 +15,9 @@ PathLike = str | os.PathLike[str]
 CERTS_VARIABLE = "REMOTE_GYM_CERTS"
 """Environment variable that the command line reads ``--certs`` from."""
 
+HUB = "urn:remote-gym:hub"
+"""URI in a hub's certificate, which opens nobody's sessions, though its usage is a client's."""
+
 
 @names_checked
 @dataclass(frozen=True, kw_only=True, init=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from remote_gym.address import address_of_socket, host_in, parse_address
 from remote_gym.config import TlsFiles
+from remote_gym.config.tls import HUB
 from remote_gym.errors import ConfigError, ConnectionLost, RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.hub import (
@@ -27,6 +28,7 @@ from remote_gym.protocol.hub import (
 )
 from remote_gym.tls import Reloaded, file_paths
 from remote_gym.tls.hub import dialler_context, names_host
+from remote_gym.tls.peer import read_peer_certificate
 from remote_gym.transport.async_messages import AsyncMessages
 from remote_gym.transport.direct_socket import set_options
 from remote_gym.v1 import hub_pb2
@@ -157,11 +159,17 @@ class HubDialler:
 
         if messages.tls.selected_alpn_protocol() != APPLICATION_PROTOCOL:
             raise ConfigError(f"its TLS does not speak {APPLICATION_PROTOCOL}")
-        hosts = decode_certificate(messages.tls.getpeercert(binary_form=True) or b"").hosts
+        der = messages.tls.getpeercert(binary_form=True) or b""
+        hosts = tuple(host for host in decode_certificate(der).hosts if host != HUB)
+        if ("URI", HUB) not in read_peer_certificate(der).names:
+            raise ConfigError(
+                f"its certificate is a client's, and no hub's: it lacks the URI {HUB}; make one that has it, by "
+                f"'remote-gym certs client hub-csr.json --host {self._host} --host {HUB}'"
+            )
         if not names_host(hosts, self._host):
             raise ConfigError(
                 f"its certificate names {', '.join(hosts) or 'nobody'}, and not {self._host}; make one that does, by "
-                f"'remote-gym certs client hub-csr.json --host {self._host}'"
+                f"'remote-gym certs client hub-csr.json --host {self._host} --host {HUB}'"
             )
 
     def _begin_dialling(self, visit: hub_pb2.Visit, family: int, target: Any) -> None:
