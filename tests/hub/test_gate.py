@@ -306,6 +306,26 @@ async def _answer_heartbeats(server: AsyncMessages) -> None:
         server.send(HEARTBEAT_TO_HUB)
 
 
+def test_a_hub_stops_in_whichever_turn_a_heartbeat_comes(files, monkeypatch):
+    monkeypatch.setattr(link_module, "SILENCE", 1000.0)  # else that would end what hangs
+
+    async def check() -> None:
+        for turns in range(30):
+            town = Town(files, HubOptions())
+            server = await town.register()
+            server.send(HEARTBEAT_TO_HUB)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping = asyncio.ensure_future(town.hub.stop())
+            await asyncio.wait({stopping}, timeout=scaled(2.0))
+            stopped = stopping.done()
+            server.abort()
+            town.close()
+            assert stopped, f"not after {turns} turns"
+
+    asyncio.run(asyncio.wait_for(check(), scaled(60.0)))
+
+
 def test_a_hub_s_certificate_that_nears_its_end_is_told(files, tmp_path, caplog):
     made = sign(
         files, tmp_path, "hub", ["127.0.0.1"], profile="client", begin=timedelta(days=-80), end=timedelta(days=1)

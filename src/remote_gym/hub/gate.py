@@ -19,6 +19,7 @@ from remote_gym.hub.visits import Visits
 from remote_gym.logs import get_logger
 from remote_gym.transport.acceptor import Acceptor, answer_and_end
 from remote_gym.transport.direct_socket import set_options, shut_down
+from remote_gym.transport.waiting import within
 
 logger = get_logger(__name__)
 
@@ -64,7 +65,7 @@ class Gate(Acceptor):
     async def _route(self, sock: socket.socket, peer: str) -> None:
         sock.setblocking(False)
         try:
-            first, found = await asyncio.wait_for(_read_first(sock), FIRST_BYTES_TIMEOUT)
+            first, found = await within(FIRST_BYTES_TIMEOUT, _read_first(sock))
         except asyncio.TimeoutError:
             self._log_refusal(peer, f"it has not said within {FIRST_BYTES_TIMEOUT:g} s what it comes for")
             return

@@ -23,6 +23,7 @@ from remote_gym.protocol.hub import (
 )
 from remote_gym.tls.peer import read_peer_certificate
 from remote_gym.transport.async_messages import AsyncMessages
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import hub_pb2
 
 HANDSHAKE_TIMEOUT = 5.0
@@ -104,7 +105,7 @@ class ServerLink:
         self._heard.clear()
         try:
             self._messages.send(HEARTBEAT_TO_SERVER)
-            await asyncio.wait_for(self._heard.wait(), PROBE_TIMEOUT)
+            await within(PROBE_TIMEOUT, self._heard.wait())
         except (ConnectionLost, asyncio.TimeoutError):
             return False
         return True

@@ -16,6 +16,7 @@ from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.transport.binding import claim_path, local_addresses
 from remote_gym.transport.direct_socket import shut_down
+from remote_gym.transport.waiting import end_tasks, within
 
 logger = get_logger(__name__)
 
@@ -88,10 +89,7 @@ class Acceptor(abc.ABC):
         for sock in self._listening:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
-        tasks = [*self._pending, *self._settled]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks((*self._pending, *self._settled))
         if self.path:
             Path(self.path).unlink(missing_ok=True)
 
@@ -188,7 +186,7 @@ async def answer_and_end(sock: socket.socket, answer: bytes) -> None:
         sock.send(answer)
         sock.shutdown(socket.SHUT_WR)
         # Closing with bytes unread would have the system reset the connection, which overtakes the answer.
-        await asyncio.wait_for(_read_to_end(sock), 1.0)
+        await within(1.0, _read_to_end(sock))
     shut_down(sock)
 
 

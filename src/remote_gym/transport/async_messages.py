@@ -9,6 +9,7 @@ import ssl
 
 from remote_gym.errors import ConnectionLost
 from remote_gym.transport.framing import HEADER_BYTES, frame, read_length
+from remote_gym.transport.waiting import within
 
 MOST_UNSENT = 2**16
 """Bytes that may wait for the other end to read before it is taken for stuck."""
@@ -51,7 +52,7 @@ class AsyncMessages:
                 making = loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
             else:
                 making = loop.create_connection(lambda: protocol, sock=sock, ssl=context, server_hostname="")
-            transport, _ = await asyncio.wait_for(making, timeout)
+            transport, _ = await within(timeout, making, discard=lambda made: made[0].abort())
         except BaseException:
             sock.close()
             raise
@@ -65,7 +66,7 @@ class AsyncMessages:
             EncodingError: If its length is over the limit.
         """
         try:
-            return await asyncio.wait_for(self._receive(), timeout)
+            return await within(timeout, self._receive())
         except asyncio.TimeoutError as error:
             raise ConnectionLost(f"nothing came for {timeout:g} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
@@ -98,7 +99,7 @@ class AsyncMessages:
         try:
             self._writer.close()
             with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._writer.wait_closed(), timeout)
+                await within(timeout, self._writer.wait_closed())
         finally:
             self.abort()
 

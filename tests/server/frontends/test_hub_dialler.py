@@ -161,6 +161,25 @@ def test_heartbeats_are_answered_and_what_a_later_hub_says_is_let_be(files):
     with_a_hub(files, check)
 
 
+def test_it_stops_in_whichever_turn_a_heartbeat_comes(files, monkeypatch):
+    monkeypatch.setattr(hub_dialler, "SILENCE", 1000.0)  # else that would end what hangs
+
+    async def check() -> None:
+        for turns in range(30):
+            hub = OddHub(files)
+            messages = await hub.registration()
+            messages.send(pack(hub_pb2.Heartbeat()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping = asyncio.ensure_future(hub.dialler.stop())
+            await asyncio.wait({stopping}, timeout=scaled(2.0))
+            stopped = stopping.done()
+            await hub.stop()
+            assert stopped, f"not after {turns} turns"
+
+    asyncio.run(asyncio.wait_for(check(), scaled(60.0)))
+
+
 @pytest.mark.parametrize(
     ("text", "good"),
     [

@@ -31,6 +31,7 @@ from remote_gym.tls.hub import dialler_context, names_host
 from remote_gym.tls.peer import read_peer_certificate
 from remote_gym.transport.async_messages import AsyncMessages
 from remote_gym.transport.direct_socket import set_options
+from remote_gym.transport.waiting import end_tasks, within
 from remote_gym.v1 import hub_pb2
 
 logger = get_logger(__name__)
@@ -77,10 +78,7 @@ class HubDialler:
 
     async def stop(self) -> None:
         """Be registered no more. Clients that have come stay."""
-        tasks = [task for task in (self._keeping, *self._dialling) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(task for task in (self._keeping, *self._dialling) if task is not None)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -138,9 +136,7 @@ class HubDialler:
 
     async def _connect_by_name(self) -> socket.socket:
         loop = asyncio.get_running_loop()
-        found = await asyncio.wait_for(
-            loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM), CONNECT_TIMEOUT
-        )
+        found = await within(CONNECT_TIMEOUT, loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
         for number, (family, _, _, _, target) in enumerate(found, start=1):
             try:
                 return await _connect(family, target)
@@ -230,7 +226,7 @@ async def _connect(family: int, target: Any) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, target), CONNECT_TIMEOUT)
+        await within(CONNECT_TIMEOUT, asyncio.get_running_loop().sock_connect(sock, target))
         set_options(sock)
     except BaseException:
         sock.close()

@@ -16,6 +16,7 @@ from remote_gym.logs import get_logger
 from remote_gym.server.frontends.sniffing import Kind, Sniffer
 from remote_gym.transport.acceptor import Acceptor, answer_and_end
 from remote_gym.transport.direct_socket import set_options, shut_down
+from remote_gym.transport.waiting import within
 
 if TYPE_CHECKING:
     from remote_gym.server.frontends.relay.control import RelayControl  # which needs Linux
@@ -103,7 +104,7 @@ class Listener(Acceptor):
         with sock:
             sock.setblocking(False)
             try:
-                sniffer = await asyncio.wait_for(_read_first(sock), FIRST_BYTES_TIMEOUT)
+                sniffer = await within(FIRST_BYTES_TIMEOUT, _read_first(sock))
             except (OSError, asyncio.TimeoutError):
                 return
             data, kind = bytes(sniffer.data), sniffer.kind
