@@ -72,13 +72,17 @@ class Town:
         """Wait until it is, or something comes."""
         return await self._loop.sock_recv(sock, 1) == b""
 
-    async def register(self, tls: TlsFiles | None = None) -> AsyncMessages:
+    async def ask_to_register(self, tls: TlsFiles | None = None, version: int = 1) -> AsyncMessages:
         sock = await self.connect(REGISTER)
         context = dialler_context(tls or TlsFiles.from_folder(self._files, "server"), APPLICATION_PROTOCOL)
         taken = socket.socket(fileno=sock.detach())
         timeout = scaled(5.0)
         server = await AsyncMessages.over_tls(taken, context, server_side=True, timeout=timeout, limit=MESSAGE_BYTES)
-        server.send(pack(hub_pb2.Registration(protocol_version=1)))
+        server.send(pack(hub_pb2.Registration(protocol_version=version)))
+        return server
+
+    async def register(self, tls: TlsFiles | None = None) -> AsyncMessages:
+        server = await self.ask_to_register(tls)
         answer = await heard(server)
         if answer.HasField("refused"):
             server.abort()
@@ -227,13 +231,7 @@ def test_who_registers_without_tls_is_refused(files, caplog, sent):
 
 def test_who_says_something_else_than_its_registration_is_refused(files, caplog):
     async def check(town: Town) -> None:
-        sock = await town.connect(REGISTER)
-        context = dialler_context(TlsFiles.from_folder(files, "server"), APPLICATION_PROTOCOL)
-        taken = socket.socket(fileno=sock.detach())
-        server = await AsyncMessages.over_tls(
-            taken, context, server_side=True, timeout=scaled(5.0), limit=MESSAGE_BYTES
-        )
-        server.send(pack(hub_pb2.Registration()))
+        server = await town.ask_to_register(version=0)
         assert await server.receive(scaled(10.0)) is None
         server.abort()
 
@@ -299,6 +297,24 @@ def test_a_server_takes_the_name_of_one_with_its_certificate_that_does_not_answe
         first.abort()
 
     at_a_hub(files, check)
+
+
+def test_a_server_that_leaves_before_it_is_registered_is_gone(files, monkeypatch, caplog):
+    monkeypatch.setattr(link_module, "PROBE_TIMEOUT", scaled(1.0))
+
+    async def check(town: Town) -> None:
+        silent = await town.register()
+        leaving = await town.ask_to_register()  # while the hub asks the silent one whether it is there
+        await leaving.close()
+        while "is gone: it is closed" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert "the hub stops" not in caplog.text
+        (await town.register()).abort()
+        silent.abort()
+
+    with caplog.at_level(logging.INFO):
+        at_a_hub(files, check)
+    assert all(record.levelno < logging.ERROR for record in caplog.records)
 
 
 async def _answer_heartbeats(server: AsyncMessages) -> None:

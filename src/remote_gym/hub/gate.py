@@ -114,9 +114,12 @@ class Gate(Acceptor):
         self._settle()
         host = host_in(peer)
         logger.info("server %s has come, from %s", server, peer, repeats=host, event="server_registered", peer=peer)
-        why = "the hub stops"
+        why = "of a fault"
         try:
             why = await server.link.listen()
+        except asyncio.CancelledError:
+            why = "the hub stops"
+            raise
         finally:
             self._registry.remove(server)
             logger.info("server %s is gone: %s", server, why, repeats=host, event="server_gone", peer=peer)

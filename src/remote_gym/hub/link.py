@@ -113,10 +113,11 @@ class ServerLink:
     async def listen(self) -> str:
         """Follow it until it is gone. Returns why."""
         loop = asyncio.get_running_loop()
-        self._messages.send(pack(hub_pb2.Registered(names=self.names)))
         expiry = loop.call_later(max(0.0, self._good_until - time.time()), self._messages.abort)
         pinging = loop.create_task(self._ping())
         try:
+            # It may have left since it was met, as while another holder of its name was probed.
+            self._messages.send(pack(hub_pb2.Registered(names=self.names)))
             while (data := await self._messages.receive(SILENCE)) is not None:
                 unpack(hub_pb2.ToHub, data)
                 self._heard.set()

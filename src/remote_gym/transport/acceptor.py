@@ -159,6 +159,8 @@ class Acceptor(abc.ABC):
         sock.close()  # a task that is cancelled before its first turn does nothing itself
         self._pending.pop(task, None)
         self._settled.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection was ended by a fault", exc_info=error, repeats="")
 
     def _drop_oldest(self) -> None:
         address, count = Counter(self._pending.values()).most_common(1)[0]

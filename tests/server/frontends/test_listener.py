@@ -66,6 +66,24 @@ def test_what_cannot_be_accepted_is_tried_again(monkeypatch, caplog):
     assert "cannot accept a connection: [Errno 24] Too many open files" in caplog.text
 
 
+def test_a_fault_of_ours_ends_one_connection_and_is_logged(caplog):
+    async def connect() -> None:
+        listener = Listener("127.0.0.1", 0)
+        listener.start(never, None)
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", listener.port))
+            await loop.sock_sendall(client, PREAMBLE + bytes(16))
+            assert await loop.sock_recv(client, 1) == b""
+        await listener.stop()
+
+    asyncio.run(asyncio.wait_for(connect(), scaled(20.0)))
+    (record,) = caplog.records
+    assert record.getMessage() == "a connection was ended by a fault"
+    assert "nobody said for which session it comes" in caplog.text
+
+
 def test_an_address_that_is_shut_out_is_taken_again_after_a_while(monkeypatch):
     monkeypatch.setattr(listener_module, "SHUT_OUT", 0.5)
 
