@@ -240,6 +240,21 @@ def test_who_says_something_else_than_its_registration_is_refused(files, caplog)
     assert "it does not register" in caplog.text
 
 
+def test_a_server_of_another_version_is_told_both(files, caplog):
+    async def check(town: Town) -> None:
+        server = await town.ask_to_register(version=7)
+        refused = (await heard(server)).refused
+        assert "the server speaks version 7" in refused.reason
+        assert "the hub version 1" in refused.reason
+        assert refused.hopeless
+        assert await server.receive(scaled(10.0)) is None
+        server.abort()
+
+    with caplog.at_level(logging.WARNING):
+        at_a_hub(files, check)
+    assert "refused a server at ipv4:127.0.0.1: the server speaks version 7" in caplog.text
+
+
 def test_a_server_that_speaks_another_protocol_by_tls_is_refused(files, caplog):
     """As a server's own port would, to which a stranger could lead the hub's handshake."""
 

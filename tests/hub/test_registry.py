@@ -43,11 +43,13 @@ def test_a_name_is_one_server_s(fingerprint, why):
 
 def test_a_server_without_a_name_or_one_too_many_is_refused():
     servers = registry(max_servers=1)
-    with pytest.raises(RefusedError, match="has no name"):
+    with pytest.raises(RefusedError, match="has no name") as refused:
         servers.add([], b"1", "link")
+    assert refused.value.hopeless
     servers.add(["a"], b"1", "link")
-    with pytest.raises(RefusedError, match="max_servers"):
+    with pytest.raises(RefusedError, match="max_servers") as refused:
         servers.add(["b"], b"2", "link")
+    assert not refused.value.hopeless
 
 
 def test_one_address_has_half_of_a_server_s_connections_and_all_have_the_whole():

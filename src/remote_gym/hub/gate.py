@@ -92,12 +92,13 @@ class Gate(Acceptor):
             self._log_server_refused(peer, error)
             return
         try:
-            await self._end_dead_holders(link)
             try:
+                link.check_version()
+                await self._end_dead_holders(link)
                 server = self._registry.add(link.names, link.fingerprint, link)
             except RefusedError as error:
                 self._log_server_refused(peer, error)
-                await link.refuse(str(error), hopeless=not link.names)
+                await link.refuse(error)
                 return
             await self._follow(server, peer)
         finally:

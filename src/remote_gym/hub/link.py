@@ -16,6 +16,7 @@ from remote_gym.protocol.hub import (
     HEARTBEAT_TO_SERVER,
     MESSAGE_BYTES,
     PING_EVERY,
+    PROTOCOL_VERSION,
     SILENCE,
     names_to_register,
     pack,
@@ -41,8 +42,9 @@ class ServerLink:
         fingerprint: Digest of the certificate.
     """
 
-    def __init__(self, messages: AsyncMessages) -> None:
+    def __init__(self, messages: AsyncMessages, version: int) -> None:
         self._messages = messages
+        self._version = version
         self._heard = asyncio.Event()
         der = messages.tls.getpeercert(binary_form=True) or b""
         certificate = read_peer_certificate(der)
@@ -73,9 +75,10 @@ class ServerLink:
             if messages.tls.selected_alpn_protocol() != APPLICATION_PROTOCOL:
                 raise RefusedError(f"its TLS does not speak {APPLICATION_PROTOCOL}")
             data = await messages.receive(HANDSHAKE_TIMEOUT)
-            if data is None or not unpack(hub_pb2.ToHub, data).registration.protocol_version:
+            version = 0 if data is None else unpack(hub_pb2.ToHub, data).registration.protocol_version
+            if not version:
                 raise RefusedError("it does not register")
-            return cls(messages)
+            return cls(messages, version)
         except (ConnectionLost, EncodingError, NotPermitted) as error:
             messages.abort()
             raise RefusedError(str(error)) from error
@@ -83,10 +86,23 @@ class ServerLink:
             messages.abort()
             raise
 
-    async def refuse(self, reason: str, *, hopeless: bool) -> None:
+    def check_version(self) -> None:
+        """See that it can be understood.
+
+        Raises:
+            RefusedError: If it speaks another version of the protocol.
+        """
+        if self._version != PROTOCOL_VERSION:
+            raise RefusedError(
+                f"the server speaks version {self._version} of the protocol between servers and hubs, the hub version "
+                f"{PROTOCOL_VERSION}; install the same version of remote_gym for both",
+                hopeless=True,
+            )
+
+    async def refuse(self, why: RefusedError) -> None:
         """Say why it is not registered, and close."""
         with contextlib.suppress(ConnectionLost):
-            self._messages.send(pack(hub_pb2.RegistrationRefused(reason=reason, hopeless=hopeless)))
+            self._messages.send(pack(hub_pb2.RegistrationRefused(reason=str(why), hopeless=why.hopeless)))
         await self._messages.close()
 
     def call(self, visit_id: bytes, peer: str) -> None:

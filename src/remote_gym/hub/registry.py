@@ -22,7 +22,15 @@ L = TypeVar("L", bound=Link)
 
 
 class RefusedError(Exception):
-    """A server is not registered, or a client not let through to it."""
+    """A server is not registered, or a client not let through to it.
+
+    Attributes:
+        hopeless: Whether to try again cannot help before something is changed at either end.
+    """
+
+    def __init__(self, why: str, *, hopeless: bool = False) -> None:
+        super().__init__(why)
+        self.hopeless = hopeless
 
 
 class Rate:
@@ -119,7 +127,8 @@ class Registry(Generic[L]):
         if not names:
             raise RefusedError(
                 "its certificate has no name for it to be reached by: give it one other than localhost, such as by "
-                "'remote-gym certs server CSR --host sim-home'"
+                "'remote-gym certs server CSR --host sim-home'",
+                hopeless=True,
             )
         for other in self.holders(names):
             taken = next(name for name in names if name in other.names)

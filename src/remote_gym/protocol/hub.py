@@ -15,6 +15,9 @@ MAGIC = b"rmthub\x00\x01"
 REGISTER, DIAL_BACK = MAGIC + b"R", MAGIC + b"B"
 """First bytes of a server's connections to a hub."""
 
+PROTOCOL_VERSION = 1
+"""What a server registers with, and a hub takes."""
+
 ID_BYTES = 32
 APPLICATION_PROTOCOL = "remote-gym-hub/1"
 MESSAGE_BYTES = 2**13

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -147,6 +148,33 @@ def test_the_server_dials_again_whatever_the_hub_does(files, caplog, monkeypatch
     with caplog.at_level(logging.INFO):
         with_a_hub(files, check)
     assert whys[fault] in caplog.text
+
+
+def test_a_refusal_that_trying_again_cannot_help_is_an_error_once_and_few_attempts(files, caplog, monkeypatch):
+    monkeypatch.setattr(hub_dialler, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(hub_dialler, "LONGEST_PAUSE", 0.3)
+    came: list[float] = []
+
+    async def check(hub: OddHub) -> None:
+        for reason in ("no name", "no name", "too old", "no name"):
+            messages = await hub.registration()
+            came.append(asyncio.get_running_loop().time())
+            messages.send(pack(hub_pb2.RegistrationRefused(reason=reason, hopeless=True)))
+            await messages.close()
+        messages = await hub.registration()
+        messages.send(pack(hub_pb2.Registered(names=["sim-home"])))
+        while "registered at the hub" not in caplog.text:
+            await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.INFO):
+        with_a_hub(files, check)
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    reasons = ["no name", "too old", "no name"]
+    assert len(errors) == len(reasons)
+    assert all(
+        f"it refuses this server: {reason}; trying again every" in e for e, reason in zip(errors, reasons, strict=True)
+    )
+    assert all(later - earlier > 0.25 for earlier, later in itertools.pairwise(came))
 
 
 def test_heartbeats_are_answered_and_what_a_later_hub_says_is_let_be(files):

@@ -20,6 +20,7 @@ from remote_gym.protocol.hub import (
     DIAL_BACK,
     HEARTBEAT_TO_HUB,
     MESSAGE_BYTES,
+    PROTOCOL_VERSION,
     REGISTER,
     SILENCE,
     names_to_register,
@@ -49,9 +50,11 @@ CONNECT_TIMEOUT = 5.0
 MOST_AT_ONCE = 256
 """Connections that are being made to the hub. Clients beyond that are not dialled back for."""
 
-PROTOCOL_VERSION = 1
-
 _draw = random.SystemRandom().uniform  # of its own: environments in threads seed the shared one
+
+
+class _HopelessError(Exception):
+    """The hub refuses this server, and will until something is changed at either end."""
 
 
 class HubDialler:
@@ -71,6 +74,7 @@ class HubDialler:
         self._keeping: asyncio.Task[None] | None = None
         self._dialling: set[asyncio.Task[None]] = set()
         self._stood = False
+        self._refused_for = ""  # what has to be changed before it can register
 
     def start(self) -> None:
         """Register, and again whenever that is lost."""
@@ -85,8 +89,11 @@ class HubDialler:
         pause = FIRST_PAUSE
         while True:
             begun = loop.time()
+            is_hopeless = False
             try:
                 why = await self._be_registered()
+            except _HopelessError as error:
+                why, is_hopeless, pause = str(error), True, LONGEST_PAUSE
             except asyncio.TimeoutError:
                 why = f"it did not answer within {CONNECT_TIMEOUT:g} s"
             except (OSError, RemoteGymError) as error:
@@ -96,10 +103,20 @@ class HubDialler:
                 why = "of a fault"
             if self._stood and loop.time() - begun >= STEADY:
                 pause = FIRST_PAUSE
-            verb = "registered no more" if self._stood else "not registered"
-            logger.warning("%s at the hub %s: %s; trying again", verb, self._address, why, repeats="", event="hub_lost")
-            await asyncio.sleep(_draw(0.1, 1.0) * pause)
+            self._log_lost(why, is_hopeless)
+            await asyncio.sleep(pause if is_hopeless else _draw(0.1, 1.0) * pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _log_lost(self, why: str, is_hopeless: bool) -> None:
+        if is_hopeless:
+            if why != self._refused_for:
+                text = "not registered at the hub %s: %s; trying again every %g s, until that is changed"
+                logger.error(text, self._address, why, LONGEST_PAUSE, event="hub_lost")
+            self._refused_for = why
+            return
+        self._refused_for = ""
+        verb = "registered no more" if self._stood else "not registered"
+        logger.warning("%s at the hub %s: %s; trying again", verb, self._address, why, repeats="", event="hub_lost")
 
     async def _be_registered(self) -> str:
         """Register, and dial back for clients until that ends. Returns why it did."""
@@ -121,7 +138,10 @@ class HubDialler:
                 message = unpack(hub_pb2.ToServer, data)
                 kind = message.WhichOneof("message")
                 if kind == "refused":
-                    return f"it refuses this server: {message.refused.reason}"
+                    why = f"it refuses this server: {message.refused.reason}"
+                    if message.refused.hopeless:
+                        raise _HopelessError(why)
+                    return why
                 if kind == "registered":
                     self._stood = True
                     names = ", ".join(message.registered.names)
