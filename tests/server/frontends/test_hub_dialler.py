@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from remote_gym.certs import create_all
 from remote_gym.config import TlsFiles
+from remote_gym.errors import ConfigError
 from remote_gym.protocol.hub import APPLICATION_PROTOCOL, DIAL_BACK, ID_BYTES, MESSAGE_BYTES, REGISTER, pack
 from remote_gym.server.frontends import hub_dialler
 from remote_gym.server.frontends.hub_dialler import HubDialler, is_peer
@@ -175,6 +177,40 @@ def test_a_refusal_that_trying_again_cannot_help_is_an_error_once_and_few_attemp
         f"it refuses this server: {reason}; trying again every" in e for e, reason in zip(errors, reasons, strict=True)
     )
     assert all(later - earlier > 0.25 for earlier, later in itertools.pairwise(came))
+
+
+@pytest.mark.parametrize("fault", ["it has left", "no certificate"])
+def test_no_socket_is_left_where_the_hub_s_connection_fails_at_once(files, monkeypatch, fault):
+    """ResourceWarning of a socket that nobody has closed is an error here."""
+    monkeypatch.setattr(hub_dialler, "FIRST_PAUSE", 0.01)
+
+    class Left(socket.socket):
+        def getpeername(self) -> object:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    connected: list[socket.socket] = []
+    connect = hub_dialler._connect
+
+    async def connect_to_leaving(family: int, target: object) -> socket.socket:
+        sock = await connect(family, target)
+        if fault == "it has left":
+            sock = Left(fileno=sock.detach())
+        connected.append(sock)
+        return sock
+
+    def cannot_read() -> None:
+        raise ConfigError("no certificate")
+
+    monkeypatch.setattr(hub_dialler, "_connect", connect_to_leaving)
+
+    async def check(hub: OddHub) -> None:
+        if fault == "no certificate":
+            monkeypatch.setattr(hub.dialler._context, "get", cannot_read)
+        while len(connected) < 3:
+            await asyncio.sleep(0.01)
+        assert all(sock.fileno() == -1 for sock in connected[:2])
+
+    with_a_hub(files, check)
 
 
 def test_heartbeats_are_answered_and_what_a_later_hub_says_is_let_be(files):

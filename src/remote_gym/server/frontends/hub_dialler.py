@@ -122,14 +122,15 @@ class HubDialler:
         """Register, and dial back for clients until that ends. Returns why it did."""
         self._stood = False
         sock = await self._connect_by_name()
-        target, family = sock.getpeername(), sock.family
         try:
+            target, family = sock.getpeername(), sock.family  # raises if the hub has left already
             await asyncio.get_running_loop().sock_sendall(sock, REGISTER)
+            context = self._context.get()
         except BaseException:
             sock.close()
             raise
         messages = await AsyncMessages.over_tls(
-            sock, self._context.get(), server_side=True, timeout=CONNECT_TIMEOUT, limit=MESSAGE_BYTES
+            sock, context, server_side=True, timeout=CONNECT_TIMEOUT, limit=MESSAGE_BYTES
         )
         try:
             self._check_hub(messages)
