@@ -70,7 +70,7 @@ def test_what_was_read_of_the_client_comes_first_and_all_follows():
         assert await read(ends.server, 14) == b"first and more"
         await loop.sock_sendall(ends.server, b"answer")
         assert await read(ends.client, 6) == b"answer"
-        assert ends.pipe.carried == len(b" and more") + len(b"answer")
+        assert ends.pipe.carried == len(b"first and more") + len(b"answer")
 
     carried(check, first=b"first")
 
@@ -169,3 +169,15 @@ def test_too_fast_a_connection_is_slowed_down_and_loses_nothing():
         await sending
 
     carried(check, rate=2**18)
+
+
+def test_what_was_read_of_the_client_counts_for_the_rate():
+    async def check(ends: Ends) -> None:
+        begun = time.monotonic()
+        ends.client.send(b"more")
+        assert await read(ends.server, 3 * 2**13) == bytes(3 * 2**13)
+        assert await read(ends.server, 4) == b"more"
+        # One second's worth comes at once, and the rest, which is half as much, has the client wait.
+        assert time.monotonic() - begun > 0.4
+
+    carried(check, first=bytes(3 * 2**13), rate=2**14)

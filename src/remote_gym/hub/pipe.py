@@ -67,11 +67,12 @@ class Pipe:
         self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
         self._lingering = False
-        self.carried = 0
+        self.carried = len(first)
         self._server.unsent = first
 
     def start(self) -> None:
         """Begin, with what has been read of the client."""
+        self._charge(self._client, self.carried)
         self._watch(self._client)
         self._watch(self._server)
         self._flush(self._server)
@@ -134,8 +135,7 @@ class Pipe:
             other.unsent = bytes(_buffer[sent:count])
             self._watch(end)
             self._watch(other)
-        if pause := self._rate.spend(count):
-            self._pause(end, pause)
+        self._charge(end, count)
 
     def _flush(self, end: _End) -> None:
         try:
@@ -153,7 +153,10 @@ class Pipe:
         self._watch(end)
         self._watch(end.other)
 
-    def _pause(self, end: _End, seconds: float) -> None:
+    def _charge(self, end: _End, count: int) -> None:
+        """Count what came from there, and receive no more from there for as long as that was too much."""
+        if not (seconds := self._rate.spend(count)):
+            return
         end.paused = True
         self._watch(end)
 
