@@ -193,7 +193,7 @@ def test_one_address_has_few_clients_wait_at_once(files, caplog):
 
     with caplog.at_level(logging.INFO):
         at_a_hub(files, check, max_pending=4)
-    assert "1 clients wait for sim-home to dial back" in caplog.text
+    assert "1 clients from there wait for sim-home to dial back" in caplog.text
 
 
 def test_a_server_has_so_many_connections_and_no_more(files, caplog):

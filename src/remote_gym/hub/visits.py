@@ -60,8 +60,14 @@ class Visits:
         Raises:
             RefusedError: If too many wait, in all or from there.
         """
-        if self._counts[server] >= self._most or self._hosts[server, host] >= max(1, self._most // SHARE):
-            raise RefusedError(f"{self._counts[server]} clients wait for {server} to dial back")
+        if (count := self._counts[server]) >= self._most:
+            raise RefusedError(
+                f"{count} clients wait for {server} to dial back, as many as HubOptions.max_pending allows"
+            )
+        if (count := self._hosts[server, host]) >= max(1, self._most // SHARE):
+            raise RefusedError(
+                f"{count} clients from there wait for {server} to dial back, as many as one address may have"
+            )
         visit = Visit(secrets.token_bytes(ID_BYTES), asyncio.get_running_loop().create_future())
         self._waiting[visit.id] = visit
         self._counts[server] += 1
