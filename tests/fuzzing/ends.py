@@ -28,7 +28,7 @@ from remote_gym.certs import create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.config import Limits, ServerOptions, is_server_name
 from remote_gym.errors import ConnectError, ConnectionLost, EncodingError, RemoteGymError, SessionLost, TransportError
-from remote_gym.hub.first_bytes import Comer, FirstBytes, recognise
+from remote_gym.hub.first_bytes import ConnectionKind, FirstBytes, recognise
 from remote_gym.protocol.hub import DIAL_BACK, unpack
 from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.hub_dialler import is_peer
@@ -150,15 +150,15 @@ def fuzz_hub(data: bytes) -> None:
     assert bytes(first.data) == data[: len(first.data)]
     assert len(first.data) <= MOST_BYTES
     assert found == recognise(bytes(first.data))
-    if found is not None and found.comer is Comer.CLIENT:
+    if found is not None and found.kind is ConnectionKind.CLIENT:
         assert is_server_name(found.name)
-    elif found is not None and found.comer is Comer.DIALLING_BACK:
+    elif found is not None and found.kind is ConnectionKind.DIALLING_BACK:
         assert data.startswith(DIAL_BACK + found.id)
     for end in (hub_pb2.ToHub, hub_pb2.ToServer):
         with contextlib.suppress(EncodingError):
             message = unpack(end, data)
-            if isinstance(message, hub_pb2.ToServer) and is_peer(message.visit.peer):
-                assert network_in(message.visit.peer)
+            if isinstance(message, hub_pb2.ToServer) and is_peer(message.dial_back.peer):
+                assert network_in(message.dial_back.peer)
 
 
 def protocol_by_openssl(data: bytes) -> str | None:

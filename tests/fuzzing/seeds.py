@@ -156,7 +156,7 @@ def ends() -> Iterator[tuple[str, str, bytes]]:
     yield "hub", "hello-small-records", in_records(client_hello("h2", name="sim-home"), 40)
     yield "hub", "registration", pack(hub_pb2.Registration(protocol_version=1))
     yield "hub", "registered", pack(hub_pb2.Registered(names=["sim-home"]))
-    yield "hub", "visit", pack(hub_pb2.Visit(id=bytes(32), peer="ipv6:[::1]:4321"))
+    yield "hub", "dial back", pack(hub_pb2.DialBack(id=bytes(32), peer="ipv6:[::1]:4321"))
     yield "preamble", "hello-h2", client_hello("h2")
     yield "preamble", "hello-both", client_hello("h2", "http/1.1")
     yield "preamble", "hello-no-alpn", client_hello()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellos import client_hello, in_records
-from remote_gym.hub.first_bytes import Comer, FirstBytes, recognise
+from remote_gym.hub.first_bytes import ConnectionKind, FirstBytes, recognise
 from remote_gym.protocol.hub import DIAL_BACK, REGISTER
 from remote_gym.transport.client_hello import MOST_BYTES
 from remote_gym.transport.direct_socket import PREAMBLE
@@ -21,45 +21,50 @@ ID = bytes(range(32))
 PREAMBLE_OF_HOME = write_preamble(bytes(16), "sim-home")
 
 FIRST_BYTES = {
-    "a registration": (REGISTER, Comer.REGISTERING, "", b""),
-    "a dial-back": (DIAL_BACK + ID, Comer.DIALLING_BACK, "", ID),
-    "a direct connection": (PREAMBLE_OF_HOME, Comer.CLIENT, "sim-home", b""),
-    "gRPC": (client_hello("h2"), Comer.CLIENT, "localhost", b""),
-    "TLS in small records": (in_records(client_hello("h2"), 7), Comer.CLIENT, "localhost", b""),
-    "TLS without ALPN": (client_hello(name="Sim-Home"), Comer.CLIENT, "sim-home", b""),
-    "TLS without a name": (client_hello("h2", name=None), Comer.NAMELESS, "", b""),
-    "a direct connection without a name": (PREAMBLE + bytes(16), Comer.NAMELESS, "", b""),
+    "a registration": (REGISTER, ConnectionKind.REGISTERING, "", b""),
+    "a dial-back": (DIAL_BACK + ID, ConnectionKind.DIALLING_BACK, "", ID),
+    "a direct connection": (PREAMBLE_OF_HOME, ConnectionKind.CLIENT, "sim-home", b""),
+    "gRPC": (client_hello("h2"), ConnectionKind.CLIENT, "localhost", b""),
+    "TLS in small records": (in_records(client_hello("h2"), 7), ConnectionKind.CLIENT, "localhost", b""),
+    "TLS without ALPN": (client_hello(name="Sim-Home"), ConnectionKind.CLIENT, "sim-home", b""),
+    "TLS without a name": (client_hello("h2", name=None), ConnectionKind.NO_SERVER, "", b""),
+    "a direct connection without a name": (PREAMBLE + bytes(16), ConnectionKind.NO_SERVER, "", b""),
     "a name that is none": (
         client_hello(name="sim_home.").replace(b"sim_home.", b"sim_home\n"),
-        Comer.NAMELESS,
+        ConnectionKind.NO_SERVER,
         "",
         b"",
     ),
-    "a preamble with a bad name": (PREAMBLE_OF_HOME.replace(b"sim-home", b"sim\nhome"), Comer.STRANGER, "", b""),
-    "HTTP/1": (b"G", Comer.STRANGER, "", b""),
-    "HTTP/2 in plaintext": (b"P", Comer.STRANGER, "", b""),
-    "another version of servers": (REGISTER[:7] + b"\x02", Comer.STRANGER, "", b""),
-    "another kind of servers": (REGISTER[:8] + b"X", Comer.STRANGER, "", b""),
-    "another preamble": (PREAMBLE[:-1] + b"\x03", Comer.STRANGER, "", b""),
-    "a ServerHello": (b"\x16\x03\x01\x00\x04\x02", Comer.STRANGER, "", b""),
-    "zeros": (b"\0", Comer.STRANGER, "", b""),
+    "a preamble with a bad name": (
+        PREAMBLE_OF_HOME.replace(b"sim-home", b"sim\nhome"),
+        ConnectionKind.UNKNOWN,
+        "",
+        b"",
+    ),
+    "HTTP/1": (b"G", ConnectionKind.UNKNOWN, "", b""),
+    "HTTP/2 in plaintext": (b"P", ConnectionKind.UNKNOWN, "", b""),
+    "another version of servers": (REGISTER[:7] + b"\x02", ConnectionKind.UNKNOWN, "", b""),
+    "another kind of servers": (REGISTER[:8] + b"X", ConnectionKind.UNKNOWN, "", b""),
+    "another preamble": (PREAMBLE[:-1] + b"\x03", ConnectionKind.UNKNOWN, "", b""),
+    "a ServerHello": (b"\x16\x03\x01\x00\x04\x02", ConnectionKind.UNKNOWN, "", b""),
+    "zeros": (b"\0", ConnectionKind.UNKNOWN, "", b""),
 }
 
 
 @pytest.mark.parametrize("name", FIRST_BYTES)
 def test_who_it_is_shows_with_the_last_byte_that_it_takes_and_not_before(name):
-    data, comer, server, visit = FIRST_BYTES[name]
+    data, kind, server, dial_back = FIRST_BYTES[name]
     found = recognise(data)
     assert found is not None
-    assert (found.comer, found.name, found.id) == (comer, server, visit)
+    assert (found.kind, found.name, found.id) == (kind, server, dial_back)
     assert {recognise(data[:size]) for size in range(len(data))} == {None}
-    assert bool(found.why) == (comer in (Comer.NAMELESS, Comer.STRANGER))
+    assert bool(found.why) == (kind in (ConnectionKind.NO_SERVER, ConnectionKind.UNKNOWN))
 
 
 @pytest.mark.parametrize("name", FIRST_BYTES)
 def test_no_byte_is_read_that_is_not_the_hub_s(name):
-    data, comer, _, _ = FIRST_BYTES[name]
-    if comer is not Comer.STRANGER and data[0] != 0x16:  # of TLS, what is read is carried
+    data, kind, _, _ = FIRST_BYTES[name]
+    if kind is not ConnectionKind.UNKNOWN and data[0] != 0x16:  # of TLS, what is read is carried
         first, all_bytes = FirstBytes(), data + b"what follows"
         while first.readable:
             first.feed(all_bytes[len(first.data) :][: first.readable])
@@ -88,7 +93,7 @@ def test_what_comes_byte_by_byte_is_bounded_and_looked_at_once():
     assert time.process_time() - begun < scaled(1.0)
     assert found[:-1] == [None] * (MOST_BYTES - 1)
     assert found[-1] is not None
-    assert found[-1].comer is Comer.STRANGER
+    assert found[-1].kind is ConnectionKind.UNKNOWN
     assert not first.readable
 
 

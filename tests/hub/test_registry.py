@@ -68,7 +68,7 @@ def test_one_address_has_half_of_a_server_s_connections_and_all_have_the_whole()
     for host in ("here", "there", "elsewhere", "nowhere"):
         servers.leave(server, host)
     assert server.count == 0
-    assert not server.visitors
+    assert not server.by_host
 
 
 def test_what_is_over_the_rate_has_to_wait():

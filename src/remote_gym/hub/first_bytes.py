@@ -15,8 +15,8 @@ from remote_gym.transport.preamble import MAGIC as PREAMBLE_MAGIC
 from remote_gym.transport.preamble import read_preamble, wanted_bytes
 
 
-class Comer(enum.Enum):
-    """Kind of whoever has connected."""
+class ConnectionKind(enum.Enum):
+    """Kind of a connection to a hub, by who has made it."""
 
     REGISTERING = enum.auto()
     """A server that dials out to the hub."""
@@ -24,9 +24,9 @@ class Comer(enum.Enum):
     """A server, for one of its clients."""
     CLIENT = enum.auto()
     """A client of a server's, by TLS or directly."""
-    NAMELESS = enum.auto()
-    """A client that does not say to which server it wants."""
-    STRANGER = enum.auto()
+    NO_SERVER = enum.auto()
+    """A client that names no server, or none that is registered."""
+    UNKNOWN = enum.auto()
     """Anybody else."""
 
 
@@ -34,20 +34,22 @@ class Recognised(NamedTuple):
     """Result of a look at the first bytes.
 
     Attributes:
-        comer: Who it is.
+        kind: Who has made the connection.
         name: Of a client: the server's. Not yet known to be one.
-        id: Of a server that dials back: the visit's.
+        id: Of a server that dials back: that of its `DialBack`.
         why: Of those who are not let in: what they have done.
     """
 
-    comer: Comer
+    kind: ConnectionKind
     name: str = ""
     id: bytes = b""
     why: str = ""
 
 
-_OTHER = Recognised(Comer.STRANGER, why="its first bytes are neither a client's nor a server's")
-_NAMELESS = "it does not name a server; its client has to say which one by server_name="
+_OTHER = Recognised(ConnectionKind.UNKNOWN, why="its first bytes are neither a client's nor a server's")
+_NO_NAME = Recognised(
+    ConnectionKind.NO_SERVER, why="it does not name a server; its client has to say which one by server_name="
+)
 
 
 class FirstBytes:
@@ -98,10 +100,10 @@ class FirstBytes:
         if data[: len(PREAMBLE_MAGIC)] == PREAMBLE_MAGIC[: len(data)] and len(data) > _SHARED:
             return self._look_at_preamble()
         if data.startswith(REGISTER):
-            return Recognised(Comer.REGISTERING)
+            return Recognised(ConnectionKind.REGISTERING)
         if data.startswith(DIAL_BACK):
             whole = len(DIAL_BACK) + ID_BYTES
-            return Recognised(Comer.DIALLING_BACK, id=data[len(DIAL_BACK) :]) if len(data) == whole else None
+            return Recognised(ConnectionKind.DIALLING_BACK, id=data[len(DIAL_BACK) :]) if len(data) == whole else None
         return None if REGISTER.startswith(data) or DIAL_BACK.startswith(data) else _OTHER
 
     def _look_at_hello(self) -> Recognised | None:
@@ -111,7 +113,7 @@ class FirstBytes:
             name = self._hello.server_name()
         except MalformedHelloError:
             return _OTHER
-        return Recognised(Comer.CLIENT, name) if is_server_name(name) else Recognised(Comer.NAMELESS, why=_NAMELESS)
+        return Recognised(ConnectionKind.CLIENT, name) if is_server_name(name) else _NO_NAME
 
     def _look_at_preamble(self) -> Recognised | None:
         try:
@@ -121,8 +123,8 @@ class FirstBytes:
         if preamble is None:
             return None
         if not preamble.server_name:
-            return Recognised(Comer.NAMELESS, why=_NAMELESS)
-        return Recognised(Comer.CLIENT, preamble.server_name)
+            return _NO_NAME
+        return Recognised(ConnectionKind.CLIENT, preamble.server_name)
 
 
 _SHARED = next(at for at in range(len(REGISTER)) if PREAMBLE_MAGIC[: at + 1] != REGISTER[: at + 1])

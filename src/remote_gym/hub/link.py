@@ -105,14 +105,14 @@ class ServerLink:
             self._messages.send(pack(hub_pb2.RegistrationRefused(reason=str(why), hopeless=why.hopeless)))
         await self._messages.close()
 
-    def call(self, visit_id: bytes, peer: str) -> None:
+    def call(self, dial_back_id: bytes, peer: str) -> None:
         """Ask it to dial back for a client.
 
         Raises:
             RefusedError: If it does not listen.
         """
         try:
-            self._messages.send(pack(hub_pb2.Visit(id=visit_id, peer=peer)))
+            self._messages.send(pack(hub_pb2.DialBack(id=dial_back_id, peer=peer)))
         except ConnectionLost as error:
             raise RefusedError(f"the server cannot be told: {error}") from error
 

@@ -76,7 +76,7 @@ class Registered(Generic[L]):
         link: The connection that it has registered by.
         rate: Of all of its connections together.
         count: Connections of clients that it has, those included that wait for it to dial back.
-        visitors: The same by their addresses.
+        by_host: The same, for each address that they come from.
     """
 
     names: tuple[str, ...]
@@ -84,7 +84,7 @@ class Registered(Generic[L]):
     link: L
     rate: Rate
     count: int = 0
-    visitors: Counter[str] = field(default_factory=Counter)
+    by_host: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         return ", ".join(self.names)
@@ -163,14 +163,14 @@ class Registry(Generic[L]):
         most = self._options.max_connections
         if server.count >= most:
             raise RefusedError(f"{server} has {server.count} connections, as many as HubOptions.max_connections allows")
-        if server.visitors[host] >= most // 2:
-            raise RefusedError(f"{server} has {server.visitors[host]} connections from there, half of all that it may")
+        if server.by_host[host] >= most // 2:
+            raise RefusedError(f"{server} has {server.by_host[host]} connections from there, half of all that it may")
         server.count += 1
-        server.visitors[host] += 1
+        server.by_host[host] += 1
 
     def leave(self, server: Registered[L], host: str) -> None:
         """Count a client no more."""
         server.count -= 1
-        server.visitors[host] -= 1
-        if not server.visitors[host]:
-            del server.visitors[host]
+        server.by_host[host] -= 1
+        if not server.by_host[host]:
+            del server.by_host[host]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from remote_gym.address import grpc_address
 from remote_gym.auth.expiry import OwnCertificates
 from remote_gym.config import HubOptions, TlsFiles
-from remote_gym.hub.gate import Gate
+from remote_gym.hub.listener import HubListener
 from remote_gym.logs import flush, get_logger
 from remote_gym.protocol.hub import APPLICATION_PROTOCOL
 from remote_gym.tls import Reloaded, file_paths
@@ -44,21 +44,21 @@ class Hub:
         context = Reloaded(file_paths(files), functools.partial(hub_context, files, APPLICATION_PROTOCOL))
         context.get()
         raise_file_limit()
-        self._gate = Gate(url, port, options, context.get)
-        self.address = grpc_address(url, self._gate.port)
+        self._listener = HubListener(url, port, options, context.get)
+        self.address = grpc_address(url, self._listener.port)
         self._certificates = OwnCertificates(files, whose="hub")
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Let servers and clients in."""
-        self._gate.accept()
+        self._listener.accept()
         self._looking = asyncio.get_running_loop().create_task(self._look_again_and_again())
 
     async def stop(self) -> None:
         """End all connections, once what is on its way has been sent."""
         if self._looking is not None:
             self._looking.cancel()
-        await self._gate.stop()
+        await self._listener.stop()
         flush(everything=True)
 
     async def _look_again_and_again(self) -> None:

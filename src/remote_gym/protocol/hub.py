@@ -16,7 +16,7 @@ REGISTER, DIAL_BACK = MAGIC + b"R", MAGIC + b"B"
 """First bytes of a server's connections to a hub."""
 
 PROTOCOL_VERSION = 1
-"""What a server registers with, and a hub takes."""
+"""Version that a server registers with, and the only one that a hub takes."""
 
 ID_BYTES = 32
 APPLICATION_PROTOCOL = "remote-gym-hub/1"
@@ -32,7 +32,7 @@ M = TypeVar("M", hub_pb2.ToHub, hub_pb2.ToServer)
 
 
 def pack(message: Message) -> bytes:
-    """Encode a message to the end that it is for, such as a `Visit` as `ToServer`."""
+    """Encode a message to the end that it is for, such as a `DialBack` as `ToServer`."""
     outer = hub_pb2.ToHub() if isinstance(message, hub_pb2.Registration) else hub_pb2.ToServer()
     field = next(field for field in outer.DESCRIPTOR.fields if field.message_type is message.DESCRIPTOR)
     getattr(outer, field.name).CopyFrom(message)

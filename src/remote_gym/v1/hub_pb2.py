@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17remote_gym/v1/hub.proto\x12\rremote_gym.v1\"v\n\x05ToHub\x12\x33\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1b.remote_gym.v1.RegistrationH\x00\x12-\n\theartbeat\x18\x02 \x01(\x0b\x32\x18.remote_gym.v1.HeartbeatH\x00\x42\t\n\x07message\"\xd3\x01\n\x08ToServer\x12/\n\nregistered\x18\x01 \x01(\x0b\x32\x19.remote_gym.v1.RegisteredH\x00\x12\x35\n\x07refused\x18\x02 \x01(\x0b\x32\".remote_gym.v1.RegistrationRefusedH\x00\x12%\n\x05visit\x18\x03 \x01(\x0b\x32\x14.remote_gym.v1.VisitH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.remote_gym.v1.HeartbeatH\x00\x42\t\n\x07message\"(\n\x0cRegistration\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\x1b\n\nRegistered\x12\r\n\x05names\x18\x01 \x03(\t\"7\n\x13RegistrationRefused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08hopeless\x18\x02 \x01(\x08\"!\n\x05Visit\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04peer\x18\x02 \x01(\t\"\x0b\n\tHeartbeatb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17remote_gym/v1/hub.proto\x12\rremote_gym.v1\"v\n\x05ToHub\x12\x33\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1b.remote_gym.v1.RegistrationH\x00\x12-\n\theartbeat\x18\x02 \x01(\x0b\x32\x18.remote_gym.v1.HeartbeatH\x00\x42\t\n\x07message\"\xda\x01\n\x08ToServer\x12/\n\nregistered\x18\x01 \x01(\x0b\x32\x19.remote_gym.v1.RegisteredH\x00\x12\x35\n\x07refused\x18\x02 \x01(\x0b\x32\".remote_gym.v1.RegistrationRefusedH\x00\x12,\n\tdial_back\x18\x03 \x01(\x0b\x32\x17.remote_gym.v1.DialBackH\x00\x12-\n\theartbeat\x18\x04 \x01(\x0b\x32\x18.remote_gym.v1.HeartbeatH\x00\x42\t\n\x07message\"(\n\x0cRegistration\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\x1b\n\nRegistered\x12\r\n\x05names\x18\x01 \x03(\t\"7\n\x13RegistrationRefused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08hopeless\x18\x02 \x01(\x08\"$\n\x08\x44ialBack\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04peer\x18\x02 \x01(\t\"\x0b\n\tHeartbeatb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,15 +24,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_TOHUB']._serialized_start=42
   _globals['_TOHUB']._serialized_end=160
   _globals['_TOSERVER']._serialized_start=163
-  _globals['_TOSERVER']._serialized_end=374
-  _globals['_REGISTRATION']._serialized_start=376
-  _globals['_REGISTRATION']._serialized_end=416
-  _globals['_REGISTERED']._serialized_start=418
-  _globals['_REGISTERED']._serialized_end=445
-  _globals['_REGISTRATIONREFUSED']._serialized_start=447
-  _globals['_REGISTRATIONREFUSED']._serialized_end=502
-  _globals['_VISIT']._serialized_start=504
-  _globals['_VISIT']._serialized_end=537
-  _globals['_HEARTBEAT']._serialized_start=539
-  _globals['_HEARTBEAT']._serialized_end=550
+  _globals['_TOSERVER']._serialized_end=381
+  _globals['_REGISTRATION']._serialized_start=383
+  _globals['_REGISTRATION']._serialized_end=423
+  _globals['_REGISTERED']._serialized_start=425
+  _globals['_REGISTERED']._serialized_end=452
+  _globals['_REGISTRATIONREFUSED']._serialized_start=454
+  _globals['_REGISTRATIONREFUSED']._serialized_end=509
+  _globals['_DIALBACK']._serialized_start=511
+  _globals['_DIALBACK']._serialized_end=547
+  _globals['_HEARTBEAT']._serialized_start=549
+  _globals['_HEARTBEAT']._serialized_end=560
 # @@protoc_insertion_point(module_scope)

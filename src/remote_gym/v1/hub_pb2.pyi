@@ -14,16 +14,16 @@ class ToHub(_message.Message):
     def __init__(self, registration: _Optional[_Union[Registration, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class ToServer(_message.Message):
-    __slots__ = ("registered", "refused", "visit", "heartbeat")
+    __slots__ = ("registered", "refused", "dial_back", "heartbeat")
     REGISTERED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
-    VISIT_FIELD_NUMBER: _ClassVar[int]
+    DIAL_BACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     registered: Registered
     refused: RegistrationRefused
-    visit: Visit
+    dial_back: DialBack
     heartbeat: Heartbeat
-    def __init__(self, registered: _Optional[_Union[Registered, _Mapping]] = ..., refused: _Optional[_Union[RegistrationRefused, _Mapping]] = ..., visit: _Optional[_Union[Visit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    def __init__(self, registered: _Optional[_Union[Registered, _Mapping]] = ..., refused: _Optional[_Union[RegistrationRefused, _Mapping]] = ..., dial_back: _Optional[_Union[DialBack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Registration(_message.Message):
     __slots__ = ("protocol_version",)
@@ -45,7 +45,7 @@ class RegistrationRefused(_message.Message):
     hopeless: bool
     def __init__(self, reason: _Optional[str] = ..., hopeless: bool = ...) -> None: ...
 
-class Visit(_message.Message):
+class DialBack(_message.Message):
     __slots__ = ("id", "peer")
     ID_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]

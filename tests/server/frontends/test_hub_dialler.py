@@ -107,9 +107,9 @@ def with_a_hub(files: Path, check: Callable[[OddHub], Awaitable[None]]) -> None:
 def test_the_client_is_known_by_the_address_that_the_hub_has_seen_if_it_is_one(files, said, taken):
     async def check(hub: OddHub) -> None:
         messages = await hub.registration()
-        messages.send(pack(hub_pb2.Visit(id=bytes(range(ID_BYTES)), peer=said)))
-        sock, visit_id = await hub.accept(DIAL_BACK, ID_BYTES)
-        assert visit_id == bytes(range(ID_BYTES))
+        messages.send(pack(hub_pb2.DialBack(id=bytes(range(ID_BYTES)), peer=said)))
+        sock, dial_back_id = await hub.accept(DIAL_BACK, ID_BYTES)
+        assert dial_back_id == bytes(range(ID_BYTES))
         assert await hub.came.get() == (said if taken else f"ipv4:{hub.address}")
         sock.close()
 

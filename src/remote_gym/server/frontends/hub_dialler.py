@@ -147,8 +147,8 @@ class HubDialler:
                     self._stood = True
                     names = ", ".join(message.registered.names)
                     logger.info("registered at the hub %s as %s", self._address, names, event="hub_registered")
-                elif kind == "visit":
-                    self._begin_dialling(message.visit, family, target)
+                elif kind == "dial_back":
+                    self._begin_dialling(message.dial_back, family, target)
                 elif kind == "heartbeat":
                     messages.send(HEARTBEAT_TO_HUB)
         finally:
@@ -189,27 +189,27 @@ class HubDialler:
                 f"'remote-gym certs client hub-csr.json --host {self._host} --host {HUB}'"
             )
 
-    def _begin_dialling(self, visit: hub_pb2.Visit, family: int, target: Any) -> None:
+    def _begin_dialling(self, dial_back: hub_pb2.DialBack, family: int, target: Any) -> None:
         if len(self._dialling) >= MOST_AT_ONCE:
             logger.warning("%d clients wait for a connection to the hub; refusing one", MOST_AT_ONCE, repeats="")
             return
         # To where the hub was found, which its name may not lead to each time.
-        task = asyncio.get_running_loop().create_task(self._dial_back(visit, family, target))
+        task = asyncio.get_running_loop().create_task(self._dial_back(dial_back, family, target))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
 
-    async def _dial_back(self, visit: hub_pb2.Visit, family: int, target: Any) -> None:
+    async def _dial_back(self, dial_back: hub_pb2.DialBack, family: int, target: Any) -> None:
         try:
             sock = await _connect(family, target)
             try:
-                await asyncio.get_running_loop().sock_sendall(sock, DIAL_BACK + visit.id)
+                await asyncio.get_running_loop().sock_sendall(sock, DIAL_BACK + dial_back.id)
             except BaseException:
                 sock.close()
                 raise
         except (OSError, asyncio.TimeoutError) as error:
             logger.warning("could not dial back to the hub %s: %s", self._address, error, repeats="")
             return
-        self._adopt(sock, visit.peer if is_peer(visit.peer) else address_of_socket(target))
+        self._adopt(sock, dial_back.peer if is_peer(dial_back.peer) else address_of_socket(target))
 
 
 def is_peer(text: str) -> bool:

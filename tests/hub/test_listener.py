@@ -91,7 +91,7 @@ class Town:
         return server
 
     async def has_no_connection(self) -> None:
-        while self.hub._gate._pipes:
+        while self.hub._listener._pipes:
             await asyncio.sleep(0.001)
 
     def close(self) -> None:
@@ -116,9 +116,9 @@ def at_a_hub(files: Path, check: Callable[[Town], Awaitable[None]], **options: f
         finally:
             await made.hub.stop()
             made.close()
-            assert not made.hub._gate._pipes
-            assert not len(made.hub._gate._visits)
-            assert not len(made.hub._gate._registry)
+            assert not made.hub._listener._pipes
+            assert not len(made.hub._listener._dial_backs)
+            assert not len(made.hub._listener._registry)
 
     async def run() -> None:
         before = asyncio.all_tasks()
@@ -135,9 +135,9 @@ def test_a_client_is_carried_from_its_first_byte_on(files):
         loop = asyncio.get_running_loop()
         server = await town.register()
         client = await town.connect(PREAMBLE + b"more")
-        visit = (await heard(server)).visit
-        assert visit.peer == f"ipv4:127.0.0.1:{client.getsockname()[1]}"
-        back = await town.connect(DIAL_BACK + visit.id)
+        dial_back = (await heard(server)).dial_back
+        assert dial_back.peer == f"ipv4:127.0.0.1:{client.getsockname()[1]}"
+        back = await town.connect(DIAL_BACK + dial_back.id)
         data = b""
         while len(data) < len(PREAMBLE) + 4:
             data += await loop.sock_recv(back, 100)
@@ -147,7 +147,7 @@ def test_a_client_is_carried_from_its_first_byte_on(files):
         server.abort()  # who has come stays
         await loop.sock_sendall(back, b"again")
         assert await loop.sock_recv(client, 100) == b"again"
-        assert await town.is_closed(await town.connect(DIAL_BACK + visit.id))  # it was good once
+        assert await town.is_closed(await town.connect(DIAL_BACK + dial_back.id))  # it was good once
 
     at_a_hub(files, check)
 
@@ -156,9 +156,9 @@ def test_a_server_that_does_not_dial_back_in_time_ends_the_client_s_connection(f
     async def check(town: Town) -> None:
         server = await town.register()
         client = await town.connect(PREAMBLE)
-        visit = (await heard(server)).visit
+        dial_back = (await heard(server)).dial_back
         assert await town.is_closed(client)
-        assert await town.is_closed(await town.connect(DIAL_BACK + visit.id))
+        assert await town.is_closed(await town.connect(DIAL_BACK + dial_back.id))
         server.abort()
 
     with caplog.at_level(logging.INFO):
@@ -171,10 +171,10 @@ def test_an_id_that_was_guessed_leads_nowhere(files):
     async def check(town: Town) -> None:
         server = await town.register()
         client = await town.connect(PREAMBLE)
-        visit = (await heard(server)).visit
-        assert len(visit.id) == 32
-        assert await town.is_closed(await town.connect(DIAL_BACK + visit.id[:-1] + bytes((visit.id[-1] ^ 1,))))
-        back = await town.connect(DIAL_BACK + visit.id)
+        dial_back = (await heard(server)).dial_back
+        assert len(dial_back.id) == 32
+        assert await town.is_closed(await town.connect(DIAL_BACK + dial_back.id[:-1] + bytes((dial_back.id[-1] ^ 1,))))
+        back = await town.connect(DIAL_BACK + dial_back.id)
         assert await asyncio.get_running_loop().sock_recv(back, 100) == PREAMBLE
         client.close()
         assert await town.is_closed(back)
@@ -200,7 +200,7 @@ def test_a_server_has_so_many_connections_and_no_more(files, caplog):
     async def check(town: Town) -> None:
         server = await town.register()
         client = await town.connect(PREAMBLE)
-        back = await town.connect(DIAL_BACK + (await heard(server)).visit.id)
+        back = await town.connect(DIAL_BACK + (await heard(server)).dial_back.id)
         assert await asyncio.get_running_loop().sock_recv(back, 100) == PREAMBLE
         assert await town.is_closed(await town.connect(PREAMBLE))
         client.close()
@@ -208,7 +208,7 @@ def test_a_server_has_so_many_connections_and_no_more(files, caplog):
         back.close()
         await town.has_no_connection()
         await town.connect(PREAMBLE)
-        assert (await heard(server)).HasField("visit")
+        assert (await heard(server)).HasField("dial_back")
         server.abort()
 
     with caplog.at_level(logging.INFO):
@@ -301,7 +301,7 @@ def test_a_server_takes_the_name_of_one_with_its_certificate_that_does_not_answe
         if answering is None:
             second = await town.register()
             client = await town.connect(PREAMBLE)
-            assert (await heard(second)).HasField("visit")
+            assert (await heard(second)).HasField("dial_back")
             client.close()
             second.abort()
         else:

@@ -21,20 +21,20 @@ SHARE = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
-    """A client that waits.
+class DialBack:
+    """Connection that a client waits for its server to make.
 
     Attributes:
-        id: By which its server dials back.
-        came: Gets the socket of the server's.
+        id: Begins the connection.
+        came: Gets its socket.
     """
 
     id: bytes
     came: asyncio.Future[socket.socket]
 
 
-class Visits:
-    """All that wait. Runs on an event loop.
+class DialBacks:
+    """All that are waited for. Runs on an event loop.
 
     Args:
         most: Of one server.
@@ -42,7 +42,7 @@ class Visits:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: dict[bytes, Visit] = {}
+        self._waiting: dict[bytes, DialBack] = {}
         self._counts: Counter[Registered[Any]] = Counter()
         self._hosts: Counter[tuple[Registered[Any], str]] = Counter()
 
@@ -50,8 +50,8 @@ class Visits:
         return len(self._waiting)
 
     @contextlib.contextmanager
-    def one(self, server: Registered[Any], host: str) -> Iterator[Visit]:
-        """Wait while this lasts.
+    def expect(self, server: Registered[Any], host: str) -> Iterator[DialBack]:
+        """Let a server dial back while this lasts.
 
         Args:
             server: Whose client it is.
@@ -68,27 +68,27 @@ class Visits:
             raise RefusedError(
                 f"{count} clients from there wait for {server} to dial back, as many as one address may have"
             )
-        visit = Visit(secrets.token_bytes(ID_BYTES), asyncio.get_running_loop().create_future())
-        self._waiting[visit.id] = visit
+        dial_back = DialBack(secrets.token_bytes(ID_BYTES), asyncio.get_running_loop().create_future())
+        self._waiting[dial_back.id] = dial_back
         self._counts[server] += 1
         self._hosts[server, host] += 1
         try:
-            yield visit
+            yield dial_back
         except BaseException:
-            if visit.came.done():
-                visit.came.result().close()
+            if dial_back.came.done():
+                dial_back.came.result().close()
             raise
         finally:
-            self._waiting.pop(visit.id, None)
+            self._waiting.pop(dial_back.id, None)
             _count_down(self._counts, server)
             _count_down(self._hosts, (server, host))
 
     def take(self, id_: bytes, sock: socket.socket) -> bool:
         """Give a server's connection to the client that it comes for; False if there is none, or no longer."""
-        visit = self._waiting.pop(id_, None)
-        if visit is None or visit.came.done():
+        dial_back = self._waiting.pop(id_, None)
+        if dial_back is None or dial_back.came.done():
             return False
-        visit.came.set_result(sock)
+        dial_back.came.set_result(sock)
         return True
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from remote_gym.address import host_in
 from remote_gym.config import HubOptions
 from remote_gym.errors import ConfigError
-from remote_gym.hub.first_bytes import Comer, FirstBytes, Recognised
+from remote_gym.hub.dial_backs import DialBacks
+from remote_gym.hub.first_bytes import ConnectionKind, FirstBytes, Recognised
 from remote_gym.hub.link import ServerLink
 from remote_gym.hub.pipe import Pipe
 from remote_gym.hub.registry import RefusedError, Registered, Registry
-from remote_gym.hub.visits import Visits
 from remote_gym.logs import get_logger
 from remote_gym.transport.acceptor import Acceptor, answer_and_end
 from remote_gym.transport.direct_socket import set_options, shut_down
@@ -35,7 +35,7 @@ _UNKNOWN_NAME = bytes((0x15, 3, 3, 0, 2, 2, 112))
 Server = Registered[ServerLink]
 
 
-class Gate(Acceptor):
+class HubListener(Acceptor):
     """Runs on an event loop. Who connects waits until `accept`.
 
     Args:
@@ -50,7 +50,7 @@ class Gate(Acceptor):
         self._options = options
         self._context = context
         self._registry: Registry[ServerLink] = Registry(options, time.monotonic)
-        self._visits = Visits(options.max_pending)
+        self._dial_backs = DialBacks(options.max_pending)
         self._pipes: set[Pipe] = set()
 
     async def stop(self) -> None:
@@ -74,11 +74,11 @@ class Gate(Acceptor):
         if found is None:  # it has left
             return
         set_options(sock)
-        if found.comer is Comer.REGISTERING:
+        if found.kind is ConnectionKind.REGISTERING:
             await self._register(_taken(sock), peer)
-        elif found.comer is Comer.DIALLING_BACK:
+        elif found.kind is ConnectionKind.DIALLING_BACK:
             self._join(sock, found.id, peer)
-        elif found.comer is Comer.CLIENT:
+        elif found.kind is ConnectionKind.CLIENT:
             self._settle()
             await self._let_through(sock, first, found.name, peer)
         else:
@@ -125,9 +125,9 @@ class Gate(Acceptor):
             self._registry.remove(server)
             logger.info("server %s is gone: %s", server, why, repeats=host, event="server_gone", peer=peer)
 
-    def _join(self, sock: socket.socket, visit_id: bytes, peer: str) -> None:
+    def _join(self, sock: socket.socket, dial_back_id: bytes, peer: str) -> None:
         """Give a server's connection to the client that waits for it."""
-        if self._visits.take(visit_id, taken := _taken(sock)):
+        if self._dial_backs.take(dial_back_id, taken := _taken(sock)):
             return
         taken.close()
         self._log_refusal(peer, "nobody waits, or no longer, for the connection that it makes as a server")
@@ -135,7 +135,9 @@ class Gate(Acceptor):
     async def _let_through(self, sock: socket.socket, first: bytes, name: str, peer: str) -> None:
         server, host = self._registry.find(name), host_in(peer)
         if server is None:
-            await self._turn_away(sock, Recognised(Comer.NAMELESS, why=f"no server {name!r} is registered"), peer)
+            await self._turn_away(
+                sock, Recognised(ConnectionKind.NO_SERVER, why=f"no server {name!r} is registered"), peer
+            )
             return
         try:
             self._registry.enter(server, host)
@@ -153,13 +155,13 @@ class Gate(Acceptor):
                 self._registry.leave(server, host)
 
     async def _have_dialled_back(self, server: Server, host: str, peer: str) -> socket.socket:
-        with self._visits.one(server, host) as visit:
-            server.link.call(visit.id, peer)
+        with self._dial_backs.expect(server, host) as dial_back:
+            server.link.call(dial_back.id, peer)
             # What the client sends meanwhile waits in its own system.
-            await asyncio.wait({visit.came}, timeout=self._options.dial_timeout)
-            if not visit.came.done():
+            await asyncio.wait({dial_back.came}, timeout=self._options.dial_timeout)
+            if not dial_back.came.done():
                 raise RefusedError(f"{server} has not dialled back within {self._options.dial_timeout:g} s")
-            return visit.came.result()
+            return dial_back.came.result()
 
     def _carry(self, server: Server, client: socket.socket, upstream: socket.socket, first: bytes, peer: str) -> Pipe:
         host = host_in(peer)
@@ -179,7 +181,7 @@ class Gate(Acceptor):
 
     async def _turn_away(self, sock: socket.socket, found: Recognised, peer: str) -> None:
         self._log_refusal(peer, found.why)
-        if found.comer is Comer.NAMELESS:
+        if found.kind is ConnectionKind.NO_SERVER:
             await answer_and_end(sock, _UNKNOWN_NAME)
         shut_down(sock)
 
