@@ -192,6 +192,8 @@ def test_the_server_knows_the_address_of_a_client_rather_than_the_hub_s(files, h
         stranger.sendall(write_preamble(bytes(16), NAME))
         stranger.settimeout(scaled(10.0))
         assert stranger.recv(1) == b""
+        # It is told when the connection has been ended.
+        wait_until(lambda: "refused a direct" in caplog.text)
     [line] = [record.getMessage() for record in caplog.records if "refused a direct" in record.getMessage()]
     assert "ipv4:127.0.0.7" in line
 

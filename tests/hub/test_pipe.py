@@ -13,7 +13,7 @@ import pytest
 
 from remote_gym.hub import pipe as pipe_module
 from remote_gym.hub.pipe import CHUNK, Pipe
-from remote_gym.hub.registry import Rate
+from remote_gym.hub.rate import Rate
 from waiting import scaled
 
 
@@ -44,7 +44,9 @@ def carried(check: Callable[[Ends], Awaitable[None]], first: bytes = b"", rate: 
         client, near_client = connected()
         server, near_server = connected()
         ended: list[None] = []
-        pipe = Pipe(near_client, near_server, first, Rate(rate, time.monotonic), lambda: ended.append(None))
+        pipe = Pipe(
+            near_client, near_server, first, Rate(rate, time.monotonic).share("here"), lambda: ended.append(None)
+        )
         pipe.start()
         with client, server:
             await check(Ends(client, server, pipe, ended))

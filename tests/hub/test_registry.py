@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from remote_gym.config import HubOptions
 from remote_gym.errors import ConfigError
-from remote_gym.hub.registry import Rate, RefusedError, Registry
+from remote_gym.hub.registry import RefusedError, Registry
 from remote_gym.protocol.hub import names_to_register
 
 
@@ -69,19 +67,6 @@ def test_one_address_has_half_of_a_server_s_connections_and_all_have_the_whole()
         servers.leave(server, host)
     assert server.count == 0
     assert not server.by_host
-
-
-def test_what_is_over_the_rate_has_to_wait():
-    clock = SimpleNamespace(now=0.0)
-    rate = Rate(1000, lambda: clock.now)
-    assert rate.spend(1000) == 0.0  # one second's worth may come at once
-    assert rate.spend(500) == pytest.approx(0.5)
-    clock.now = 0.25
-    assert rate.spend(0) == pytest.approx(0.25)
-    clock.now = 100.0
-    assert rate.spend(1000) == 0.0
-    assert rate.spend(1) == pytest.approx(0.001)
-    assert Rate(None, lambda: clock.now).spend(10**12) == 0.0
 
 
 def test_names_that_any_machine_could_have_are_not_registered():

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from remote_gym.address import host_in
+from remote_gym.address import host_in, network_in
 from remote_gym.config import HubOptions
 from remote_gym.errors import ConfigError
 from remote_gym.hub.dial_backs import DialBacks
@@ -133,7 +133,7 @@ class HubListener(Acceptor):
         self._log_refusal(peer, "nobody waits, or no longer, for the connection that it makes as a server")
 
     async def _let_through(self, sock: socket.socket, first: bytes, name: str, peer: str) -> None:
-        server, host = self._registry.find(name), host_in(peer)
+        server, host = self._registry.find(name), network_in(peer)
         if server is None:
             await self._turn_away(
                 sock, Recognised(ConnectionKind.NO_SERVER, why=f"no server {name!r} is registered"), peer
@@ -164,7 +164,7 @@ class HubListener(Acceptor):
             return dial_back.came.result()
 
     def _carry(self, server: Server, client: socket.socket, upstream: socket.socket, first: bytes, peer: str) -> Pipe:
-        host = host_in(peer)
+        host = network_in(peer)
 
         def ended() -> None:
             self._pipes.discard(pipe)
@@ -174,7 +174,7 @@ class HubListener(Acceptor):
 
         text = "a connection of %s to %s"
         logger.info(text, peer, server, repeats=f"{host} {server}", event="client_came", peer=peer)
-        pipe = Pipe(client, upstream, first, server.rate, ended)
+        pipe = Pipe(client, upstream, first, server.rate.share(host), ended)
         self._pipes.add(pipe)
         pipe.start()
         return pipe

@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from remote_gym.hub.registry import Rate
+from remote_gym.hub.rate import Share
 
 CHUNK = 2**16
 """Bytes that are received at once, and that may wait for one end to take them."""
@@ -47,7 +47,7 @@ class Pipe:
         client: The client's socket.
         server: The one by which the server has dialled back.
         first: What has been read of the client.
-        rate: Of the server's connections.
+        share: Of the server's rate, which the client has with all others of its address.
         on_end: Called once, at the end.
 
     Attributes:
@@ -55,14 +55,14 @@ class Pipe:
     """
 
     def __init__(
-        self, client: socket.socket, server: socket.socket, first: bytes, rate: Rate, on_end: Callable[[], None]
+        self, client: socket.socket, server: socket.socket, first: bytes, share: Share, on_end: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = _End(client, is_client=True)
         self._server = _End(server, is_client=False)
         self._client.other, self._server.other = self._server, self._client
-        self._rate = rate
-        self._most = min(CHUNK, rate.portion)
+        self._share = share
+        self._most = min(CHUNK, share.portion)
         self._on_end = on_end
         self._timers: set[asyncio.TimerHandle] = set()
         self._closed = False
@@ -72,7 +72,7 @@ class Pipe:
 
     def start(self) -> None:
         """Begin, with what has been read of the client."""
-        self._charge(self._client, self.carried)
+        self._share.spend(self.carried)
         self._watch(self._client)
         self._watch(self._server)
         self._flush(self._server)
@@ -110,6 +110,10 @@ class Pipe:
 
     def _move(self, end: _End) -> None:
         """Receive once, and send it on."""
+        # Before that: of a thousand connections each would receive something before it had to wait.
+        if seconds := self._share.wait():
+            self._pause(end, seconds)
+            return
         try:
             count = end.sock.recv_into(_buffer, self._most)
         except (BlockingIOError, InterruptedError):
@@ -120,6 +124,7 @@ class Pipe:
         if not count:
             self._end_of(end)
             return
+        self._share.spend(count)
         other = end.other
         if other.finished:  # what the client says to a server that has ended the connection
             return
@@ -135,7 +140,6 @@ class Pipe:
             other.unsent = bytes(_buffer[sent:count])
             self._watch(end)
             self._watch(other)
-        self._charge(end, count)
 
     def _flush(self, end: _End) -> None:
         try:
@@ -153,10 +157,8 @@ class Pipe:
         self._watch(end)
         self._watch(end.other)
 
-    def _charge(self, end: _End, count: int) -> None:
-        """Count what came from there, and receive no more from there for as long as that was too much."""
-        if not (seconds := self._rate.spend(count)):
-            return
+    def _pause(self, end: _End, seconds: float) -> None:
+        """Receive no more from there for so long."""
         end.paused = True
         self._watch(end)
 

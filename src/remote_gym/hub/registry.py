@@ -5,13 +5,13 @@ Pure: no input or output, and time comes from the clock that is passed in.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from remote_gym.config import HubOptions
+from remote_gym.hub.rate import Rate
 
 
 class Link(Protocol):
@@ -31,39 +31,6 @@ class RefusedError(Exception):
     def __init__(self, why: str, *, hopeless: bool = False) -> None:
         super().__init__(why)
         self.hopeless = hopeless
-
-
-class Rate:
-    """How many bytes a second may pass.
-
-    Args:
-        rate: Bytes a second, of which one second's worth may come at once; None for any number.
-        clock: Monotonic seconds.
-
-    Attributes:
-        portion: Bytes that may pass at once, so that a connection which has to wait for others does not for long: an
-            end whose bytes nobody takes for 8 s is given up by the system.
-    """
-
-    def __init__(self, rate: int | None, clock: Callable[[], float]) -> None:
-        self.rate = rate
-        self.portion = sys.maxsize if rate is None else max(1024, rate // 16)
-        self._clock = clock
-        self._left = float(rate or 0)
-        self._as_of = clock()
-
-    def spend(self, count: int) -> float:
-        """Let bytes pass.
-
-        Returns:
-            Seconds for which no more may; 0 if more may at once.
-        """
-        if self.rate is None:
-            return 0.0
-        now = self._clock()
-        self._left = min(float(self.rate), self._left + (now - self._as_of) * self.rate) - count
-        self._as_of = now
-        return max(0.0, -self._left / self.rate)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from remote_gym.address import address_of_socket, host_in, is_unix, unix_path
+from remote_gym.address import address_of_socket, is_unix, network_in, unix_path
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
 from remote_gym.transport.binding import claim_path, local_addresses
@@ -81,7 +81,7 @@ class Acceptor(abc.ABC):
         elif len(self._pending) <= self._max_pending // 2:
             self._is_crowded = False
         task = asyncio.get_running_loop().create_task(self._route(sock, peer))
-        self._pending[task] = host_in(peer)
+        self._pending[task] = network_in(peer)
         task.add_done_callback(functools.partial(self._routed, sock))
 
     async def stop(self) -> None:
