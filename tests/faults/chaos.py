@@ -21,7 +21,7 @@ from faults.leaks import Possessions
 from faults.oracle import Asked, Executed, Verdict, judge
 from faults.player import Journal, Player
 from faults.proxy import Network, Proxy
-from faults.serving import CLIENTS, SERVER, Certificates, Server
+from faults.serving import CLIENTS, SERVER_NAME, Certificates, Server
 from faults.vector_player import COUNT, SIZE, VectorPlayer
 
 Entered = TypeVar("Entered")
@@ -183,10 +183,10 @@ class Chaos:
             host = next(self._addresses)
         seed = self.report.seed * 1000 + number
         certificates = self.certificates.copy(self.folder / f"certificates-{number}")
-        proxy = Proxy(self.network, host, SERVER, server.port)
+        proxy = Proxy(self.network, host, *server.reached_at)
         environment = {
             "url": host,
-            "port": server.port,
+            "port": server.reached_at[1],
             "remote_args": {"entrypoint_kwargs": {"ledger": str(self.ledger), "padding": padding}},
             "client_credentials_paths": certificates.of_client,
             "connection": connection,
@@ -194,6 +194,7 @@ class Chaos:
             "step_timeout": 60.0,
             "reset_timeout": 60.0,
             "close_timeout": 5.0,
+            **({} if server.hub is None else {"server_name": SERVER_NAME}),
             **more,
         }
         player: Player | VectorPlayer

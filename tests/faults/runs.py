@@ -14,6 +14,7 @@ from faults.client_kinds import Clients, faked_clock
 from faults.doors import Authorizer
 from faults.guest_hosts import HOSTS
 from faults.guest_kinds import MANY
+from faults.hub import hub_at
 from faults.kinds import KINDS, Connection, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.server_kinds import PLACES, SERVER_KINDS, ServerKind, faketime_library
@@ -103,6 +104,9 @@ def server_jobs(chaos: Chaos, times: int, name_holds: str) -> list[Job]:
             server = chaos.server(place, environ=faked_clock(library, clock), clock=clock, flags=flags)
         elif place == "doors":
             server = chaos.server(place, doors=Authorizer(chaos.folder, CONNECTIONS), flags=flags)
+        elif place == "hub":
+            hub = chaos.enter(hub_at(chaos.folder, chaos.certificates))
+            server = chaos.server(place, hub=hub, flags=flags)
         elif place in HOSTS:
             run_host, _ = HOSTS[place]
             try:

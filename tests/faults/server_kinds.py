@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from faults import door_kinds, guest_kinds
+from faults import door_kinds, guest_kinds, hub_kinds
 from faults.guest_hosts import HOSTS
 from faults.kinds import Lane, Unexpected
 from faults.meanwhile import meanwhile
@@ -249,14 +249,16 @@ PLACES: dict[str, tuple[str, ...]] = {
     "auto": (),
     "doors": (),
     "vectors": (),
+    "hub": (),
     "guests": ("--command", shlex.quote(sys.executable), "--step-timeout", "4"),
     "many guests": ("--command", shlex.quote(sys.executable)),
     **{place: flags for place, (_, flags) in HOSTS.items()},
 }
 """Kinds of servers, and their flags: the log of ``"full"`` is on a full disk, and the clock of ``"clock"`` can be set.
 ``"strict"`` ends connections and steps that last, ``"thread"`` has no workers, ``"auto"`` clients that choose the
-connection themselves, ``"doors"`` tokens and a policy, ``"vectors"`` clients of vector environments, and
-``"guests"`` environments that run in another Python, of which ``"many guests"`` has many, and `HOSTS`, elsewhere."""
+connection themselves, ``"doors"`` tokens and a policy, ``"vectors"`` clients of vector environments, ``"hub"`` a hub
+between it and its clients, and ``"guests"`` environments that run in another Python, of which ``"many guests"`` has
+many, and `HOSTS`, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,9 @@ SERVER_KINDS = {
     "vectors: forkserver killed": ServerKind(_kill_forkserver, "vectors"),
     "vectors: relay killed": ServerKind(_kill_relay, "vectors"),
     "vectors: silence": ServerKind(_silence, "vectors"),
+    **{name: ServerKind(strike, "hub") for name, strike in hub_kinds.KINDS.items()},
+    "hub: server killed, started again": ServerKind(_kill, "hub"),
+    "hub: silence": ServerKind(_silence, "hub"),
     **{name: ServerKind(strike, "guests") for name, strike in guest_kinds.KINDS.items()},
     f"server killed with {guest_kinds.MANY} guests": ServerKind(guest_kinds.kill_server, "many guests"),
     f"server killed with {guest_kinds.MANY} by SSH": ServerKind(guest_kinds.kill_server, "ssh"),

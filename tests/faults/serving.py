@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faults.doors import Authorizer
 from processes import PROC, descendants, is_alive
@@ -26,8 +27,13 @@ from remote_gym.certs.signing import certificate_pem, generate_key, key_pem, sig
 from remote_gym.cli.wording import LISTENS_ON
 from waiting import wait_until
 
+if TYPE_CHECKING:
+    from faults.hub import Hub
+
 ENTRYPOINT = Path(__file__).with_name("ledger_environment.py")
-SERVER = "127.0.0.2"
+SERVER, HUB = "127.0.0.2", "127.0.0.3"
+SERVER_NAME = "sim-home"
+"""Name of all servers, by which a hub leads to its one."""
 CLIENTS = [f"127.0.1.{number}" for number in range(1, 129)]
 """Addresses that proxies listen on."""
 OUTSIDE_EPHEMERAL = (10_000, 32_000)
@@ -48,7 +54,7 @@ class Certificates:
 
     @classmethod
     def create(cls, folder: Path) -> Certificates:
-        create_all(folder, [SERVER, *CLIENTS])
+        create_all(folder, [SERVER, SERVER_NAME, *CLIENTS], hub_hosts=[HUB])
         return cls(folder)
 
     def copy(self, folder: Path) -> Certificates:
@@ -65,7 +71,7 @@ class Certificates:
         authority = load_authority(self.folder / "ca.pem", self.folder / "ca-key.pem")
         request = CertificateRequest(common_name=f"rotated {role}")
         key = generate_key(request.key)
-        names = parse_hosts([SERVER, *CLIENTS] if role == "server" else [CLIENT_IDENTITY])
+        names = parse_hosts([SERVER, SERVER_NAME, *CLIENTS] if role == "server" else [CLIENT_IDENTITY])
         now = datetime.now(timezone.utc).replace(microsecond=0)
         certificate = sign_certificate(request, names, key.public_key(), authority, BUILT_IN_PROFILES[role], now)
         with _ROTATION:  # lanes may rotate at once
@@ -120,6 +126,7 @@ class Server:
         doors: Whom it lets in; None for all who have a certificate.
         flags: Further ones of ``remote-gym serve``.
         guests: Processes of its environments that live elsewhere; None if they do not.
+        hub: The one that it is reached through; None if it is not.
     """
 
     def __init__(
@@ -132,11 +139,13 @@ class Server:
         doors: Authorizer | None = None,
         flags: tuple[str, ...] = (),
         guests: Callable[[], set[int]] | None = None,
+        hub: Hub | None = None,
     ) -> None:
         self.clock = clock
         self.guests = guests
+        self.hub = hub
         self._doors = doors
-        self._flags = flags + (() if doors is None else doors.flags)
+        self._flags = flags + (() if doors is None else doors.flags) + (() if hub is None else ("--hub", hub.address))
         self.certificates = certificates
         self._held = hold_ports(SERVER, 1)
         [self.port] = (sock.getsockname()[1] for sock in self._held)
@@ -152,6 +161,11 @@ class Server:
         """Those of a server that has some."""
         assert self._doors is not None
         return self._doors
+
+    @property
+    def reached_at(self) -> tuple[str, int]:
+        """Where clients connect to."""
+        return (SERVER, self.port) if self.hub is None else (HUB, self.hub.port)
 
     @property
     def pid(self) -> int:
