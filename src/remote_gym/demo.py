@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from remote_gym.certs import AllFiles, create_all
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.errors import ConfigError, RemoteEnvironmentError, RemoteGymError
 from remote_gym.play import Episode, MessageSizes, Policy, Recording, Step, play_episodes
+from remote_gym.transport.readable import readable
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
@@ -138,7 +138,7 @@ def _read_port(process: subprocess.Popen[bytes], log: Path) -> int:
     """Wait for the line by which the server tells its port."""
     assert process.stdout is not None
     deadline, printed = time.monotonic() + START_TIMEOUT, b""
-    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    while readable([process.stdout], deadline - time.monotonic()):
         chunk = os.read(process.stdout.fileno(), 65536)
         printed += chunk
         if address := _ADDRESS.search(printed):

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import select
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from remote_gym.errors import ConfigError
 from remote_gym.launched.process import LINES
 from remote_gym.logs.tail import last_lines
+from remote_gym.transport.readable import readable
 from remote_gym.transport.ssh import CONNECT_TIMEOUT, in_shell, ssh_options
 
 KEEPALIVE = 5
@@ -164,7 +164,7 @@ class Connection:
         while True:
             while b"\n" not in self._data:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not select.select([self.process.stdout], [], [], left)[0]:
+                if not readable([self.process.stdout], left):
                     return
                 data = self.process.stdout.read(65536)
                 if not data:

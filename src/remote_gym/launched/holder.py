@@ -26,6 +26,7 @@ from remote_gym.errors import ConfigError, ConnectError
 from remote_gym.launched.order import DIALECT, HOLD, LOG, SOCKET
 from remote_gym.launched.process import END_TIMEOUT, LINES, LaunchedProcess
 from remote_gym.logs.tail import last_lines
+from remote_gym.transport.readable import readable
 
 HEARTBEAT = 10.0
 """Seconds between two empty lines. Without them a host would not notice for hours that the network is gone; so its
@@ -123,8 +124,8 @@ def hold(folder: Path, lines: _Lines, process: LaunchedProcess | None = None) ->
         beaten = time.monotonic()
         while True:
             if not lines.is_ready:
-                select.select([0, server.fileno()], [], [], HEARTBEAT)
-            if select.select([server], [], [], 0)[0]:
+                readable([0, server.fileno()], HEARTBEAT)
+            if readable([server], 0.0):
                 _say_gone(folder)
                 return
             asked = lines.next(0.0)
@@ -185,7 +186,7 @@ class _Lines:
 
     def has_ended(self, timeout: float) -> bool:
         """Whether the input ends within so many seconds; what comes before that is kept."""
-        if not self._is_over and select.select([0], [], [], timeout)[0]:
+        if not self._is_over and readable([0], timeout):
             self._read()
         return self._is_over
 
@@ -201,7 +202,7 @@ class _Lines:
         while b"\n" not in self._data:
             if self._is_over or len(self._data) > LONGEST_LINE:
                 return None
-            if not self._data and not select.select([0], [], [], timeout)[0]:
+            if not self._data and not readable([0], timeout):
                 return {}
             self._read()
         line, _, self._data = self._data.partition(b"\n")

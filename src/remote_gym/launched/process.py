@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import json
 import os
-import selectors
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from remote_gym.errors import ConfigError, ConnectError, ConnectReason
 from remote_gym.launched.order import LOG, ORDER
 from remote_gym.logs.tail import last_lines
+from remote_gym.transport.readable import readable
 
 BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from {module} import main; main()"
 """Code that the server's Python runs. Without the working directory in its path: what lies there, as in a folder that
@@ -134,15 +134,13 @@ class LaunchedProcess:
     def _first_line(self, deadline: float) -> bytes:
         """The line that it writes once it listens, or cannot; empty if there is none in time."""
         answers, line = self._answers, b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(answers, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return b""
-                part = os.read(answers, 65536)
-                if not part:
-                    return b""
-                line += part
+        while not line.endswith(b"\n"):
+            if not readable([answers], deadline - time.monotonic()):
+                return b""
+            part = os.read(answers, 65536)
+            if not part:
+                return b""
+            line += part
         return line
 
     def _exit_status(self) -> int | None:

@@ -12,7 +12,6 @@ import importlib
 import json
 import logging
 import os
-import select
 import shutil
 import signal
 import socket
@@ -27,6 +26,7 @@ from remote_gym.errors import ConfigError
 from remote_gym.ipc.running import recorded
 from remote_gym.launched.order import HOLD, LOG, ORDER, SOCKET, read_order
 from remote_gym.logs import TextFormatter, get_logger
+from remote_gym.transport.readable import readable
 
 logger = get_logger(__name__)
 
@@ -92,15 +92,20 @@ class _Owner:
         self._folder = folder
         self.has_something_to_close = threading.Event()
         self.is_gone = threading.Event()
-        threading.Thread(target=self._watch, name="remote_gym-owner", daemon=True).start()
+        threading.Thread(target=self._watch_and_end, name="remote_gym-owner", daemon=True).start()
+
+    def _watch_and_end(self) -> None:
+        try:
+            self._watch()
+        except Exception:
+            # Nothing else ends this process: without this thread it would outlive the program.
+            logger.exception("this server cannot see any more whether its program is there, and ends")
+        finally:
+            self._end()
 
     def _watch(self) -> None:
-        while not select.select([0], [], [], LOG_INTERVAL)[0] or os.read(0, 1024):  # where nothing comes
-            self._shorten_log()
-        self._end()
-
-    def _shorten_log(self) -> None:
-        with contextlib.suppress(FileNotFoundError):  # the program has removed it, and ends this next
+        """Return once the program is gone."""
+        while not readable([0], LOG_INTERVAL) or os.read(0, 1024):  # where nothing comes
             shorten(self._folder / LOG)
 
     def _end(self) -> None:
@@ -124,6 +129,7 @@ class _Holders(_Owner):
         self._lease = lease
         # Open until this process ends, by which those that asked it to know that it has.
         self._held: set[socket.socket] = set()
+        self._accepts_from = 0.0  # on time.monotonic
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / HOLD))
         self._listener.listen()
@@ -132,25 +138,32 @@ class _Holders(_Owner):
     def _watch(self) -> None:
         starter = [sys.stdin]
         last_held = time.monotonic()
+        interval = min(LOG_INTERVAL, self._lease / 4)
         while time.monotonic() - last_held < self._lease:
-            interval = min(LOG_INTERVAL, self._lease / 4)
-            for each in select.select([self._listener, *self._held, *starter], [], [], interval)[0]:
+            listeners = [self._listener] if time.monotonic() >= self._accepts_from else []
+            for each in readable([*listeners, *self._held, *starter], interval):
                 if each is self._listener:
-                    self._held.add(self._listener.accept()[0])
+                    self._accept(interval)
                 elif isinstance(each, socket.socket):
                     if _said(each):
-                        return self._end()
+                        return
                     each.close()
                     self._held.discard(each)
                 elif not os.read(0, 1024):
                     starter.clear()
                     if not self.has_something_to_close.is_set():
-                        return self._end()
+                        return
             if self._held or starter:  # who holds it by another connection before it lets go of standard input
                 last_held = time.monotonic()
-            self._shorten_log()
+            shorten(self._folder / LOG)
         logger.warning("nobody has held this server for %g s, its lease", self._lease)
-        return self._end()
+
+    def _accept(self, pause: float) -> None:
+        try:
+            self._held.add(self._listener.accept()[0])
+        except OSError as error:  # such as no descriptor left, until a session ends; the connection waits meanwhile
+            logger.warning("a connection that holds this server cannot be accepted yet: %s", error.strerror)
+            self._accepts_from = time.monotonic() + pause
 
 
 def _said(connection: socket.socket) -> bool:
@@ -162,15 +175,19 @@ def _said(connection: socket.socket) -> bool:
 
 
 def shorten(log: Path) -> None:
-    """Cut the beginning off a log over `LOG_BYTES`. What is written to it meanwhile, by appending, may be lost."""
-    if log.stat().st_size <= LOG_BYTES:
-        return
-    with log.open("r+b") as file:
-        file.seek(-LOG_BYTES_KEPT, os.SEEK_END)
-        kept = file.read()
-        file.truncate(0)
-    with log.open("ab") as file:
-        file.write(kept)
+    """Cut the beginning off a log over `LOG_BYTES`. What is written to it meanwhile, by appending, may be lost.
+
+    A log that cannot be cut is left until the next time: the program may have removed it, and ends this process next,
+    or no descriptor is left.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size <= LOG_BYTES:
+            return
+        with log.open("r+b") as file, log.open("ab") as end:  # both before anything is cut
+            file.seek(-LOG_BYTES_KEPT, os.SEEK_END)
+            kept = file.read()
+            file.truncate(0)
+            end.write(kept)
 
 
 def _answer(descriptor: int, content: Mapping[str, Any]) -> None:
