@@ -88,12 +88,18 @@ class Connection:
         """The next line of the program.
 
         Raises:
-            Broken: If none comes in time, or no more comes.
+            Broken: If none comes in time, no more comes, or it is none.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         for line in self._lines(deadline):
             if line:  # else a heartbeat
-                return dict(json.loads(line))
+                try:
+                    content = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise Broken(f"{self._host!r} has sent what is no JSON") from error
+                if not isinstance(content, dict):
+                    raise Broken(f"{self._host!r} has sent what is no object")
+                return content
         raise Broken
 
     def send(self, content: Mapping[str, Any]) -> None:
@@ -116,11 +122,11 @@ class Connection:
         Raises:
             Broken: If ssh does not.
         """
-        here.unlink(missing_ok=True)
         # By the connection's control socket, and without a configuration, whose own forwardings it would ask for, too.
         command = ["ssh", "-F", os.devnull, "-S", str(self._control), "-O", "forward", "-L", f"{here}:{there}"]
-        with self._said.open("ab") as said:
-            try:
+        try:
+            here.unlink(missing_ok=True)
+            with self._said.open("ab") as said:
                 subprocess.run(
                     [*command, "--", self._host],
                     stdin=subprocess.DEVNULL,
@@ -129,15 +135,28 @@ class Connection:
                     check=True,
                     timeout=FORWARD_TIMEOUT,
                 )
-            except subprocess.SubprocessError as error:
-                raise Broken from error
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Broken from error
 
     def said(self) -> str:
-        """The last lines of ssh, and of what the program there wrote to standard error."""
-        return last_lines(self._said, LINES)
+        """The last lines of ssh, and of what the program there wrote to standard error; empty without a descriptor."""
+        with contextlib.suppress(OSError):
+            return last_lines(self._said, LINES)
+        return ""
+
+    def leave(self, timeout: float) -> None:
+        """Have the program there end, wait for that, and end the connection. Nobody may be reading from it.
+
+        Args:
+            timeout: Seconds for the program.
+        """
+        self.let_go()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout)
+        self.end()
 
     def end(self) -> None:
-        """End it, whatever it does. Nobody may be reading from it."""
+        """End it, whatever it does; once more does nothing. Nobody may be reading from it."""
         self.process.kill()
         self.process.wait()
         self.forget()
@@ -159,14 +178,21 @@ class Connection:
                 stream.close()
 
     def _lines(self, deadline: float | None) -> Iterator[bytes]:
-        """Lines that the program writes, without their ends, until there are no more or none comes in time."""
+        """Lines that the program writes, without their ends, until there are no more or none comes in time.
+
+        Raises:
+            Broken: If this process cannot read them.
+        """
         assert self.process.stdout is not None
         while True:
             while b"\n" not in self._data:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not readable([self.process.stdout], left):
-                    return
-                data = self.process.stdout.read(65536)
+                left = None if deadline is None else deadline - time.monotonic()
+                try:
+                    if not readable([self.process.stdout], left):
+                        return
+                    data = self.process.stdout.read(65536)
+                except (OSError, ValueError) as error:  # or closed
+                    raise Broken from error
                 if not data:
                     return
                 self._data += data

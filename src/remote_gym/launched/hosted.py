@@ -34,6 +34,10 @@ logger = get_logger(__name__)
 ANSWER_TIMEOUT = 10.0
 """Seconds for an answer over a connection that is there."""
 
+STOP_TIMEOUT = ANSWER_TIMEOUT + END_TIMEOUT + ANSWER_TIMEOUT
+"""Seconds for a server to end: until it is held, where a connection has broken, to close its environments, and to say
+that it has."""
+
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds between attempts to connect anew; the last for all further ones."""
 
@@ -107,65 +111,84 @@ class _Keeper:
         if self.has_ended.is_set():
             return self.last_log
         with self._asking:
+            connection = self._connection
             try:
-                if self._connection is None or not self.is_held.is_set():
+                if connection is None or not self.is_held.is_set():
                     raise Broken
                 while not self._answers.empty():  # one that came too late for who asked
                     self._answers.get()
-                self._connection.send({"log": lines})
+                connection.send({"log": lines})
                 return "\n".join(self._answers.get(timeout=ANSWER_TIMEOUT).splitlines())
             except (Broken, queue.Empty):
-                said = "" if self._connection is None else self._connection.said()
-                return f"(there is no connection to {self.host!r} at present) {said}".rstrip()
+                return f"(there is no connection to {self.host!r} at present) {self.said()}".rstrip()
 
     def said(self) -> str:
         """The last lines of ssh."""
-        return "" if self._connection is None else self._connection.said()
+        connection = self._connection  # which the thread may replace
+        return "" if connection is None else connection.said()
 
-    def stop(self) -> None:
-        """Have the server end, and wait for that; one that cannot be told ends by itself after its lease."""
+    def stop(self, asked: float | None = None) -> None:
+        """Have the server end, and wait for that; one that cannot be told ends by itself after its lease.
+
+        Args:
+            asked: When `ask_to_stop` was called, on `time.monotonic`, from which on it has its time; None for now.
+        """
+        begun = time.monotonic() if asked is None else asked
+
+        def left(seconds: float) -> float:
+            return max(0.0, begun + seconds - time.monotonic())
+
         self._stopping.set()
         if self._thread.is_alive():
-            if self.is_held.wait(ANSWER_TIMEOUT) and not self.has_ended.is_set():
+            if self.is_held.wait(left(ANSWER_TIMEOUT)) and not self.has_ended.is_set():
                 self._ask_to_stop()
-                self.has_ended.wait(END_TIMEOUT + ANSWER_TIMEOUT)
+                self.has_ended.wait(left(STOP_TIMEOUT))
             if not self.has_ended.is_set():
                 logger.warning("the server at %s cannot be told to end; it does by itself", self.host)
         connection = self._connection
         if self._thread.is_alive():
             if connection is not None:
                 connection.process.kill()
-            self._thread.join(ANSWER_TIMEOUT)
+            self._thread.join(left(STOP_TIMEOUT + ANSWER_TIMEOUT))
         elif connection is not None:  # it has not come to serve
-            connection.let_go()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                connection.process.wait(ANSWER_TIMEOUT)
-            connection.end()
+            connection.leave(left(ANSWER_TIMEOUT))
+
+    def ask_to_stop(self) -> None:
+        """Have the server end, without a wait for that; `stop` waits."""
+        self._stopping.set()
+        if not self._thread.is_alive():
+            self.let_go()
+        elif self.is_held.is_set():  # else the thread asks, once it is
+            self._ask_to_stop()
 
     def let_go(self) -> None:
         """Have the server end, without a wait for that."""
         self._stopping.set()
-        if self._connection is not None:
-            self._connection.let_go()
+        if (connection := self._connection) is not None:
+            connection.let_go()
 
     def forget(self) -> None:
         """Leave it to the process that this one was forked from."""
         self._stopping.set()
-        if self._connection is not None:
-            self._connection.forget()
+        if (connection := self._connection) is not None:
+            connection.forget()
 
     def _keep(self) -> None:
         try:
-            while self._connection is not None:
-                self._follow(self._connection)
+            while (connection := self._connection) is not None:
+                self._follow(connection)
                 self.is_held.clear()
-                said = self._connection.said()
-                self._connection.end()
+                said = connection.said()
+                connection.end()
                 if self.has_ended.is_set() or self._stopping.is_set():
                     return
                 logger.warning("the SSH connection to %s has ended; making another", self.host, details=said)
                 self._connect_again()
+        except Exception:
+            logger.exception("the server at %s cannot be kept any more, and ends", self.host)
         finally:
+            if (connection := self._connection) is not None:
+                connection.leave(ANSWER_TIMEOUT)  # which takes no time where it has ended
             self.has_ended.set()
             self.is_held.set()  # for who waits
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -188,24 +211,39 @@ class _Keeper:
             if self._stopping.is_set() and attempt:
                 self._connection = None
                 return
-            connection = self._connection = Connection(self.host, self.words, self.folder, [str(self._there["folder"])])
             try:
-                connection.wait_for_marker()
-                self._expect_held(connection)
-            except Broken:
-                said = connection.said()
-                connection.end()
+                self._hold_again()
+            except Broken as broken:
                 if self.has_ended.is_set() or time.monotonic() > deadline:
-                    self.last_log = self.last_log or said
+                    self.last_log = self.last_log or str(broken)
                     self._connection = None
                     return
-                logger.debug("cannot connect to %s: %s", self.host, said)
+                logger.debug("cannot connect to %s: %s", self.host, broken)
                 self._stopping.wait(PAUSES[min(attempt, len(PAUSES) - 1)])
             else:
                 logger.info("connected to %s again", self.host)
                 if self._stopping.is_set():
                     self._ask_to_stop()
                 return
+
+    def _hold_again(self) -> None:
+        """Hold the server by another connection.
+
+        Raises:
+            Broken: If it cannot be made, with what ssh says.
+        """
+        try:
+            connection = Connection(self.host, self.words, self.folder, [str(self._there["folder"])])
+        except ConfigError as error:  # as where this program has no descriptor left, which passes
+            raise Broken(str(error)) from error
+        self._connection = connection
+        try:
+            connection.wait_for_marker()
+            self._expect_held(connection)
+        except Broken as broken:
+            said = connection.said()
+            connection.end()
+            raise Broken(said) from broken
 
     def _expect_held(self, connection: Connection) -> None:
         answer = connection.receive(READY_TIMEOUT)
@@ -217,9 +255,9 @@ class _Keeper:
         self.is_held.set()
 
     def _ask_to_stop(self) -> None:
-        with contextlib.suppress(Broken):
-            if self._connection is not None:
-                self._connection.send({"stop": True})
+        if (connection := self._connection) is not None:
+            with contextlib.suppress(Broken):
+                connection.send({"stop": True})
 
     def _explained(self, connection: Connection) -> ConfigError | ConnectError:
         """The reason why the program at the far end did not do what was expected of it."""
@@ -318,8 +356,11 @@ def _forget_all() -> None:
 
 
 def _stop_all() -> None:
-    for keeper in tuple(_RUNNING):
-        keeper.stop()
+    keepers, asked = tuple(_RUNNING), time.monotonic()
+    for keeper in keepers:  # all at once, and then wait for each
+        keeper.ask_to_stop()
+    for keeper in keepers:
+        keeper.stop(asked)
         shutil.rmtree(keeper.folder, ignore_errors=True)
 
 

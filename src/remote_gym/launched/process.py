@@ -158,16 +158,20 @@ class LaunchedProcess:
         """The last lines that it has logged, and what environments printed among them."""
         return last_lines(self._log, lines)
 
-    def stop(self) -> None:
+    def stop(self, asked: float | None = None) -> None:
         """Stop it, and wait for its end: its environments are closed, or killed if they take too long.
 
         May be called again, also after an exception struck it, as of Ctrl-C: then it is killed by then.
+
+        Args:
+            asked: When `let_go` was called, on `time.monotonic`, from which on it has its time; None for now.
         """
+        begun = time.monotonic() if asked is None else asked
         self.let_go()
         if self._owner != os.getpid():
             return
         try:
-            self._process.wait(self._end_timeout)
+            self._process.wait(max(0.0, begun + self._end_timeout - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
         finally:
@@ -245,11 +249,11 @@ def _let_all_go() -> None:
 
 
 def _stop_all() -> None:
-    running = [process for process in tuple(_RUNNING) if process.is_running]
+    running, asked = [process for process in tuple(_RUNNING) if process.is_running], time.monotonic()
     for process in running:  # all at once, and then wait for each
         process.let_go()
     for process in running:
-        process.stop()
+        process.stop(asked)
 
 
 if hasattr(os, "register_at_fork"):
