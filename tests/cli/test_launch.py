@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import psutil
 import pytest
 from click.testing import CliRunner
 
 from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv
 from remote_gym.cli import main
+from remote_gym.client import servers
 from remote_gym.config import SERVER_VARIABLE
 from remote_gym.ipc.running import RunningServer, running_servers
 from served import served
@@ -183,6 +185,25 @@ def test_one_that_takes_its_time_is_told_and_hurries_when_stopped_again():
         assert code == 1
         assert f"{pid} has not ended within 0.5 s" in shown
         assert remote_gym("servers", "stop", pid)[0] == 0
+
+
+def test_a_client_that_names_the_usual_place_means_that_rather_than_what_a_variable_names(monkeypatch):
+    monkeypatch.setenv(SERVER_VARIABLE, "nowhere")
+    with served("CartPole-v1", "--port", 0) as running:
+        monkeypatch.setattr(servers, "DEFAULT_PLACE", ("localhost", running.port))
+        for place in ({"url": "localhost", "port": running.port}, {"url": "localhost"}, {"port": running.port}):
+            for client in (
+                RemoteEnvironment(**place),
+                RemoteVectorEnv(**place, num_envs=1),
+                gym.make("remote_gym/Remote-v0", **place),
+                gym.make_vec("remote_gym/Remote-v0", num_envs=1, **place),
+            ):
+                with contextlib.closing(client):
+                    client.reset()
+        with contextlib.closing(RemoteEnvironment("localhost", running.port)) as environment:
+            environment.reset()
+        with pytest.raises(ConfigError, match=f"^{SERVER_VARIABLE} is 'nowhere'"):
+            gym.make("remote_gym/Remote-v0")
 
 
 def test_a_client_that_names_a_server_uses_that_and_a_variable_that_is_none_is_named(monkeypatch):

@@ -50,8 +50,9 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
     What the entrypoint exposes is read, called and set as attributes of this environment.
 
     Args:
-        url: Host name or address of the server, or ``unix:`` and a path.
-        port: TCP port.
+        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given. Where `port` is
+            not given either, the environment variable ``REMOTE_GYM_SERVER`` may name the server.
+        port: TCP port; 56789 unless given.
         remote_args: What to create, unless what the server offers by itself: ``{"environment": "easy"}``, one that it
             offers by name; ``{"entrypoint_kwargs": {...}}``, merged over the server's; where it lets clients choose, a
             Gymnasium id, ``"CartPole-v1"`` or ``{"id": "CartPole-v1", ...}``, or the path of an entrypoint. What
@@ -92,8 +93,8 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
 
     def __init__(
         self,
-        url: str = "localhost",
-        port: int = 56789,
+        url: str | None = None,
+        port: int | None = None,
         remote_args: EnvironmentLike | None = None,
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,

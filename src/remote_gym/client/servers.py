@@ -45,22 +45,23 @@ _random = random.SystemRandom()  # so as to draw nothing from the trainer's own 
 
 
 DEFAULT_PLACE: Place = ("localhost", 56789)
-"""Where to look, unless an argument or `SERVER_VARIABLE` says otherwise."""
+"""Url and port where they are not given, and `SERVER_VARIABLE` names none."""
 
 
-def to_places(url: str, port: int, addresses: Iterable[Address] | None) -> list[Place]:
+def to_places(url: str | None, port: int | None, addresses: Iterable[Address] | None) -> list[Place]:
     """Where to look: at `addresses` if there are any, else at `url` and `port`.
 
-    Where all three are left as they are, it is at the address in `SERVER_VARIABLE`, if there is one.
+    Where all three are None, it is at the address in `SERVER_VARIABLE`, if there is one.
 
     Raises:
-        ConfigError: If one of them is none, or a url or a port stands beside `addresses`.
+        ConfigError: If one of them is none, or another url or port than the usual one stands beside `addresses`.
     """
+    is_given = url is not None or port is not None
+    url = DEFAULT_PLACE[0] if url is None else url
+    port = DEFAULT_PLACE[1] if port is None else port
     if addresses is None:
         named = os.environ.get(SERVER_VARIABLE)
-        if named and (url, port) == DEFAULT_PLACE:
-            return [_named_place(named)]
-        return [to_place((url, port))]
+        return [_named_place(named) if named and not is_given else to_place((url, port))]
     if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         address = addresses if isinstance(addresses, str) else grpc_address(*DEFAULT_PLACE)
         raise ConfigError(

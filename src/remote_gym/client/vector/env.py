@@ -47,8 +47,9 @@ class RemoteVectorEnv(RemoteVectorAttributes):
     answer is awaited. A pickled copy opens sessions of its own at its next `reset`.
 
     Args:
-        url: Host name or address of the server, or ``unix:`` and a path.
-        port: TCP port.
+        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given. Where `port` is
+            not given either, the environment variable ``REMOTE_GYM_SERVER`` may name the server.
+        port: TCP port; 56789 unless given.
         remote_args: What to create, as for `RemoteEnvironment`.
         client_credentials_paths: PEM files, as for `RemoteEnvironment`; the same for every address.
         render_mode: ``"rgb_array"``, or another that the environments know; not ``"human"``.
@@ -82,8 +83,8 @@ class RemoteVectorEnv(RemoteVectorAttributes):
 
     def __init__(
         self,
-        url: str = "localhost",
-        port: int = 56789,
+        url: str | None = None,
+        port: int | None = None,
         remote_args: EnvironmentLike | None = None,
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,
