@@ -197,6 +197,29 @@ def test_what_cannot_be_served_is_said_as_it_was_asked_for(arguments, message):
         launch(**arguments)
 
 
+@pytest.mark.parametrize("start_timeout", ["60", None, -1, 0, float("nan")])
+@pytest.mark.parametrize("kind", [{}, {"image": "sim:3", "serves": 1}], ids=["server", "image"])
+def test_what_is_no_time_to_start_in_is_refused_before_anything_starts(monkeypatch, kind, start_timeout):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ConfigError, match=f"^start_timeout is {start_timeout!r}; use a number of seconds"):
+        launch(None if kind else "CartPole-v1", start_timeout=start_timeout, **kind)
+
+
+def test_a_stop_that_is_interrupted_stops_the_server_all_the_same(monkeypatch):
+    server = launch("CartPole-v1", check=False)
+    environment = server.environment()
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            server.stop()
+    assert not server.is_running
+    environment.close()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_temporary_folder_that_is_too_long_is_named(tmp_path, monkeypatch):
     folder = tmp_path / ("long" * 20)
     folder.mkdir()

@@ -19,6 +19,7 @@ from engine import Engine, engine
 from remote_gym import ConfigError, ConnectError, RemoteEnvironment, RemoteGymError, TlsFiles, launch
 from remote_gym.ipc.owner import find_owner
 from remote_gym.ipc.running import running_servers
+from remote_gym.launched.process import LaunchedProcess
 from waiting import scaled, wait_until
 
 SIMULATOR = """
@@ -125,6 +126,36 @@ def test_one_is_listed_and_stopped_like_any_server_of_this_user(daemon, image):
         wait_until(lambda: not server.is_running)
         assert not running_servers()
         assert "Serves: " in server.log()
+
+
+def test_a_keeper_that_fails_leaves_no_container(daemon, image, tmp_path, monkeypatch):
+    (tmp_path / "failing_keeper.py").write_text(
+        "from remote_gym.server.placement import keeper\n"
+        "main = keeper.main\n"
+        "def fail(*_):\n    raise RuntimeError('no more of it')\n"
+        "keeper.answer = fail\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    serves = image.pop("serves")
+    process = LaunchedProcess({"serves": serves, "arguments": image}, module="failing_keeper", end_timeout=scaled(30.0))
+    with pytest.raises(ConnectError, match=r"(?s)ended with status 1.*no more of it"):
+        process.wait_until_ready(scaled(60.0))
+    assert len(daemon.started) == 1
+    assert not daemon.containers
+    process.stop()
+
+
+def test_a_close_that_is_interrupted_ends_the_container_all_the_same(daemon, image, monkeypatch):
+    environment = RemoteEnvironment.from_docker_image(image.pop("image"), **image)
+    environment.reset()
+    monkeypatch.setattr(environment._rendering, "close", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        environment.close()
+    assert not daemon.containers
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_environment_from_an_image_ends_it_when_it_is_closed(daemon, image):

@@ -353,6 +353,9 @@ def test_a_host_that_forwards_nothing_says_so(tmp_path, monkeypatch):
         ({"at": "ssh:-oProxyCommand=touch x"}, "^at is "),
         ({"at": 3}, "^at is 3; use"),
         ({"at_python": "python3"}, "^at_python is for a server at a host"),
+        ({"at": AT, "at_python": 3}, "^at_python is 3; use the path of a Python"),
+        ({"at": AT, "at_python": ""}, "^at_python is ''; use the path of a Python"),
+        ({"at": AT, "start_timeout": "60"}, "^start_timeout is '60'; use a number of seconds"),
     ],
 )
 def test_what_is_no_host_is_refused(arguments, message):

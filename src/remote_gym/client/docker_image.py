@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from remote_gym.client.connect.diagnosis import diagnose, reason_of, summarise
-from remote_gym.config import TlsFiles
+from remote_gym.config import CERTS_FOLDER, TlsFiles
 from remote_gym.errors import ConfigError, ConnectError, ConnectReason
 from remote_gym.validation import check_integer
 
@@ -27,9 +27,6 @@ CHECK_TIMEOUT = 5.0
 CHECK_INTERVAL = 0.2
 END_TIMEOUT = 30.0
 """Seconds for a container to be removed in that is not ready."""
-
-CERTS_FOLDER = "/run/remote-gym/certs"
-"""Where the image's server finds its certificates, as `remote_gym.server.placement.serving` has it."""
 
 _OWN: weakref.WeakKeyDictionary[FromDockerImage, LaunchedServer] = weakref.WeakKeyDictionary()
 """Servers by their owners. A copy of one owns nothing."""

@@ -50,9 +50,8 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
     What the entrypoint exposes is read, called and set as attributes of this environment.
 
     Args:
-        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given. Where `port` is
-            not given either, the environment variable ``REMOTE_GYM_SERVER`` may name the server.
-        port: TCP port; 56789 unless given.
+        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given.
+        port: TCP port; 56789 unless given. Without either the environment variable ``REMOTE_GYM_SERVER`` counts first.
         remote_args: What to create, unless what the server offers by itself: ``{"environment": "easy"}``, one that it
             offers by name; ``{"entrypoint_kwargs": {...}}``, merged over the server's; where it lets clients choose, a
             Gymnasium id, ``"CartPole-v1"`` or ``{"id": "CartPole-v1", ...}``, or the path of an entrypoint. What
@@ -310,10 +309,12 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         """Close the environment on the server, the session and the window. A second call does nothing."""
         session, self._session = self._session, None
         self._was_reset, self._was_closed, self._lent = False, True, None
-        if session is not None:
-            session.close()
-        self._rendering.close()
-        self._end_own_server()
+        try:
+            if session is not None:
+                session.close()
+            self._rendering.close()
+        finally:  # also where Ctrl-C has struck
+            self._end_own_server()
 
     def __copy__(self) -> RemoteEnvironment:
         # A shallow copy would share window, arguments and space objects; two environments share nothing.

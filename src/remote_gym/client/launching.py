@@ -31,6 +31,7 @@ from remote_gym.errors import ConfigError, ConnectError
 from remote_gym.launched.hosted import HostedProcess
 from remote_gym.launched.order import write_order
 from remote_gym.launched.process import LaunchedProcess
+from remote_gym.validation import check_seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -190,9 +191,11 @@ class LaunchedServer:
 
     def stop(self) -> None:
         """Close its clients and stop it; does nothing once it was stopped."""
-        for client in tuple(self._clients):
-            client.close()
-        self._process.stop()
+        try:
+            for client in tuple(self._clients):
+                client.close()
+        finally:  # also where Ctrl-C has struck a client that waits for its environment
+            self._process.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +239,13 @@ def launch(
         ConnectError: If the server ends, or is not ready in time; with the last lines that it logged. If the host
             cannot be reached; with those of ssh.
     """
+    check_seconds("start_timeout", start_timeout)
+    if at_python is not None and not (isinstance(at_python, str) and at_python):
+        raise ConfigError(
+            f"is {at_python!r}; use the path of a Python at the host, such as '/usr/bin/python3'",
+            field="at_python",
+            where="at_python",
+        )
     if serves is not None:
         beside = {"environment": environment, "at": at, "at_python": at_python}
         return _launch_image(serves, beside, dict(keywords), options, start_timeout)

@@ -15,9 +15,10 @@ from remote_gym.config.limits import Limits
 from remote_gym.config.names import check_names, differing_options, merge_options, nearest
 from remote_gym.config.retry import RetryPolicy
 from remote_gym.config.server import ServerOptions
-from remote_gym.config.tls import CERTS_VARIABLE, TlsFiles
+from remote_gym.config.tls import CERTS_FOLDER, CERTS_VARIABLE, TlsFiles
 
 __all__ = [
+    "CERTS_FOLDER",
     "CERTS_VARIABLE",
     "SERVERS_ALONE",
     "SERVER_VARIABLE",

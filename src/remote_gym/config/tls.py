@@ -18,6 +18,10 @@ CERTS_VARIABLE = "REMOTE_GYM_CERTS"
 HUB = "urn:remote-gym:hub"
 """URI in a hub's certificate, which opens nobody's sessions, though its usage is a client's."""
 
+CERTS_FOLDER = "/run/remote-gym/certs"
+"""Folder in a launched image's container with ``server.pem``, ``server-key.pem`` and ``ca.pem``, for
+`TlsFiles.from_folder`. `CERTS_VARIABLE` names it there."""
+
 
 @names_checked
 @dataclass(frozen=True, kw_only=True, init=False)

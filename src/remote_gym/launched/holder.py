@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.errors import ConfigError, ConnectError
+from remote_gym.launched.answer import refusal
 from remote_gym.launched.order import DIALECT, HOLD, LOG, SOCKET
 from remote_gym.launched.process import END_TIMEOUT, LINES, LaunchedProcess
 from remote_gym.logs.tail import last_lines
@@ -83,7 +84,7 @@ def start(asked: Mapping[str, Any], lines: _Lines) -> LaunchedProcess | None:
         process.wait_until_ready(asked["start_timeout"])
     except ConfigError as error:
         process.stop()
-        say({"error": {"problem": error.problem, "field": error.field, "where": error.where}})
+        say(refusal(error))
         return None
     except ConnectError as error:
         process.stop()

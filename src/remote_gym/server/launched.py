@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
 import os
 import shutil
@@ -18,13 +17,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from remote_gym.errors import ConfigError
 from remote_gym.ipc.running import recorded
-from remote_gym.launched.order import HOLD, LOG, ORDER, SOCKET, read_order
+from remote_gym.launched.answer import answer, refusal, take_order
+from remote_gym.launched.order import HOLD, LOG, SOCKET, read_order
 from remote_gym.logs import TextFormatter, get_logger
 from remote_gym.transport.readable import readable
 
@@ -49,7 +47,7 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    order = _take_order(folder)
+    order = take_order(folder)
     _load_grpc()
     from remote_gym.server.create import create_remote_environment_server
     from remote_gym.server.offer import check_offer, names_offered
@@ -61,13 +59,13 @@ def main() -> None:
             logger.info("creating the environment once, to see that it can be")
         server = create_remote_environment_server(environment, f"unix:{folder / SOCKET}", options=options)
     except ConfigError as error:
-        _answer(answers, {"error": {"problem": error.problem, "field": error.field, "where": error.where}})
+        answer(answers, refusal(error))
         sys.exit(1)
     served = environment.get("entrypoint") or environment["entrypoint_kwargs"].get("id")
     try:
         with server, recorded("launch", server.address, names_offered(served, server.options)):
             owner.has_something_to_close.set()
-            _answer(answers, {"url": server.url, "port": server.port})
+            answer(answers, {"url": server.url, "port": server.port})
             owner.is_gone.wait()
     finally:
         if owner.is_gone.is_set():  # else the program may yet look at the log, and removes it
@@ -190,14 +188,6 @@ def shorten(log: Path) -> None:
             end.write(kept)
 
 
-def _answer(descriptor: int, content: Mapping[str, Any]) -> None:
-    try:
-        os.write(descriptor, json.dumps(content).encode() + b"\n")  # less than a pipe takes at once
-        os.close(descriptor)
-    except BrokenPipeError:
-        logger.debug("the program that launched this server is gone")
-
-
 def _load_grpc() -> None:
     """Load gRPC with what ``remote-gym serve`` sets for it, which environments need not have."""
     own = {"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"}
@@ -206,10 +196,3 @@ def _load_grpc() -> None:
     importlib.import_module("grpc")  # reads them
     for name in added:
         del os.environ[name]
-
-
-def _take_order(folder: Path) -> dict[str, Any]:
-    file = folder / ORDER
-    order: dict[str, Any] = json.loads(file.read_text())
-    file.unlink()
-    return order

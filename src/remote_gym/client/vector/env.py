@@ -47,9 +47,8 @@ class RemoteVectorEnv(RemoteVectorAttributes):
     answer is awaited. A pickled copy opens sessions of its own at its next `reset`.
 
     Args:
-        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given. Where `port` is
-            not given either, the environment variable ``REMOTE_GYM_SERVER`` may name the server.
-        port: TCP port; 56789 unless given.
+        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given.
+        port: TCP port; 56789 unless given. Without either the environment variable ``REMOTE_GYM_SERVER`` counts first.
         remote_args: What to create, as for `RemoteEnvironment`.
         client_credentials_paths: PEM files, as for `RemoteEnvironment`; the same for every address.
         render_mode: ``"rgb_array"``, or another that the environments know; not ``"human"``.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -23,7 +22,8 @@ from remote_gym.errors import ConfigError
 from remote_gym.ipc.owner import this_process
 from remote_gym.ipc.running import recorded
 from remote_gym.ipc.variables import for_other_pythons
-from remote_gym.launched.order import LOG, ORDER
+from remote_gym.launched.answer import answer, refusal, take_order
+from remote_gym.launched.order import LOG
 from remote_gym.server.launched import LOG_INTERVAL, shorten
 from remote_gym.server.placement import containers
 from remote_gym.server.placement.commands import remove_command
@@ -50,13 +50,11 @@ def main() -> None:
     """Run the container until it ends, or standard input does."""
     folder, answers = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(answers, False)
-    file = folder / ORDER
-    order = json.loads(file.read_text())
-    file.unlink()  # values of variables may be secrets
+    order = take_order(folder)
     try:
         keeper = _Keeper(folder, order)
     except ConfigError as error:
-        _answer(answers, {"error": {"problem": error.problem, "field": error.field, "where": error.where}})
+        answer(answers, refusal(error))
         sys.exit(1)
     sys.exit(asyncio.run(keeper.keep(answers)))
 
@@ -91,6 +89,7 @@ class _Keeper:
             )
         self._has_to_end = asyncio.Event()
         self._is_alone = False  # once the program is gone
+        self._is_published = False  # once it may have environments to close
         self._name = f"remote_gym-serves-{secrets.token_hex(8)}"
         self._certs = _make_certificates(folder)
 
@@ -104,37 +103,55 @@ class _Keeper:
         loop.add_reader(0, self._read_input)
         loop.add_signal_handler(signal.SIGTERM, self._has_to_end.set)  # of ``remote-gym servers stop``
         shortening = asyncio.create_task(self._keep_the_log_short())
-        await containers.remove_abandoned(self._place, None)
-        command = serve_command(
-            self._place,
-            name=self._name,
-            owner=str(this_process()),
-            port=self._port,
-            certs=self._certs,
-            resources=self._resources,
-        )
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            env={**for_other_pythons(), **self._resources.variables},
-            start_new_session=True,
-        )
+        try:
+            await containers.remove_abandoned(self._place, None)
+            command = serve_command(
+                self._place,
+                name=self._name,
+                owner=str(this_process()),
+                port=self._port,
+                certs=self._certs,
+                resources=self._resources,
+            )
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**for_other_pythons(), **self._resources.variables},
+                start_new_session=True,
+            )
+            try:
+                return await self._follow(process, answers)
+            finally:  # whatever has struck: else the container would be left to the next launch
+                await self._end(process)
+        finally:
+            shortening.cancel()
+            if self._is_alone:  # else the program may yet look at the log, and removes it
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _follow(self, process: asyncio.subprocess.Process, answers: int) -> int:
+        """Say where the container is once it is published, and wait until it ends or has to.
+
+        Args:
+            process: The engine's client that runs it.
+            answers: As for `keep`.
+
+        Returns:
+            As `keep`.
+        """
         ended, asked = asyncio.create_task(process.wait()), asyncio.create_task(self._has_to_end.wait())
         published = asyncio.create_task(self._published())
-        await asyncio.wait({ended, asked, published}, return_when=asyncio.FIRST_COMPLETED)
-        is_published = published.done() and not ended.done()
-        if is_published:
-            port = published.result()
-            with recorded("launch", f"{LOOPBACK}:{port}", [str(self._place.image)]):
-                _answer(answers, {"url": LOOPBACK, "port": port, "certs": str(self._folder / "client")})
-                await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
-        status = ended.result() if ended.done() else 0
-        for task in (published, asked, shortening):
-            task.cancel()
-        await self._end(process, gently=is_published)
-        if self._is_alone:  # else the program may yet look at the log, and removes it
-            shutil.rmtree(self._folder, ignore_errors=True)
-        return status
+        try:
+            await asyncio.wait({ended, asked, published}, return_when=asyncio.FIRST_COMPLETED)
+            if published.done() and not ended.done():
+                port = published.result()
+                self._is_published = True
+                with recorded("launch", f"{LOOPBACK}:{port}", [str(self._place.image)]):
+                    answer(answers, {"url": LOOPBACK, "port": port, "certs": str(self._folder / "client")})
+                    await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+            return ended.result() if ended.done() else 0
+        finally:
+            for task in (published, asked, ended):
+                task.cancel()
 
     def _read_input(self) -> None:
         if not os.read(0, 1024):  # its end, which is the program's
@@ -144,8 +161,7 @@ class _Keeper:
 
     async def _keep_the_log_short(self) -> None:
         while True:
-            with contextlib.suppress(FileNotFoundError):
-                shorten(self._folder / LOG)
+            shorten(self._folder / LOG)
             await asyncio.sleep(LOG_INTERVAL)
 
     async def _published(self) -> int:
@@ -157,8 +173,8 @@ class _Keeper:
             await asyncio.sleep(PORT_INTERVAL)
         return self._port
 
-    async def _end(self, process: asyncio.subprocess.Process, *, gently: bool) -> None:
-        if process.returncode is None and gently:
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None and self._is_published:
             await run(stop_command(self._place, self._name), STOP_TIMEOUT + containers.REMOVE_TIMEOUT)
         # The engine's client first: what has not begun yet, as while an image is pulled, does not then.
         with contextlib.suppress(ProcessLookupError):
@@ -187,9 +203,3 @@ def _make_certificates(folder: Path) -> Path:
     for path in certs.iterdir():
         path.chmod(0o644)
     return certs
-
-
-def _answer(descriptor: int, content: Mapping[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        os.write(descriptor, json.dumps(content).encode() + b"\n")
-    os.close(descriptor)

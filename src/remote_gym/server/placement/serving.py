@@ -6,14 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from remote_gym.config import CERTS_VARIABLE
+from remote_gym.config import CERTS_FOLDER, CERTS_VARIABLE
 from remote_gym.server.placement.commands import run_words, sees_words
 from remote_gym.server.placement.place import Place
 from remote_gym.server.placement.resources import Gpu, Resources
-
-CERTS_FOLDER = "/run/remote-gym/certs"
-"""Folder in the container with ``server.pem``, ``server-key.pem`` and ``ca.pem``, for `TlsFiles.from_folder`.
-``remote-gym serve`` finds it by the variable that names it."""
 
 LOOPBACK = "127.0.0.1"
 
