@@ -228,12 +228,16 @@ class Spares:
         try:
             worker = await self._maker.make(spare.name, spare.recipe, spare.env_id)
         except Exception as error:  # noqa: BLE001 - whatever it was, sessions make their own
-            del self._making[spare]
-            self._failed(spare, error)
-            self._end(spare)
+            if not spare.is_ending:
+                del self._making[spare]
+                self._failed(spare, error)
+                self._end(spare)
         else:
-            del self._making[spare]
-            self._put(spare, worker)
+            if spare.is_ending:  # it was made in spite of that, as what is cancelled when it is done may be
+                spare.worker = worker  # which `_close` waits for
+            else:
+                del self._making[spare]
+                self._put(spare, worker)
 
     def _failed(self, spare: Spare[WorkerHandle], error: Exception) -> None:
         name = spare.recipe.environment or DEFAULT
