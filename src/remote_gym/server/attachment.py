@@ -16,6 +16,7 @@ from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.routing_ids import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.spares.stock import Recipe
+from remote_gym.transport.time_limit import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 MOST_ATTACHED = 4
@@ -95,7 +96,7 @@ class OpenSession:
         """
         timeout = options.open_timeout
         try:
-            return await asyncio.wait_for(self.worker.ask(data), timeout)
+            return await within(timeout, self.worker.ask(data))
         except asyncio.TimeoutError:
             raise SessionLost(
                 f"{what} took over {timeout:g} s; raise ServerOptions.open_timeout",

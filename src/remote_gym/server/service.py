@@ -29,6 +29,7 @@ from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.spares.spares import Spares
 from remote_gym.server.status import SessionStatus
+from remote_gym.transport.time_limit import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error, error_response
@@ -293,7 +294,7 @@ class Service:
         # Whoever waits for a worker that starts is to hear that the server stops, rather than be cut off.
         if self._opening.stopping:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._opening.idle.wait(), self._options.close_timeout)
+                await within(self._options.close_timeout, self._opening.idle.wait())
         await self._live.wait_closed()
         await self._spares.close()
 

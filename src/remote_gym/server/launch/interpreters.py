@@ -9,6 +9,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
+from remote_gym.transport.time_limit import within
 from remote_gym.v1 import worker_pb2
 
 logger = get_logger(__name__)
@@ -60,7 +61,7 @@ async def _probe(python: str) -> bool | None:
     except OSError:  # which the worker says as it starts the guest
         return None
     try:
-        printed, _ = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT)
+        printed, _ = await within(PROBE_TIMEOUT, process.communicate())
     except asyncio.TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -19,6 +19,7 @@ from remote_gym.logs import get_logger
 from remote_gym.logs.escaping import printable
 from remote_gym.server.placement.commands import master_command
 from remote_gym.transport.ssh import CONNECT_TIMEOUT
+from remote_gym.transport.time_limit import within
 
 logger = get_logger(__name__)
 
@@ -115,7 +116,7 @@ class Hosts:
             raise ConfigError(f"cannot connect to {host!r}: ssh does not start: {error.strerror}") from error
         connection = _Connection(process, control, errors)
         try:
-            await asyncio.wait_for(_find(process, marker.encode()), READY_TIMEOUT)
+            await within(READY_TIMEOUT, _find(process, marker.encode()))
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

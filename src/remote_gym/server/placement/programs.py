@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remote_gym.ipc.variables import for_other_pythons
+from remote_gym.transport.time_limit import within
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ async def run(words: Sequence[str], timeout: float) -> Done:
     except OSError as error:
         return Done(127, "", f"{words[0]}: {error.strerror}")
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), timeout)
+        output, errors = await within(timeout, process.communicate())
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

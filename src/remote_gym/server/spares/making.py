@@ -15,6 +15,7 @@ from remote_gym.server.launch_request import launch_message, offered_arguments
 from remote_gym.server.placement.placement import Placement
 from remote_gym.server.placement.starting import start_worker
 from remote_gym.server.spares.stock import Recipe
+from remote_gym.transport.time_limit import within
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -77,7 +78,7 @@ class Maker:
         placed = await self._placement.place(message, arguments)
         worker = await start_worker(self._launcher, message, placed, options)
         try:
-            answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)
+            answer = await within(options.open_timeout, worker.ask(message.SerializeToString()))
             launched = parse(worker_pb2.Launched, answer, options.message_limits)
             if launched.HasField("error"):
                 error = decode_error(launched.error)

@@ -19,6 +19,7 @@ from remote_gym.server.placement.placement import Placement
 from remote_gym.server.sessions import EnvIds, Session, Sessions
 from remote_gym.server.spares.making import ClientHasToSayError, Maker
 from remote_gym.server.spares.stock import Offer, Recipe, Spare, Stock
+from remote_gym.transport.time_limit import within
 from remote_gym.v1 import worker_pb2
 
 logger = get_logger(__name__)
@@ -132,7 +133,7 @@ class Spares:
             message.env_id = spare.env_id
             worker.assign(entry.id)
             try:
-                return worker, await asyncio.wait_for(worker.ask(message.SerializeToString()), ASSIGN_TIMEOUT)
+                return worker, await within(ASSIGN_TIMEOUT, worker.ask(message.SerializeToString()))
             except (asyncio.TimeoutError, SessionLost) as error:
                 logger.warning("%s, an environment for session %s, is of no use: %r", spare.name, entry.id, error)
                 await worker.close(0.0)
