@@ -101,27 +101,44 @@ def test_without_it_the_trial_is_closed(counted):
         assert counted.count("closed") == 1
 
 
-def test_two_sessions_in_a_row_say_what_is_made_ahead(counted):
-    with serving(counted.offer(warm=1)) as server:
+def test_two_sessions_in_a_row_say_what_is_made_ahead_too(counted):
+    with serving(counted.offer(warm=2), 2) as server:
         asking = {"remote_args": {"entrypoint_kwargs": {"task": 3}}, "render_mode": "rgb_array"}
         server.environment(**asking).close()
-        assert server.server.spare_count == 1  # as before
+        assert server.server.spare_count == 2  # as before
         server.environment(**asking).close()
-        wait_until(lambda: [note.task for note in counted.notes("made")] == [0, 3, 3, 3])
-        wait_until(lambda: server.server.spare_count == 1)
-        wait_until(lambda: counted.count("closed") == 3)  # the one that nobody had asked for among them
+        wait_until(lambda: [note.task for note in counted.notes("made")] == [0, 0, 3, 3, 3])
+        wait_until(lambda: counted.count("closed") == 3)  # one that nobody had asked for among them
+        wait_until(lambda: server.server.spare_count == 2)
         counted.block()
         environment = server.environment(**asking)
-        assert environment.reset()[1]["pid"] == counted.notes("made")[3].pid
+        assert environment.reset()[1]["pid"] == counted.notes("made")[4].pid
         assert environment.render().shape == (2, 2, 3)
+        first, second = counted.notes("made")[:2]
+        assert server.environment().reset()[1]["pid"] in (first.pid, second.pid)  # which is there for others
+
+
+def test_one_tenant_does_not_say_what_is_made_ahead_for_all(counted):
+    with loopback_server(counted.offer(warm=2)) as server:
+        alice, bob = (tenant(server, name) for name in ("alice", "bob"))
+        wait_until(lambda: server.server.spare_count == 2)
+        server.environment(client_credentials_paths=bob).close()
+        for task in (3, 3, 3):
+            asking = {"entrypoint_kwargs": {"task": task}}
+            server.environment(client_credentials_paths=alice, remote_args=asking).close()
+        wait_until(lambda: server.server.spare_count == 2)
+        assert [note.task for note in counted.notes("made")].count(3) == 3  # one for each session, and none ahead
+        counted.block()
+        for _ in range(2):
+            server.environment(client_credentials_paths=bob)
 
 
 def test_vector_environments_are_made_ahead_too(counted):
-    with serving(counted.offer(warm=1)) as server:
+    with serving(counted.offer(warm=2), 2) as server:
         for _ in range(2):
             server.vector_environment(2).close()
-        wait_until(lambda: len(counted.notes("made")) == 1 + 3 * 2)
-        wait_until(lambda: server.server.spare_count == 1)
+        wait_until(lambda: len(counted.notes("made")) == 2 + 3 * 2)
+        wait_until(lambda: server.server.spare_count == 2)
         counted.block()
         environments = server.vector_environment(2)
         assert environments.reset()[1]["pid"].tolist() == [note.pid for note in counted.notes("made")[-2:]]
@@ -234,13 +251,13 @@ def test_a_policy_holds_for_who_gets_one(counted, tmp_path):
     policy.write_text(
         '[allow."DNS:alice"]\n[allow."DNS:bob"]\nenvironments = {default = {arguments = ["render_mode"]}}\n'
     )
-    with loopback_server(counted.offer(warm=1), policy=policy) as server:
+    with loopback_server(counted.offer(warm=2), policy=policy) as server:
         alice, bob = (tenant(server, name) for name in ("alice", "bob"))
         asking = {"remote_args": {"entrypoint_kwargs": {"task": 3}}}
         for _ in range(2):
             server.environment(client_credentials_paths=alice, **asking).close()
-        wait_until(lambda: counted.notes("made")[-1:] and counted.notes("made")[-1].task == 3)
-        wait_until(lambda: server.server.spare_count == 1)
+        wait_until(lambda: [note.task for note in counted.notes("made")].count(3) == 3)
+        wait_until(lambda: server.server.spare_count == 2)
         with pytest.raises(NotPermitted, match="task"):
             server.environment(client_credentials_paths=bob, **asking)
         with pytest.raises(NotPermitted):

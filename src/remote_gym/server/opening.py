@@ -130,7 +130,7 @@ class Opening:
         self._live.watch(session)
         session_log.opened(entry)
         if recipe is not None:
-            self._spares.opened(recipe)
+            self._spares.opened(recipe, entry.identity)
         return pb.OpenResponse(session=self._describe(session, client, attempt, first))
 
     async def _admit(self, request: worker_pb2.Opening, client: Client) -> tuple[Session, worker_pb2.Launch]:

@@ -138,16 +138,68 @@ def test_none_is_kept_of_who_has_no_identity_or_where_it_is_not_asked_for(clock)
     assert not found.keeps(None, "alice")
 
 
-def test_two_in_a_row_say_what_is_made_ahead(clock):
+def test_two_in_a_row_say_what_is_made_ahead_beside_the_servers_own(clock):
     found = stocked(clock)
-    old = put(found)
+    old, newer = put(found), put(found, worker=None)
     for recipe in (OTHER, PLAIN, OTHER):
-        found.opened(recipe)
+        found.opened(recipe, "")
         assert not found.surplus()
-    found.opened(OTHER)
-    assert found.surplus() == [old]
-    assert found.missing(0, {}) == [OTHER, OTHER]
-    found.opened(Recipe(environment="not made ahead"))
+    found.opened(OTHER, "")
+    assert found.surplus() == [newer]
+    newer.is_ending = True
+    assert found.missing(0, {}) == [OTHER]
+    third = Recipe(environment="", num_envs=2)
+    learnt = put(found, OTHER)
+    found.opened(third, "")
+    found.opened(third, "")
+    assert found.surplus() == [learnt]
+    assert found.missing(0, {}) == [third]
+    assert old not in found.surplus()
+    found.opened(Recipe(environment="not made ahead"), "")
+
+
+def test_of_the_servers_own_form_one_is_made_ahead_whatever_clients_ask_for(clock):
+    found: Stock[str] = Stock({"": Offer(warm=1), "many": Offer(warm=4)}, 10, clock)
+    for name in ("", "many"):
+        for _ in range(3):
+            found.opened(Recipe(environment=name, render_mode="rgb_array"), "")
+    many, learnt = (Recipe(environment="many", render_mode=mode) for mode in ("", "rgb_array"))
+    assert found.missing(0, {}) == [PLAIN, many, learnt, learnt]  # as many as are made at once
+    assert found.missing(8, {}) == [PLAIN, many]
+
+
+def test_one_client_of_several_says_nothing_of_what_is_made_ahead(clock):
+    found = stocked(clock)
+    found.opened(PLAIN, "bob")
+    for _ in range(3):
+        found.opened(OTHER, "alice")
+    assert found.missing(0, {}) == [PLAIN, PLAIN]
+    found.opened(OTHER, "bob")
+    assert found.missing(0, {}) == [PLAIN, OTHER]
+
+
+def test_what_one_client_alone_has_asked_for_is_forgotten_when_another_asks_for_something_else(clock):
+    found, same = stocked(clock), stocked(clock)
+    for each in (found, same):
+        each.opened(OTHER, "alice")
+        each.opened(OTHER, "alice")
+        assert each.missing(0, {}) == [PLAIN, OTHER]
+    found.opened(PLAIN, "bob")
+    assert found.missing(0, {}) == [PLAIN, PLAIN]
+    same.opened(OTHER, "bob")
+    assert same.missing(0, {}) == [PLAIN, OTHER]
+    same.opened(PLAIN, "bob")
+    assert same.missing(0, {}) == [PLAIN, OTHER]
+
+
+def test_what_clients_ask_for_fails_by_itself(clock):
+    found = stocked(clock)
+    found.opened(OTHER, "")
+    found.opened(OTHER, "")
+    assert found.failed(OTHER)
+    assert found.missing(0, {}) == [PLAIN]
+    found.give_up(OTHER)
+    assert found.missing(0, {}) == [PLAIN, PLAIN]
 
 
 def test_a_kept_one_goes_after_a_while(clock):
@@ -167,12 +219,14 @@ def test_of_too_many_kept_ones_the_oldest_go(clock, monkeypatch):
     assert found.surplus() == spares[:1]
 
 
-def test_kept_ones_are_in_the_way_before_those_made_ahead_and_the_oldest_first(clock):
-    found = stocked(clock, most=4)
-    ahead, first, second = put(found), put(found, identity="alice"), put(found, identity="bob")
+def test_kept_ones_are_in_the_way_before_those_made_ahead_and_the_servers_own_form_last(clock):
+    found = stocked(clock, most=5)
+    ahead, learnt = put(found), put(found, OTHER)
+    first, second = put(found, identity="alice"), put(found, identity="bob")
     assert found.in_the_way("", 1, {"": 1}) == []
     assert found.in_the_way("", 2, {"": 2}) == [first]
-    assert found.in_the_way(None, 4, {}) == [first, second, ahead]
+    assert found.in_the_way(None, 4, {}) == [first, second, learnt]
+    assert found.in_the_way(None, 5, {}) == [first, second, learnt, ahead]
 
 
 def test_those_that_end_are_waited_for_and_not_ended_again(clock):
@@ -228,7 +282,7 @@ def test_what_clients_have_to_say_more_of_is_not_made_until_they_have(clock):
     found = stocked(clock)
     found.tried("", None)
     assert found.missing(0, {}) == []
-    found.opened(OTHER)
-    found.opened(OTHER)
+    found.opened(OTHER, "")
+    found.opened(OTHER, "")
     assert found.missing(0, {}) == [OTHER, OTHER]
     found.tried("nothing of that name", None)

@@ -160,9 +160,9 @@ class Spares:
                 )
             await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
 
-    def opened(self, recipe: Recipe) -> None:
-        """A session has been opened."""
-        self._stock.opened(recipe)
+    def opened(self, recipe: Recipe, identity: str) -> None:
+        """A session of that client has been opened."""
+        self._stock.opened(recipe, identity)
         self.look()
 
     async def keep(self, entry: Session, recipe: Recipe, worker: WorkerHandle, timeout: float) -> bool:
@@ -244,7 +244,7 @@ class Spares:
         name = spare.recipe.environment or DEFAULT
         if isinstance(error, ClientHasToSayError):
             logger.info("%s is not made ahead until it is known what clients ask for: %s", name, error)
-            self._stock.tried(spare.recipe.environment, None)
+            self._stock.give_up(spare.recipe)
             return
         log = logger.warning if self._stock.failed(spare.recipe) else logger.debug
         details = error.remote_traceback if isinstance(error, RemoteEnvironmentError) else ""

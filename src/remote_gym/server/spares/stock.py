@@ -120,20 +120,61 @@ class Spare(Generic[W]):
 
 
 @dataclass
-class _Aim:
-    """The recipe by which an environment is made ahead.
+class _Form:
+    """A form in which an environment is made ahead.
 
     Attributes:
-        recipe: From what; None for nothing, since it is not known yet what clients ask for.
-        last: What was opened last.
+        recipe: From what.
         failures: How many there were, one after the other.
         not_before: When to try again.
     """
 
-    recipe: Recipe | None
-    last: Recipe | None = None
+    recipe: Recipe
     failures: int = 0
     not_before: float = -math.inf
+
+
+@dataclass
+class _Aim:
+    """What is made ahead of an environment.
+
+    Attributes:
+        own: As the server offers it; None where clients have to say more of it.
+        learnt: As clients have asked for it; None where they have not, or for the server's own form.
+        last: What was opened last.
+        identity: The client that opened it; None for none yet.
+        is_shared: Whether clients of several identities have opened some.
+    """
+
+    own: _Form | None
+    learnt: _Form | None = None
+    last: Recipe | None = None
+    identity: str | None = None
+    is_shared: bool = False
+
+    def form(self, recipe: Recipe) -> _Form | None:
+        """That of a recipe."""
+        return next((form for form in (self.own, self.learnt) if form is not None and form.recipe == recipe), None)
+
+    def opened(self, recipe: Recipe, identity: str) -> None:
+        """Learn from a session that has been opened.
+
+        Where several tenants come, none of them alone says what is made ahead for all.
+        """
+        is_anothers = self.identity not in (None, identity)
+        if is_anothers and not self.is_shared:
+            self.is_shared = True
+            if self.learnt is not None and self.learnt.recipe != recipe:  # only one client has ever asked for it
+                self.learnt = None
+        if recipe == self.last and self.form(recipe) is None and (is_anothers or not self.is_shared):
+            self.learnt = _Form(recipe)
+        self.last, self.identity = recipe, identity
+
+    def shares(self, warm: int) -> list[tuple[_Form, int]]:
+        """How many of each form there are to be, of `warm` in all; one is the server's own, whatever clients do."""
+        if self.learnt is None:
+            return [] if self.own is None else [(self.own, warm)]
+        return [(self.learnt, warm)] if self.own is None else [(self.own, 1), (self.learnt, warm - 1)]
 
 
 @dataclass
@@ -156,7 +197,7 @@ class Stock(Generic[W]):
     _aims: dict[str, _Aim] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._aims = {name: _Aim(Recipe(environment=name)) for name, offer in self.offers.items() if offer.warm}
+        self._aims = {name: _Aim(_Form(Recipe(environment=name))) for name, offer in self.offers.items() if offer.warm}
 
     def __iter__(self) -> Iterator[Spare[W]]:
         """All, the oldest first; they may be changed meanwhile."""
@@ -197,22 +238,31 @@ class Stock(Generic[W]):
         chosen = own[-1] if own else anybodys[0] if anybodys else None
         if chosen is not None:
             self.remove(chosen)
-            if not own:
-                self._aims[recipe.environment].failures = 0
+            if not own and (form := self._form(recipe)) is not None:
+                form.failures = 0
         return chosen
 
-    def opened(self, recipe: Recipe) -> None:
-        """A session has been opened. What two in a row have asked for is what is made ahead from then on."""
-        aim = self._aims.get(recipe.environment)
-        if aim is not None:
-            if recipe not in (aim.recipe, None) and recipe == aim.last:
-                self._aim_at(aim, recipe)
-            aim.last = recipe
+    def opened(self, recipe: Recipe, identity: str) -> None:
+        """A session has been opened. What two in a row have asked for is made ahead, too, from then on.
+
+        Args:
+            recipe: What it has asked for.
+            identity: Its client's. Where there are several, two in a row are of two clients.
+        """
+        if recipe.environment in self._aims:
+            self._aims[recipe.environment].opened(recipe, identity)
 
     def tried(self, environment: str, recipe: Recipe | None) -> None:
         """It has been found how an environment can be made that clients name no more of than its name; None for not."""
         if environment in self._aims:
-            self._aim_at(self._aims[environment], recipe)
+            self._aims[environment].own = None if recipe is None else _Form(recipe)
+
+    def give_up(self, recipe: Recipe) -> None:
+        """It cannot be made from that, before clients say more."""
+        aim = self._aims.get(recipe.environment)
+        if aim is not None:
+            aim.own = aim.own if aim.own is None or aim.own.recipe != recipe else None
+            aim.learnt = aim.learnt if aim.learnt is None or aim.learnt.recipe != recipe else None
 
     def failed(self, recipe: Recipe) -> bool:
         """One could not be made, or has ended by itself: wait before the next one is made.
@@ -220,12 +270,12 @@ class Stock(Generic[W]):
         Returns:
             Whether that is news, rather than yet another failure.
         """
-        aim = self._aims.get(recipe.environment)
-        if aim is None or aim.recipe != recipe:
+        form = self._form(recipe)
+        if form is None:
             return False
-        aim.not_before = self.clock() + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(aim.failures, 16))
-        aim.failures += 1
-        return aim.failures == 1
+        form.not_before = self.clock() + min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(form.failures, 16))
+        form.failures += 1
+        return form.failures == 1
 
     def missing(self, places: int, held: Mapping[str, int]) -> list[Recipe]:
         """Recipes of those to begin to make now.
@@ -239,39 +289,44 @@ class Stock(Generic[W]):
         room = min(self.most - places - len(self._spares), MAKES_AT_ONCE - making)
         count = Counter(spare.recipe.environment for spare in self._spares)
         for name, aim in self._aims.items():
-            if aim.recipe is None or aim.not_before > now:
-                continue
             offer = self.offers[name]
-            there = sum(
-                spare.recipe == aim.recipe and not spare.identity and not spare.is_ending for spare in self._spares
-            )
-            number = int(max(0, min(offer.warm - there, offer.most - held.get(name, 0) - count[name], room)))
-            recipes += [aim.recipe] * number
-            room -= number
+            for form, share in aim.shares(offer.warm):
+                if form.not_before > now:
+                    continue
+                there = len(self._ahead(form.recipe))
+                number = int(max(0, min(share - there, offer.most - held.get(name, 0) - count[name], room)))
+                recipes += [form.recipe] * number
+                count[name] += number
+                room -= number
         return recipes
 
     def surplus(self) -> list[Spare[W]]:
-        """Spares to close: kept for long enough, too many that are kept, or made for what nobody asks for any more."""
+        """Spares to close: kept for long enough, too many that are kept, or no more made ahead."""
         now = self.clock()
         kept = [spare for spare in self._spares if spare.identity and not spare.is_ending]
-        aims = {aim.recipe for aim in self._aims.values()}
-        old = [spare for spare in self._spares if not (spare.identity or spare.is_ending or spare.recipe in aims)]
+        staying: list[Spare[W]] = []
+        for name, aim in self._aims.items():
+            for form, share in aim.shares(self.offers[name].warm):
+                staying += self._ahead(form.recipe)[:share]  # rather than the newest, which may have to be made yet
+        old = [spare for spare in self._spares if not (spare.identity or spare.is_ending) and spare not in staying]
         too_many = kept[: max(0, len(kept) - MOST_KEPT)]
         return old + [spare for spare in kept if spare in too_many or spare.expires <= now]
 
     def in_the_way(self, environment: str | None, places: int, held: Mapping[str, int]) -> list[Spare[W]]:
         """Spares to close so that there is room for a session, which counts already: of those that are kept the oldest.
 
-        Only then those that are made ahead.
+        Only then those that are made ahead, the server's own form last.
 
         Args:
             environment: The session's; None for a client's own.
             places: As `missing` has it.
             held: Likewise.
         """
+        own_forms = [aim.own.recipe for aim in self._aims.values() if aim.own is not None]
         staying = sorted(
-            (spare for spare in self._spares if not spare.is_ending), key=lambda spare: not spare.identity
-        )  # those that are kept before those made ahead, and the oldest first
+            (spare for spare in self._spares if not spare.is_ending),
+            key=lambda spare: (not spare.identity, spare.recipe in own_forms),
+        )  # each kind the oldest first
         chosen: list[Spare[W]] = []
         if environment is not None and environment in self.offers:
             own = [spare for spare in staying if spare.recipe.environment == environment]
@@ -292,9 +347,17 @@ class Stock(Generic[W]):
     def next_change(self) -> float | None:
         """Seconds until time alone changes what is to be made or closed; None for never."""
         times = [spare.expires for spare in self._spares if not spare.is_ending]
-        times += [aim.not_before for aim in self._aims.values() if aim.not_before > self.clock()]
+        forms = [form for aim in self._aims.values() for form in (aim.own, aim.learnt) if form is not None]
+        times += [form.not_before for form in forms if form.not_before > self.clock()]
         soonest = min(times, default=math.inf)
         return None if soonest == math.inf else max(0.0, soonest - self.clock())
 
-    def _aim_at(self, aim: _Aim, recipe: Recipe | None) -> None:
-        aim.recipe, aim.failures, aim.not_before = recipe, 0, -math.inf
+    def _form(self, recipe: Recipe) -> _Form | None:
+        aim = self._aims.get(recipe.environment)
+        return None if aim is None else aim.form(recipe)
+
+    def _ahead(self, recipe: Recipe) -> list[Spare[W]]:
+        """Those made ahead from a recipe, the oldest first."""
+        return [
+            spare for spare in self._spares if spare.recipe == recipe and not spare.identity and not spare.is_ending
+        ]
