@@ -104,6 +104,29 @@ def slow_to_open(seconds: float) -> worker_pb2.Opening:
     return opening(entrypoint_kwargs=encoded({"delay": seconds}))
 
 
+@pytest.mark.parametrize("what", ["keep", "close"])
+def test_a_session_whose_end_fails_has_ended_and_leaves_its_place(what, monkeypatch, caplog):
+    async def fail(*_: object, **__: object) -> bool:
+        raise OSError("no more of anything")
+
+    async def test() -> None:
+        async with running(max_sessions=1) as service:
+            opened = await open_session(service)
+            [session] = service._live
+            if what == "keep":
+                monkeypatch.setattr(service._spares, "keep", fail)
+            else:
+                session.worker.at_end = fail
+            await asyncio.wait_for(service.close_session(opened.id, opened.token, ALICE), scaled(10.0))
+            assert session.worker.exited.done()
+            await open_session(service)
+
+    run(test)
+    assert [f"could not be {'kept' if what == 'keep' else 'closed'}" in line for line in caplog.messages].count(
+        True
+    ) == 1
+
+
 def test_the_log_names_whose_environment_could_not_be_created(caplog):
     async def test() -> None:
         async with running() as service:

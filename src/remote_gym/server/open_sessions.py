@@ -11,6 +11,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.errors import SessionLost
 from remote_gym.ipc import close_reasons
 from remote_gym.ipc.control import WorkerEvent
+from remote_gym.logs import get_logger
 from remote_gym.server import session_log
 from remote_gym.server.attachment import OpenSession
 from remote_gym.server.routing_ids import RoutingIds
@@ -18,6 +19,8 @@ from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.spares.spares import Spares
 from remote_gym.transport.busy_poll import poll_us
 from remote_gym.v1 import remote_gym_pb2 as pb
+
+logger = get_logger(__name__)
 
 
 class OpenSessions:
@@ -173,18 +176,35 @@ class OpenSessions:
             other.worker.set_polling(poll_us(self._options.poll_us, len(polling)))
 
     async def _close_worker(self, session: OpenSession, timeout: float, *, may_keep: bool) -> None:
-        is_kept = may_keep and await self._is_kept(session, timeout)
-        if not is_kept:
-            await session.worker.close(timeout)
+        is_kept = False
+        try:
+            is_kept = may_keep and await self._is_kept(session, timeout)
+            if not is_kept:
+                await session.worker.close(timeout)
+        except Exception:  # a fault of ours, which others are not to wait for
+            logger.exception("session %s: its worker could not be closed", session.entry.id)
+        finally:
+            try:
+                self._let_go(session, is_kept=is_kept)
+            finally:
+                session.closing.set_result(None)  # for which its client waits, and the server's end
+
+    def _let_go(self, session: OpenSession, *, is_kept: bool) -> None:
+        """Let others have its place, as soon as its worker has ended."""
         if is_kept or session.worker.exited.done():
             self._release(session.entry)
         else:  # a thread that hangs cannot be killed, and keeps its place for as long as it does
             session.worker.exited.add_done_callback(lambda _: self._release(session.entry))
-        session.closing.set_result(None)
 
     async def _is_kept(self, session: OpenSession, timeout: float) -> bool:
         worker = session.worker
-        if session.recipe is None or not await self._spares.keep(session.entry, session.recipe, worker, timeout):
+        if session.recipe is None:
+            return False
+        try:
+            if not await self._spares.keep(session.entry, session.recipe, worker, timeout):
+                return False
+        except Exception:  # a fault of ours, after which it is closed as any other
+            logger.exception("session %s: its environment could not be kept", session.entry.id)
             return False
         if session.on_gone is not None:
             worker.gone.remove_done_callback(session.on_gone)
