@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from counting import Counted
 from environments import ACTION
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectionLost
@@ -45,7 +46,8 @@ class Server:
     page: memoryview
 
     def launch(self, **fields: Any) -> worker_pb2.Launched:
-        message = worker_pb2.Launch(entrypoint="environments.py", root=ROOT, limits=asdict(Limits()), **fields)
+        whole = {"entrypoint": "environments.py", "root": ROOT, "limits": asdict(Limits()), **fields}
+        message = worker_pb2.Launch(**whole)
         self.requests.send(message.SerializeToString())
         answer = self.requests.receive()
         assert answer is not None
@@ -176,6 +178,34 @@ def test_each_session_may_set_what_its_own_terms_allow(server):
     refused = server.launch(session="s", allowed_arguments=worker_pb2.Names(names=["difficulty"]), **fields)
     assert refused.error.kind == pb.ErrorDetail.NOT_PERMITTED
     assert server.requests.receive() is None
+
+
+@pytest.mark.parametrize(
+    ("launches", "error"),
+    [
+        ([{"frames": pb.FRAMES_STEP}], "frames were asked for"),
+        ([{"ahead": True}, {"frames": pb.FRAMES_STEP}], "frames were asked for"),
+        ([{"keeps": True}, {"frames": pb.FRAMES_STEP}], "frames were asked for"),
+        ([{"ahead": True}, {"allowed_arguments": worker_pb2.Names(), "client_kwargs": b"x"}], ""),
+        ([{"limits": {**asdict(Limits()), "message_bytes": 200}}], "the en..."),  # the environment's description has
+    ],
+    ids=["frames", "ahead-frames", "kept-frames", "ahead-arguments", "long"],
+)
+def test_an_environment_is_closed_once_whichever_launch_is_refused(server, tmp_path, launches, error):
+    counted = Counted(tmp_path)
+    where = {"entrypoint": counted.offer()["entrypoint"], "root": str(tmp_path)}
+    *good, refused = launches
+    for fields in good:
+        assert server.launch(session="one", **where, **fields).HasField("description")
+        if not fields.get("ahead"):
+            server.ask(RESET)
+            assert server.leave() == (WorkerEvent.LEFT, 1)
+    answer = server.launch(session="two", **where, **refused)
+    assert answer.HasField("error")
+    assert error in answer.error.message
+    assert server.requests.receive() is None
+    server.thread.join(scaled(10.0))
+    assert counted.count("closed") == 1
 
 
 def test_what_a_client_asked_and_nobody_read_is_not_the_next_sessions(server):

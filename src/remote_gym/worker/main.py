@@ -89,6 +89,7 @@ class _Worker:
         self._page = page
         self._on_direct = on_direct
         self._is_used = False  # whether a session has had the environment
+        self._has_host = False  # whether there is one, which closes the environment
 
     def serve(self, launch: worker_pb2.Launch) -> None:
         """Create what is launched, and serve until nobody is to have it any more."""
@@ -98,8 +99,7 @@ class _Worker:
             if self._own_process:
                 settle_process(launch)
             created = create(launch, limits, own_process=self._own_process)
-            host = self._host(created, launch, limits)
-            launched = _describe(host, limits)
+            host, launched = self._host_for(created, launch, limits)
         except ForkedChild:
             raise
         # User code runs here and may raise anything; whoever opened the session is told.
@@ -120,8 +120,7 @@ class _Worker:
                 launch = following
                 try:
                     decode_client_kwargs(launch, limits)  # under the terms of this client
-                    host = self._host(created, launch, limits)
-                    launched = _describe(host, limits)
+                    host, launched = self._host_for(created, launch, limits)
                 except Exception as error:  # noqa: BLE001 - whatever it is, whoever opened the session is told
                     server.send(_describe_failure(error, limits))
                     return
@@ -129,15 +128,20 @@ class _Worker:
         finally:
             host.close()
 
-    def _host(self, created: Created, launch: worker_pb2.Launch, limits: Limits) -> Host:
+    def _host_for(self, created: Created, launch: worker_pb2.Launch, limits: Limits) -> tuple[Host, bytes]:
+        """Make the host of a launch, and describe its environment, which is closed if that fails for the first one."""
+        host: Host | None = None
         try:
-            return make_host(created, launch, limits, page=self._page, is_used=self._is_used)
+            host = make_host(created, launch, limits, page=self._page, is_used=self._is_used)
+            launched = _describe(host, limits)
         except ForkedChild:
             raise
         except BaseException:
-            if not self._is_used:
-                created.environment.close()
+            if not self._has_host:
+                (created.environment if host is None else host).close()
             raise
+        self._has_host = True
+        return host, launched
 
     def _serve_session(self, host: Host, server: MessageSocket, launch: worker_pb2.Launch, limits: Limits) -> bool:
         """Serve a session to its end; return whether another one may have the environment."""
