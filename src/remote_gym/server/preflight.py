@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,12 +14,10 @@ from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch_request import launch_message, offered_arguments
 from remote_gym.server.placement.placement import Placed, Placement
-from remote_gym.server.placement.starting import start_worker
-from remote_gym.server.spares.making import asks_the_client
+from remote_gym.server.spares.making import asks_the_client, create_alone
 from remote_gym.server.spares.spares import Spares
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
-from remote_gym.wire.parse import parse
 from remote_gym.worker.environment.registered_ids import IdNeeded
 
 logger = get_logger(__name__)
@@ -133,23 +130,14 @@ async def _create(
     placed: Placed,
     keep: Callable[[WorkerHandle], None] | None,
 ) -> Exception | None:
-    worker = await start_worker(launcher, message, placed, options)
-    timeout, is_kept = options.close_timeout, False
     try:
-        answer = await asyncio.wait_for(worker.ask(message.SerializeToString()), options.open_timeout)
-        launched = parse(worker_pb2.Launched, answer)
-        is_kept = keep is not None and launched.HasField("description")
-    except asyncio.TimeoutError:
-        timeout = 0.0
-        return SessionLost(f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout")
-    except SessionLost as error:  # its worker has crashed
+        worker, launched = await create_alone(launcher, message, placed, options)
+    except SessionLost as error:  # its worker has crashed, or takes too long
         return error
-    finally:
-        # Before anything else is created: two might not have room on a device, or the same port.
-        if not is_kept:
-            await worker.close(timeout)
-    if keep is not None and is_kept:
+    if keep is not None and launched.HasField("description"):
         keep(worker)
+    else:  # before anything else is created: two might not have room on a device, or the same port
+        await worker.close(options.close_timeout)
     if launched.HasField("choice"):
         return IdNeeded(launched.error.message, launched.choice.examples, launched.choice.fault)
     if launched.description.lacking:  # not an error: an entrypoint may create several kinds, and list the names of all

@@ -12,7 +12,7 @@ from remote_gym.errors import ConfigError, SessionLost
 from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.launch.launcher import Launcher
 from remote_gym.server.launch_request import launch_message, offered_arguments
-from remote_gym.server.placement.placement import Placement
+from remote_gym.server.placement.placement import Placed, Placement
 from remote_gym.server.placement.starting import start_worker
 from remote_gym.server.spares.stock import Recipe
 from remote_gym.transport.time_limit import within
@@ -76,24 +76,47 @@ class Maker:
         message.session, message.env_id, message.ahead = name, env_id, True
         arguments = offered_arguments(request, self._default_args, options)
         placed = await self._placement.place(message, arguments)
-        worker = await start_worker(self._launcher, message, placed, options)
-        try:
-            answer = await within(options.open_timeout, worker.ask(message.SerializeToString()))
-            launched = parse(worker_pb2.Launched, answer, options.message_limits)
-            if launched.HasField("error"):
-                error = decode_error(launched.error)
-                if launched.HasField("choice") or asks_the_client(error):
-                    raise ClientHasToSayError(str(error)) from error
-                raise error
-        except asyncio.CancelledError:  # it is in somebody's way, or the server stops
-            await worker.close(0.0, quietly=True)
-            raise
-        except asyncio.TimeoutError:
-            await worker.close(0.0)
-            raise SessionLost(
-                f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout"
-            ) from None
-        except BaseException:  # after which it ends by itself
+        worker, launched = await create_alone(self._launcher, message, placed, options)
+        if launched.HasField("error"):
             await worker.close(options.close_timeout)
-            raise
+            error = decode_error(launched.error)
+            if launched.HasField("choice") or asks_the_client(error):
+                raise ClientHasToSayError(str(error)) from error
+            raise error
         return worker
+
+
+async def create_alone(
+    launcher: Launcher, message: worker_pb2.Launch, placed: Placed, options: ServerOptions
+) -> tuple[WorkerHandle, worker_pb2.Launched]:
+    """Start a worker, and have it create an environment without a session. Cancelled, or failed, it leaves nothing.
+
+    Args:
+        launcher: Starts it.
+        message: What it is told.
+        placed: Its place.
+        options: The server's.
+
+    Returns:
+        The worker, for the caller to close, and what it has answered, which may be an error.
+
+    Raises:
+        ConfigError: As `start_worker` does.
+        ServerFull: Likewise.
+        SessionLost: If its worker ends, or takes longer than an opening may.
+    """
+    worker = await start_worker(launcher, message, placed, options)
+    try:
+        answer = await within(options.open_timeout, worker.ask(message.SerializeToString()))
+        return worker, parse(worker_pb2.Launched, answer, options.message_limits)
+    except asyncio.CancelledError:  # it is in somebody's way, or the server stops
+        await worker.close(0.0, quietly=True)
+        raise
+    except asyncio.TimeoutError:
+        await worker.close(0.0)
+        raise SessionLost(
+            f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout"
+        ) from None
+    except BaseException:  # after which it ends by itself
+        await worker.close(options.close_timeout)
+        raise
