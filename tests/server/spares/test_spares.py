@@ -15,16 +15,20 @@ from typing import Any
 
 import pytest
 
-from remote_gym.config import ServerOptions
+from remote_gym.config import Limits, ServerOptions
 from remote_gym.errors import ConfigError, ServerFull
 from remote_gym.ipc.control import WorkerCommand, WorkerEvent, receive_record, send_record
 from remote_gym.server.launch.handle import WorkerHandle
-from remote_gym.server.placement.placement import Placement
+from remote_gym.server.launch.launcher import LaunchSpec
+from remote_gym.server.placement.placement import Placed, Placement
 from remote_gym.server.sessions import Sessions
 from remote_gym.server.spares import spares as module
+from remote_gym.server.spares.making import Maker
 from remote_gym.server.spares.spares import Spares
 from remote_gym.server.spares.stock import Recipe
+from remote_gym.transport.framing import write_length
 from remote_gym.v1 import worker_pb2
+from remote_gym.wire.errors import encode_error
 from waiting import scaled
 
 PLAIN, OTHER = Recipe(environment=""), Recipe(environment="", render_mode="rgb_array")
@@ -42,6 +46,7 @@ class Worker(WorkerHandle):
         super().__init__(name, lambda: self.set_exited("killed"), 2**20)
         self.closes = 0
         self.hangs = False
+        self._answer_with = b""  # rather than with what it was asked; it then does not end, either
 
     @classmethod
     async def started(cls, name: str) -> Worker:
@@ -55,9 +60,10 @@ class Worker(WorkerHandle):
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(2**16):
             if not self.hangs:
-                writer.write(data)
-        writer.close()
-        self.set_exited("its process ended")
+                writer.write(self._answer_with or data)
+        if not self._answer_with:
+            writer.close()
+            self.set_exited("its process ended")
 
     def die(self) -> None:
         """End by itself."""
@@ -369,3 +375,36 @@ def test_nothing_is_kept_of_who_leaves_as_the_server_stops(run):
         worker._other_control.close()
 
     run(test)
+
+
+def test_one_whose_making_fails_as_it_has_to_end_is_closed_to_the_end(monkeypatch):
+    ended: list[bool] = []
+
+    class Launcher:
+        async def launch(self, spec: LaunchSpec) -> WorkerHandle:
+            self.worker = await Worker.started(spec.session)
+            monkeypatch.setattr(self.worker, "_answer_with", failure)
+            return self.worker
+
+    async def leave(_: Placed, is_settled: bool) -> None:
+        ended.append(is_settled)
+
+    async def test() -> None:
+        launcher = Launcher()
+        options = ServerOptions(close_timeout=0.2)
+        maker = Maker(launcher, {"id": "CartPole-v1"}, options, Placement())  # type: ignore[arg-type] # ends nothing
+        making = asyncio.ensure_future(maker.make("ahead-1", PLAIN, 0))
+        await until(lambda: hasattr(launcher, "worker") and launcher.worker.closes == 1)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert launcher.worker.exited.result() == "killed"
+        assert ended == [False]
+        launcher.worker.die()
+        launcher.worker._other_control.close()
+
+    error = worker_pb2.Launched(error=encode_error(RuntimeError("no simulator for you"), limits=Limits()))
+    data = error.SerializeToString()
+    failure = write_length(len(data)) + data
+    monkeypatch.setattr(Placed, "leave", leave)
+    asyncio.run(asyncio.wait_for(test(), scaled(30.0)))

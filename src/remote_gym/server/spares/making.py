@@ -78,7 +78,7 @@ class Maker:
         placed = await self._placement.place(message, arguments)
         worker, launched = await create_alone(self._launcher, message, placed, options)
         if launched.HasField("error"):
-            await worker.close(options.close_timeout)
+            await _close(worker, options.close_timeout)
             error = decode_error(launched.error)
             if launched.HasField("choice") or asks_the_client(error):
                 raise ClientHasToSayError(str(error)) from error
@@ -110,13 +110,23 @@ async def create_alone(
         answer = await within(options.open_timeout, worker.ask(message.SerializeToString()))
         return worker, parse(worker_pb2.Launched, answer, options.message_limits)
     except asyncio.CancelledError:  # it is in somebody's way, or the server stops
-        await worker.close(0.0, quietly=True)
+        await _close(worker, 0.0, quietly=True)
         raise
     except asyncio.TimeoutError:
-        await worker.close(0.0)
+        await _close(worker, 0.0)
         raise SessionLost(
             f"creating it took over {options.open_timeout:g} s; raise ServerOptions.open_timeout"
         ) from None
     except BaseException:  # after which it ends by itself
-        await worker.close(options.close_timeout)
+        await _close(worker, options.close_timeout)
+        raise
+
+
+async def _close(worker: WorkerHandle, timeout: float, *, quietly: bool = False) -> None:
+    """Close a worker to the end, also where that is cancelled: it might not be killed, nor its place be left."""
+    closing = asyncio.ensure_future(worker.close(timeout, quietly=quietly))
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await asyncio.wait([closing])
         raise
