@@ -16,7 +16,7 @@ from remote_gym.server.launch.handle import WorkerHandle
 from remote_gym.server.routing_ids import ROUTES_AT_ONCE
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.spares.stock import Recipe
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 MOST_ATTACHED = 4

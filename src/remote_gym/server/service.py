@@ -29,7 +29,7 @@ from remote_gym.server.routing_ids import RoutingIds
 from remote_gym.server.sessions import Session, Sessions
 from remote_gym.server.spares.spares import Spares
 from remote_gym.server.status import SessionStatus
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import encode_error, error_response

@@ -9,7 +9,7 @@ from remote_gym.config import ServerOptions
 from remote_gym.ipc.variables import for_other_pythons
 from remote_gym.logs import get_logger
 from remote_gym.protocol.constants import package_versions
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import worker_pb2
 
 logger = get_logger(__name__)

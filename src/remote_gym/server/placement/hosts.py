@@ -19,7 +19,7 @@ from remote_gym.logs import get_logger
 from remote_gym.logs.escaping import printable
 from remote_gym.server.placement.commands import master_command
 from remote_gym.transport.ssh import CONNECT_TIMEOUT
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 
 logger = get_logger(__name__)
 

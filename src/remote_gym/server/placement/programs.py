@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remote_gym.ipc.variables import for_other_pythons
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from remote_gym.server.launch_request import launch_message, offered_arguments
 from remote_gym.server.placement.placement import Placed, Placement
 from remote_gym.server.placement.starting import start_worker
 from remote_gym.server.spares.stock import Recipe
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse

@@ -19,7 +19,7 @@ from remote_gym.server.placement.placement import Placement
 from remote_gym.server.sessions import EnvIds, Session, Sessions
 from remote_gym.server.spares.making import ClientHasToSayError, Maker
 from remote_gym.server.spares.stock import Offer, Recipe, Spare, Stock
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from remote_gym.v1 import worker_pb2
 
 logger = get_logger(__name__)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from remote_gym.transport.time_limit import within
+from remote_gym.transport.waiting import within
 from waiting import scaled
 
 
