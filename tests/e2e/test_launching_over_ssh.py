@@ -351,6 +351,8 @@ def test_a_host_that_forwards_nothing_says_so(tmp_path, monkeypatch):
         ({"at": "gpu-box"}, "^at is 'gpu-box'; use 'ssh:HOST'"),
         ({"at": "ssh:"}, "^at is 'ssh:'; use"),
         ({"at": "ssh:-oProxyCommand=touch x"}, "^at is "),
+        ({"at": "ssh:$(id)"}, "^at is "),
+        ({"at": "ssh:a@-oProxyCommand=id"}, "^at is "),
         ({"at": 3}, "^at is 3; use"),
         ({"at_python": "python3"}, "^at_python is for a server at a host"),
         ({"at": AT, "at_python": 3}, "^at_python is 3; use the path of a Python"),

@@ -61,6 +61,12 @@ def test_a_program_with_many_descriptors_connects(ssh, folder, many_descriptors)
     connection.end()  # once more does nothing
 
 
+def test_what_the_far_end_says_commands_no_terminal(ssh, folder):
+    connection = connect(ssh, folder, r"""say({"error": ["\x1b]0;title\x07", {"two\nlines": "a\nb\x9b"}]})""")
+    assert connection.receive(scaled(30.0)) == {"error": [r"\x1b]0;title\x07", {"two\nlines": "a\nb\\x9b"}]}
+    connection.end()
+
+
 @pytest.mark.parametrize("line", ["no JSON", "[1]", "3", '"text"', "[" * 100_000, "\\xff", "NaN"])
 def test_what_is_no_line_of_the_program_is_a_broken_connection(ssh, folder, line):
     connection = connect(ssh, folder, f"os.write(1, b'{line}' + bytes([10]))")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import re
 import socket
 import weakref
 from collections.abc import Mapping
@@ -308,10 +309,14 @@ def _launch_image(
     return LaunchedServer(process, url, port, tls=tls)
 
 
+_HOST = re.compile(r"(?!-)[A-Za-z0-9._%+:\[\]-]+(@(?!-)[A-Za-z0-9._%:\[\]-]+)?")
+"""A host as OpenSSH takes one, and nothing that a configuration of its could hand to a shell."""
+
+
 def _host(at: str) -> str:
     """The host of ``ssh:HOST``."""
     kind, _, host = at.partition(":") if isinstance(at, str) else ("", "", "")
-    if kind != "ssh" or not host or host.startswith("-") or any(map(str.isspace, host)):
+    if kind != "ssh" or not _HOST.fullmatch(host):
         raise ConfigError(f"is {at!r}; use 'ssh:HOST', such as 'ssh:user@gpu-box'", field="at", where="at")
     return host
 

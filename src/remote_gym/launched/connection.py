@@ -14,6 +14,7 @@ from typing import Any
 
 from remote_gym.errors import ConfigError
 from remote_gym.launched.process import LINES
+from remote_gym.logs.escaping import printable
 from remote_gym.logs.tail import last_lines
 from remote_gym.transport.readable import readable
 from remote_gym.transport.ssh import CONNECT_TIMEOUT, in_shell, ssh_options
@@ -94,7 +95,7 @@ class Connection:
         for line in self._lines(deadline):
             if line:  # else a heartbeat
                 try:
-                    content = json.loads(line)
+                    content = _printable(json.loads(line))
                 except (ValueError, RecursionError) as error:
                     raise Broken(f"{self._host!r} has sent what is no JSON") from error
                 if not isinstance(content, dict):
@@ -198,3 +199,12 @@ class Connection:
                 self._data += data
             line, _, self._data = self._data.partition(b"\n")
             yield line.rstrip(b"\r")
+
+
+def _printable(content: Any) -> Any:
+    """What the host says, whose texts may end in a terminal, without control characters but ends of lines."""
+    if isinstance(content, str):
+        return "\n".join(map(printable, content.split("\n")))
+    if isinstance(content, dict):
+        return {name: _printable(value) for name, value in content.items()}
+    return [_printable(each) for each in content] if isinstance(content, list) else content

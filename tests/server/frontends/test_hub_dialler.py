@@ -249,6 +249,10 @@ def test_it_stops_in_whichever_turn_a_heartbeat_comes(files, monkeypatch):
     [
         ("ipv4:1.2.3.4:5", True),
         ("ipv6:[::1]:5", True),
+        ("ipv6:[fe80::1%eth0]:5", True),
+        ("ipv6:[fe80::1%\nFORGED]:5", False),
+        ("ipv6:::1:5", False),
+        ("ipv4:1.2.3.4:٣", False),
         ("ipv4:::1:5", False),
         ("ipv6:1.2.3.4:5", False),
         ("ipv4:1.2.3.4", False),

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import ipaddress
 import random
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -212,15 +213,19 @@ class HubDialler:
         self._adopt(sock, dial_back.peer if is_peer(dial_back.peer) else address_of_socket(target))
 
 
+_PEER = re.compile(r"ipv4:[0-9.]{7,15}:[0-9]{1,5}|ipv6:\[[0-9a-fA-F:.]{2,45}(%[A-Za-z0-9_.-]{1,15})?\]:[0-9]{1,5}")
+
+
 def is_peer(text: str) -> bool:
     """Whether it is a client's address as gRPC writes it, so that limits can go by it."""
+    if not _PEER.fullmatch(text):  # which is stricter than `ipaddress` is with zones and digits
+        return False
     kind, _, host = host_in(text).partition(":")
-    _, _, port = text.rpartition(":")
     try:
         version = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host).version
     except ValueError:
         return False
-    return kind == f"ipv{version}" and port.isdecimal() and len(text) < 100
+    return kind == f"ipv{version}"
 
 
 def check_names(files: TlsFiles) -> tuple[str, ...]:
