@@ -41,7 +41,7 @@ SAMPLES = {
     "python": [("--entrypoint", "env.py", "--python", "python3"), ("CartPole-v1", "--python", "python3")],
     "command": [("--entrypoint", "env.py", "--command", "conda run -n 'my sim' python")],
     "there": [("--entrypoint", "env.py", "--command", "docker run -i sim:3 python3", "--there")],
-    "uv_with": [("--uv-with", "gym==0.21"), ("--uv", "3.8", "--uv-with", "numpy<2")],
+    "uv_with": [("--uv-with", "gym==0.26.2"), ("--uv", "3.8", "--uv-with", "numpy<2")],
     "engine_options": [("--image", "sim:3", "--engine-options", "--shm-size '8 g'")],
     "mounts": [("--image", "sim:3", "--mount", "/a:/b:ro", "--mount", "/c:/d")],
     "gpus": [("--gpus", "0-2,5"), ("--gpus", "GPU-1a-2b")],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,13 +55,16 @@ def test_uv_provides_a_python_with_what_is_asked_for(monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.timeout(700)
-def test_an_old_python_has_an_old_gym(monkeypatch):
+def test_an_old_python_has_an_old_gym_by_the_example_of_the_page(monkeypatch):
     [old] = [each for each in OLD if each.library == "gym 0.26"]
-    python = python_of(old)
+    base = Path(os.path.realpath(python_of(old))).parent  # where uv, too, finds this version
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{base}")
     needs_uv_run("numpy")
-    uv = {"python": os.path.realpath(python), "with": ["gym==0.26.2", "numpy<1.24", "importlib-metadata<5"]}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "guests.md").read_text("utf-8")
+    [text] = re.findall(r"^`uv=({.*?})` means", page, re.MULTILINE)
+    offer = {"entrypoint_kwargs": {"id": "CartPole-v1"}, "uv": ast.literal_eval(text)}
     with (
-        create_remote_environment_server({"entrypoint_kwargs": {"id": "CartPole-v1"}, "uv": uv}, port=0) as server,
+        create_remote_environment_server(offer, port=0) as server,
         RemoteEnvironment(port=server.port) as environment,
     ):
         environment.reset(seed=1)

@@ -39,7 +39,7 @@ PLACE_FORMS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "there": (bool, "true or false"),
     "include": (list, 'a list of texts, such as ["libero"]'),
     "conda": (str, "a text"),
-    "uv": ((str, dict), 'a text, or a table such as {python = "3.8", with = ["gym==0.21"]}'),
+    "uv": ((str, dict), 'a text, or a table such as {python = "3.8", with = ["gym==0.26.2"]}'),
     "image": (str, "a text"),
     "engine": (str, "a text"),
     "network": (str, "a text"),

@@ -63,7 +63,7 @@ _FLAGS = (
         "--uv-with",
         metavar="REQUIREMENT",
         multiple=True,
-        help="Package that uv has there, such as 'gym==0.21'. Repeatable.",
+        help="Package that uv has there, such as 'gym==0.26.2'. Repeatable.",
     ),
     flag(OFFER, "--image", help="Container image that the Python is in, without a network."),
     flag(OFFER, "--engine", help="What runs the image: docker, podman or apptainer.  [default: docker]"),

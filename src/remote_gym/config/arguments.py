@@ -31,7 +31,7 @@ class EnvironmentKeys(TypedDict, total=False):
     conda: str | None
     """Conda environment whose Python it is, by name or path; as all that follows, only a server may name one."""
     uv: str | Mapping[str, Any] | None
-    """Python that uv provides: its version, or ``{"python": "3.8", "with": ["gym==0.21", "numpy<1.24"]}``."""
+    """Python that uv provides: its version, or ``{"python": "3.8", "with": ["gym==0.26.2", "numpy<1.24"]}``."""
     image: str | None
     """Container image in which that Python is; a container for each session."""
     engine: str | None

@@ -46,10 +46,10 @@ def command(variables: dict[str, str] | None = None, **fields: Any) -> GuestComm
         (Place(conda="isaac"), ["conda", "run", "--no-capture-output", "-n", "isaac", "python"]),
         (Place(conda="/opt/isaac"), ["conda", "run", "--no-capture-output", "-p", "/opt/isaac", "python"]),
         (
-            Place(uv=Uv("3.8", ("gym==0.21", "numpy<1.24"))),
+            Place(uv=Uv("3.8", ("gym==0.26.2", "numpy<1.24"))),
             [
                 *("uv", "run", "--no-project", "--isolated", "--python", "3.8"),
-                *("--with", "gym==0.21", "--with", "numpy<1.24", "python"),
+                *("--with", "gym==0.26.2", "--with", "numpy<1.24", "python"),
             ],
         ),
         (

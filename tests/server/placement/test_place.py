@@ -42,7 +42,7 @@ def test_without_any_of_them_it_runs_in_the_worker():
         ({"command": ["srun", "python"]}, Place(command=("srun", "python"))),
         ({"conda": "isaac"}, Place(conda="isaac")),
         ({"uv": "3.8"}, Place(uv=Uv("3.8"))),
-        ({"uv": {"with": ["gym==0.21"]}}, Place(uv=Uv(None, ("gym==0.21",)))),
+        ({"uv": {"with": ["gym==0.26.2"]}}, Place(uv=Uv(None, ("gym==0.26.2",)))),
         ({"image": "sim:3"}, Place(image="sim:3", engine="docker")),
         (
             {

@@ -183,7 +183,7 @@ def _conda(value: Any, refuse: Refuse) -> str | None:
 def _uv(value: Any, field: str, where: str, refuse: Refuse) -> Uv | None:
     if value is None:
         return None
-    form = "use a version of Python, such as '3.8', or {'python': '3.8', 'with': ['gym==0.21', 'numpy<1.24']}"
+    form = "use a version of Python, such as '3.8', or {'python': '3.8', 'with': ['gym==0.26.2', 'numpy<1.24']}"
     if isinstance(value, str):
         value = {"python": value}
     if not isinstance(value, Mapping):
