@@ -48,6 +48,12 @@ OLD = (
     Interpreter("3.8", "gym 0.26", ("numpy<1.24", "importlib-metadata<5", "gym==0.26.2")),
     Interpreter("3.9", "gymnasium 0.26", ("numpy<1.24", "gymnasium==0.26.3")),
 )
+RENDERING = (
+    Interpreter("3.7", "gymnasium 0.28", ("numpy<1.22", "gymnasium==0.28.1", "pygame<2.6")),
+    Interpreter("3.8", "gymnasium 0.29", ("numpy<1.25", "gymnasium==0.29.1", "pygame<2.6")),
+    Interpreter("3.8", "gym 0.26 that renders", ("numpy<1.24", "importlib-metadata<5", "gym==0.26.2", "pygame<2.6")),
+)
+"""Pythons that have what CartPole draws with, too."""
 SIMULATORS = {
     "retro": Interpreter("3.8", "gym-retro", ("numpy<1.22", "importlib-metadata<5", "gym==0.21.0", "gym-retro==0.8.0")),
     "procgen": Interpreter("3.8", "procgen", ("numpy<1.22", "importlib-metadata<5", "gym==0.21.0", "procgen==0.10.7")),

@@ -1346,7 +1346,7 @@ class Hosted:
                 self.environment.seed(seed)
         if options:
             if not self.resets_by("options"):
-                raise TypeError("this environment's reset() takes no options, as is so before Gym 0.26")
+                raise TypeError("this environment's reset() takes no options, as is so before Gym 0.22")
             arguments["options"] = options
         if self.resets_by("return_info"):
             arguments["return_info"] = True

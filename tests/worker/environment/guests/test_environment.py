@@ -26,34 +26,6 @@ from remote_gym.worker.host import Host
 from waiting import scaled
 
 LIMITS = Limits()
-STEPS = 500
-INSIDE = """
-import json, sys, random
-try:
-    import gymnasium as gym
-except ImportError:
-    import gym
-old = gym.__name__ == "gym" and tuple(map(int, gym.__version__.split(".")[:2])) < (0, 26)
-environment = gym.make("CartPole-v1")
-def reset(seed):
-    if old:
-        if seed is not None:
-            environment.seed(seed)
-        return environment.reset()
-    return environment.reset(seed=seed)[0]
-def note(observation, reward, ended):
-    lines.append([observation.tobytes().hex(), str(observation.dtype), reward, bool(ended)])
-lines = []
-note(reset(7), 0.0, False)
-chooser = random.Random(3)
-for _ in range(STEPS):
-    step = environment.step(chooser.randrange(2))
-    ended = step[2] if len(step) == 4 else step[2] or step[3]
-    note(step[0], step[1], ended)
-    if ended:
-        note(reset(None), 0.0, False)
-json.dump(lines, open(sys.argv[1], "w"))
-"""
 
 
 def launch(command: list[str], root: Path, entrypoint: str = "", **fields: Any) -> worker_pb2.Launch:
@@ -68,31 +40,6 @@ def create(
     command: list[str], root: Path, kwargs: dict[str, Any], client: dict[str, Any] | None = None, **fields: Any
 ) -> Created:
     return create_environment(launch(command, root, **fields), kwargs, client, own_process=False)
-
-
-@pytest.mark.parametrize("interpreter", [*OLD, *NEW], ids=str)
-def test_an_episode_in_another_python_is_the_one_that_it_has_itself(interpreter: Interpreter, tmp_path):
-    import random
-
-    python = python_of(interpreter)
-    file = tmp_path / "inside.json"
-    code = f"STEPS = {STEPS}\n{INSIDE}"
-    subprocess.run([python, "-W", "ignore", "-c", code, str(file)], check=True, timeout=scaled(60), cwd=tmp_path)
-    environment = create([python, "-W", "ignore"], tmp_path, {"id": "CartPole-v1"}).environment
-    lines: list[list[Any]] = []
-
-    def note(observation: Any, reward: float, ended: bool) -> None:
-        lines.append([observation.tobytes().hex(), str(observation.dtype), reward, ended])
-
-    note(environment.reset(seed=7)[0], 0.0, False)
-    chooser = random.Random(3)
-    for _ in range(STEPS):
-        observation, reward, terminated, truncated, _info = environment.step(chooser.randrange(2))
-        note(observation, reward, terminated or truncated)
-        if terminated or truncated:
-            note(environment.reset()[0], 0.0, False)
-    environment.close()
-    assert lines == json.loads(file.read_text())
 
 
 OWN = """
