@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,10 +12,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from remote_gym.cli import main
 from remote_gym.ipc import running
 from remote_gym.ipc.owner import Owner, this_process
-from remote_gym.ipc.running import recorded, running_servers
+from remote_gym.ipc.running import recorded, running_servers, unbelieved_folders
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are known again by /proc")
 
@@ -70,7 +73,7 @@ def test_records_of_killed_servers_are_removed_by_who_looks(folder):
 
 
 @pytest.mark.parametrize("stranger", ["open to others", "a link", "a file"])
-def test_a_folder_that_others_may_have_put_there_is_not_believed(folder, stranger):
+def test_a_folder_that_others_may_have_put_there_is_not_believed(folder, stranger, caplog):
     if stranger == "open to others":
         folder.mkdir()
         folder.chmod(0o777)
@@ -81,6 +84,11 @@ def test_a_folder_that_others_may_have_put_there_is_not_believed(folder, strange
         folder.write_text("")
     with recorded("serve", "localhost:1", []):  # it serves all the same
         assert running_servers() == []
+    fault = {"open to others": "is open to others, of mode 0777", "a link": "is a link", "a file": "is no folder"}
+    assert unbelieved_folders() == [f"{folder} {fault[stranger]}"]
+    assert f"will not list this server, as no record can be kept: {folder} {fault[stranger]}" in caplog.text
+    noted = f"Note: servers may run that are not listed: {folder} {fault[stranger]}."
+    assert noted in CliRunner().invoke(main, ["servers"]).output
     if stranger == "open to others":
         content = {"command": "serve", "address": "a:1", "environments": [], "log": None, "since": 0}
         (folder / f"{this_process()}.json").write_text(json.dumps(content))
@@ -88,11 +96,37 @@ def test_a_folder_that_others_may_have_put_there_is_not_believed(folder, strange
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_users_is_not_believed(folder):
+def test_a_folder_of_another_users_is_not_believed(folder, caplog):
     folder.mkdir(mode=0o700)
     os.chown(folder, 12345, 12345)
     with recorded("serve", "localhost:1", []):
         assert not [*folder.iterdir()]
+    assert f"{folder} is another user's, of number 12345" in caplog.text
+
+
+def test_a_folder_that_is_not_believed_is_no_fault_where_another_holds_the_record(
+    folder, tmp_path, monkeypatch, caplog
+):
+    folder.write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with recorded("serve", "localhost:1", []):
+        assert len(running_servers()) == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("changed", "stays"),
+    [({"boot": "0" * 12}, False), ({"boot": "0" * 12, "namespace": 1}, False), ({"namespace": 1}, True)],
+    ids=["another boot", "another boot and namespace", "another namespace"],
+)
+def test_records_of_before_this_boot_are_removed_and_those_of_another_namespace_are_not_listed(folder, changed, stays):
+    with recorded("serve", "localhost:1", []):
+        [own] = folder.iterdir()
+        other = own.with_name(f"{dataclasses.replace(this_process(), **changed)}.json")
+        other.write_text(own.read_text())
+        assert [server.owner for server in running_servers()] == [this_process()]
+        assert other.exists() is stays
+        assert CliRunner().invoke(main, ["servers", "logs"]).output.count("say which") == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"command": "serve"}', "{" * 100_000, '{"since": "x"}'])

@@ -2,13 +2,16 @@
 
 Records lie in a folder of this user's alone: below ``XDG_RUNTIME_DIR``, or in the temporary folder, where other users
 may have put one of its name, which is then not believed. A record is named by its server's process, as no other process
-is; those of processes that are gone are removed by whoever looks.
+is; those of processes that are gone, and of before this machine's last start, are removed by whoever looks. Those of
+another PID namespace, as a container's that shares the folder, are left alone and not listed: nobody here can see
+whether their processes are there, or stop them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import stat
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.ipc.owner import Owner, find_owner, this_process
+
+_logger = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
 _LARGEST = 64 * 2**10
@@ -87,6 +92,11 @@ def running_servers() -> list[RunningServer]:
     return sorted(found, key=lambda server: server.since)
 
 
+def unbelieved_folders() -> list[str]:
+    """Why folders of records that are there are neither written to nor read, each with its path."""
+    return [f"{folder} {fault}" for folder in _places() if (fault := _fault(folder))]
+
+
 def _places() -> list[Path]:
     """Folders of records, the first that can be had before the others."""
     if not hasattr(os, "getuid"):
@@ -100,11 +110,21 @@ def _places() -> list[Path]:
 
 def _is_private(folder: Path) -> bool:
     """Whether it is a folder, rather than a link to one, and this user's alone."""
+    return _fault(folder) == ""
+
+
+def _fault(folder: Path) -> str | None:
+    """Why a folder is not this user's alone; empty if it is, None if it is not there."""
     try:
         found = folder.lstat()
     except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+        return None
+    if found.st_uid != os.getuid():
+        return f"is another user's, of number {found.st_uid}"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
+    mode = stat.S_IMODE(found.st_mode)
+    return f"is open to others, of mode {mode:04o}" if mode & 0o077 else ""
 
 
 def _write(server: RunningServer) -> Path | None:
@@ -124,6 +144,8 @@ def _write(server: RunningServer) -> Path | None:
             finally:
                 draft.unlink(missing_ok=True)
             return record
+    for folder in unbelieved_folders():
+        _logger.warning("'remote-gym servers' will not list this server, as no record can be kept: %s", folder)
     return None
 
 
@@ -134,12 +156,15 @@ def _remove(record: Path) -> None:
 
 
 def _read(file: Path) -> RunningServer | None:
-    """A record; None if it is none, or its process is gone, and then it is removed."""
-    owner = find_owner(file.name)
-    if owner is None or str(owner) + _SUFFIX != file.name:
+    """A record; None if it is none, another namespace's, or its process is gone, and then it is removed."""
+    owner, own = find_owner(file.name), this_process()
+    if owner is None or str(owner) + _SUFFIX != file.name or not own.start:
         return None
     try:
-        if owner.is_dead():
+        if owner.boot == own.boot and owner.namespace != own.namespace:
+            return None
+        # The folder is this machine's own, so that another boot's is one of before.
+        if owner.boot != own.boot or owner.is_dead():
             _remove(file)
             return None
         with file.open("rb") as opened:

@@ -12,7 +12,7 @@ import click
 
 from remote_gym.cli.command import COUNT, OTHERS, Group, Number, flag
 from remote_gym.errors import ConfigError
-from remote_gym.ipc.running import RunningServer, running_servers
+from remote_gym.ipc.running import RunningServer, running_servers, unbelieved_folders
 from remote_gym.logs import printable
 from remote_gym.logs.tail import last_lines
 
@@ -30,6 +30,8 @@ def servers(ctx: click.Context, /, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     found = running_servers()
+    for folder in unbelieved_folders():
+        click.echo(printable(f"Note: servers may run that are not listed: {folder}."), err=True)
     if as_json:
         listed = [{"pid": each.owner.pid, **{**asdict(each), "owner": str(each.owner)}} for each in found]
         click.echo(json.dumps(listed, indent=2))
