@@ -258,7 +258,10 @@ def test_a_servers_arguments_that_cannot_work():
         ({"default_args": {"entrypoint_kwargs": "id"}}, "^default_args has entrypoint_kwargs 'id'"),
         ({"default_args": {"entrypoint_kwargs": {3: "id"}}}, "^default_args has entrypoint_kwargs"),
         ({"default_args": {**POLE, "python": 3}}, "^default_args has python 3; use the path of a Python"),
-        ({"default_args": {**POLE, "python": "/no/python"}}, "^default_args has python '/no/python'; use the path"),
+        (
+            {"default_args": {**POLE, "python": "/no/python"}},
+            "^default_args has python '/no/python'; there is no such file; use the path",
+        ),
         ({"default_args": {**POLE, "command": "python"}}, "^default_args has command 'python'; use a list of words"),
         ({"default_args": {**POLE, "command": []}}, r"^default_args has command \[\]; use a list of words"),
         ({"default_args": {**POLE, "command": ["sh", 3]}}, r"^default_args has command \['sh', 3\]; use a list"),

@@ -52,6 +52,58 @@ def test_a_flag_of_other_programs_is_answered_by_ours(given, meant):
     assert f"No such option '{given}'; did you mean {meant}?" in refusal_here("serve", "CartPole-v1", given, "x")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--python", "retr0/bin/python"), "--python is 'retr0/bin/python'; there is no such file below {folder}; use"),
+        (("--python", "no-such-python"), "--python is 'no-such-python'; there is no program of that name in PATH; use"),
+        (("--gpus", "1,1"), "--gpus is [1, 1]; use a list of numbers"),
+        (("--warm", "-1"), "--warm is -1; use an integer from 0"),
+        (("--mount", "/a:/b"), "--mount: the environment has mounts without image; add"),
+        (("--image", "sim", "--mount", "a:/b"), "--mount: the environment has the mount 'a:/b', of which"),
+        (("--python", sys.executable, "--conda", "x"), "--python: the environment has both python and conda; keep one"),
+        (("--uv-with", "-x"), "--uv-with: the environment has uv with packages ['-x']; use"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_about_an_environment_names_the_flag_that_says_it(given, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"Error: {said.format(folder=tmp_path)}" in refusal_here("serve", "CartPole-v1", "--port", 0, *given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[environment]\nid = "x"\n\npython = "a/b"', "4: python is 'a/b'; there is no such file below {folder}; use"),
+        ('[environments.retro]\nid = "x"\npython = "a/b"', "3: python is 'a/b'; there is no such file below"),
+        ('[environment]\nid = "x"\n[environments.retro]\nid="CartPole-v1"\nwarm = -1', "5: warm is -1; use an"),
+        ('[environments.retro]\nid = "x"\nmounts = ["/a:/b"]', "3: [environments.retro] has mounts without image"),
+        ('[listen]\nport = 0\n[environments.retro]\nid="No-v1"', "3: [environments.retro] cannot be served: Env"),
+    ],
+)
+def test_what_is_wrong_about_an_environment_names_the_line_of_the_file_that_says_it(text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "No-v1" not in text:  # before ids are looked for
+        text = text.replace('"x"', '"CartPole-v1"')
+    (tmp_path / "a.toml").write_text(text)
+    refused = refusal_here("serve", "--port", 0, "--config", "a.toml")
+    assert f"Error: a.toml, line {said.format(folder=tmp_path)}" in refused
+
+
+def test_a_flag_is_named_where_it_takes_the_place_of_a_files_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text('[environment]\nid = "CartPole-v1"\npython = "a/b"\n')
+    refused = refusal_here("serve", "--config", "a.toml", "--python", "c/d")
+    assert "Error: --python is 'c/d'" in refused
+
+
+def test_an_environment_of_a_file_that_cannot_be_created_names_its_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text('[environments.retro]\nid = "CartPole-v1"\nkwargs = {wrong = 1}\n')
+    said = refusal("serve", "--port", 0, "--config", "a.toml")
+    assert "Error: a.toml, line 1: environment 'retro' cannot be created" in said
+
+
 def test_a_misspelt_command_is_answered_by_the_nearest():
     assert "No such command 'serv'; did you mean serve or servers?" in refusal_here("serv", "CartPole-v1")
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from remote_gym.cli.environment_errors import environment_error
 from remote_gym.errors import ConfigError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -102,6 +103,9 @@ def in_flags(error: ConfigError, ctx: click.Context) -> str:
         error: Whose field is the name of a parameter; nothing changes if it is not.
         ctx: Of the command.
     """
+    about_environment = environment_error(error, ctx)
+    if about_environment is not None:
+        return about_environment
     text = str(error)
     field = error.field or ""
     params = {str(param.name): param for param in ctx.command.params if isinstance(param, click.Option)}

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from remote_gym.cli.command import OTHERS, PLACES, Flag, Number
+from remote_gym.cli.environment_errors import ENVIRONMENT_PLACES
 from remote_gym.cli.options import Size, show_size
 from remote_gym.config import nearest
 from remote_gym.errors import ConfigError
@@ -113,6 +114,7 @@ def load(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None
     reader.read(document)
     ctx.default_map = reader.values
     ctx.meta[PLACES] = reader.places
+    ctx.meta[ENVIRONMENT_PLACES] = reader.environment_place
     ctx.meta[__name__] = Offer(default=reader.default, named=reader.named, places=reader.tables)
 
 
@@ -163,6 +165,14 @@ class _Reader:
                     self.named[each] = self._environment((name, each), content)
             else:
                 self._read_settings(name, table, self._settings[name])
+
+    def environment_place(self, name: str | None, key: str | None) -> str:
+        """File and line of an environment's table, or of its key; empty where the document has none."""
+        table = self.default if name is None else self.named.get(name)
+        if table is None or (key is not None and key not in table):
+            return ""
+        path = ("environment",) if name is None else ("environments", name)
+        return self._place(path if key is None else (*path, key))
 
     def _read_settings(self, table: str, content: Mapping[str, Any], flags: Mapping[str, Flag]) -> None:
         self._check_keys((table,), content, flags)

@@ -144,8 +144,8 @@ def _write(server: RunningServer) -> Path | None:
             finally:
                 draft.unlink(missing_ok=True)
             return record
-    for folder in unbelieved_folders():
-        _logger.warning("'remote-gym servers' will not list this server, as no record can be kept: %s", folder)
+    for fault in unbelieved_folders():
+        _logger.warning("'remote-gym servers' will not list this server, as no record can be kept: %s", fault)
     return None
 
 

@@ -73,7 +73,10 @@ def test_each_form_is_read(arguments, expected):
     [
         ({"conda": "isaac", "uv": "3.8"}, "has both conda and uv; keep one of the two"),
         ({"python": sys.executable, "command": ["x"]}, "has both python and command; keep one of the two"),
-        ({"python": "/no/such/python"}, "has python '/no/such/python'; use the path of a Python executable"),
+        (
+            {"python": "/no/such/python"},
+            "has python '/no/such/python'; there is no such file; use the path of a Python executable",
+        ),
         ({"command": "python"}, "has command 'python'; use a list of words, such as "),
         ({"command": []}, "has command []; use a list of words, such as "),
         ({"conda": "-n"}, "has conda '-n'; use the name of a Conda environment, such as 'isaac', or its path"),

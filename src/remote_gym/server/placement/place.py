@@ -160,7 +160,19 @@ def _python(value: Any, *, is_here: bool, refuse: Refuse) -> str | None:
             return os.fspath(value)
         if found := shutil.which(Path(value).expanduser()):
             return str(Path(found).absolute())  # a worker's folder is another; not resolved, or it would leave its venv
+        raise refuse(f"has python {value!r}; {_missing(os.fspath(value))}; use the path of a Python executable")
     raise refuse(f"has python {value!r}; use the path of a Python executable")
+
+
+def _missing(text: str) -> str:
+    """Say why a path, or a name, leads to no program."""
+    path = Path(text).expanduser()
+    if path.name == text:
+        return "there is no program of that name in PATH"
+    if path.exists():
+        return f"{path.absolute()} is no file that may be executed"
+    beside = "" if path.is_absolute() else f" below {Path.cwd()}"
+    return f"there is no such file{beside}"
 
 
 def _command(value: Any, refuse: Refuse) -> tuple[str, ...]:
