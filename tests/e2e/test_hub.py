@@ -294,9 +294,15 @@ def test_a_stranger_s_client_is_refused_by_the_server(files, hub, server, tmp_pa
         RemoteEnvironment(**arguments(files, hub, tls=tls, connection=connection))
 
 
-@pytest.mark.parametrize("name", ["sim-other", None])
-def test_a_server_that_is_not_there_is_told(files, hub, server, name):
-    with pytest.raises(ConnectError, match="server_name"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sim-other", "'sim-other' is there now; check server_name, a name of the server's certificate"),
+        (None, "'127.0.0.1', the url's since no server_name (--server-name) was given, is there now; give server_name"),
+    ],
+)
+def test_a_server_that_is_not_there_is_named(files, hub, server, name, said):
+    with pytest.raises(ConnectError, match=re.escape(f"no server of the name {said}")):
         RemoteEnvironment(**arguments(files, hub, server_name=name, connect_timeout=0.5))
 
 

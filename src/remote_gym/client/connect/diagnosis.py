@@ -22,10 +22,8 @@ from remote_gym.tls import check_files, client_context
 _SECOND_PORT = "the port may be the second one of a server on Windows or macOS, which takes direct connections only"
 
 _TUNNEL = "if this is a tunnel, nothing listens at its far end"
-
-_NO_SUCH_SERVER = "this is a hub, and no server of that name is there now"
-_NAME_SERVER = "check server_name, which is a name of the server's certificate, and that the server runs with this hub"
-
+_URLS_NAME = ", the url's since no server_name (--server-name) was given,"
+_NAME_SERVER = "server_name, a name of the server's certificate, and see that the server runs with this hub"
 _CLOSED = "the server closed the connection without an answer"
 _FULL = "it may be full, or keep this address out for some seconds, as its log says"
 
@@ -286,7 +284,7 @@ def _check_tls(sock: socket.socket, url: str, files: TlsFiles, server_name: str 
     except ssl.SSLCertVerificationError as error:
         return _explain_server_certificate(error, server_name or url)
     except ssl.SSLError as error:
-        return _explain_alert(error)
+        return _explain_alert(error, name, is_chosen=server_name is not None)
     except TimeoutError:
         return _no_answer("TLS")
     except ConnectionError:
@@ -380,14 +378,16 @@ def _explain_server_certificate(error: ssl.SSLCertVerificationError, url: str) -
     return Check("TLS", False, found, mend, hopeless=True, reason=ConnectReason.TLS, cause=cause)
 
 
-def _explain_alert(error: ssl.SSLError) -> Check:
+def _explain_alert(error: ssl.SSLError, name: str, *, is_chosen: bool) -> Check:
     reason = (error.reason or str(error)).lower().replace("_", " ")
     if "wrong version" in reason or "packet length" in reason or "record layer" in reason:
         mend = "connect without certificates, or have the server serve TLS; check the port too"
         return Check("TLS", False, _NO_TLS, mend, hopeless=True, reason=ConnectReason.TLS, cause=Cause.NO_TLS)
     if "unrecognized name" in reason:
         # Not hopeless: the server may be on its way back to the hub.
-        return Check("TLS", False, _NO_SUCH_SERVER, _NAME_SERVER, reason=ConnectReason.UNREACHABLE)
+        found = f"this is a hub, and no server of the name {name!r}{'' if is_chosen else _URLS_NAME} is there now"
+        mend = f"{'check' if is_chosen else 'give'} {_NAME_SERVER}"
+        return Check("TLS", False, found, mend, reason=ConnectReason.UNREACHABLE)
     if "eof" in reason:
         return _closed("TLS")
     if "certificate required" in reason:
