@@ -319,6 +319,33 @@ def test_one_whose_session_is_cancelled_meanwhile_is_closed(run):
     run(test)
 
 
+def test_one_that_is_of_no_use_is_killed_also_if_its_session_is_cancelled_meanwhile(run, monkeypatch):
+    monkeypatch.setattr(module, "ASSIGN_TIMEOUT", 0.01)
+
+    async def test(house: House) -> None:
+        await until(lambda: len(house.maker.begun) == 1)
+        worker = await house.make()
+        looked_at = asyncio.Event()
+
+        async def stacks() -> str:
+            await looked_at.wait()
+            return ""
+
+        worker.hangs, worker._answer_with, worker._stacks = True, b"so that it does not end", stacks
+        giving = asyncio.ensure_future(house.give())
+        await until(lambda: worker.closes == 1)
+        giving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await giving
+        looked_at.set()
+        await house.spares.close()
+        assert worker.exited.done()
+        assert worker.exited.result() == "killed"
+        worker.die()
+
+    run(test)
+
+
 def test_one_that_dies_while_it_waits_is_closed_once_and_replaced(run):
     async def test(house: House) -> None:
         await until(lambda: len(house.maker.begun) == 1)

@@ -136,7 +136,7 @@ class Spares:
                 return worker, await within(ASSIGN_TIMEOUT, worker.ask(message.SerializeToString()))
             except (asyncio.TimeoutError, SessionLost) as error:
                 logger.warning("%s, an environment for session %s, is of no use: %r", spare.name, entry.id, error)
-                await worker.close(0.0)
+                await asyncio.shield(self._in_background(worker.close(0.0)))
             except BaseException:
                 self._in_background(worker.close(0.0))
                 raise
@@ -300,10 +300,11 @@ class Spares:
         self.env_ids.give_back(spare.env_id, spare.recipe.num_envs or 1)
         self.look()
 
-    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(coroutine)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        return task
 
 
 def _offer(arguments: Mapping[str, Any]) -> Offer:
