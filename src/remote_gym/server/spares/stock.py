@@ -136,7 +136,7 @@ class _Form:
 
 @dataclass
 class _Aim:
-    """What is made ahead of an environment.
+    """The forms in which an environment is made ahead, and how those are learnt from clients.
 
     Attributes:
         own: As the server offers it; None where clients have to say more of it.
@@ -153,7 +153,7 @@ class _Aim:
     is_shared: bool = False
 
     def form(self, recipe: Recipe) -> _Form | None:
-        """That of a recipe."""
+        """The form of a recipe, if it is made ahead."""
         return next((form for form in (self.own, self.learnt) if form is not None and form.recipe == recipe), None)
 
     def opened(self, recipe: Recipe, identity: str) -> None:
@@ -357,7 +357,7 @@ class Stock(Generic[W]):
         return None if aim is None else aim.form(recipe)
 
     def _ahead(self, recipe: Recipe) -> list[Spare[W]]:
-        """Those made ahead from a recipe, the oldest first."""
+        """Environments made ahead from a recipe, the oldest first."""
         return [
             spare for spare in self._spares if spare.recipe == recipe and not spare.identity and not spare.is_ending
         ]
