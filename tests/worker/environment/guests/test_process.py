@@ -89,8 +89,17 @@ def test_a_command_that_cannot_be_started_is_named(command):
 
 def test_a_command_that_ends_is_refused_with_its_status_and_the_last_that_it_printed():
     text = refused(["sh", "-c", "echo a >&2; echo 'conda: no \x1b[1msim' >&2; exit 41", "python"])
-    assert "ended with status 41, and no Python" in text
-    assert text.endswith("; it printed:\na\nconda: no \\x1b[1msim")
+    assert "ended with status 41; it printed" in text
+    assert text.endswith("; it printed:\na\nconda: no \\x1b[1msim\nNo Python of 3.6 or newer ran there")
+
+
+def test_a_long_command_is_shown_by_its_begin_and_its_end():
+    middle = [f"--mount=/data/{number}" for number in range(100)]
+    text = refused(["sh", "-c", "exit 125", *middle, "sim:3", "python3"])
+    assert text.startswith("the command \"sh -c 'exit 125' --mount=/data/0 ")
+    assert " … " in text
+    assert ' --mount=/data/99 sim:3 python3" ended with status 125, and no Python of 3.6 or newer ran there' in text
+    assert "--mount=/data/50" not in text
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ names = {{"__name__": {name!r}, "__file__": "<remote_gym guest>"}}
 exec(compile(read({size}), names["__file__"], "exec"), names)
 names["main"]({marker!r}.encode())
 """
+_SHOWN = 120  # characters of a long command's begin, and of its end
 _HEAD = struct.Struct("<I")
 _F_SETPIPE_SZ = 1031  # Linux's
 _LARGE = 2**16
@@ -146,16 +147,18 @@ class GuestProcess:
             self.first = self._start(f"{first_line}\n".encode() if first_line else b"", time.monotonic() + timeout)
         except GuestLost as error:
             self.close(0.0)
-            output = f"; it printed:\n{error.output}" if error.output else ""
-            raise ConfigError(f"{error}, and no Python of 3.6 or newer ran there{output}") from error
+            # The reason of the engine's, or of ssh, before what follows from it.
+            text = f"; it printed:\n{error.output}\nNo" if error.output else ", and no"
+            raise ConfigError(f"{error}{text} Python of 3.6 or newer ran there") from error
         except BaseException:
             self.close(0.0)
             raise
 
     @property
     def command(self) -> str:
-        """The command as a shell would take it, shortened."""
-        return printable(shlex.join(self._command))[:200]
+        """The command as a shell would take it; of a long one the begin and the end, which says what is to run."""
+        text = printable(shlex.join(self._command))
+        return text if len(text) <= 2 * _SHOWN + 3 else f"{text[:_SHOWN]} … {text[-_SHOWN:]}"
 
     @property
     def pid(self) -> int:
