@@ -104,6 +104,38 @@ def test_an_environment_of_a_file_that_cannot_be_created_names_its_table(tmp_pat
     assert "Error: a.toml, line 1: environment 'retro' cannot be created" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (("--python", sys.executable, sys.executable, "-c", "0"), f"{sys.executable} -c"),
+        (("--no-check", "sh", "run.sh"), "sh run.sh"),
+        (("sh",), "sh"),
+        (("sh", "--no-such-flag"), "sh --no-such-flag"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value[-1],
+)
+def test_a_command_to_run_without_its_dashes_is_answered_by_these(given, meant):
+    said = " ".join(refusal_here("launch", "CartPole-v1", *given).split())
+    assert f"The command to run stands behind '--', as in: -- {meant} ..." in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--pyton", "sh"), "No such option '--pyton'"),
+        (("--pyton", "P", "sh"), "No such option '--pyton'"),
+        (("--python", "sh", "--no-such-flag"), "No such option '--no-such-flag'"),
+        (("no-program-of-this-name",), "unexpected extra argument"),
+        (("--warm", "x", "sh"), "'x' is no integer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_mistakes_are_not_answered_by_dashes(given, said):
+    refused = refusal_here("launch", "CartPole-v1", *given)
+    assert said in refused
+    assert "behind '--'" not in refused
+
+
 def test_a_misspelt_command_is_answered_by_the_nearest():
     assert "No such command 'serv'; did you mean serve or servers?" in refusal_here("serv", "CartPole-v1")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from remote_gym.cli.settings import read_settings
 from remote_gym.client.launching import START_TIMEOUT, LaunchedServer
 from remote_gym.client.launching import launch as launch_server
 from remote_gym.config import SERVER_VARIABLE
+from remote_gym.logs import printable
 
 LAUNCHING = "Launching"
 
@@ -57,7 +60,31 @@ class _Launch(Command):
             args, ctx.meta[PROGRAM] = args[:split], args[split + 1 :]
             if not ctx.meta[PROGRAM]:
                 raise click.UsageError("Say which command to run after '--', such as: -- python train.py", ctx)
-        return super().parse_args(ctx, args)
+            return super().parse_args(ctx, args)
+        given = tuple(args)  # parsing takes them off
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            name = error.option_name if isinstance(error, click.NoSuchOption) else None
+            end = next((at for at, word in enumerate(given) if name and word.startswith(name)), len(given))
+            at = self._command_in(given[:end])
+            if at is None or isinstance(error, click.BadParameter):
+                raise
+            meant = printable(shlex.join(given[at : at + 2]))
+            raise click.UsageError(
+                f"{error.format_message().rstrip('.')}. The command to run stands behind '--', as in: -- {meant} ...",
+                ctx,
+            ) from error
+
+    def _command_in(self, given: Sequence[str]) -> int | None:
+        """Where a program stands among the words, rather than a flag's value; None if none does."""
+        switches = [each for each in self.params if isinstance(each, click.Option) and each.is_flag]
+        alone = {name for each in switches for name in (*each.opts, *each.secondary_opts)}
+        for at, (before, word) in enumerate(itertools.pairwise(given), start=1):
+            is_value = before.startswith("-") and before not in alone
+            if not is_value and not word.startswith("-") and shutil.which(word) is not None:
+                return at
+        return None
 
 
 @click.command(cls=_Launch, short_help="Serve on this machine for as long as a command runs.")
