@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, create_remote_environment_server
+from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv, create_remote_environment_server, launch
 from remote_gym.config import ClientOptions, Limits, RetryPolicy, ServerOptions, TlsFiles
 
 NO_SECONDS = (0, -1.0, 1e-6, math.inf, -math.inf, math.nan, 1e9, "5", None, True)
@@ -281,8 +281,14 @@ def test_a_servers_arguments_that_cannot_work():
         ({"id": "x"}, "has no 'id'; use the first argument, such as 'CartPole-v1'"),
         ({"environment": "x"}, "has no 'environment'; use the first argument"),
         ({"entrypoint_kwargs": {}}, "has no 'entrypoint_kwargs'; use the first argument"),
+        ({"srun": "-n1"}, r"has no 'srun'; use the environment's command, such as command=\['srun', "),
     ]
     assert unexpected(cases, partial(create_remote_environment_server, url="localhost", port=0)) == []
+
+
+def test_launch_is_pointed_from_a_launcher_of_jobs_to_its_command():
+    with pytest.raises(ConfigError, match=r"^launch has no 'srun'; use .*command=\['srun', .*'python3'\]"):
+        launch("CartPole-v1", srun="--gres=gpu:1")
 
 
 def test_paths_are_paths_or_texts(tmp_path):

@@ -107,6 +107,9 @@ _SERVER_GUESSES = {
     "entrypoint_kwargs": "the first argument, such as {'entrypoint': 'FILE.py', 'entrypoint_kwargs': {...}}",
     "kwargs": "the first argument, such as {'id': 'CartPole-v1', ...}",
     "remote_args": "the first argument, or default_args",
+    "srun": "the environment's command, such as command=['srun', '--gres=gpu:1', 'python3']",
+    "slurm": "the environment's command, such as command=['srun', '--gres=gpu:1', 'python3']",
+    "kubectl": "the environment's command, such as command=['kubectl', 'exec', '-i', 'POD', '--', 'python3']",
 }
 
 GUESSES = {"ClientOptions": _CLIENT_GUESSES, "ServerOptions": _SERVER_GUESSES}
