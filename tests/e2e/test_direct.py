@@ -19,6 +19,7 @@ from remote_gym.certs import create_certificate
 from remote_gym.client.connect import choose as attaching
 from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.connect.grpc_stream import GrpcStream
+from remote_gym.client.rules.operations import perform
 from remote_gym.config import Limits, TlsFiles
 from remote_gym.errors import ConnectionLost, NotPermitted, OutOfSequence
 from remote_gym.testing import loopback_server
@@ -187,7 +188,7 @@ def test_whose_routing_id_another_has_used_up_goes_on_over_grpc_and_directly_lat
     environment.reset()
     session = environment._session
     session._carrier.detach()
-    session._carrier._attaching.reach(10.0)
+    perform(session._carrier._attaching.reaching(10.0))
     address = session._carrier._attaching._address
     with raw_connection(address) as thief, caplog.at_level(logging.WARNING, logger="remote_gym.client"):
         thief.sendall(PREAMBLE + address.routing_id)

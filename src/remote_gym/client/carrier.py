@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from remote_gym.client.connect.choose import Attaching
-from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.retry import Retry
 from remote_gym.client.connect.rpc_errors import what_struck
+from remote_gym.client.rules.connection import Connection
+from remote_gym.client.rules.operations import Operations, perform
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectionLost, RemoteGymError, SessionLost
 from remote_gym.logs import get_logger
@@ -29,25 +31,37 @@ class Carrier:
 
     It does the input and output that its `Exchange` decides upon. One thread uses it at a time; any may `detach`.
 
+    What becomes of a request is said once, by `beginning` and `finishing`, for those who block and those who await.
+    `begin` and `finish` block, and come to these rules only where no stream stands or something went wrong: what a step
+    does as a rule it does without them.
+
     Args:
         connection: To the server, on which streams are made.
         session: As the server opened it.
         options: The client's.
         exchange: What numbers requests, and judges what becomes of them.
         line: Gets the stream that stands.
+        sleep: Waits for so many seconds: blocks, or is awaited, as what `connection` does.
 
     Attributes:
         deadline: When the last request has to be answered, on `time.monotonic`.
     """
 
     def __init__(
-        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, exchange: Exchange, line: Line
+        self,
+        connection: Connection,
+        session: pb.Session,
+        options: ClientOptions,
+        exchange: Exchange,
+        line: Line,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._connection = connection
         self._session = session
         self._options = options
         self._exchange = exchange
         self._line = line
+        self._sleep = sleep or _sleep
         self._unlogged: list[str] = []
         self._attaching = Attaching(connection, session, options, self._unlogged)
         self._sent_on: Stream | None = None  # the stream that the pending request was sent on
@@ -62,13 +76,15 @@ class Carrier:
         """The stream that stands; None if there is none."""
         return self._line.stream
 
-    def attach(self, deadline: float) -> None:
+    def attaching(self, deadline: float) -> Operations[None]:
         """Connect now, rather than with the first request, which does what this could not."""
         if self._line.stream is not None:
             return
         self._midway = True
         try:
-            self._attach(deadline)
+            yield from self._attaching_anew(deadline)
+        except GeneratorExit:
+            raise
         except (ConnectError, ConnectionLost) as error:
             logger.debug("session %s: not attached yet: %s", self._session.id, error)
             self._give_up(renew=False)
@@ -100,15 +116,14 @@ class Carrier:
         Raises:
             RemoteGymError: As `finish` does, but not if the connection breaks.
         """
+        stream = self._line.stream
+        if stream is None or self._midway or self._exchange.pending is not None:
+            return perform(self.beginning(request, deadline))
         self.deadline = deadline
-        if self._midway:
-            self._give_up(renew=True)
-        if self._exchange.pending is not None:
-            self.finish()  # numbers leave no gaps
         data = self._exchange.begin(request)
         try:
             self._midway = True
-            stream = self._sent_on = self._line.stream or self._attach(deadline)
+            self._sent_on = stream
             stream.send(data, deadline)
             self._midway = False
         except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a connection that broke
@@ -122,6 +137,42 @@ class Carrier:
             ConnectionLost: If the connection broke, and the session is given up.
             DeadlineExceeded: If it did not come in time.
         """
+        stream = self._line.stream
+        if stream is None or self._midway or self._broken is not None or self._sent_on is not stream:
+            return perform(self.finishing())
+        try:
+            self._midway = True
+            answer = self._exchange.receive(stream.receive(self.deadline))
+            self._sent_on = None
+            self._midway = False
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._broken = self._fail(error)
+        else:
+            if self._unlogged:
+                self._log()
+            return answer
+        return perform(self.finishing())
+
+    def beginning(self, request: pb.Request, deadline: float) -> Operations[None]:
+        """Do as `begin`."""
+        self.deadline = deadline
+        if self._midway:
+            self._give_up(renew=True)
+        if self._exchange.pending is not None:
+            yield from self.finishing()  # numbers leave no gaps
+        data = self._exchange.begin(request)
+        try:
+            self._midway = True
+            stream = self._sent_on = self._line.stream or (yield from self._attaching_anew(deadline))
+            yield lambda: stream.send(data, deadline)
+            self._midway = False
+        except GeneratorExit:  # what drives this was struck; whoever comes next finds it midway
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._broken = self._fail(error)
+
+    def finishing(self) -> Operations[Answer]:
+        """Do as `finish`."""
         if self._midway:
             self._give_up(renew=True)
         broken, self._broken = self._broken, None
@@ -133,14 +184,13 @@ class Carrier:
             try:
                 self._midway = True
                 if retry is not None:
-                    self._reach(retry)
-                stream = self._line.stream
-                if stream is None or self._sent_on is not stream:
-                    stream = self._send_pending()
-                answer = self._exchange.receive(stream.receive(self.deadline))
+                    yield from self._reaching(retry)
+                answer = self._exchange.receive((yield from self._receiving()))
                 self._sent_on = None
                 self._midway = False
                 break
+            except GeneratorExit:
+                raise
             except BaseException as error:  # noqa: BLE001 - as above
                 broken = self._fail(error)
             if retry is not None:
@@ -149,7 +199,7 @@ class Carrier:
                     # A kind of line of its own: of breaks there may have been one a moment ago, which was mended.
                     what = (self._session.id, str(broken))  # as text: a log that keeps it keeps no session
                     logger.warning("session %s: not resumed yet: %s", *what, repeats=self._session.id, lines=1)
-                self._pause(retry, broken)
+                yield from self._pausing(retry, broken)
         if self._unlogged:
             self._log()
         return answer
@@ -164,30 +214,35 @@ class Carrier:
             deadline=self.deadline,
         )
 
-    def _reach(self, retry: Retry) -> None:
+    def _reaching(self, retry: Retry) -> Operations[None]:
         if self._exchange.is_over:  # closed meanwhile, and with it what could be reached by
             raise self._exchange.ended_error()
-        self._attaching.reach(retry.reach_timeout())
+        yield from self._attaching.reaching(retry.reach_timeout())
         retry.made()
 
-    def _pause(self, retry: Retry, broken: ConnectError | ConnectionLost) -> None:
+    def _pausing(self, retry: Retry, broken: ConnectError | ConnectionLost) -> Operations[None]:
         try:
-            time.sleep(retry.pause_after(broken))
+            seconds = retry.pause_after(broken)
         except ConnectionLost as error:  # to give the session up: there is nobody to be told to close it
             self._exchange.end(f" ({error})", is_open=False)
             raise
+        yield lambda: self._sleep(seconds)
 
-    def _attach(self, deadline: float) -> Stream:
-        stream = self._line.stream = self._attaching.attach(deadline)
+    def _attaching_anew(self, deadline: float) -> Operations[Stream]:
+        stream = self._line.stream = yield from self._attaching.attaching(deadline)
         if self._exchange.is_over:  # closed by another thread, which has not seen this stream
             raise ConnectionLost(f"session {self._session.id} was closed")
         return stream
 
-    def _send_pending(self) -> Stream:
-        assert self._exchange.pending is not None
-        stream = self._sent_on = self._line.stream or self._attach(self.deadline)
-        stream.send(self._exchange.pending, self.deadline)
-        return stream
+    def _receiving(self) -> Operations[bytes | memoryview]:
+        """Receive an answer, once what is pending was sent on the stream that stands."""
+        stream, pending, deadline = self._line.stream, self._exchange.pending, self.deadline
+        if stream is None or self._sent_on is not stream:
+            assert pending is not None
+            stream = self._sent_on = stream or (yield from self._attaching_anew(deadline))
+            yield lambda: stream.send(pending, deadline)
+        data: bytes | memoryview = yield lambda: stream.receive(deadline)
+        return data
 
     def _fail(self, error: BaseException) -> ConnectError | ConnectionLost:
         """Give up the stream, and do as the exchange decides; return the failure if the request is to be asked again.
@@ -230,3 +285,7 @@ class Carrier:
         for text in self._unlogged:
             logger.warning("session %s: %s", self._session.id, text, repeats=self._session.id, lines=1)
         self._unlogged.clear()
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.error import ResetNeeded
 
 from remote_gym.address import Address
-from remote_gym.client.attributes import RANDOM, RemoteAttributes
+from remote_gym.client.attributes import RemoteAttributes
 from remote_gym.client.connect.opening import CredentialPaths, connect
-from remote_gym.client.connection_info import ConnectionInfo
 from remote_gym.client.docker_image import FromDockerImage
-from remote_gym.client.recovery import LOSSES, leave_what_hangs, open_again, reset_needed
-from remote_gym.client.rendering import FrameTiming, Rendering
-from remote_gym.client.servers import Addresses, to_places
+from remote_gym.client.recovery import LOSSES, reset_needed
+from remote_gym.client.rendering import FrameTiming
+from remote_gym.client.rules.environment import EnvironmentRules
+from remote_gym.client.rules.operations import Operations, perform
+from remote_gym.client.servers import Addresses
 from remote_gym.client.session import ClientSession
-from remote_gym.client.spec import SpecAttribute, read_spec, without_secrets
-from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment, shows_options
-from remote_gym.protocol.description import check_exposed, check_resumed, read_exposed, read_metadata
-from remote_gym.protocol.exchange import Answer, unless_error
-from remote_gym.protocol.open_request import check_arguments, mode_to_open, open_request
+from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, shows_options
+from remote_gym.protocol.description import check_exposed
 from remote_gym.protocol.requests import assign_request, call_request, reset_request
-from remote_gym.protocol.responses import Reader
-from remote_gym.protocol.ticket import Resumption, SessionTicket
-from remote_gym.tls import absolute_paths, client_files
+from remote_gym.protocol.ticket import SessionTicket
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.elements import encode_action
-from remote_gym.wire.spaces.encoding import decode_space
-from remote_gym.wire.spaces.layout import compile_layout
 from remote_gym.wire.values import decode_value
 
 if TYPE_CHECKING:
@@ -41,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @shows_options(ClientOptions)
-class RemoteEnvironment(FromDockerImage, RemoteAttributes):
+class RemoteEnvironment(EnvironmentRules, FromDockerImage, RemoteAttributes):
     """An environment that a server hosts, used as if it were local.
 
     Constructing it opens a session, for which the server creates an environment of its own. A pickled copy opens its
@@ -85,10 +79,9 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         ProtocolMismatch: If the server speaks another version of the protocol.
     """
 
-    # Read from the class by `gymnasium.make`, before anything is known of the server's environment.
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array", "ansi"]}  # noqa: RUF012
     reward_range = (-math.inf, math.inf)
-    spec = SpecAttribute()
+
+    _session: ClientSession | None
 
     def __init__(
         self,
@@ -105,34 +98,22 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         options: ClientOptions | None = None,
         **keywords: Unpack[ClientKeywords],
     ) -> None:
-        places = to_places(url, port, addresses)
-        check_arguments(frames, render_mode, resume, timings=("auto", "step", "on_demand"))
-        self.url, self.port = places[0]
-        self.remote_args = {} if remote_args is None else dict(read_environment("remote_args", remote_args))
-        self.client_credentials_paths = client_credentials_paths = absolute_paths(client_credentials_paths)
-        self.render_mode = render_mode
-        self._options = merge_options(ClientOptions, options, keywords, of=RemoteEnvironment)
-        self._files = client_files(client_credentials_paths, tls)
-        self._made_with: dict[str, Any] = {
-            "remote_args": self.remote_args,
-            "client_credentials_paths": client_credentials_paths,
-            "render_mode": render_mode,
-            "frames": frames,
-            **({} if tls is None else {"tls": self._files}),
-            **({} if addresses is None else {"addresses": places}),
-            **without_secrets({"options": options, **keywords}),
-        }
-        self._addresses = Addresses(places, self._files, self._options)
-        self._session: ClientSession | None = None
-        self._reader: Reader | None = None
-        self.resumed: Resumption | None = None
-        self._was_reset = self._was_closed = False
-        # Before the session, so that a machine without a screen says so at once.
-        self._rendering = Rendering(render_mode, frames, self._options)
-        if resume is None:
-            self._open()
-        else:
-            self._resume(resume)
+        self._set_up(
+            RemoteEnvironment,
+            Addresses,
+            url,
+            port,
+            addresses,
+            remote_args=remote_args,
+            client_credentials_paths=client_credentials_paths,
+            render_mode=render_mode,
+            frames=frames,
+            resume=resume,
+            tls=tls,
+            options=options,
+            keywords=keywords,
+        )
+        perform(self._opening() if resume is None else self._resuming(resume))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, on a new session where there is none.
@@ -151,26 +132,7 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         """
         super().reset(seed=seed)
         request = reset_request(seed, options, self._options.message_limits)
-        self._rendering.begin_episode(self._reader)
-        answer, of_a_loss = None, {}
-        session = self._session
-        try:
-            if session is not None and session.is_behind and not session.lost:
-                leave_what_hangs(session, self._options, f"session {session.id}")
-            if session is not None and not session.lost:
-                session.improve()
-                if self._lent is not None:
-                    self._return_generator()
-                answer = session.ask(request, self._options.reset_timeout)
-        except LOSSES as error:
-            assert self._reader is not None
-            of_a_loss = self._reader.loss(error)
-        if answer is None:
-            answer = self._open(first=request)  # both in one round trip
-        self._was_reset = True
-        assert answer is not None and self._reader is not None
-        response, packed = answer
-        return self._reader.reset(response.reset, packed, of_a_loss)
+        return perform(self._resetting(request))
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the environment once.
@@ -229,12 +191,7 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         """
         if not self._was_reset or self._session is None or self._reader is None:
             raise reset_needed("step_many", was_closed=self._was_closed)
-        request = pb.Request()
-        request.step_many.SetInParent()
-        for action in actions:
-            encode_action(self._action_layout, action, request.step_many.steps.add(), self._options.message_limits)
-        if self._rendering.wanted:
-            self._rendering.ask(request, self._reader, len(request.step_many.steps))
+        request = self._step_many_request(actions)
         try:
             if self._lent is not None:
                 self._return_generator()
@@ -248,7 +205,7 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
 
         After ``on_session_lost="truncate"`` has ended an episode it is the last that was fetched, until the next reset.
         """
-        return self._rendering.render(self._session, self._reader) if self._was_reset else None
+        return perform(self._rendering.rendering(self._session, self._reader)) if self._was_reset else None
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the environment, or read an attribute, that its entrypoint lists in ``EXPOSED``.
@@ -276,32 +233,9 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         self._rendering.outdate(self._reader)
         self._session.ask(request, self._options.step_timeout)
 
-    @property
-    def connection_info(self) -> ConnectionInfo:
-        """Server, environment and session, and what they are connected over now."""
-        return ConnectionInfo.of(self._session, (self.url, self.port), self.remote_args)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.connection_info}>"
-
-    @property
-    def ticket(self) -> SessionTicket:
-        """Ticket by which another process goes on with this environment where it stands; it holds a secret.
-
-        Raises:
-            gymnasium.error.ResetNeeded: If no session is open.
-        """
-        if self._session is None or self._session.lost:
-            raise ResetNeeded("There is no session, and so no ticket, until env.reset() opens one")
-        return self._session.ticket
-
     def detach(self) -> SessionTicket:
         """Close the connection, and leave the environment for its lease to whoever resumes it. Raises as `ticket`."""
-        if self._lent is not None:
-            self._return_generator()
-        ticket = self.ticket
-        assert self._session is not None
-        self._session.let_go()
+        ticket = perform(self._letting_go())
         self.close()
         return ticket
 
@@ -320,81 +254,22 @@ class RemoteEnvironment(FromDockerImage, RemoteAttributes):
         # A shallow copy would share window, arguments and space objects; two environments share nothing.
         return copy.deepcopy(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A connection belongs to one process, and a session to one connection: the copy opens its own.
-        state = {**self.__dict__, "_session": None, "_was_reset": False, "_reader": None, "_lent": None}
-        del state["_action_layout"]  # made of functions
-        return state
-
     @property
     def latest_image(self) -> Any:
         """The newest observation's frame, usually uint8 (height, width, 3), or None; fetched if need be."""
-        return self._rendering.latest(self._session, self._reader) if self._was_reset else None
+        return perform(self._rendering.latest(self._session, self._reader)) if self._was_reset else None
 
-    def _open(self, first: pb.Request | None = None) -> Answer | None:
-        """Open a session, and return what answers its first request, if there is one."""
-        replaced, self._session = self._session, None
-        if replaced is not None:
-            if replaced.lost:
-                self._addresses.lost(replaced.place)
-            replaced.close()
-        self._was_reset, self._was_closed, self._lent = False, False, None
-        self._reader = None
-        mode, streams = mode_to_open(self.render_mode), self._rendering.streams
-        request = open_request(self.remote_args, self._options, render_mode=mode, streams_frames=streams)
-        if first is not None:
-            first.sequence = 1
-            request.first.CopyFrom(first)
-        open_once = functools.partial(self._addresses.open, request)
-        # Only a reset waits for a server that is away; the constructor reports at once that nobody answers.
-        self._session = open_once() if first is None else open_again(open_once, self._options)
-        try:
-            self._adopt(self._session)
-        except BaseException:
-            self._session.close()
-            self._session = None
-            raise
-        answer = self._session.first
-        return None if answer is None else unless_error(answer)
-
-    def _resume(self, ticket: SessionTicket) -> None:
-        """Go on with a session of another process."""
-        connection = connect(ticket.url, ticket.port, self._files, self._options)
-        session = self._session = ClientSession.find(connection, ticket, self._options)
-        try:
-            check_resumed(session.description, self.render_mode)
-            answer = session.take_over(self._options.step_timeout)
-            self._adopt(session)
-            self._was_reset = answer is not None
-            assert self._reader is not None
-            returned = None if answer is None else self._reader.anything(*answer)
-            self.resumed = Resumption(executed=session.ticket.answered - ticket.answered, returned=returned)
-        except BaseException:
-            session.let_go()  # it may be another's, or be resumed otherwise
-            self._session = None
-            raise
-
-    def _adopt(self, session: ClientSession) -> None:
-        description, limits = session.description, self._options.message_limits
-        self._rendering.check(description)
-        self.url, self.port = session.place
-        self.observation_space = decode_space(description.observation_space, limits)
-        self.action_space = decode_space(description.action_space, limits)
-        self._reader = Reader(
-            self.observation_space,
-            limits,
-            keeps_last=self._options.on_session_lost == "truncate",
-            on_observation=None if self._rendering.window is None else self._show,
+    def _finding(self, ticket: SessionTicket) -> Operations[ClientSession]:
+        return ClientSession.finding(
+            connect(ticket.url, ticket.port, self._files, self._options), ticket, self._options
         )
-        self._action_layout = compile_layout(self.action_space)
-        self.metadata = read_metadata(description, limits, self.render_mode)
-        place: dict[str, Any] = {} if "addresses" in self._made_with else {"url": self.url, "port": self.port}
-        self.spec = read_spec(description, **place, **self._made_with)
-        self._lacking, self._made_by_id = tuple(description.lacking), description.made_by_id
-        self._exposed = read_exposed(description, own={*self.__dict__, *dir(type(self))} - {RANDOM})
-        if self._rendering.window is not None:
-            self._rendering.window.fps = self.metadata.get("render_fps")
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _after_observation(self) -> Callable[[], None] | None:
+        return None if self._rendering.window is None else self._show
 
     def _show(self) -> None:
         assert self._reader is not None
-        self._rendering.show(self._session, self._reader)
+        perform(self._rendering.showing(self._session, self._reader))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gymnasium.error import ResetNeeded
 
 from remote_gym.client.connect.retry import GROWTH
+from remote_gym.client.rules.operations import Operations, perform
+from remote_gym.client.rules.session import OpenSession
 from remote_gym.client.session import ClientSession
 from remote_gym.config import ClientOptions
 from remote_gym.errors import (
@@ -63,11 +66,24 @@ def open_again(
     Raises:
         RemoteGymError: What the last attempt raised, which names the option if it set the end.
     """
+    opened: Opened = perform(opening_again(open_session, options, clock=clock, sleep=sleep, given_up=given_up))
+    return opened
+
+
+def opening_again(
+    open_session: Callable[[], Any],
+    options: ClientOptions,
+    *,
+    sleep: Callable[[float], object],
+    clock: Callable[[], float] = time.monotonic,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Operations[Any]:
+    """Do as `open_again`, whose arguments these are; the result is that of `open_session`."""
     give_up_at = clock() + options.recover_timeout
     pause = options.retry.first_pause
     while True:
         try:
-            return open_session()
+            return (yield open_session)
         except UNAVAILABLE as error:
             if not options.recover_timeout or given_up():
                 raise
@@ -75,7 +91,7 @@ def open_again(
                 text = f"{error}; tried for {options.recover_timeout:.3g} s (ClientOptions.recover_timeout)"
                 raise reworded(error, text) from error
             logger.info("no session in place of the lost one yet: %s", error)
-        sleep(pause)
+        yield functools.partial(sleep, pause)
         pause = min(max(pause, 0.001) * GROWTH, options.retry.longest_pause)
 
 
@@ -92,14 +108,19 @@ def leave_what_hangs(session: ClientSession, options: ClientOptions, name: objec
             deadline that was missed, and not of that: no environment is replaced in secret.
         Exception: What else struck: once, as the session is closed then. It could come again with each attempt.
     """
+    perform(leaving_what_hangs(session, options, name))
+
+
+def leaving_what_hangs(session: OpenSession, options: ClientOptions, name: object) -> Operations[None]:
+    """Do as `leave_what_hangs`."""
     try:
-        session.catch_up(options.close_timeout)
+        yield lambda: session.catch_up(options.close_timeout)
     except DeadlineExceeded as error:
         logger.warning("%s: no answer, and reset opens a new session in place of this one: %s", name, error)
-        session.close()
+        yield session.close
     except RemoteGymError:
         raise
     except Exception as error:
         logger.warning("%s: the next reset opens a new session in place of this one, by: %r", name, error)
-        session.close()
+        yield session.close
         raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from remote_gym.client.recovery import LOSSES
-from remote_gym.client.session import ClientSession
+from remote_gym.client.rules.operations import Operations
+from remote_gym.client.rules.session import OpenSession
 from remote_gym.client.viewer import Window
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConfigError
@@ -80,47 +81,52 @@ class Rendering:
             request.frame = True
             self._unasked += steps
 
-    def render(self, session: ClientSession | None, reader: Reader | None) -> Any:
+    def rendering(self, session: OpenSession | None, reader: Reader | None) -> Operations[Any]:
         """The frame of the newest observation; None for the mode ``"human"``, whose window shows it."""
         if self._mode is None or self.window is not None or reader is None:
             return None
         if self.streams:
             return reader.frame
-        return self._newest(session, reader) if self._is_auto else self._fetch(session, reader)
+        return (yield from (self._newest(session, reader) if self._is_auto else self._fetching(session, reader)))
 
-    def latest(self, session: ClientSession | None, reader: Reader | None) -> Any:
+    def latest(self, session: OpenSession | None, reader: Reader | None) -> Operations[Any]:
         """The newest frame that came with an observation; with ``"auto"`` that of the newest observation."""
         if reader is None:
             return None
-        return self._newest(session, reader) if self._is_auto else reader.frame
+        return (yield from self._newest(session, reader)) if self._is_auto else reader.frame
 
     def outdate(self, reader: Reader | None) -> None:
         """Have the frame fetched where `render` is called next: the environment may soon look otherwise."""
         if self._is_auto and reader is not None:
             reader.frame = None
 
-    def show(self, session: ClientSession | None, reader: Reader) -> None:
+    def showing(self, session: OpenSession | None, reader: Reader) -> Operations[None]:
         """Show the newest observation in the window."""
         assert self.window is not None
-        self.window.show(reader.frame if self.streams else self._fetch(session, reader))
+        self.window.show(reader.frame if self.streams else (yield from self._fetching(session, reader)))
 
     def close(self) -> None:
         """Close the window, if there is one; a later `show` opens it again."""
         if self.window is not None:
             self.window.close()
 
-    def _newest(self, session: ClientSession | None, reader: Reader) -> Any:
+    def _newest(self, session: OpenSession | None, reader: Reader) -> Operations[Any]:
         self.wanted, self._unasked = True, 0
         if reader.frame is None:
-            reader.frame = self._fetch(session, reader)
+            reader.frame = yield from self._fetching(session, reader)
         reader.rendered = reader.frame
         return reader.frame
 
-    def _fetch(self, session: ClientSession | None, reader: Reader) -> Any:
+    def _fetching(self, session: OpenSession | None, reader: Reader) -> Operations[Any]:
         assert session is not None
         joiner = FrameJoiner(self._options.message_limits)
+        timeout = self._options.step_timeout
+
+        def ask() -> Any:
+            return session.ask(joiner.request(), timeout)
+
         try:
-            while joiner.add(session.ask(joiner.request(), self._options.step_timeout)[0].render):
+            while joiner.add((yield ask)[0].render):
                 pass
         except LOSSES as error:
             return reader.frame_again(error)

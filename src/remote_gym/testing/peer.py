@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from remote_gym.client.connect.connection import GrpcConnection
-from remote_gym.client.connect.opening import connect, open_session
+from remote_gym.client.connect.opening import connect, opening_session
+from remote_gym.client.rules.operations import perform
 from remote_gym.config import ClientOptions, TlsFiles
 from remote_gym.protocol.open_request import open_request
 from remote_gym.transport.framing import write_length
@@ -73,7 +74,7 @@ class Target:
         """
         connection = self._connection()
         try:
-            opened = open_session(connection, request or self.opening(), self.options)
+            opened = perform(opening_session(connection, request or self.opening(), self.options))
             peer = Peer(connection, opened, self.options)
             try:
                 yield peer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from remote_gym.client.connect.connection import GrpcConnection
+from remote_gym.client.rules.connection import Connection
+from remote_gym.client.rules.operations import Operations
 from remote_gym.config import ClientOptions
 from remote_gym.errors import ConnectError, ConnectReason, NotPermitted, TransportError
 from remote_gym.logs import get_logger
@@ -32,7 +33,7 @@ ADDRESS_LIFETIME = ROUTING_ID_LIFETIME / 2
 
 
 class Attaching:
-    """Attaches to one session, again and again.
+    """Attaches to one session, again and again. It does no input or output; see `remote_gym.client.rules.operations`.
 
     Args:
         connection: To its server.
@@ -42,7 +43,7 @@ class Attaching:
     """
 
     def __init__(
-        self, connection: GrpcConnection, session: pb.Session, options: ClientOptions, unlogged: list[str]
+        self, connection: Connection, session: pb.Session, options: ClientOptions, unlogged: list[str]
     ) -> None:
         self._unlogged = unlogged
         self._connection = connection
@@ -56,7 +57,7 @@ class Attaching:
         if session.HasField("direct"):
             self._learn(session.direct)
 
-    def reach(self, timeout: float) -> None:
+    def reaching(self, timeout: float) -> Operations[None]:
         """Make a broken connection to the server again, if that can be done, and see that the session is still there.
 
         Args:
@@ -67,11 +68,12 @@ class Attaching:
             ConnectionLost: If the server was reached and gave no answer.
             SessionLost: If the session has ended, with the reason.
         """
-        found = self._connection.reach(self._session.id, self._session.token, timeout)
+        session = self._session
+        found: pb.SpacesResponse = yield lambda: self._connection.reach(session.id, session.token, timeout)
         if found.HasField("direct"):
             self._learn(found.direct)
 
-    def attach(self, deadline: float) -> Stream:
+    def attaching(self, deadline: float) -> Operations[Stream]:
         """Connect.
 
         Args:
@@ -84,16 +86,20 @@ class Attaching:
             NotPermitted: If ``connection="direct"``, and the worker refuses it.
             SessionLost: If the session has ended, with the reason.
         """
-        if time.monotonic() >= self._direct_from and (direct := self._attach_directly(deadline)) is not None:
-            return direct
-        return self._connection.attach(self._session.id, self._session.token, self._session.message_bytes)
+        if time.monotonic() >= self._direct_from:
+            direct = yield from self._attaching_directly(deadline)
+            if direct is not None:
+                return direct
+        session = self._session
+        stream: Stream = yield lambda: self._connection.attach(session.id, session.token, session.message_bytes)
+        return stream
 
     def may_improve(self, stream: Stream | None) -> bool:
         """Whether what is used goes over gRPC, and it is time to try once more for a direct connection."""
         return stream is not None and not stream.is_direct and time.monotonic() >= self._direct_from
 
-    def _attach_directly(self, deadline: float) -> Stream | None:
-        address = self._take_address(deadline)
+    def _attaching_directly(self, deadline: float) -> Operations[Stream | None]:
+        address = yield from self._taking_address(deadline)
         insists = self._options.connection == "direct"
         usual = DIRECT_TIMEOUT if self._options.server_name is None else DIALLED_BACK_TIMEOUT
         limit = self._options.connect_timeout if insists else usual
@@ -101,7 +107,8 @@ class Attaching:
         try:
             if address is None:
                 raise ConnectError("the server offers direct connections no more", reason=ConnectReason.NOT_DIRECT)
-            direct = self._connection.attach_directly(address, self._session.token, timeout)
+            token = self._session.token
+            direct: Stream = yield lambda: self._connection.attach_directly(address, token, timeout)
         except (TransportError, NotPermitted) as error:
             if insists:
                 raise
@@ -115,12 +122,12 @@ class Attaching:
         self._pause = FIRST_PAUSE
         return direct
 
-    def _take_address(self, deadline: float) -> pb.DirectAddress | None:
+    def _taking_address(self, deadline: float) -> Operations[pb.DirectAddress | None]:
         """Where to connect to, this once; None if nowhere."""
         if time.monotonic() >= self._address_until:
             self._address = None
         if self._address is None:
-            self.reach(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
+            yield from self.reaching(max(0.001, min(self._options.connect_timeout, deadline - time.monotonic())))
         address, self._address = self._address, None
         return address
 

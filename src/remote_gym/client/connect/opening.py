@@ -7,6 +7,8 @@ import os
 from remote_gym.address import is_loopback
 from remote_gym.client.connect.connection import GrpcConnection
 from remote_gym.client.connect.credentials import Credentials
+from remote_gym.client.rules.connection import Connection
+from remote_gym.client.rules.operations import Operations
 from remote_gym.config import TOKEN_VARIABLE, ClientOptions, TlsFiles, is_token
 from remote_gym.errors import ConfigError, ProtocolMismatch
 from remote_gym.protocol.constants import PROTOCOL_VERSION, package_versions
@@ -65,7 +67,7 @@ def connect(
     return GrpcConnection(url, port, files, options, token or "", credentials)
 
 
-def open_session(connection: GrpcConnection, request: pb.OpenRequest, options: ClientOptions) -> pb.Session:
+def opening_session(connection: Connection, request: pb.OpenRequest, options: ClientOptions) -> Operations[pb.Session]:
     """Have a session opened.
 
     Raises:
@@ -73,7 +75,8 @@ def open_session(connection: GrpcConnection, request: pb.OpenRequest, options: C
         ProtocolMismatch: If the server answers in a way that this client does not know.
         TransportError: If it could not be reached, or the connection broke.
     """
-    response = connection.open(request, connect_timeout=options.connect_timeout, open_timeout=options.open_timeout)
+    timeouts = {"connect_timeout": options.connect_timeout, "open_timeout": options.open_timeout}
+    response: pb.OpenResponse = yield lambda: connection.open(request, **timeouts)
     if response.HasField("error"):
         raise decode_error(response.error)
     if not response.HasField("session"):
@@ -85,9 +88,10 @@ def open_session(connection: GrpcConnection, request: pb.OpenRequest, options: C
     return response.session
 
 
-def find_session(connection: GrpcConnection, ticket: SessionTicket, options: ClientOptions) -> pb.Session:
-    """Find the session that a ticket is for. Raises as `open_session` does."""
-    found = connection.reach(ticket.session, ticket.token, options.connect_timeout)
+def finding_session(connection: Connection, ticket: SessionTicket, options: ClientOptions) -> Operations[pb.Session]:
+    """Find the session that a ticket is for. Raises as `opening_session` does."""
+    timeout = options.connect_timeout
+    found: pb.SpacesResponse = yield lambda: connection.reach(ticket.session, ticket.token, timeout)
     session = pb.Session(
         id=ticket.session,
         token=ticket.token,

@@ -33,15 +33,15 @@ def from_rpc_error(error: grpc.RpcError, what: str) -> TransportError | Encoding
     return ConnectionLost(f"{what} broke: {code.name}: {details}")
 
 
-def was_dropped(call: Any) -> bool:
+def was_dropped(error: Any) -> bool:
     """Whether a server's gRPC has dropped a call to open a session before it had begun, as when too many wait.
 
     Args:
-        call: It has ended by a `grpc.RpcError`.
+        error: The `grpc.RpcError` by which it has ended.
     """
-    if call.code() is not grpc.StatusCode.CANCELLED or str(call.details()).startswith("Channel closed"):
+    if error.code() is not grpc.StatusCode.CANCELLED or str(error.details()).startswith("Channel closed"):
         return False
-    return all(key != TAKEN_KEY for key, _ in call.initial_metadata() or ())
+    return all(key != TAKEN_KEY for key, _ in error.initial_metadata() or ())
 
 
 def answered(answer: bytes | None, what: str) -> bytes:
