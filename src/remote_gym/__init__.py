@@ -32,6 +32,7 @@ from remote_gym.registration import register as _register
 if TYPE_CHECKING:
     __version__: str
 
+    from remote_gym.client.aio.environment import AsyncRemoteEnvironment
     from remote_gym.client.connection_info import ConnectionInfo
     from remote_gym.client.environment import RemoteEnvironment
     from remote_gym.client.launching import LaunchedServer, launch
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from remote_gym.wire.values import Member, Record, Unencodable, remote_type
 
 __all__ = [
+    "AsyncRemoteEnvironment",
     "ClientOptions",
     "ConfigError",
     "ConnectError",
@@ -86,6 +88,7 @@ __all__ = [
 # Loaded when first asked for. A worker, which imports this package too, must not load gRPC, and neither should a
 # trainer's process that only wants the exceptions.
 _HOMES = {
+    "AsyncRemoteEnvironment": "remote_gym.client.aio.environment",
     "ClientOptions": "remote_gym.config",
     "ConnectionInfo": "remote_gym.client.connection_info",
     "LaunchedServer": "remote_gym.client.launching",

@@ -87,8 +87,12 @@ class _Closing:
         with self._changed:
             self._changed.wait_for(self._is_done, max(0.0, deadline - time.monotonic()))
 
+    def close_soon(self, session: Session) -> None:
+        """Have a thread close a session that is open; where there is none, it is left to the process's end."""
+        self._hand_over(session)
+
     def _hand_over(self, session: Session) -> bool:
-        """Have a thread close a session at exit; False if there is none to do it."""
+        """Have a thread close a session; False if there is none to do it."""
         with self._changed:
             server = self._servers.get(session.place)
             if server is None or not server.threads:
@@ -144,6 +148,11 @@ def see_to(session: Session, close: Close, timeout: float) -> Callable[[], objec
     finalizer = weakref.finalize(session, server.queue.put, (close, timeout))
     finalizer.atexit = False  # `close_all` closes it with the references that are still there
     return functools.partial(_forget, finalizer, server)
+
+
+def close_soon(session: Session) -> None:
+    """Have a thread close a session that cannot be used any more, though somebody may still have it."""
+    _closing.close_soon(session)
 
 
 def _forget(finalizer: weakref.finalize[[tuple[Close, float]], Session], server: _Server) -> None:

@@ -117,7 +117,7 @@ class Channel:
         """
         deadline = time.monotonic() + timeout
         with self._in_use(deadline, what):
-            call = self._channel.unary_unary(_method(method))
+            call = self._channel.unary_unary(method_path(method))
             timeout = max(0.0, deadline - time.monotonic())
             answer: bytes | None = call(
                 data, timeout=timeout, metadata=(*self._credentials.metadata, *metadata), wait_for_ready=wait_for_ready
@@ -137,7 +137,7 @@ class Channel:
         """Make a call, whose answer is not waited for here. Arguments and errors are those of `ask`."""
         deadline = time.monotonic() + timeout
         with self._in_use(deadline, what):
-            call = self._channel.unary_unary(_method(method)).future(
+            call = self._channel.unary_unary(method_path(method)).future(
                 data,
                 timeout=max(0.0, deadline - time.monotonic()),
                 metadata=(*self._credentials.metadata, *metadata),
@@ -155,7 +155,7 @@ class Channel:
         """
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with self._in_use(math.inf, what):
-            interact = self._channel.stream_stream(_method("Interact"))
+            interact = self._channel.stream_stream(method_path("Interact"))
             call = interact(iter(requests.get, None), metadata=(*self._credentials.metadata, *metadata))
             stream = GrpcStream(call, requests, self._address, message_bytes)
             self._stream = weakref.ref(stream)
@@ -250,5 +250,6 @@ def _close(channel: grpc.Channel) -> None:
     forking.channel_closed()
 
 
-def _method(name: str) -> str:
+def method_path(name: str) -> str:
+    """Name of a method as gRPC takes it."""
     return f"/{SERVICE_NAME}/{name}"

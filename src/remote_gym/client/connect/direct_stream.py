@@ -54,8 +54,7 @@ class DirectStream(Stream):
         server_name: str | None = None,
     ) -> None:
         url = place[0]
-        target = _target(place, address)
-        self._where = target if isinstance(target, str) else f"{url} port {target[1]}"
+        target, self._where = target_of(place, address)
         if address.tls != (context is not None):
             text = f"the direct connection to {self._where} has {'' if address.tls else 'no '}TLS"
             raise ConnectError(text, reason=ConnectReason.NOT_DIRECT)
@@ -165,12 +164,15 @@ class DirectStream(Stream):
         return DeadlineExceeded(f"no answer from {self._where}{within(deadline - self._sent)}")
 
 
-def _target(place: Place, address: pb.DirectAddress) -> str | Place:
-    """A Unix socket's path, or a host and a port."""
+def target_of(place: Place, address: pb.DirectAddress) -> tuple[str | Place, str]:
+    """Where to connect to, a Unix socket's path or a host and a port; and how to call that in an error."""
     url, port = place
+    host = url.strip("[]")
     if address.same_place:
-        return unix_path(url) if is_unix(url) else (url.strip("[]"), port)
-    return address.path or (url.strip("[]"), address.port)
+        target: str | Place = unix_path(url) if is_unix(url) else (host, port)
+    else:
+        target = address.path or (host, address.port)
+    return target, target if isinstance(target, str) else f"{url} port {target[1]}"
 
 
 def _connect(target: str | Place, deadline: float) -> socket.socket:

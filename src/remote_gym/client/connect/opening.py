@@ -40,6 +40,15 @@ def connect(
     Raises:
         ConfigError: If the files cannot be used, or there are none and the server is another machine.
     """
+    return GrpcConnection(url, port, files, options, token_to_show(url, files, options), credentials)
+
+
+def token_to_show(url: str, files: TlsFiles | None, options: ClientOptions) -> str:
+    """The token that a server gets to see; empty for none. The arguments are those of `connect`.
+
+    Raises:
+        ConfigError: If there is no TLS, and it would be needed; or if the token is none.
+    """
     if files is None and not options.allow_insecure and not is_loopback(url):
         raise ConfigError(
             f"{url!r} is another machine, and without certificates anybody in between could read and change "
@@ -64,7 +73,7 @@ def connect(
         raise ConfigError(
             f"{TOKEN_VARIABLE} of the environment is not what 'remote-gym token' printed; use that", field="token"
         )
-    return GrpcConnection(url, port, files, options, token or "", credentials)
+    return token or ""
 
 
 def opening_session(connection: Connection, request: pb.OpenRequest, options: ClientOptions) -> Operations[pb.Session]:

@@ -178,7 +178,7 @@ class OpenSession(ABC):
 
     @abstractmethod
     def _closer(self, line: Line) -> dropped.Close:
-        """Function that closes the session once nobody has it any more. It must not lead to this object, or somebody has."""
+        """Function that closes the session once nobody has it any more. It must not lead to this object."""
 
     @abstractmethod
     def before_fork(self, deadline: float) -> None:
