@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.certs import create_all
+from remote_gym.client.aio.environment import AsyncRemoteEnvironment
 from remote_gym.client.environment import RemoteEnvironment
 from remote_gym.client.vector.env import RemoteVectorEnv
 from remote_gym.config import EnvironmentLike
@@ -52,6 +53,14 @@ class LoopbackServer:
         client = RemoteVectorEnv(num_envs=num_envs, **self._arguments(arguments))
         self._clients.append(client)
         return client
+
+    def async_environment(self, **arguments: Any) -> AsyncRemoteEnvironment:
+        """A client whose methods are awaited; it is for its event loop to close it.
+
+        Args:
+            **arguments: Of `AsyncRemoteEnvironment`, likewise.
+        """
+        return AsyncRemoteEnvironment(**self._arguments(arguments))
 
     def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Arguments of a client: this server's, unless it names others."""
