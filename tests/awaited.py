@@ -34,10 +34,10 @@ def run(coroutine: Coroutine[Any, Any, T], kind: str = "asyncio", seconds: float
     try:
         return loop.run_until_complete(asyncio.wait_for(coroutine, scaled(seconds)))
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
+        for task in (left := asyncio.all_tasks(loop)):
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

@@ -68,7 +68,12 @@ class AsyncConnection(Connection):
 
     async def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
         """Have a session closed; see `Connection`."""
-        await perform_async(self._closing(session_id, token, timeout, anyones))
+        await perform_async(self._closing(session_id, token, timeout, None if anyones else self))
+
+    def close_from_thread(self, session_id: str, token: str, timeout: float) -> None:
+        """Have a session closed by blocking, where there is no event loop; as `close_session`."""
+        with self.server.blocking() as blocking:
+            blocking.close_for(self, session_id, token, timeout)
 
     async def attach(self, session_id: str, token: str, message_bytes: int = 0) -> AsyncGrpcStream:
         """Begin an `Interact` call; see `Connection`."""

@@ -12,8 +12,11 @@ from typing import Protocol
 class EndsWithLoop(Protocol):
     """Something that cannot be used without its event loop."""
 
-    def loop_ended(self) -> None:
-        """Leave it: the loop shuts down."""
+    def leave_loop(self) -> None:
+        """Leave it: it shuts down, or is closed."""
+
+    async def left_loop(self) -> None:
+        """Wait, in one that shuts down, until it has nothing of this any more."""
 
 
 _Waiting = tuple[AsyncGenerator[None, None], "weakref.WeakSet[EndsWithLoop]"]
@@ -21,7 +24,7 @@ _loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting] = weakref
 
 
 def at_end_of_loop(item: EndsWithLoop) -> None:
-    """Call `loop_ended` when the running loop shuts down, as `asyncio.run` has it do, if the object is still there.
+    """Call `leave_loop` when the running loop shuts down, as `asyncio.run` has it do, if the object is still there.
 
     A loop does not say that it ends. It closes asynchronous generators, though, that were begun and not finished. A
     task that waited for its cancellation instead would be one more that users see. Loops that were closed without
@@ -40,16 +43,18 @@ def at_end_of_loop(item: EndsWithLoop) -> None:
     _loops[loop][1].add(item)
 
 
-def _end(loop: asyncio.AbstractEventLoop) -> None:
+def _end(loop: asyncio.AbstractEventLoop) -> list[EndsWithLoop]:
     # Removed, or it would never be freed: its generator refers to it.
     _, items = _loops.pop(loop)
-    for item in list(items):
-        item.loop_ended()
+    left = list(items)
+    for item in left:
+        item.leave_loop()
+    return left
 
 
 async def _until_closed(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        if loop in _loops:
-            _end(loop)
+        for item in _end(loop) if loop in _loops else ():
+            await item.left_loop()

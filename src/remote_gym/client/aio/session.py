@@ -10,7 +10,6 @@ import os
 import time
 
 from remote_gym.client import dropped
-from remote_gym.client.aio.channel import Server
 from remote_gym.client.aio.connection import AsyncConnection
 from remote_gym.client.aio.loops import at_end_of_loop
 from remote_gym.client.carrier import Line
@@ -20,6 +19,7 @@ from remote_gym.config import ClientOptions
 from remote_gym.errors import RemoteGymError, SessionError
 from remote_gym.logs import get_logger
 from remote_gym.protocol.exchange import Answer, Exchange, unless_error
+from remote_gym.protocol.stream import Stream
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = get_logger(__name__)
@@ -38,6 +38,7 @@ class AsyncSession(OpenSession):
         self, connection: AsyncConnection, session: pb.Session, options: ClientOptions, first: Answer | None = None
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._left: Stream | None = None
         super().__init__(connection, session, options, first, sleep=asyncio.sleep)
         at_end_of_loop(self)
 
@@ -92,12 +93,21 @@ class AsyncSession(OpenSession):
         self._exchange.end(is_open=False)
         self._forget()
 
-    def loop_ended(self) -> None:
-        """Leave the session to a thread, which closes it. Called by the loop as it shuts down."""
+    def leave_loop(self) -> None:
+        """Leave the session to a thread, which closes it."""
         if not self._closed:
             self._exchange.end(" (its event loop has ended)", is_open=self._exchange.is_open)
-            self._carrier.detach()
+            if not self._loop.is_closed():
+                self._left = self._carrier.stream
+                self._carrier.detach()
+                self._connection.close()
             dropped.close_soon(self)
+
+    async def left_loop(self) -> None:
+        """Wait until the loop has nothing of it any more."""
+        if self._left is not None:
+            await self._left.ended()  # type: ignore[attr-defined]
+        await self._connection.closed()
 
     def before_fork(self, deadline: float) -> None:
         """Do nothing: what a loop has is left to it; see `remote_gym.client.aio.channel.SharedChannel`."""
@@ -105,7 +115,7 @@ class AsyncSession(OpenSession):
     def _closer(self, line: Line) -> dropped.Close:
         session, connection = self._session, self._connection
         self._close_dropped = functools.partial(
-            _close, self._loop, connection, connection.server, session.id, session.token, self._exchange, line
+            _close, self._loop, connection, session.id, session.token, self._exchange, line
         )
         return self._close_dropped
 
@@ -124,7 +134,6 @@ class AsyncSession(OpenSession):
 def _close(
     loop: asyncio.AbstractEventLoop,
     connection: AsyncConnection,
-    server: Server,
     session: str,
     token: str,
     exchange: Exchange,
@@ -133,10 +142,10 @@ def _close(
 ) -> None:
     """Close a session whose `AsyncSession` is no more, or whose loop is not; in a thread."""
     stream, line.stream = line.stream, None
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and what was open with it
-        if stream is not None:
-            loop.call_soon_threadsafe(stream.close)
-        loop.call_soon_threadsafe(connection.close)
+    if loop.is_running():
+        with contextlib.suppress(RuntimeError):  # it has just been closed, and what was open with it
+            if stream is not None:
+                loop.call_soon_threadsafe(stream.close)
+            loop.call_soon_threadsafe(connection.close)
     if exchange.is_open:
-        with server.blocking() as blocking:
-            blocking.close_session(session, token, timeout)
+        connection.close_from_thread(session, token, timeout)

@@ -101,7 +101,11 @@ class GrpcConnection(Connection):
 
     def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
         """Have a session closed; see `Connection`."""
-        perform(self._closing(session_id, token, timeout, anyones))
+        perform(self._closing(session_id, token, timeout, None if anyones else self))
+
+    def close_for(self, user: Connection, session_id: str, token: str, timeout: float) -> None:
+        """Have a session closed that another connection of this process has, as `close_session` of that would."""
+        perform(self._closing(session_id, token, timeout, user))
 
     def attach(self, session_id: str, token: str, message_bytes: int = 0) -> GrpcStream:
         """Begin an `Interact` call; see `Connection`."""

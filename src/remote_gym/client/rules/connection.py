@@ -246,11 +246,11 @@ class Connection(ABC):
             raise decode_error(answer.error)
         return answer
 
-    def _closing(self, session_id: str, token: str, timeout: float, anyones: bool) -> Operations[None]:
-        """Do as `close_session`."""
+    def _closing(self, session_id: str, token: str, timeout: float, user: Connection | None) -> Operations[None]:
+        """Do as `close_session`, for a session that `user` has; where another client has it by now, for None alone."""
         what, metadata = f"closing session {session_id} at {self.address}", session_metadata(session_id, token)
-        if not anyones:
-            metadata = (*metadata, self._attempt())
+        if user is not None:
+            metadata = (*metadata, user._attempt())
         try:
             yield lambda: self._ask("Close", b"", timeout, what, metadata, wait_for_ready=None)
         except grpc.RpcError as error:
