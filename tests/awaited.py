@@ -38,6 +38,7 @@ def run(coroutine: Coroutine[Any, Any, T], kind: str = "asyncio", seconds: float
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left))
+            loop.run_until_complete(asyncio.sleep(0.01))  # what they have closed ends in one of the next turns
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

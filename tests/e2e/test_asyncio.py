@@ -301,7 +301,7 @@ def test_a_reset_outlasts_a_server_that_restarts():
             await asyncio.sleep(0.3)
             restarted = create_remote_environment_server(arguments, "localhost", port, use_thread=True, check=False)
             try:
-                observation, info = await task
+                observation, _ = await task
                 assert observation["count"] == 0
                 await environment.close()
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from remote_gym.client.connect.choose import Attaching
+from remote_gym.client.connect.choose import DIRECT_TIMEOUT, Attaching
 from remote_gym.client.connect.retry import Retry
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.rules.connection import Connection
@@ -42,6 +42,7 @@ class Carrier:
         exchange: What numbers requests, and judges what becomes of them.
         line: Gets the stream that stands.
         sleep: Waits for so many seconds: blocks, or is awaited, as what `connection` does.
+        patience: Seconds to try for a direct connection.
 
     Attributes:
         deadline: When the last request has to be answered, on `time.monotonic`.
@@ -55,6 +56,7 @@ class Carrier:
         exchange: Exchange,
         line: Line,
         sleep: Callable[[float], object] | None = None,
+        patience: float = DIRECT_TIMEOUT,
     ) -> None:
         self._connection = connection
         self._session = session
@@ -63,7 +65,7 @@ class Carrier:
         self._line = line
         self._sleep = sleep or _sleep
         self._unlogged: list[str] = []
-        self._attaching = Attaching(connection, session, options, self._unlogged)
+        self._attaching = Attaching(connection, session, options, self._unlogged, patience)
         self._sent_on: Stream | None = None  # the stream that the pending request was sent on
         self._broken: ConnectError | ConnectionLost | None = None  # what went wrong when it was sent
         # Whether the stream is in use, or was when something struck. It is set before and reset after all that could

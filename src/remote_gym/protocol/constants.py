@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 
@@ -19,6 +20,12 @@ TAKEN_KEY = "remote-gym-taken"
 
 def package_versions() -> dict[str, str]:
     """Versions of what decides how an environment behaves, for error messages and logs."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # Once: to read the files that say so takes some milliseconds, more than all else of a client that opens a session.
     found = {"python": platform.python_version()}
     for name in ("remote-gym", "gymnasium", "numpy", "protobuf"):
         try:

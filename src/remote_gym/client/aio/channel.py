@@ -29,7 +29,7 @@ MOST_OPENING = 64
 """Sessions that are being opened at a server at the same time. It reads what 256 calls of a client ask for, and refuses
 more; a machine with some cores creates fewer environments at a time than these."""
 
-MOST_ATTACHING = 32
+MOST_ATTACHING = 16
 """Direct connections that are made at the same time: the work is this loop's, and each has little time."""
 
 

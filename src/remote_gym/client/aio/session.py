@@ -24,6 +24,10 @@ from remote_gym.v1 import remote_gym_pb2 as pb
 
 logger = get_logger(__name__)
 
+DIRECT_PATIENCE = 3.0
+"""Seconds to try for a direct connection before gRPC is used: more than where a thread waits for one, since a loop
+makes many at a time, and the server may have as many handshakes to do at once."""
+
 
 class AsyncSession(OpenSession):
     """An open session of one event loop, for one task at a time. Arguments are those of `OpenSession`.
@@ -39,7 +43,7 @@ class AsyncSession(OpenSession):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._left: Stream | None = None
-        super().__init__(connection, session, options, first, sleep=asyncio.sleep)
+        super().__init__(connection, session, options, first, sleep=asyncio.sleep, patience=DIRECT_PATIENCE)
         at_end_of_loop(self)
 
     async def improve(self) -> None:

@@ -40,11 +40,18 @@ class Attaching:
         session: As the server opened it.
         options: The client's.
         unlogged: Gets what is to be logged once a request has been answered, and not if the session has ended instead.
+        patience: Seconds to try for a direct connection before gRPC is used; longer where a hub may be on the way.
     """
 
     def __init__(
-        self, connection: Connection, session: pb.Session, options: ClientOptions, unlogged: list[str]
+        self,
+        connection: Connection,
+        session: pb.Session,
+        options: ClientOptions,
+        unlogged: list[str],
+        patience: float = DIRECT_TIMEOUT,
     ) -> None:
+        self._patience = patience if options.server_name is None else max(patience, DIALLED_BACK_TIMEOUT)
         self._unlogged = unlogged
         self._connection = connection
         self._session = session
@@ -101,8 +108,7 @@ class Attaching:
     def _attaching_directly(self, deadline: float) -> Operations[Stream | None]:
         address = yield from self._taking_address(deadline)
         insists = self._options.connection == "direct"
-        usual = DIRECT_TIMEOUT if self._options.server_name is None else DIALLED_BACK_TIMEOUT
-        limit = self._options.connect_timeout if insists else usual
+        limit = self._options.connect_timeout if insists else self._patience
         timeout = max(0.001, min(limit, deadline - time.monotonic()))
         try:
             if address is None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from remote_gym.address import Place
 from remote_gym.client import dropped
 from remote_gym.client.carrier import Carrier, Line
+from remote_gym.client.connect.choose import DIRECT_TIMEOUT
 from remote_gym.client.connect.opening import finding_session, opening_session
 from remote_gym.client.connect.rpc_errors import what_struck
 from remote_gym.client.rules.connection import Connection
@@ -42,7 +43,7 @@ class OpenSession(ABC):
         session: As the server opened it.
         options: The client's.
         first: What answered the request that the opening brought along, if it did.
-        sleep: For a `Carrier`.
+        sleep: For a `Carrier`, as `patience` is.
 
     Raises:
         ConnectError: If there is no direct connection, and ``connection="direct"`` asks for one.
@@ -56,6 +57,7 @@ class OpenSession(ABC):
         first: Answer | None = None,
         *,
         sleep: Callable[[float], object] | None = None,
+        patience: float = DIRECT_TIMEOUT,
     ) -> None:
         if options.connection == "direct" and not session.HasField("direct"):
             text = f"connection='direct', and {connection.address} offers no direct connections"
@@ -68,7 +70,7 @@ class OpenSession(ABC):
         self.first = first
         self._exchange = Exchange(session.id, options.message_limits, answered=0 if first is None else 1)
         line = Line()
-        self._carrier = Carrier(connection, session, options, self._exchange, line, sleep)
+        self._carrier = Carrier(connection, session, options, self._exchange, line, sleep, patience)
         # What is dropped, or left by a script that ends, must not keep the server's place for a lease.
         self._forget = dropped.see_to(self, self._closer(line), options.close_timeout)
 
