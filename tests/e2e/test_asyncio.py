@@ -115,6 +115,7 @@ def test_one_that_fails_in_a_task_group_cancels_the_others_which_can_be_used_on(
         async with contextlib.AsyncExitStack() as stack:
             first, second = [await stack.enter_async_context(process_server.async_environment()) for _ in range(2)]
             await asyncio.gather(first.reset(), second.reset())
+            await asyncio.gather(first.step(ACTION["step"]), second.step(ACTION["step"]))  # connected by then
 
             async def step_both() -> None:
                 async with asyncio.TaskGroup() as group:
@@ -124,8 +125,8 @@ def test_one_that_fails_in_a_task_group_cancels_the_others_which_can_be_used_on(
             with pytest.raises(BaseExceptionGroup) as raised:  # noqa: F821 - Python 3.11's
                 await step_both()
             assert [type(each) for each in raised.value.exceptions] == [RemoteEnvironmentError]
-            assert (await first.step(ACTION["step"]))[0]["count"] == 2  # the slow one has run, once
-            assert (await second.step(ACTION["step"]))[0]["count"] == 2
+            assert (await first.step(ACTION["step"]))[0]["count"] == 3  # the slow one has run, once
+            assert (await second.step(ACTION["step"]))[0]["count"] == 3
 
     run_on(main())
 
@@ -134,7 +135,8 @@ def test_a_cancelled_await_leaves_an_environment_whose_next_answer_is_its_own(ru
     async def main() -> None:
         async with process_server.async_environment() as environment:
             await environment.reset()
-            for count in (2, 4, 6):
+            await environment.step(ACTION["step"])
+            for count in (3, 5, 7):
                 task = asyncio.create_task(environment.step(ACTION["slow"]))
                 await asyncio.sleep(0.05)
                 task.cancel()
@@ -208,12 +210,13 @@ def test_who_waits_too_long_for_another_tasks_call_hears_so(process_server):
         async with process_server.async_environment(step_timeout=scaled(1.0) / 2) as environment:
             await environment.reset()
             environment._options = type(environment._options)(step_timeout=60.0)
+            await environment.step(ACTION["step"])
             task = asyncio.create_task(environment.step(ACTION["slow"]))
             await asyncio.sleep(0)
             environment._options = type(environment._options)(step_timeout=0.01)
             with pytest.raises(DeadlineExceeded, match="another task"):
                 await environment.step(ACTION["step"])
-            assert (await task)[0]["count"] == 1
+            assert (await task)[0]["count"] == 2
 
     run(main())
 
@@ -222,12 +225,13 @@ def test_a_late_answer_is_waited_for_before_the_next_request(process_server):
     async def main() -> None:
         async with process_server.async_environment() as environment:
             await environment.reset()
+            await environment.step(ACTION["step"])
             patient = environment._options
             environment._options = type(patient)(step_timeout=0.1)
             with pytest.raises(DeadlineExceeded):
                 await environment.step(ACTION["slow"])
             environment._options = patient
-            assert (await environment.step(ACTION["step"]))[0]["count"] == 2
+            assert (await environment.step(ACTION["step"]))[0]["count"] == 3
 
     run(main())
 
@@ -252,6 +256,7 @@ def test_a_close_ends_the_call_of_another_task(process_server):
     async def main() -> None:
         environment = process_server.async_environment()
         await environment.reset()
+        await environment.step(ACTION["step"])
         task = asyncio.create_task(environment.step(ACTION["slow"]))
         await asyncio.sleep(0.05)
         await environment.close()

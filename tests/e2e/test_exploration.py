@@ -70,6 +70,16 @@ def test_interaction_without_certificates_and_with_a_render_mode(tmp_path: Path)
         assert "1 episodes" in run(tmp_path, "start_environment_interaction.py", *arguments)
 
 
+def test_many_are_played_with_asyncio_over_mutual_tls(files: Path) -> None:
+    with loopback_server("CartPole-v1", use_thread=True) as server:
+        assert server.client_credentials_paths is not None
+        folder = server.client_credentials_paths[0].parent
+        arguments = ["--port", str(server.server.port), "--certificates", str(folder), "--environments", "5"]
+        printed = run(files, "play_many_with_asyncio.py", *arguments)
+        assert server.server.session_count == 0
+    assert printed.startswith("5 episodes, 0 lost, ")
+
+
 def test_minimal_client_plays_over_mutual_tls(files: Path) -> None:
     pytest.importorskip("grpc_tools", reason="the script compiles the proto file with it")
     with loopback_server("CartPole-v1") as server:

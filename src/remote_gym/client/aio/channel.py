@@ -64,11 +64,11 @@ class SharedChannel:
         return self._credentials.channel() is not self._used
 
     def unary(self, method: str) -> Any:
-        """What makes calls of that method, for one answer to one message."""
+        """Function that makes calls of that method, for one answer to one message."""
         return self._channel.unary_unary(method)
 
     def stream(self, method: str) -> Any:
-        """What makes calls of that method, for many."""
+        """Function that makes calls of that method, for many."""
         return self._channel.stream_stream(method)
 
     async def close(self) -> None:
@@ -101,6 +101,7 @@ class Server:
         credentials: What the client shows.
         opening: Admits those that open a session.
         attaching: Admits those that make a direct connection.
+        connecting: Admits those that connect for the first time, before they learn where to.
     """
 
     def __init__(self, place: Place, files: TlsFiles | None, token: str, options: ClientOptions) -> None:
@@ -108,6 +109,7 @@ class Server:
         self.credentials = Credentials(files, token)
         self.opening = asyncio.Semaphore(MOST_OPENING)
         self.attaching = asyncio.Semaphore(MOST_ATTACHING)
+        self.connecting = asyncio.Semaphore(MOST_ATTACHING)
         self._channels: list[SharedChannel] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._diagnosis: asyncio.Task[list[Check]] | None = None
@@ -146,7 +148,7 @@ class Server:
             await asyncio.wait(set(self._closing))
 
     async def diagnose(self, timeout: float) -> list[Check]:
-        """What is wrong with the connection, if something is. All who ask at the same time get one answer.
+        """Look at the connection: what is wrong, if something is. All who ask at the same time get one answer.
 
         Args:
             timeout: Seconds, of whoever asked first.

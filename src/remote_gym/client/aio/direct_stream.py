@@ -25,7 +25,7 @@ from remote_gym.wire.parse import parse
 T = TypeVar("T")
 
 _BUFFER_BYTES = 2**12
-"""What each connection holds for messages that are on their way; a larger one gets memory of its own, once."""
+"""Memory of each connection for messages that are on their way; a larger one gets its own, once."""
 
 
 class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):

@@ -117,6 +117,7 @@ class AsyncRemoteEnvironment(EnvironmentRules):
         )
         self._to_resume = resume
         self._turns = Turns()
+        self._connecting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AsyncRemoteEnvironment:
         return self
@@ -142,6 +143,7 @@ class AsyncRemoteEnvironment(EnvironmentRules):
             await self._resume_first()
             if self._session is None:
                 await perform_async(self._opening())
+                self._connect()
         finally:
             self._turns.give_back()
 
@@ -160,7 +162,11 @@ class AsyncRemoteEnvironment(EnvironmentRules):
         await self._take_turn(self._options.reset_timeout)
         try:
             await self._resume_first()
-            return await perform_async(self._resetting(request))
+            session = self._session
+            returned = await perform_async(self._resetting(request))
+            if self._session is not session:
+                self._connect()
+            return returned
         finally:
             self._turns.give_back()
 
@@ -248,6 +254,10 @@ class AsyncRemoteEnvironment(EnvironmentRules):
         """
         session, self._session = self._session, None
         self._was_reset, self._was_closed = False, True
+        if self._connecting is not None and asyncio.get_running_loop() is self._connecting.get_loop():
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        self._connecting = None
         if session is not None:
             await session.close()
 
@@ -257,7 +267,7 @@ class AsyncRemoteEnvironment(EnvironmentRules):
         raise AttributeError(f"{type(self).__name__!r} has no {name!r}; `await environment.call({name!r})` reads it")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_turns": Turns(), "_to_resume": None}
+        return {**super().__getstate__(), "_turns": Turns(), "_to_resume": None, "_connecting": None}
 
     def _finding(self, ticket: SessionTicket) -> Operations[AsyncSession]:
         connection = connect((ticket.url, ticket.port), self._files, self._options)
@@ -296,6 +306,23 @@ class AsyncRemoteEnvironment(EnvironmentRules):
         finally:
             self._turns.give_back()
 
+    def _connect(self) -> None:
+        """Begin to connect to the worker, for which who has awaited the opening need not wait."""
+        if self._session is not None:
+            self._connecting = asyncio.ensure_future(self._session.attach())
+
     async def _take_turn(self, timeout: float) -> None:
-        if not await self._turns.take(time.monotonic() + timeout):
+        deadline = time.monotonic() + timeout
+        if not await self._turns.take(deadline):
             raise DeadlineExceeded(f"{self!r} is busy with another task's call")
+        if self._connecting is None:
+            return
+        try:
+            if self._connecting.get_loop() is asyncio.get_running_loop():
+                await asyncio.wait({self._connecting}, timeout=max(0.0, deadline - time.monotonic()))
+                if not self._connecting.done():
+                    raise DeadlineExceeded(f"{self!r} is still connecting")
+            self._connecting = None
+        except BaseException:
+            self._turns.give_back()
+            raise

@@ -46,6 +46,17 @@ class AsyncSession(OpenSession):
         super().__init__(connection, session, options, first, sleep=asyncio.sleep, patience=DIRECT_PATIENCE)
         at_end_of_loop(self)
 
+    async def attach(self) -> None:
+        """Connect to the worker now, rather than with the first request, which does what this could not.
+
+        A session to which nobody is connected ends with its lease, which may be long before an agent has thought.
+        """
+        try:
+            async with self._connection.server.connecting:
+                await perform_async(self._carrier.attaching(time.monotonic() + self._options.connect_timeout))
+        except RemoteGymError as error:
+            logger.debug("session %s: not attached: %s", self.id, error)  # which the next request meets, too
+
     async def improve(self) -> None:
         """Let the next request try for a direct connection; see `OpenSession`."""
         self._carrier.improve()
