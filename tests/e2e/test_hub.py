@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -24,6 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from certificates import sign
 from hubs import RunningHub, running_hub
 from remote_gym import (
+    AsyncRemoteEnvironment,
     ClientOptions,
     ConfigError,
     ConnectError,
@@ -130,6 +132,19 @@ def test_steps_are_those_of_a_local_environment(files, hub, server, local, conne
         np.testing.assert_array_equal(local.reset(seed=5)[0], remote.reset(seed=5)[0])
         assert remote.connection_info.connected_over == connection
         assert_steps_are_those_of(local, [remote], 100)
+
+
+@BY_EITHER
+def test_steps_can_be_awaited_through_a_hub(files, hub, server, local, connection):
+    async def play() -> None:
+        async with AsyncRemoteEnvironment(**arguments(files, hub, connection=connection)) as remote:
+            np.testing.assert_array_equal(local.reset(seed=5)[0], (await remote.reset(seed=5))[0])
+            for number in range(15):
+                action = number % 2
+                np.testing.assert_array_equal(local.step(action)[0], (await remote.step(action))[0])
+            assert remote.connection_info.connected_over == connection
+
+    asyncio.run(play())
 
 
 def test_many_environments_come_through_a_hub(files, hub, server):

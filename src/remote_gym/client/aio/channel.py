@@ -49,7 +49,7 @@ class SharedChannel:
         forking.check_usable()
         self._credentials = credentials
         self._used = credentials.channel()
-        settings = channel_options(options.message_limits)
+        settings = channel_options(options.message_limits, options.server_name)
         if self._used is None:
             self._channel = grpc.aio.insecure_channel(address, options=settings)
         else:
@@ -155,7 +155,9 @@ class Server:
         """
         if self._diagnosis is None or self._diagnosis.done():
             # In a thread, since it tries one thing after another by blocking calls.
-            looking = asyncio.to_thread(diagnose, *self._place, self._files, timeout=timeout)
+            looking = asyncio.to_thread(
+                diagnose, *self._place, self._files, server_name=self._options.server_name, timeout=timeout
+            )
             self._diagnosis = asyncio.ensure_future(looking)
         return await asyncio.shield(self._diagnosis)
 
@@ -179,7 +181,7 @@ class Server:
                 connection.close()
 
 
-_Key = tuple[Place, TlsFiles | None, str, int]
+_Key = tuple[Place, TlsFiles | None, str, str | None, int]
 _servers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakValueDictionary[_Key, Server]] = (
     weakref.WeakKeyDictionary()
 )
@@ -191,7 +193,7 @@ def server_at(place: Place, files: TlsFiles | None, token: str, options: ClientO
     Raises:
         ConfigError: If the files cannot be used.
     """
-    key = place, files, token, options.message_limits.message_bytes
+    key = place, files, token, options.server_name, options.message_limits.message_bytes
     servers = _servers.setdefault(asyncio.get_running_loop(), weakref.WeakValueDictionary())
     server = servers.get(key)
     if server is None:

@@ -94,6 +94,7 @@ class AsyncConnection(Connection):
                 limits=self._options.message_limits,
                 timeout=timeout,
                 client_token=self.credentials.token,
+                server_name=self._options.server_name,
             )
 
     def renew(self) -> None:

@@ -16,8 +16,9 @@ from remote_gym.client.aio.stream import AsyncStream
 from remote_gym.client.connect.direct_stream import target_of
 from remote_gym.config import Limits
 from remote_gym.errors import ConnectError, ConnectionLost, ConnectReason, EncodingError, RemoteGymError
-from remote_gym.transport.direct_socket import PREAMBLE, set_options
+from remote_gym.transport.direct_socket import set_options
 from remote_gym.transport.framing import HEADER_BYTES, LONGEST, read_length, write_length
+from remote_gym.transport.preamble import write_preamble
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -172,6 +173,7 @@ async def attach_directly(
     limits: Limits,
     timeout: float,
     client_token: str = "",
+    server_name: str | None = None,
 ) -> AsyncDirectStream:
     """Connect to a session's worker itself, and attach to the session.
 
@@ -183,6 +185,7 @@ async def attach_directly(
         limits: Bounds on messages.
         timeout: Seconds that all of it may take.
         client_token: What the server knows the client by, where that is no certificate.
+        server_name: The server's, where that is not the host of `place`.
 
     Raises:
         ConnectError: If it cannot be reached, or one end does not accept the other.
@@ -196,7 +199,9 @@ async def attach_directly(
     deadline = time.monotonic() + timeout
     attach = pb.Attach(token=token, client_token=client_token)
     try:
-        await _timed(_connect(stream, target, PREAMBLE + address.routing_id, context, place[0]), timeout)
+        preamble = write_preamble(address.routing_id, server_name or "")
+        name = server_name or ("localhost" if is_unix(place[0]) else place[0].strip("[]"))
+        await _timed(_connect(stream, target, preamble, context, name), timeout)
         await stream.send(attach.SerializeToString(), deadline)
         attached = parse(pb.Attached, await stream.receive(deadline))
         if attached.HasField("error"):
@@ -215,7 +220,7 @@ async def attach_directly(
 
 
 async def _connect(
-    stream: AsyncDirectStream, target: str | Place, preamble: bytes, context: ssl.SSLContext | None, url: str
+    stream: AsyncDirectStream, target: str | Place, preamble: bytes, context: ssl.SSLContext | None, name: str
 ) -> None:
     loop = asyncio.get_running_loop()
     try:
@@ -226,7 +231,6 @@ async def _connect(
         set_options(transport.get_extra_info("socket"))
         transport.write(preamble)
         if context is not None:
-            name = "localhost" if is_unix(url) else url.strip("[]")
             encrypted = await loop.start_tls(transport, stream, context, server_hostname=name)
             if encrypted is None:  # as where the loop is closed
                 raise ConnectionError("it ended amid the handshake")
