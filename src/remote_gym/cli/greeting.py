@@ -30,6 +30,8 @@ def greeting(server: RemoteEnvironmentServer, served: str | None, tls: TlsFiles 
         lines.append(f"gRPC alone: port {server.grpc_port}")
     if options.hub is not None:
         lines.append(f"Dials out to: {options.hub}")
+    if server.http_port:
+        lines.append(f"HTTP alone: port {server.http_port}")
     lines.append(f"Open to: {_open_to(options, tls)}")
     if has_policy(options):
         lines.append("Of these: only whom --allow or --policy names")

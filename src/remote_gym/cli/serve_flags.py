@@ -21,6 +21,7 @@ from remote_gym.cli.options import (
     show_size,
 )
 from remote_gym.config import ServerOptions
+from remote_gym.config.server import HTTP_IMAGES, HTTP_PROTOCOLS
 
 _DEFAULTS = ServerOptions()
 
@@ -157,6 +158,28 @@ _FLAGS = (
     ),
     _option(LISTEN, "--grpc-port", type=INTEGER, help="One more TCP port, of gRPC alone; 0 picks a free one."),
     _option(LISTEN, "--hub", metavar="HOST:PORT", help="Hub to dial out to, for clients that cannot connect to here."),
+    _option(LISTEN, "--http", is_flag=True, help="Answer HTTP at the port, too: clients of OpenEnv, and others."),
+    _option(LISTEN, "--http-port", type=INTEGER, help="One more TCP port, of HTTP alone; 0 picks a free one."),
+    _option(
+        LISTEN,
+        "--http-root",
+        type=click.Choice(HTTP_PROTOCOLS),
+        help="Protocol that is found without its prefix as well.",
+    ),
+    _option(
+        LISTEN,
+        "--http-host",
+        "http_hosts",
+        metavar="NAME",
+        multiple=True,
+        help="One more name by which HTTP may be asked for. Repeatable.",
+    ),
+    _option(
+        LISTEN,
+        "--http-images",
+        type=click.Choice(HTTP_IMAGES),
+        help="Images by HTTP as lists of numbers, as base64 of a PNG, or both.",
+    ),
     _option(LISTEN, "--max-connections", type=INTEGER, help="TCP connections of gRPC at once."),
     _option(
         LISTEN,
@@ -204,6 +227,15 @@ _FLAGS = (
         help="Seconds after which clients have to show their certificates again.",
     ),
     _option(ACCESS, "--allow-insecure", is_flag=True, help="Serve other machines without certificates."),
+    _option(
+        ACCESS,
+        "--http-origin",
+        "http_origins",
+        metavar="ORIGIN",
+        multiple=True,
+        help="Origin, such as https://lab.example, whose pages may ask by HTTP. Repeatable.",
+    ),
+    _option(ACCESS, "--http-url-tokens", is_flag=True, help="Take tokens by HTTP also from URLs."),
     _option(
         ACCESS,
         "--allow",

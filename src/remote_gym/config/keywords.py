@@ -50,6 +50,13 @@ class ServerKeywords(TypedDict, total=False):
     direct: bool
     grpc_port: int | None
     hub: str | None
+    http: bool
+    http_port: int | None
+    http_root: str | None
+    http_hosts: tuple[str, ...]
+    http_origins: tuple[str, ...]
+    http_url_tokens: bool
+    http_images: str
     poll_us: int
     common_names: bool
     token_file: PathLike | None

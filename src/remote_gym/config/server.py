@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,23 @@ from remote_gym.validation import (
 )
 
 PathLike = str | os.PathLike[str]
+
+HTTP_PROTOCOLS = ("openenv",)
+"""Protocols of others that are spoken over HTTP, each below a prefix of its name."""
+HTTP_IMAGES = ("list", "png", "both")
+
+_FLAGS = (
+    "use_thread",
+    "check",
+    "check_actions",
+    "allow_insecure",
+    "reflection",
+    "direct",
+    "common_names",
+    "http",
+    "http_url_tokens",
+)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 @names_checked
@@ -75,6 +93,15 @@ class ServerOptions:
             one.
         hub (None): A hub, ``"host:port"``, to which the server dials out, so that clients reach it through that under
             the names of its certificate. Needs TLS with an authority, and Linux.
+        http (False): Answer HTTP at the server's port, too: the clients of OpenEnv, and others. Needs the ``http`` extra,
+            and Linux.
+        http_port (None): One more TCP port, of HTTP alone; 0 picks a free one. With or without `http`.
+        http_root (None): ``"openenv"``: the protocol that is also found without its prefix, for clients that can send
+            none.
+        http_hosts (()): Names, beside those of this machine and of the certificate, by which HTTP may be asked for.
+        http_origins (()): Origins, such as ``"https://lab.example"``, whose pages a browser may let ask.
+        http_url_tokens (False): Take tokens also from URLs, where others may find them.
+        http_images ("list"): How images travel by HTTP: as lists of numbers, as base64 of a ``"png"``, or ``"both"``.
         poll_us (50 µs): How long a worker looks for the next direct request without sleeping, while there are cores
             enough.
         common_names (False): Know a client by its certificate's common name where that has no URI, DNS or email name.
@@ -119,6 +146,13 @@ class ServerOptions:
     direct: bool = True
     grpc_port: int | None = None
     hub: str | None = None
+    http: bool = False
+    http_port: int | None = None
+    http_root: str | None = None
+    http_hosts: tuple[str, ...] = ()
+    http_origins: tuple[str, ...] = ()
+    http_url_tokens: bool = False
+    http_images: str = "list"
     poll_us: int = 50
     common_names: bool = False
     token_file: PathLike | None = None
@@ -136,9 +170,9 @@ class ServerOptions:
         check_fields(check_integer, self, "max_sessions", "max_num_envs", "max_pending", lowest=1, highest=1_000_000)
         check_fields(check_integer, self, "receive_bytes", lowest=2**25, highest=2**50, unit="bytes")
         check_fields(check_type, self, "message_limits", kind=Limits, mend="Limits(...)")
-        flags = ("use_thread", "check", "check_actions", "allow_insecure", "reflection", "direct", "common_names")
-        check_fields(check_type, self, *flags, kind=bool, mend="True or False")
-        check_fields(check_integer, self, *self._given("grpc_port"), lowest=0, highest=65535)
+        check_fields(check_type, self, *_FLAGS, kind=bool, mend="True or False")
+        check_fields(check_integer, self, *self._given("grpc_port", "http_port"), lowest=0, highest=65535)
+        self._check_http()
 
     def _error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(problem, field=name, where=f"ServerOptions.{name}")
@@ -184,6 +218,21 @@ class ServerOptions:
         texts = getattr(self, name)
         if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) and text for text in texts):
             raise self._error(name, f"is {texts!r}; use {form}")
+
+    def _check_http(self) -> None:
+        if self.http_root not in (None, *HTTP_PROTOCOLS):
+            raise self._error(
+                "http_root", f"is {self.http_root!r}; use {' or '.join(map(repr, HTTP_PROTOCOLS))}, or None"
+            )
+        if self.http_images not in HTTP_IMAGES:
+            raise self._error("http_images", f"is {self.http_images!r}; use {' or '.join(map(repr, HTTP_IMAGES))}")
+        self._check_texts("http_hosts", "a tuple of host names, such as ('lab.example',)")
+        self._check_texts("http_origins", "a tuple of origins, such as ('https://lab.example',)")
+        for origin in self.http_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise self._error(
+                    "http_origins", f"has {origin!r}; use a scheme and a host, as in 'https://lab.example', and no path"
+                )
 
     def _check_workers(self) -> None:
         check_fields(check_integer, self, "poll_us", lowest=0, highest=1_000_000)

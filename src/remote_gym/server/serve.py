@@ -59,6 +59,7 @@ class RemoteEnvironmentServer:
         url: Where it listens, as it was given.
         port: The port, also where 0 asked for a free one; 0 for a Unix socket.
         grpc_port: That of gRPC alone, if `ServerOptions.grpc_port` asked for one; else 0.
+        http_port: That of HTTP alone, if `ServerOptions.http_port` asked for one; else 0.
         options: All of them; their `environments` in the form of `RemoteArgs`.
         secure: Whether clients need TLS.
         examples: Some ids that clients may choose, if the trial of what is offered found that they have to.
@@ -113,7 +114,7 @@ class RemoteEnvironmentServer:
         except BaseException:
             self._abandon()
             raise
-        self.port, self.grpc_port = bound
+        self.port, self.grpc_port, self.http_port = bound
 
     @property
     def address(self) -> str:
@@ -239,7 +240,7 @@ class RemoteEnvironmentServer:
 
     async def _start(
         self, default_args: Mapping[str, Any] | None, port: int, files: TlsFiles | None, credentials: Any
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         options = self.options
         policy = EVERYTHING_TO_EVERYBODY
         source: PolicySource | None = None
@@ -270,7 +271,7 @@ class RemoteEnvironmentServer:
         self._own_certificates = OwnCertificates(files)
         self._expiring = asyncio.ensure_future(self._expire())
         self._watching = asyncio.ensure_future(watch(self._service.watched_workers, self.options))
-        return self._ports.port, self._ports.grpc_port
+        return self._ports.port, self._ports.grpc_port, self._ports.http_port
 
     async def _look_at_sessions(self) -> tuple[SessionStatus, ...]:
         return self._service.statuses()

@@ -1,7 +1,7 @@
 """Accepts all connections on the server's one port, and gives each to whom its first bytes are for.
 
-A direct connection goes to the worker that its preamble names, gRPC's by the relay to gRPC's private socket. HTTP/1 is
-not served here, and told so.
+A direct connection goes to the worker that its preamble names, gRPC's by the relay to gRPC's private socket, and HTTP/1
+likewise to the HTTP frontend; where there is none, it is told so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from remote_gym.transport.direct_socket import set_options, shut_down
 from remote_gym.transport.waiting import within
 
 if TYPE_CHECKING:
+    from remote_gym.server.frontends.http.server import HttpServer  # which needs the extra "http"
     from remote_gym.server.frontends.relay.control import RelayControl  # which needs Linux
 
 logger = get_logger(__name__)
@@ -67,14 +68,17 @@ class Listener(Acceptor):
         super().__init__(url, port, max_pending=max_pending, bound="ServerOptions.max_pending")
         self._max_connections = max_connections
         self._shut_out: dict[str, float] = {}  # until when, by their networks
+        self._http: HttpServer | None = None
 
-    def start(self, hand_over: HandOver, relay: RelayControl | None) -> None:
+    def start(self, hand_over: HandOver, relay: RelayControl | None, http: HttpServer | None = None) -> None:
         """Let clients in.
 
         Args:
             hand_over: Gives away a direct connection.
             relay: Takes gRPC's connections; None where gRPC has a port of its own only.
+            http: Answers HTTP/1; None where that is not served.
         """
+        self._http = http
         self._hand_over = hand_over
         self._relay = relay
         self.accept()
@@ -114,6 +118,8 @@ class Listener(Acceptor):
                 self._give_to_worker(sock, sniffer.preamble.routing_id, peer)
             elif kind is Kind.GRPC and self._relay is not None:
                 await self._give_to_grpc(sock, data, peer, self._relay)
+            elif (http := self._http) is not None and kind is (Kind.HTTPS if http.is_tls else Kind.HTTP):
+                await self._give_to_http(sock, data, peer, http)
             else:
                 await self._refuse(sock, kind, peer)
 
@@ -142,6 +148,25 @@ class Listener(Acceptor):
             await relay.carry(sock, data, peer)
         except OSError as error:
             logger.error("cannot relay a connection to gRPC: %s", error, repeats="")
+
+    async def _give_to_http(self, sock: socket.socket, data: bytes, peer: str, http: HttpServer) -> None:
+        """Have HTTP answered by way of the relay: asyncio has no place for bytes that have been read already."""
+        assert self._relay is not None
+        if not http.has_room(peer):
+            return
+        set_options(sock)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                await self._relay.carry_to(theirs, sock, data)
+            except BaseException as error:
+                ours.close()
+                if not isinstance(error, OSError):
+                    raise
+                logger.error("cannot relay a connection to HTTP: %s", error, repeats="")
+                return
+        ours.setblocking(False)
+        http.serve(ours, peer)
 
     async def _refuse(self, sock: socket.socket, kind: Kind, peer: str) -> None:
         host = host_in(peer)

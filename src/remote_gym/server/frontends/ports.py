@@ -1,4 +1,4 @@
-"""A server's ports, put together: the one that all clients come to, and gRPC's private socket behind it."""
+"""A server's ports, put together: the one that all clients come to, and what answers behind it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 if TYPE_CHECKING:
+    from remote_gym.server.frontends.http.server import HttpServer
     from remote_gym.server.frontends.relay.control import RelayControl
     from remote_gym.server.frontends.relay.private_socket import PrivateSocket
 
@@ -29,11 +30,12 @@ class Ports:
         port: TCP port; 0 for a free one.
         credentials: None for plaintext.
         options: The server's.
-        files: The server's; None for plaintext.
+        files: The server's, for HTTP and for a hub; None for plaintext.
 
     Attributes:
         port: The TCP port; 0 for a Unix socket.
         grpc_port: That of gRPC alone, once open; 0 without one.
+        http_port: That of HTTP alone; 0 without one.
         direct: Where direct connections come to, routing id aside; None where there are none.
 
     Raises:
@@ -61,8 +63,10 @@ class Ports:
         self._listener: Listener | None = None
         self._private: PrivateSocket | None = None
         self._relay: RelayControl | None = None
+        self._http = _http_server(files, options, url)
         self.port = port
         self.grpc_port = 0
+        self.http_port = 0 if self._http is None else self._http.port
         self.direct: pb.DirectAddress | None = None
         has_direct = options.direct and hasattr(socket, "send_fds")
         if ONE_PORT:
@@ -89,8 +93,10 @@ class Ports:
         if self._options.grpc_port is not None:
             self.grpc_port = grpc.listen(self._url, self._options.grpc_port, self._credentials)
         await grpc.start()
+        if self._http is not None:
+            self._http.start(service)
         if self._listener is not None:
-            self._listener.start(service.hand_over, self._relay)
+            self._listener.start(service.hand_over, self._relay, self._http if self._options.http else None)
             self._dial_out(self._listener)
 
     def report_stopping(self) -> None:
@@ -104,9 +110,13 @@ class Ports:
             await self._dialler.stop()
         if self._listener is not None:
             await self._listener.stop()
+        if self._http is not None:
+            await self._http.stop_listening()
 
     async def stop(self) -> None:
         """End all calls and connections, once what is to be said by them is on its way."""
+        if self._http is not None:
+            await self._http.stop()
         if self._grpc is not None:
             await self._grpc.stop()
         if self._relay is not None:
@@ -147,3 +157,20 @@ class Ports:
         """Take no more connections of gRPC's of an address for a while."""
         if self._listener is not None:
             self._listener.shut_out(network)
+
+
+def _http_server(files: TlsFiles | None, options: ServerOptions, url: str) -> HttpServer | None:
+    """What answers HTTP, if anything does; else nothing of it is loaded.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    if not options.http and options.http_port is None:
+        return None
+    if options.http and not ONE_PORT:
+        raise ConfigError("ServerOptions.http shares the port by what only Linux has; use http_port here")
+    try:
+        from remote_gym.server.frontends.http.server import HttpServer
+    except ImportError as error:
+        raise ConfigError(f"HTTP needs packages ({error}): pip install 'remote-gym[http]'", field="http") from error
+    return HttpServer(files, options, url)

@@ -60,6 +60,7 @@ class RelayControl:
         self._numbers = itertools.count(1)
         self._open: dict[int, str] = {}  # the names of their ends, by numbers
         self._carried: set[int] = set()  # by the relay that there is
+        self._others: set[int] = set()  # which are not gRPC's
         self._cutting: set[int] = set()
         self._names: set[str] = set()  # of those that have ended shortly before, too
         self._unanswered = 0
@@ -70,8 +71,8 @@ class RelayControl:
         self._start()
 
     def __len__(self) -> int:
-        """How many connections are open."""
-        return len(self._open)
+        """How many connections of gRPC's are open."""
+        return len(self._open) - len(self._others)
 
     @property
     def pid(self) -> int | None:
@@ -103,17 +104,43 @@ class RelayControl:
                         break
                     except BlockingIOError:
                         await self._pause(deadline)
-                upstream.sendall(data)  # which an empty socket's buffer takes whole
-                while True:
-                    try:
-                        self._command(CARRY, number, client, upstream)
-                        self._carried.add(number)
-                        break
-                    except (BlockingIOError, BrokenPipeError, ConnectionResetError):  # busy, or just dead: the next one
-                        await self._pause(deadline)
+                await self._hand_over(number, client, upstream, data, deadline)
         except BaseException:
             self._ended(number)
             raise
+
+    async def carry_to(self, upstream: socket.socket, client: socket.socket, data: bytes) -> None:
+        """Connect a client to what is at the other end of a socket. The caller closes both.
+
+        Args:
+            upstream: One of a pair.
+            client: The client's.
+            data: What has been read from it.
+
+        Raises:
+            OSError: If the relay cannot take it.
+        """
+        number = next(self._numbers)
+        self._open[number] = ""
+        self._others.add(number)
+        try:
+            upstream.setblocking(False)
+            await self._hand_over(number, client, upstream, data, self._loop.time() + ACCEPT_TIMEOUT)
+        except BaseException:
+            self._ended(number)
+            raise
+
+    async def _hand_over(
+        self, number: int, client: socket.socket, upstream: socket.socket, data: bytes, deadline: float
+    ) -> None:
+        upstream.sendall(data)  # which an empty socket's buffer takes whole
+        while True:
+            try:
+                self._command(CARRY, number, client, upstream)
+                self._carried.add(number)
+                return
+            except (BlockingIOError, BrokenPipeError, ConnectionResetError):  # busy, or just dead: the next one
+                await self._pause(deadline)
 
     def cut(self, number: int) -> bool:
         """End a connection, as soon as the relay takes the command.
@@ -255,7 +282,8 @@ class RelayControl:
     def _ended(self, number: int) -> None:
         self._carried.discard(number)
         self._cutting.discard(number)
-        if (name := self._open.pop(number, None)) is not None:
+        self._others.discard(number)
+        if name := self._open.pop(number, ""):
             self._loop.call_later(KEPT, self._forget_peer, name)
 
     def _forget_peer(self, name: str) -> None:
