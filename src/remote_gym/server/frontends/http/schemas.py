@@ -27,8 +27,10 @@ def schema_of(space: gym.Space[Any]) -> Schema:
 
 @schema_of.register
 def _(space: spaces.Box) -> Schema:
-    kind = "integer" if np.dtype(space.dtype).kind in "iub" else "number"
-    item: Schema = {"type": kind}
+    kind = np.dtype(space.dtype).kind
+    if kind == "b" or not space.low.size:
+        return _nested(space.shape, {"type": "boolean" if kind == "b" else "number"}) | _facts(space)
+    item: Schema = {"type": "integer" if kind in "iu" else "number"}
     low, high = np.min(space.low), np.max(space.high)
     if math.isfinite(low):
         item["minimum"] = low.item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import io
 import json
@@ -204,7 +205,19 @@ def element_of(space: gym.Space[Any], value: Any) -> Any:
 @element_of.register(spaces.MultiDiscrete)
 @element_of.register(spaces.MultiBinary)
 def _array(space: gym.Space[Any], value: Any) -> Any:
-    return _to_array(value, space.dtype)
+    array = _to_array(value, space.dtype)
+    if isinstance(array, np.ndarray) and not array.size and 0 in (space.shape or ()):  # lists do not say all lengths
+        return np.empty(space.shape or (), space.dtype)
+    return array
+
+
+@element_of.register(spaces.Discrete)
+def _integer(space: spaces.Discrete, value: Any) -> Any:
+    """As the space samples it, where JSON's integers are Python's."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return space.dtype.type(value)
+    return value
 
 
 @element_of.register(spaces.Dict)
@@ -242,8 +255,13 @@ def _graph(space: spaces.Graph, value: Any) -> Any:
     return GraphInstance(
         nodes=_to_array(value["nodes"], space.node_space.dtype),
         edges=None if edges is None or space.edge_space is None else _to_array(edges, space.edge_space.dtype),
-        edge_links=None if links is None else _to_array(links, np.dtype(np.int32)),
+        edge_links=None if links is None else _links(links),
     )
+
+
+def _links(value: Any) -> Any:
+    array = _to_array(value, np.int32)
+    return array.astype(np.int32) if isinstance(array, np.ndarray) and array.dtype.kind == "i" else array
 
 
 if OneOf is not None:
