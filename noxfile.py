@@ -44,6 +44,9 @@ OLDEST = (
     "numpy==1.26.*",
     "pillow==10.1.*",
     "protobuf==4.25.*",
+    "starlette==0.40.*",
+    "uvicorn==0.46.*",
+    "websockets==13.*",
     "zstandard==0.22.*",
 )
 NEWEST = (gymnasium("1.4.0"),)
@@ -61,7 +64,7 @@ NEWEST = (gymnasium("1.4.0"),)
 )
 def tests(session: nox.Session, pins: tuple[str, ...]) -> None:
     """Run the default tests on the package as it installs, under other versions."""
-    session.install(".[jpeg,policy,record,reflection,zstd]", *TEST, *pins)
+    session.install(".[http,jpeg,policy,record,reflection,zstd]", *TEST, *pins)
     parallel = ("-n", "4", "--dist", "loadfile")
     session.run("python", "-m", "pytest", *parallel, "-m", "not long and not development", *session.posargs)
 

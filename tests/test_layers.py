@@ -59,6 +59,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 STARTS_WORKERS = ("server.launch", "server.offer", "server.preflight")
 """The only parts of the server that know what runs in a worker."""
+HTTP = {"starlette", "uvicorn", "websockets"}
+"""What the extra "http" installs, which is loaded where HTTP is served and nowhere else."""
 MOST_MODULES = 16
 MOST_LINES = 400
 UNBOUNDED = {"v1", "guest"}
@@ -194,6 +196,17 @@ def test_what_a_worker_imports_loads_no_grpc():
         "    assert not loaded, f'importing {name} has loaded {loaded}'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=scaled(60))
+
+
+def test_only_the_http_frontend_names_what_it_is_made_of():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: imports {name}"
+        for module, path in MODULES.items()
+        if not is_in(module, ("server.frontends.http",))
+        for line, name in imports(path.read_text("utf-8"), ())
+        if name.partition(".")[0] in HTTP
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_the_picture_of_imports_is_drawn_from_them():
