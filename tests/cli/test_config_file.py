@@ -36,6 +36,7 @@ SAMPLES = {
         ("CartPole-v1", "--kwargs", '{"nothing": null, "deep": [[{"x": null}]]}'),
         ("--environment", "e.f=Pole-v1", "--kwargs", 'e.f={"a": {}}', "--environment", "file=env.py"),
     ],
+    "http_origins": [("--http-origin", "https://lab.example")],
     "repo": [("--entrypoint", "env.py", "--repo", "https://example.org/x.git")],
     "reference": [("--entrypoint", "env.py", "--repo", "r", "--reference", "v1")],
     "python": [("--entrypoint", "env.py", "--python", "python3"), ("CartPole-v1", "--python", "python3")],
@@ -86,7 +87,9 @@ def samples():
             yield from ((param.name, sample) for sample in SAMPLES[param.name])
         elif param.name not in NO_SETTINGS:
             kind = param.type.name
-            value = {"integer": ["3"], "seconds": ["3.5"], "file": ["file.pem"], "directory": ["."], "choice": ["json"]}
+            value = {"integer": ["3"], "seconds": ["3.5"], "file": ["file.pem"], "directory": ["."]}
+            if isinstance(param.type, click.Choice):
+                value["choice"] = [str(param.type.choices[-1])]
             flags = [*param.opts, *param.secondary_opts]
             for flag in flags if param.is_flag else flags[:1]:
                 yield param.name, (flag, *([] if param.is_flag else value.get(kind, ["text"])))

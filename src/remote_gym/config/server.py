@@ -93,7 +93,7 @@ class ServerOptions:
             one.
         hub (None): A hub, ``"host:port"``, to which the server dials out, so that clients reach it through that under
             the names of its certificate. Needs TLS with an authority, and Linux.
-        http (False): Answer HTTP at the server's port, too: the clients of OpenEnv, and others. Needs the ``http`` extra,
+        http (False): Answer HTTP at the server's port, too: clients of OpenEnv, and others. Needs the ``http`` extra,
             and Linux.
         http_port (None): One more TCP port, of HTTP alone; 0 picks a free one. With or without `http`.
         http_root (None): ``"openenv"``: the protocol that is also found without its prefix, for clients that can send
@@ -101,7 +101,7 @@ class ServerOptions:
         http_hosts (()): Names, beside those of this machine and of the certificate, by which HTTP may be asked for.
         http_origins (()): Origins, such as ``"https://lab.example"``, whose pages a browser may let ask.
         http_url_tokens (False): Take tokens also from URLs, where others may find them.
-        http_images ("list"): How images travel by HTTP: as lists of numbers, as base64 of a ``"png"``, or ``"both"``.
+        http_images ('list'): How images travel by HTTP: as lists of numbers, as base64 of a ``"png"``, or ``"both"``.
         poll_us (50 µs): How long a worker looks for the next direct request without sleeping, while there are cores
             enough.
         common_names (False): Know a client by its certificate's common name where that has no URI, DNS or email name.
@@ -231,7 +231,7 @@ class ServerOptions:
         for origin in self.http_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise self._error(
-                    "http_origins", f"has {origin!r}; use a scheme and a host, as in 'https://lab.example', and no path"
+                    "http_origins", f"is {self.http_origins!r}; use schemes and hosts, as in ('https://lab.example',)"
                 )
 
     def _check_workers(self) -> None:

@@ -160,7 +160,7 @@ class Ports:
 
 
 def _http_server(files: TlsFiles | None, options: ServerOptions, url: str) -> HttpServer | None:
-    """What answers HTTP, if anything does; else nothing of it is loaded.
+    """Make what answers HTTP, if anything does; else nothing of it is loaded.
 
     Raises:
         ConfigError: If it cannot.

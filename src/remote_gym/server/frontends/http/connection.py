@@ -27,7 +27,7 @@ UNREAD_TIMEOUT = 20.0
 """Seconds that a client may leave an answer unread, or its end of the connection open once ours is closed."""
 
 _KEY = "remote_gym"
-"""Of the connection in the state of a scope."""
+"""Key of the connection in the state of a scope."""
 
 _numbers = itertools.count(1)
 _TOKEN = re.compile(r"(token[=/])[^&/\s\"'?]+")

@@ -1,4 +1,4 @@
-"""Who may ask by HTTP, and from where: checked before anything of a request is read.
+"""Decides who may ask by HTTP, and from where, before anything of a request is read.
 
 A browser is no friend: a page of any site can have it ask, by a name of that site's that leads here, or by ours.
 """
@@ -71,11 +71,9 @@ class Doors:
     def _check_host(self, request: HTTPConnection) -> None:
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not self._names.allow(hosts[0]):
-            raise Refused(
-                421,
-                f"the server has not the name {', '.join(hosts)[:200]!r}; it has {', '.join(self._names.listed())}, and those "
-                "of ServerOptions.http_hosts (--http-host)",
-            )
+            found, known = ", ".join(hosts), ", ".join(self._names.listed())
+            mend = "ServerOptions.http_hosts (--http-host) adds others"
+            raise Refused(421, f"the server has not the name {found[:200]!r}; it has {known}, and {mend}")
 
     def _check_origin(self, request: HTTPConnection) -> str:
         origins = request.headers.getlist("origin")
@@ -83,11 +81,8 @@ class Doors:
             return ""
         if len(origins) == 1 and origins[0] in self._options.http_origins:
             return origins[0]
-        raise Refused(
-            403,
-            f"pages of {', '.join(origins)[:200]!r} may not ask; ServerOptions.http_origins (--http-origin) names those "
-            "that may",
-        )
+        found, mend = ", ".join(origins), "ServerOptions.http_origins (--http-origin) names those that may"
+        raise Refused(403, f"pages of {found[:200]!r} may not ask; {mend}")
 
     def _tokens(self, request: HTTPConnection) -> list[str]:
         """The tokens that a request shows. One in the path is taken out of it."""

@@ -92,7 +92,7 @@ class Hosted:
             attachment.detach()
 
     async def first(self, read: Callable[[Any, dict[str, Any]], T]) -> T:
-        """What the reset has returned that came with the opening.
+        """Read the answer of the reset that came with the opening.
 
         Args:
             read: Makes of observation and info what is sent.
@@ -204,6 +204,6 @@ class Hosted:
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
-    """What nobody waits for any more is not to be reported as an error that nobody has looked at."""
+    """Keep asyncio from reporting the error of a request that nobody waits for any more."""
     if not task.cancelled():
         task.exception()

@@ -86,7 +86,7 @@ class Player:
 
     @property
     def progress(self) -> Progress:
-        """Of the session there is."""
+        """Position in the session there is."""
         return Progress() if self.hosted is None else self.hosted.progress
 
     async def reset(self, data: Mapping[str, Any]) -> bytes:
@@ -232,7 +232,7 @@ def schemas(hosted: Hosted) -> dict[str, Schema]:
 
 
 def metadata(hosted: Hosted, version: str) -> dict[str, Any]:
-    """What a client reads about the environment."""
+    """Name and version of an environment, for people to read."""
     spec = hosted.description.spec
     name = spec.id or "environment"
     return {"name": name, "description": f"{name}, served by remote_gym", "version": version}

@@ -110,7 +110,7 @@ class OpenEnv:
         return await self._fact(request, 1)
 
     async def _fact(self, request: Request, which: int) -> Response:
-        """What only an environment itself knows, of which one is opened for that, once for each identity."""
+        """Answer by what only an environment itself knows: one is opened for that, once for each identity."""
         client, environment = client_of(request.scope), _environment(request)
         try:
             if (client.identity, environment) not in self._facts:

@@ -1,4 +1,4 @@
-"""What environments return, as JSON; and what JSON holds, as elements of spaces."""
+"""Writes as JSON what environments return, and reads elements of spaces from JSON."""
 
 from __future__ import annotations
 
