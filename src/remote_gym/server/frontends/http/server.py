@@ -143,7 +143,11 @@ class HttpServer:
             return
         self._looking.cancel()
         for protocol in list(self._state.connections):
-            protocol.shutdown()
+            try:
+                protocol.shutdown()
+            except Exception as error:  # noqa: BLE001 - of h11, where the client ends it at the same moment
+                logger.debug("an HTTP connection is not ended as it should be: %s", error)
+                protocol.transport.abort()
         deadline = time.monotonic() + FLUSH
         while (self._state.connections or self._state.tasks) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
