@@ -50,6 +50,9 @@ class Service:
         placement: Says where environments run.
         spares: Environments that no session has; None for some of its own.
         clock: Monotonic seconds.
+
+    Attributes:
+        default_id: Gymnasium id of what a client gets that names none; None where it has none.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
+        self.default_id: str | None = ((default_args or {}).get("entrypoint_kwargs") or {}).get("id")
         self._placement = placement or Placement()
         self._spares = spares or Spares(launcher, default_args, options, self._placement, clock)
         self._sessions = Sessions(

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from remote_gym.config import ServerOptions
 from remote_gym.logs import get_logger
+from remote_gym.server.frontends.http.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.doors import Doors
 from remote_gym.server.frontends.http.names import Names
@@ -38,7 +39,7 @@ def build(service: Service, bridge: Bridge, options: ServerOptions, names: Names
     """
     if options.http_images != "list":
         import_pillow()
-    protocols: dict[str, list[BaseRoute]] = {"openenv": OpenEnv(service, bridge).routes()}
+    protocols = {"openenv": OpenEnv(service, bridge).routes(), "agentgpt": AgentGpt(bridge).routes()}
     routes: list[BaseRoute] = [Mount(f"/{name}", routes=found) for name, found in protocols.items()]
     if options.http_root is not None:
         routes += protocols[options.http_root]
@@ -51,7 +52,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = error.detail
     if error.status_code == 404:
-        text = f"there is nothing at {request.url.path[:200]}; OpenEnv is at /openenv"
+        text = f"there is nothing at {request.url.path[:200]}; OpenEnv is at /openenv, AgentGPT at /agentgpt"
     return answer(json.dumps({"detail": text}).encode(), error.status_code, error.headers)
 
 

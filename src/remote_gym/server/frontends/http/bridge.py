@@ -53,11 +53,15 @@ class Bridge:
     Args:
         service: The server's.
         options: The server's.
+
+    Attributes:
+        default_id: Id of the environment that the server offers by default; None where that has none.
     """
 
     def __init__(self, service: Service, options: ServerOptions) -> None:
         self.options = options
         self.workshop = Workshop()
+        self.default_id = service.default_id
         self._service = service
         self._kept: dict[tuple[str, str], Hosted] = {}
         self._looked = 0.0
@@ -69,6 +73,7 @@ class Bridge:
         first: pb.Request | None = None,
         *,
         render_mode: str | None = None,
+        num_envs: int = 0,
     ) -> Hosted:
         """Open a session, and reset it if there is a first request.
 
@@ -77,12 +82,14 @@ class Bridge:
             arguments: As `RemoteArgs`.
             first: A reset; its answer is `Hosted.first`.
             render_mode: The environment's.
+            num_envs: How many environments step together, as a vector; 0 for a single one.
 
         Raises:
             RemoteGymError: Why it was not opened.
         """
         self._service.check_rate(client)
         request = open_request(arguments, ClientOptions(), render_mode=render_mode, streams_frames=False)
+        request.num_envs = num_envs
         if first is not None:
             first.sequence = 1
             request.first.CopyFrom(first)
