@@ -41,6 +41,7 @@ OLDEST = (
     "grpcio-health-checking==1.62.*",
     "grpcio-reflection==1.62.*",
     "jsonschema==4.18.*",
+    "msgpack==1.0.*",
     "numpy==1.26.*",
     "pillow==10.1.*",
     "protobuf==4.25.*",

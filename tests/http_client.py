@@ -85,15 +85,18 @@ class Socket:
 
 @contextlib.contextmanager
 def socket_of(
-    server: LoopbackServer, path: str = "/openenv/ws", headers: Mapping[str, str] | None = None, **settings: Any
+    server: Any, path: str = "/openenv/ws", headers: Mapping[str, str] | None = None, **settings: Any
 ) -> Iterator[Socket]:
     """A WebSocket to a server."""
+    import websockets
     from websockets.sync.client import connect
 
-    context = settings.pop("ssl", context_of(server.client_credentials_paths))
-    scheme = "ws" if context is None else "wss"
-    address = f"{scheme}://localhost:{settings.pop('port', server.server.port)}{path}"
+    if int(websockets.__version__.partition(".")[0]) >= 15:
+        settings["proxy"] = None
+    context = settings.pop("ssl") if "ssl" in settings else context_of(server.client_credentials_paths)
+    port = settings.pop("port") if "port" in settings else server.server.port
+    address = f"{'ws' if context is None else 'wss'}://localhost:{port}{path}"
     with connect(
-        address, ssl=context, additional_headers=dict(headers or {}), open_timeout=scaled(20.0), proxy=None, **settings
+        address, ssl=context, additional_headers=dict(headers or {}), open_timeout=scaled(20.0), **settings
     ) as websocket:
         yield Socket(websocket)

@@ -198,10 +198,7 @@ def test_tokens_in_urls_count_only_if_that_is_switched_on_and_are_in_no_log(toke
             with client_of() as client:
                 assert client.ask("GET", path.format(token))[0] == 200
             sockets = path.format(token).replace("state", "ws")
-            context = client.connection._context
-            from websockets.sync.client import connect
-
-            with connect(f"wss://localhost:{server.port}{sockets}", ssl=context, proxy=None):
+            with socket_of(server, sockets, ssl=client.connection._context, port=server.port):
                 pass
     of_the_server = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]
     assert not [line for line in of_the_server if token in line]
