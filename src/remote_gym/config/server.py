@@ -24,7 +24,7 @@ from remote_gym.validation import (
 
 PathLike = str | os.PathLike[str]
 
-HTTP_PROTOCOLS = ("openenv", "agentgpt")
+HTTP_PROTOCOLS = ("openenv", "agentgpt", "vagen")
 """Protocols of others that are spoken over HTTP, each below a prefix of its name."""
 HTTP_IMAGES = ("list", "png", "both")
 
@@ -96,7 +96,8 @@ class ServerOptions:
         http (False): Answer HTTP at the server's port, too: clients of OpenEnv, and others. Needs the ``http`` extra,
             and Linux.
         http_port (None): One more TCP port, of HTTP alone; 0 picks a free one. With or without `http`.
-        http_root (None): The protocol that is also found without its prefix: ``"openenv"`` or ``"agentgpt"``.
+        http_root (None): The protocol that is also found without its prefix: ``"openenv"``, ``"agentgpt"`` or
+            ``"vagen"``.
         http_hosts (()): Names, beside those of this machine and of the certificate, by which HTTP may be asked for.
         http_origins (()): Origins, such as ``"https://lab.example"``, whose pages a browser may let ask.
         http_url_tokens (False): Take tokens also from URLs, where others may find them.

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
 from remote_gym.config import ServerOptions
+from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.http.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.bridge import Bridge
@@ -19,6 +20,7 @@ from remote_gym.server.frontends.http.doors import Doors
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.openenv_http import OpenEnv
 from remote_gym.server.frontends.http.reading import answer
+from remote_gym.server.frontends.http.vagen import Vagen
 from remote_gym.server.frontends.http.values import import_pillow
 from remote_gym.server.service import Service
 
@@ -39,7 +41,11 @@ def build(service: Service, bridge: Bridge, options: ServerOptions, names: Names
     """
     if options.http_images != "list":
         import_pillow()
-    protocols = {"openenv": OpenEnv(service, bridge).routes(), "agentgpt": AgentGpt(bridge).routes()}
+    protocols = {
+        "openenv": OpenEnv(service, bridge).routes(),
+        "agentgpt": AgentGpt(bridge).routes(),
+        "vagen": Vagen(bridge).routes(),
+    }
     routes: list[BaseRoute] = [Mount(f"/{name}", routes=found) for name, found in protocols.items()]
     if options.http_root is not None:
         routes += protocols[options.http_root]
@@ -52,7 +58,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = error.detail
     if error.status_code == 404:
-        text = f"there is nothing at {request.url.path[:200]}; OpenEnv is at /openenv, AgentGPT at /agentgpt"
+        known = ", ".join(f"/{name}" for name in HTTP_PROTOCOLS)
+        text = f"there is nothing at {request.url.path[:200]}; protocols are below {known}"
     return answer(json.dumps({"detail": text}).encode(), error.status_code, error.headers)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -118,6 +118,10 @@ class Bridge:
             del self._kept[identity, key]
             return None
         return hosted
+
+    def open_sessions(self) -> Collection[str]:
+        """Ids of all sessions that are open."""
+        return self._service.workers().keys()
 
     def close(self) -> None:
         """Let go of all."""
