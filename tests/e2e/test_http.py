@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn", reason="the extra http is not installed")
 if sys.platform != "linux":
     pytest.skip("elsewhere HTTP has a port of its own only", allow_module_level=True)
 
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from environments import ACTION
 from http_client import Asking, asking, context_of, socket_of
@@ -204,6 +204,27 @@ def test_tokens_in_urls_count_only_if_that_is_switched_on_and_are_in_no_log(toke
     assert not [line for line in of_the_server if token in line]
 
 
+def test_a_token_that_is_taken_away_ends_its_websocket(token_server, tmp_path):
+    with token_server() as (server, token, client_of), client_of() as client:
+        headers = {"Authorization": f"Bearer {token}"}
+        with socket_of(server, headers=headers, ssl=client.connection._context, port=server.port) as ws:
+            assert ws.ask("reset")["type"] == "observation"
+            (tmp_path / "tokens").write_text("")
+            with pytest.raises(ConnectionClosed) as closed:
+                ws.receive()
+            assert closed.value.rcvd.code == 1008
+
+
+def test_a_connection_that_is_too_old_has_to_show_its_certificate_again(obedient):
+    with loopback_server(obedient, use_thread=True, http=True, certificate_lifetime=0.6) as server:
+        with asking(server) as client, socket_of(server) as ws:
+            assert ws.ask("reset")["type"] == "observation"
+            wait_until(lambda: client.ask("GET", "/openenv/state")[2].headers["connection"] == "close")
+            ws.send("step", {"action": 0})
+            with pytest.raises(ConnectionClosed):
+                ws.receive()
+
+
 # ------------------------------------------------------------------------------------------------------ browsers
 
 
@@ -279,8 +300,6 @@ def test_large_bodies_are_refused_before_they_are_read(plain, monkeypatch):
 
 
 def test_large_messages_end_their_websocket(plain):
-    from websockets.exceptions import ConnectionClosed
-
     with socket_of(plain) as ws:
         ws.websocket.send(" " * (reading.BODY_BYTES + 1))
         with pytest.raises(ConnectionClosed):

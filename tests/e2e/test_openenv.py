@@ -310,6 +310,28 @@ def test_without_the_cookie_it_is_another_session(server):
         ws.send("close")
 
 
+def test_a_cookie_is_no_key_of_another_kind(server):
+    with asking(server) as client:
+        client.ask("POST", "/openenv/reset", {})
+        numbers = [connection.number for connection in server.server._ports._http._connections]
+        assert numbers
+        for number in numbers:
+            for cookie in (f"connection {number}", f"cookie connection {number}"):
+                headers = {"Cookie": f"remote_gym_session={cookie}"}
+                with asking(server) as other:
+                    assert other.ask("GET", "/openenv/state", headers=headers)[1]["episode_id"] is None
+                with socket_of(server, headers=headers) as ws:
+                    assert ws.ask("state")["data"]["episode_id"] is None
+
+
+def test_a_cookie_that_is_not_ours_is_replaced(server):
+    with asking(server, Cookie="remote_gym_session=mine") as client:
+        cookie = client.ask("POST", "/openenv/reset", {})[2].headers["set-cookie"]
+        assert len(cookie.partition(";")[0]) > len("remote_gym_session=") + 30
+    with socket_of(server, headers={"Cookie": "remote_gym_session=mine"}) as ws:
+        assert "remote_gym_session=" in ws.websocket.response.headers["set-cookie"]
+
+
 def test_a_client_that_is_known_goes_on_by_its_episodes_id(secure):
     with socket_of(secure) as ws:
         ws.ask("reset", {"episode_id": "mine", "seed": 1})

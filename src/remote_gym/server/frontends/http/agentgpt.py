@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import secrets
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ class AgentGpt:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._callers: dict[tuple[str, str], Environments] = {}  # by identity and cookie
+        self._looked = 0.0
         self._connections: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
 
     def routes(self) -> list[BaseRoute]:
@@ -114,9 +116,8 @@ class AgentGpt:
                 raise NotPermitted(
                     f"a client may not set {name!r}: which code runs is the server's to say", reason=DenialReason.CODE
                 )
+        self._forget_lost()
         mine = self._callers.setdefault((asked.client.identity, asked.caller), {})
-        for key in [key for key, hosted in mine.items() if hosted.is_lost]:
-            del mine[key]
         if len(mine) >= MOST_ENVIRONMENTS:
             raise Refused(503, f"this caller has {len(mine)} environments; close some")
         key = str(data.get("env_key") or uuid.uuid4())
@@ -129,7 +130,8 @@ class AgentGpt:
             asked.client, self._arguments(data), render_mode=mode and str(mode), num_envs=num_envs or 0
         )
         hosted.progress = data.get("seed")
-        mine[key] = hosted
+        # Looked up again: those of a caller that had none have been forgotten meanwhile.
+        self._callers.setdefault((asked.client.identity, asked.caller), mine)[key] = hosted
         return json.dumps({"message": f"Environment {key} created.", "env_key": key}).encode()
 
     def _arguments(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,8 +173,22 @@ class AgentGpt:
         mine = self._callers[asked.client.identity, asked.caller]
         key = next(key for key, each in mine.items() if each is hosted)
         del mine[key]
+        if not mine:
+            del self._callers[asked.client.identity, asked.caller]
         await hosted.close()
         return json.dumps({"message": f"Environment {key} closed.", "env_key": key}).encode()
+
+    def _forget_lost(self) -> None:
+        """Now and then: environments whose leases are over, and callers that have none."""
+        if time.monotonic() - self._looked < 1.0:
+            return
+        self._looked = time.monotonic()
+        there = self._bridge.open_sessions()
+        for caller, mine in list(self._callers.items()):
+            for key in [key for key, hosted in mine.items() if hosted.id not in there]:
+                del mine[key]
+            if not mine:
+                del self._callers[caller]
 
     def _hosted(self, asked: Asked) -> Hosted:
         """The environment that is asked for: by its key, or as the only one that the caller has."""

@@ -31,15 +31,21 @@ _OWN = ("seed", "episode_id", "options", "remote_args")
 
 
 def new_key() -> str:
-    """A new value of the cookie."""
-    return secrets.token_urlsafe(24)
+    """A new one of those that `cookie_key` finds. Nobody else can guess it, nor take it for a key of another kind."""
+    return f"cookie {secrets.token_urlsafe(24)}"
+
+
+def cookie_key(request: HTTPConnection) -> str:
+    """Key under which a client's session is kept that sends our cookie; empty for a client that sends none."""
+    value = request.cookies.get(COOKIE, "")
+    return f"cookie {value}" if value else ""
 
 
 def cookie_header(key: str, request: HTTPConnection) -> str:
     """The header that has a client send a key from now on, below the prefix at which it has asked."""
     path = request.url.path.rpartition("/")[0] or "/"
     secure = "; Secure" if request.url.scheme in ("https", "wss") else ""
-    return f"{COOKIE}={key}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+    return f"{COOKIE}={key.removeprefix('cookie ')}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 
 
 @dataclass

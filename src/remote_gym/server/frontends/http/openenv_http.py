@@ -18,7 +18,7 @@ from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.hosted import Hosted
-from remote_gym.server.frontends.http.openenv import COOKIE, Player, cookie_header, metadata, new_key, schemas
+from remote_gym.server.frontends.http.openenv import Player, cookie_header, cookie_key, metadata, new_key, schemas
 from remote_gym.server.frontends.http.openenv_socket import Conversation
 from remote_gym.server.frontends.http.reading import answer, error_answer, parse_object, read_body
 from remote_gym.server.service import Service
@@ -69,7 +69,7 @@ class OpenEnv:
                 player.find()
                 body = await player.reset(data)
             headers = {}
-            if not request.cookies.get(COOKIE):
+            if player.key != cookie_key(request):
                 headers["set-cookie"] = cookie_header(player.key, request)
             return answer(body, headers=headers)
         except Exception as error:  # noqa: BLE001 - the environment's, among others
@@ -96,12 +96,13 @@ class OpenEnv:
 
     def _player(self, request: Request) -> _Asking:
         client = client_of(request.scope)
-        key = request.cookies.get(COOKIE, "")
+        sent = cookie_key(request)
+        key = sent if sent and self._bridge.kept(client.identity, sent) is not None else new_key()
         # A client that keeps no cookies has one session for each environment, or, where nobody knows it, one for each
         # of its connections.
         others = [f"http {_environment(request)}"] if client.identity else []
         others.append(f"connection {connection_of(request.scope).number}")
-        return _Asking(self._bridge, client, _environment(request), key or new_key(), others)
+        return _Asking(self._bridge, client, _environment(request), key, others)
 
     async def _schema(self, request: Request) -> Response:
         return await self._fact(request, 0)
@@ -113,17 +114,22 @@ class OpenEnv:
         """Answer by what only an environment itself knows: one is opened for that, once for each identity."""
         client, environment = client_of(request.scope), _environment(request)
         try:
-            if (client.identity, environment) not in self._facts:
-                hosted = await self._bridge.open(client, {"environment": environment} if environment else {})
-                try:
-                    version = package_versions()["remote-gym"]
-                    facts = (json.dumps(schemas(hosted)).encode(), json.dumps(metadata(hosted, version)).encode())
-                    self._facts[client.identity, environment] = facts
-                finally:
-                    await hosted.close()
+            async with self._turn(client.identity, f"facts {environment}"):
+                await self._learn(client, environment)
             return answer(self._facts[client.identity, environment][which])
         except Exception as error:  # noqa: BLE001 - the environment's, among others
             return error_answer(error)
+
+    async def _learn(self, client: Client, environment: str) -> None:
+        if (client.identity, environment) in self._facts:
+            return
+        hosted = await self._bridge.open(client, {"environment": environment} if environment else {})
+        try:
+            version = package_versions()["remote-gym"]
+            facts = (json.dumps(schemas(hosted)).encode(), json.dumps(metadata(hosted, version)).encode())
+            self._facts[client.identity, environment] = facts
+        finally:
+            await hosted.close()
 
 
 class _Asking(Player):

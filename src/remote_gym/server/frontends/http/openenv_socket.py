@@ -25,7 +25,7 @@ from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.hosted import Hosted
-from remote_gym.server.frontends.http.openenv import COOKIE, EPISODE_HEADER, Player, cookie_header, new_key
+from remote_gym.server.frontends.http.openenv import EPISODE_HEADER, Player, cookie_header, cookie_key, new_key
 from remote_gym.server.frontends.http.reading import Refused, parse_object, text_of
 
 logger = get_logger(__name__)
@@ -56,8 +56,10 @@ class Conversation:
         self._client: Client = client_of(websocket.scope)
         self._inbox: asyncio.Queue[str | bytes | None] = asyncio.Queue(MOST_WAITING)
         self._player = _Attached(bridge, self._client, environment, self)
-        self._sent_cookie = websocket.cookies.get(COOKIE, "")
-        self._key = self._sent_cookie or new_key()
+        sent = cookie_key(websocket)
+        # One that stands for nothing is not ours, or no longer.
+        self._sent_key = sent if sent and bridge.kept(self._client.identity, sent) is not None else ""
+        self._key = self._sent_key or new_key()
         episode = websocket.headers.get(EPISODE_HEADER, "")
         # An anonymous client's names would be everybody's.
         self._episode = f"episode {environment} {episode}" if episode and self._client.identity else ""
@@ -66,7 +68,7 @@ class Conversation:
     async def serve(self) -> None:
         """Answer until the end, and leave the session for its lease, or end it where the client has said so."""
         await self._websocket.accept(headers=self._cookie())
-        self._resume(self._sent_cookie, self._episode)
+        self._resume(self._sent_key, self._episode)
         reading = asyncio.ensure_future(self._read())
         try:
             await self._answer_all()
@@ -92,7 +94,7 @@ class Conversation:
         self._end(_TAKEN)
 
     def _cookie(self) -> list[tuple[bytes, bytes]]:
-        if self._sent_cookie:
+        if self._sent_key:
             return []
         return [(b"set-cookie", cookie_header(self._key, self._websocket).encode())]
 
@@ -191,6 +193,7 @@ class Conversation:
         return answer
 
     def _error_of(self, error: Exception) -> str:
+        """An error of the protocol, with the code that says most."""
         if isinstance(error, ServerFull):
             return _error("CAPACITY_REACHED", text_of(error))
         if isinstance(error, (InvalidAction, EncodingError, ConfigError, Refused)):

@@ -19,9 +19,13 @@ from remote_gym.errors import (
     InvalidAction,
     NotPermitted,
     RemoteEnvironmentError,
+    RemoteGymError,
     ServerFull,
     SessionLost,
 )
+from remote_gym.logs import get_logger
+
+logger = get_logger(__name__)
 
 BODY_BYTES = 4 * 2**20
 """Bytes of a request's body, or of a WebSocket's message: as of gRPC's messages. JSON of that size is read in 0.1 s."""
@@ -115,7 +119,10 @@ def text_of(error: Exception) -> str:
     """An error as a client may read it: of the environment's own ones their kind and message, and no traceback."""
     if isinstance(error, RemoteEnvironmentError):
         return f"the environment raised {error.remote_type}: {error.remote_message}"
-    return str(error)
+    if isinstance(error, (RemoteGymError, Refused, ResetNeeded, AttributeError)):
+        return str(error)
+    logger.error("could not answer a request", exc_info=error, repeats="")
+    return "the server has a fault, which its log tells"
 
 
 def error_answer(error: Exception, key: str = "detail") -> Response:
