@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from remote_gym.config import ServerOptions
@@ -64,7 +65,7 @@ class Doors:
             if not scope["path"].endswith(_OPEN_TO_ALL):
                 scope["state"][_CLIENT] = self._identify(connection, tokens)
         except (Refused, RemoteGymError, CertificateExpired) as error:
-            await _refuse(error)(scope, receive, send)
+            await _refusal(error, scope)(scope, receive, send)
             return
         await self._application(scope, receive, self._finishing(scope, send, connection, origin))
 
@@ -137,10 +138,15 @@ def _is_bearer(text: str) -> bool:
     return text.partition(" ")[0].lower() == "bearer"
 
 
-def _refuse(error: Exception) -> ASGIApp:
+def _refusal(error: Exception, scope: Scope) -> Response:
     if isinstance(error, CertificateExpired):
-        return cast("ASGIApp", error_answer(Refused(401, str(error), {"Connection": "close"})))
-    return cast("ASGIApp", error_answer(error))
+        error = Refused(401, str(error), {"Connection": "close"})
+    response = error_answer(error)
+    if scope["type"] == "websocket":  # whose refusal uvicorn gives these itself, releases before 0.54 in any case
+        response.raw_headers = [
+            header for header in response.raw_headers if header[0] not in (b"content-length", b"content-type")
+        ]
+    return response
 
 
 def _origin_headers(origin: str) -> list[tuple[bytes, bytes]]:
@@ -151,9 +157,7 @@ def _origin_headers(origin: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _preflight(origin: str) -> Any:
-    from starlette.responses import Response
-
+def _preflight(origin: str) -> Response:
     response = Response(status_code=204)
     response.raw_headers += [
         *_origin_headers(origin),
