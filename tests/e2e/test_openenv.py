@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 
 from environments import ACTION
 from http_client import Asking, asking, context_of, socket_of
-from remote_gym.server.frontends.http import openenv_socket
 from remote_gym.server.frontends.http import server as server_module
+from remote_gym.server.frontends.http.protocols import openenv_socket
 from remote_gym.testing import loopback_server
 from tenants import tenant
 from waiting import scaled, wait_until

@@ -20,7 +20,7 @@ if sys.platform != "linux":
     pytest.skip("elsewhere HTTP has a port of its own only", allow_module_level=True)
 
 from http_client import asking, context_of
-from remote_gym.server.frontends.http.vagen import configuration_in
+from remote_gym.server.frontends.http.protocols.vagen import configuration_in
 from remote_gym.testing import loopback_server
 from tenants import tenant
 from waiting import scaled, wait_until

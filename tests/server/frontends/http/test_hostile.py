@@ -14,11 +14,11 @@ pytest.importorskip("uvicorn", reason="the extra http is not installed")
 from environments import make_spaces
 from remote_gym.config import Limits
 from remote_gym.errors import ConfigError, EncodingError, InvalidAction
-from remote_gym.server.frontends.http.multipart import boundary_of, read_parts, write_parts
-from remote_gym.server.frontends.http.openenv import action_of
+from remote_gym.server.frontends.http.protocols.multipart import boundary_of, read_parts, write_parts
+from remote_gym.server.frontends.http.protocols.openenv import action_of
+from remote_gym.server.frontends.http.protocols.vagen import configuration_in, new_id
+from remote_gym.server.frontends.http.protocols.vagen_values import action_of as action_of_text
 from remote_gym.server.frontends.http.reading import Refused, parse_object
-from remote_gym.server.frontends.http.vagen import configuration_in, new_id
-from remote_gym.server.frontends.http.vagen_values import action_of as action_of_text
 from remote_gym.server.frontends.http.values import JsonWriter, element_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.elements import encode_action

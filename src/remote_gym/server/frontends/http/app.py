@@ -14,13 +14,13 @@ from starlette.types import ASGIApp
 from remote_gym.config import ServerOptions
 from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.logs import get_logger
-from remote_gym.server.frontends.http.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.doors import Doors
 from remote_gym.server.frontends.http.names import Names
-from remote_gym.server.frontends.http.openenv_http import OpenEnv
+from remote_gym.server.frontends.http.protocols.agentgpt import AgentGpt
+from remote_gym.server.frontends.http.protocols.openenv_http import OpenEnv
+from remote_gym.server.frontends.http.protocols.vagen import Vagen
 from remote_gym.server.frontends.http.reading import answer
-from remote_gym.server.frontends.http.vagen import Vagen
 from remote_gym.server.frontends.http.values import import_pillow
 from remote_gym.server.service import Service
 

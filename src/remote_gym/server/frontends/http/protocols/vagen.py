@@ -26,9 +26,9 @@ from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.hosted import Hosted
-from remote_gym.server.frontends.http.multipart import boundary_of, read_parts, write_parts
+from remote_gym.server.frontends.http.protocols.multipart import boundary_of, read_parts, write_parts
+from remote_gym.server.frontends.http.protocols.vagen_values import action_of, observation_of
 from remote_gym.server.frontends.http.reading import Refused, answer, error_answer, parse_object, read_body
-from remote_gym.server.frontends.http.vagen_values import action_of, observation_of
 from remote_gym.server.frontends.http.values import JsonWriter
 
 REMEMBERED = 1024
@@ -181,7 +181,7 @@ class Vagen:
         return await hosted.step(lambda: action_of(hosted.action_space, text), read, len(str(text)))
 
     async def _system_prompt(self, hosted: Hosted) -> Response:
-        """What the environment says by its method of that name, if it exposes one; else nothing."""
+        """Answer by what the environment says by its method of that name, if it exposes one; else by an empty text."""
         if all(each.name != "system_prompt" for each in hosted.description.exposed):
             return _parts({"obs": {"obs_str": ""}}, [])
         obs = await hosted.call("system_prompt", [], {}, lambda value: value, size=0)

@@ -18,8 +18,15 @@ from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.hosted import Hosted
-from remote_gym.server.frontends.http.openenv import Player, cookie_header, cookie_key, metadata, new_key, schemas
-from remote_gym.server.frontends.http.openenv_socket import Conversation
+from remote_gym.server.frontends.http.protocols.openenv import (
+    Player,
+    cookie_header,
+    cookie_key,
+    metadata,
+    new_key,
+    schemas,
+)
+from remote_gym.server.frontends.http.protocols.openenv_socket import Conversation
 from remote_gym.server.frontends.http.reading import answer, error_answer, parse_object, read_body
 from remote_gym.server.service import Service
 

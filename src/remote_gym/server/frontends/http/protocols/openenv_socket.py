@@ -25,7 +25,13 @@ from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.hosted import Hosted
-from remote_gym.server.frontends.http.openenv import EPISODE_HEADER, Player, cookie_header, cookie_key, new_key
+from remote_gym.server.frontends.http.protocols.openenv import (
+    EPISODE_HEADER,
+    Player,
+    cookie_header,
+    cookie_key,
+    new_key,
+)
 from remote_gym.server.frontends.http.reading import Refused, parse_object, text_of
 
 logger = get_logger(__name__)
