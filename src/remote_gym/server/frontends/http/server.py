@@ -12,19 +12,18 @@ from typing import Any
 
 import uvicorn
 
-from remote_gym.address import is_unix
+from remote_gym.address import address_of_socket, host_in, is_unix
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
-from remote_gym.server.frontends.binding import local_addresses
 from remote_gym.server.frontends.http.app import build
 from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import Connection, HttpProtocol, WebSocketProtocol, state_of
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.reading import BODY_BYTES
-from remote_gym.server.frontends.relay.peers import address_of_socket, host_in
 from remote_gym.server.service import Service
 from remote_gym.tls import Reloaded, file_paths, server_context
+from remote_gym.transport.binding import local_addresses
 
 logger = get_logger(__name__)
 
