@@ -147,15 +147,21 @@ class Channel:
             call.add_done_callback(self._calls.discard)
         return call
 
-    def attach(self, what: str, metadata: Metadata, message_bytes: int) -> GrpcStream:
-        """Begin an `Interact` call.
+    def attach(self, what: str, metadata: Metadata, message_bytes: int, method: str = "") -> GrpcStream:
+        """Begin a call that carries messages both ways.
+
+        Args:
+            what: Is done, for errors.
+            metadata: Beside the credentials'.
+            message_bytes: Size of the largest message that the server takes; larger requests go in parts. 0 for any size.
+            method: Path of another service's; empty for `Interact`.
 
         Raises:
             ConnectionLost: If the channel has been closed.
         """
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with self._in_use(math.inf, what):
-            interact = self._channel.stream_stream(method_path("Interact"))
+            interact = self._channel.stream_stream(method or method_path("Interact"))
             call = interact(iter(requests.get, None), metadata=(*self._credentials.metadata, *metadata))
             stream = GrpcStream(call, requests, self._address, message_bytes)
             self._stream = weakref.ref(stream)

@@ -111,6 +111,28 @@ class GrpcConnection(Connection):
         """Begin an `Interact` call; see `Connection`."""
         return self._channel.attach(*self._attachment(session_id, token), message_bytes)
 
+    def stream(self, method: str) -> GrpcStream:
+        """Begin a call of another service's, which carries bytes both ways.
+
+        Args:
+            method: Its path, such as ``"/dm_env_rpc.v1.Environment/Process"``.
+
+        Raises:
+            ConnectionLost: If the channel has been closed.
+        """
+        return self._channel.attach(f"calling {self.address}", (), 0, method)
+
+    def why_not(self, timeout: float) -> ConnectError | None:
+        """Error for a server that does not answer, if something is wrong on the way to it.
+
+        Args:
+            timeout: Seconds for each step that waits.
+        """
+        checks = diagnose(*self._where, timeout=timeout)
+        if all(check.works for check in checks):
+            return None
+        return ConnectError(f"no connection to {self.address}: {summarise(checks)}", reason=reason_of(checks))
+
     def attach_directly(self, address: pb.DirectAddress, token: str, timeout: float) -> DirectStream:
         """Connect to a worker; see `Connection`."""
         return DirectStream(
