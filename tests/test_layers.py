@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {*WORKERS, "guest"},
     "server": {*WORKERS, "certs", "worker"},
     "registration": {"client", "errors", "config"},
+    "peers": {*BOTH_ENDS, "client"},
     "play": {*BOTH_ENDS, "client"},
     "demo": {*BOTH_ENDS, "certs", "client", "play"},
     "testing": EVERYTHING,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from remote_gym.client.launching import LaunchedServer, launch
     from remote_gym.client.vector.env import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions, TlsFiles
+    from remote_gym.peers.dm_env_rpc import from_dm_env_rpc
     from remote_gym.protocol.ticket import SessionTicket
     from remote_gym.server.create import create_remote_environment_server
     from remote_gym.server.serve import RemoteEnvironmentServer
@@ -81,6 +82,7 @@ __all__ = [
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
+    "from_dm_env_rpc",
     "launch",
     "remote_type",
 ]
@@ -105,6 +107,7 @@ _HOMES = {
     "TlsFiles": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.create",
+    "from_dm_env_rpc": "remote_gym.peers.dm_env_rpc",
     "launch": "remote_gym.client.launching",
     "remote_type": "remote_gym.wire.values",
 }

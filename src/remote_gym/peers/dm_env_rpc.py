@@ -271,8 +271,7 @@ class DmEnvRpcEnvironment(gym.Env[Any, Any]):
             self._stream = self._connection.stream(METHOD)
         try:
             self._stream.send(request.SerializeToString(), deadline)
-            first = min(deadline, time.monotonic() + self._options.connect_timeout) if is_first else deadline
-            answer = dm.EnvironmentResponse.FromString(bytes(self._receive(first, deadline)))
+            answer = dm.EnvironmentResponse.FromString(bytes(self._receive(deadline, is_first=is_first)))
         except DecodeError as error:
             self._let_go()
             raise EncodingError(f"the server's answer to {kind} cannot be read: {error}") from error
@@ -287,14 +286,15 @@ class DmEnvRpcEnvironment(gym.Env[Any, Any]):
             raise ProtocolMismatch(f"the server answered {found} to {kind}")
         return answer
 
-    def _receive(self, first: float, deadline: float) -> bytes | memoryview:
-        """Wait until a server should have been reached, look whether it can be, and wait on."""
+    def _receive(self, deadline: float, *, is_first: bool) -> bytes | memoryview:
+        """Wait for an answer; for the first one of a stream only as long as a server may take to be reached."""
         assert self._stream is not None
+        if not is_first:
+            return self._stream.receive(deadline)
         try:
-            return self._stream.receive(first)
+            return self._stream.receive(min(deadline, time.monotonic() + self._options.connect_timeout))
         except (ConnectionLost, DeadlineExceeded) as error:
-            if first == deadline and not isinstance(error, ConnectionLost):
-                raise
+            # gRPC tells neither whether it was reached nor why not.
             reason = self._connection.why_not(min(2.0, self._options.connect_timeout))
             raise (reason or error) from error
 

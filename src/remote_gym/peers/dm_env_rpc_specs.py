@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from dm_env_rpc.v1 import dm_env_rpc_pb2 as dm
-from dm_env_rpc.v1 import tensor_spec_utils, tensor_utils
+from dm_env_rpc.v1 import tensor_utils
 from gymnasium import spaces
 
 from remote_gym.config import Limits
@@ -137,17 +137,12 @@ def space_of(spec: Any, limits: Limits) -> gym.Space[Any]:
         raise EncodingError(f"{spec.name!r} has the shape {shape}; Limits.array_bytes allows {limits.array_bytes:,}")
     if dtype.kind == "b":
         return spaces.Box(0, 1, shape, np.bool_)
-    try:
-        bounds = tensor_spec_utils.bounds(spec)
-    except ValueError as error:
-        raise EncodingError(f"{spec.name!r}: {error}") from error
+    low, high = _bound(spec, "min", dtype), _bound(spec, "max", dtype)
+    if np.any(low > high):
+        raise EncodingError(f"{spec.name!r} is bounded by {low} and {high}, which leave nothing between")
     if _is_discrete(spec, dtype):
-        return spaces.Discrete(int(bounds.max) - int(bounds.min) + 1, start=int(bounds.min))
-    low: Any = bounds.min if spec.HasField("min") or dtype.kind != "f" else -np.inf
-    high: Any = bounds.max if spec.HasField("max") or dtype.kind != "f" else np.inf
-    return spaces.Box(
-        np.broadcast_to(low, shape).astype(dtype), np.broadcast_to(high, shape).astype(dtype), shape, dtype.type
-    )
+        return spaces.Discrete(int(high) - int(low) + 1, start=int(low))
+    return spaces.Box(low, high, shape, dtype.type)
 
 
 def unpack(tensors: Mapping[int, Any], uid: int, spec: Any) -> Any:
@@ -174,6 +169,27 @@ def unpack(tensors: Mapping[int, Any], uid: int, spec: Any) -> Any:
     if spec.shape:
         return np.array(value)  # a copy: some of its arrays cannot be written to
     return np.int64(value) if _is_discrete(spec, dtype) else dtype.type(value)
+
+
+def _bound(spec: Any, name: str, dtype: np.dtype[Any]) -> Any:
+    """The least or the greatest of each element: those of the dtype where the spec has none.
+
+    Not by `dm_env_rpc.v1.tensor_spec_utils`, which refuses its own defaults under NumPy 2.
+    """
+    if spec.HasField(name):
+        try:
+            found = tensor_utils.unpack_proto(getattr(spec, name))
+        except TypeError as error:
+            raise EncodingError(f"{spec.name!r}.{name}: {error}") from error
+        if found.dtype != dtype or found.size not in (1, math.prod(spec.shape)):
+            raise EncodingError(f"{spec.name!r}.{name} is {found.size} of {found.dtype}, and the spec is of {dtype}")
+    elif dtype.kind == "f":
+        found = np.array([-np.inf if name == "min" else np.inf], dtype)
+    else:
+        info = np.iinfo(dtype)
+        found = np.array([info.min if name == "min" else info.max], dtype)
+    shape = tuple(spec.shape)
+    return np.full(shape, found[0]) if found.size == 1 else found.reshape(shape)
 
 
 def _is_discrete(spec: Any, dtype: np.dtype[Any]) -> bool:

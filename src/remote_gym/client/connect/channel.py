@@ -153,8 +153,8 @@ class Channel:
         Args:
             what: Is done, for errors.
             metadata: Beside the credentials'.
-            message_bytes: Size of the largest message that the server takes; larger requests go in parts. 0 for any size.
-            method: Path of another service's; empty for `Interact`.
+            message_bytes: Size of the largest message that the server takes; 0 for any.
+            method: Path of another service's, whose server may still be starting; empty for `Interact`.
 
         Raises:
             ConnectionLost: If the channel has been closed.
@@ -162,7 +162,11 @@ class Channel:
         requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with self._in_use(math.inf, what):
             interact = self._channel.stream_stream(method or method_path("Interact"))
-            call = interact(iter(requests.get, None), metadata=(*self._credentials.metadata, *metadata))
+            call = interact(
+                iter(requests.get, None),
+                metadata=(*self._credentials.metadata, *metadata),
+                wait_for_ready=bool(method) or None,
+            )
             stream = GrpcStream(call, requests, self._address, message_bytes)
             self._stream = weakref.ref(stream)
         return stream
