@@ -158,6 +158,7 @@ _FLAGS = (
     ),
     _option(LISTEN, "--grpc-port", type=INTEGER, help="One more TCP port, of gRPC alone; 0 picks a free one."),
     _option(LISTEN, "--hub", metavar="HOST:PORT", help="Hub to dial out to, for clients that cannot connect to here."),
+    _option(LISTEN, "--dm-env-rpc", is_flag=True, help="Answer clients of dm_env_rpc, and of remote-gym 0.7, too."),
     _option(LISTEN, "--http", is_flag=True, help="Answer HTTP at the port, too: clients of OpenEnv, and others."),
     _option(LISTEN, "--http-port", type=INTEGER, help="One more TCP port, of HTTP alone; 0 picks a free one."),
     _option(

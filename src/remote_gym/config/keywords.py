@@ -50,6 +50,7 @@ class ServerKeywords(TypedDict, total=False):
     direct: bool
     grpc_port: int | None
     hub: str | None
+    dm_env_rpc: bool
     http: bool
     http_port: int | None
     http_root: str | None

@@ -38,6 +38,7 @@ _FLAGS = (
     "common_names",
     "http",
     "http_url_tokens",
+    "dm_env_rpc",
 )
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
@@ -93,6 +94,8 @@ class ServerOptions:
             one.
         hub (None): A hub, ``"host:port"``, to which the server dials out, so that clients reach it through that under
             the names of its certificate. Needs TLS with an authority, and Linux.
+        dm_env_rpc (False): Answer clients of dm_env_rpc, and those of remote-gym 0.7, at the port of gRPC, too. Needs
+            the ``dm-env-rpc`` extra.
         http (False): Answer HTTP at the server's port, too: clients of OpenEnv, and others. Needs the ``http`` extra,
             and Linux.
         http_port (None): One more TCP port, of HTTP alone; 0 picks a free one. With or without `http`.
@@ -146,6 +149,7 @@ class ServerOptions:
     direct: bool = True
     grpc_port: int | None = None
     hub: str | None = None
+    dm_env_rpc: bool = False
     http: bool = False
     http_port: int | None = None
     http_root: str | None = None

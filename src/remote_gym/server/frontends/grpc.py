@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -71,6 +72,17 @@ SHARE = 0.45
 """Share of `ServerOptions.certificate_lifetime` in which a connection takes new calls: it ends this part up to a tenth
 early or late, and the last call that began on it is answered for half of the lifetime."""
 
+
+class OtherService(Protocol):
+    """Another protocol's service, whose calls are carried by gRPC as ours are."""
+
+    methods: Mapping[str, Callable[[Context, Client], Awaitable[None]]]
+    """Answers to calls, by the methods' names."""
+
+    def refusal(self, error: RemoteGymError) -> Any:
+        """Answer to a call that is refused."""
+
+
 GrpcCredentials = Callable[[], grpc.ServerCredentials]
 """Makes those of one port."""
 
@@ -128,9 +140,16 @@ class GrpcServer:
         service: What answers.
         options: The server's.
         conduct: Counts the calls that are of no use.
+        others: Services of other protocols, by their names.
     """
 
-    def __init__(self, service: Service, options: ServerOptions, conduct: Conduct) -> None:
+    def __init__(
+        self,
+        service: Service,
+        options: ServerOptions,
+        conduct: Conduct,
+        others: Mapping[str, OtherService] = MappingProxyType({}),
+    ) -> None:
         self._service = service
         self._limits = options.message_limits
         self._message_bytes = largest_message(options)
@@ -142,11 +161,14 @@ class GrpcServer:
         self._unread: Counter[str] = Counter()
         self._writing: set[tuple[str, str, object]] = set()  # holders, sessions, and calls of answers on their way
         self._conduct = conduct
-        interceptors = (CutUnruly(conduct), ReadLate(self._message_bytes))
+        interceptors = (CutUnruly(conduct), ReadLate(self._message_bytes, (SERVICE_NAME, *others)))
         CYGRPC.addFilter(drop_undecodable)  # which a second server's does not add again
         self._server = grpc.aio.server(options=server_options(options), interceptors=interceptors)
         self._health = Health(("", SERVICE_NAME))
         self._server.add_generic_rpc_handlers((self._handlers(),))
+        for name, other in others.items():
+            methods = {method: self._call(answer, other.refusal) for method, answer in other.methods.items()}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if options.reflection:
             _add_reflection(self._server)
@@ -208,21 +230,26 @@ class GrpcServer:
     def _handlers(self) -> grpc.GenericRpcHandler:
         # All of them are of streams, which read when they choose to; see `grpc_reading`.
         calls = {
-            "Load": self._call(self._load, pb.LoadResponse),
-            "Open": self._call(self._open, pb.OpenResponse),
-            "Spaces": self._call(self._spaces, pb.SpacesResponse),
-            "Close": self._call(self._close, pb.Response),
-            "Interact": self._call(self._interact, pb.Response),
+            "Load": self._call(self._load, _refusals(pb.LoadResponse)),
+            "Open": self._call(self._open, _refusals(pb.OpenResponse)),
+            "Spaces": self._call(self._spaces, _refusals(pb.SpacesResponse)),
+            "Close": self._call(self._close, _refusals(pb.Response)),
+            "Interact": self._call(self._interact, _refusals(pb.Response)),
         }
         # Which operation it is the request tells; the worker reads it, and the server need not.
         for name in ("Reset", "Step", "Render", "Call"):
-            calls[name] = self._call(self._ask, pb.Response)
+            calls[name] = self._call(self._ask, _refusals(pb.Response))
         return grpc.method_handlers_generic_handler(SERVICE_NAME, calls)
 
     def _call(
-        self, answer: Callable[[Context, Client], Awaitable[None]], response_class: Callable[..., Any]
+        self, answer: Callable[[Context, Client], Awaitable[None]], refusal: Callable[[RemoteGymError], Any]
     ) -> grpc.RpcMethodHandler:
-        """A handler of calls by clients that are known. Others are refused, before a byte of theirs is read."""
+        """A handler of calls by clients that are known. Others are refused, before a byte of theirs is read.
+
+        Args:
+            answer: Answers a call.
+            refusal: Makes an answer of an error.
+        """
 
         async def answer_known(_: object, context: Context) -> None:
             try:
@@ -230,7 +257,7 @@ class GrpcServer:
             except CertificateExpired as error:
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             except RemoteGymError as error:
-                await self._refuse(context, response_class(error=encode_error(error)), error)
+                await self._refuse(context, refusal(error), error)
                 return
             holder = _holder(context, client)
             async with counted(self._calls, context, holder):
@@ -238,7 +265,7 @@ class GrpcServer:
                     await answer(context, client)
                     return
                 except RemoteGymError as error:
-                    response = response_class(error=encode_error(error))
+                    response = refusal(error)
                 self._conduct.note_refusal(peer_of(context))
                 # Not where the error is known: its traceback holds all of the request, as long as nobody reads this.
                 await self._send(context, holder, response)
@@ -332,6 +359,10 @@ class GrpcServer:
 
     def _message(self, context: Context, client: Client, copies: int = 1) -> AbstractAsyncContextManager[bytes]:
         return message(self._intake, context, _holder(context, client), self._message_bytes, copies)
+
+
+def _refusals(response_class: Callable[..., Any]) -> Callable[[RemoteGymError], Any]:
+    return lambda error: response_class(error=encode_error(error))
 
 
 def _holder(context: Context, client: Client) -> str:

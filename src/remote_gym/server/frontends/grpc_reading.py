@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import grpc
@@ -102,9 +102,11 @@ class ReadLate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     Args:
         message_bytes: Size of the largest message that gRPC takes.
+        own: Names of services that read by themselves.
     """
 
-    def __init__(self, message_bytes: int = LARGEST_MESSAGE) -> None:
+    def __init__(self, message_bytes: int = LARGEST_MESSAGE, own: Collection[str] = (SERVICE_NAME,)) -> None:
+        self._own = frozenset(own)
         self._message_bytes = message_bytes
         self._intake = Intake(16 * message_bytes, 4 * message_bytes)
         self._calls = Calls(OTHERS_CALLS, ALL_OTHERS_CALLS)
@@ -112,7 +114,7 @@ class ReadLate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Change a handler. Called by gRPC for each call."""
         handler = await continuation(details)
-        if handler is None or details.method.startswith(f"/{SERVICE_NAME}/"):
+        if handler is None or details.method.rpartition("/")[0].removeprefix("/") in self._own:
             return handler
         if handler.request_streaming:
             return self._bounded(handler)

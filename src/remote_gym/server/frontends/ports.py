@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_gym.address import is_unix, unix_path
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
-from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer
+from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer, OtherService
 from remote_gym.server.frontends.grpc_conduct import Conduct
+from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.hub_dialler import HubDialler
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.service import Service
@@ -64,6 +66,8 @@ class Ports:
         self._private: PrivateSocket | None = None
         self._relay: RelayControl | None = None
         self._http = _http_server(files, options, url)
+        if options.dm_env_rpc:
+            _dm_env_rpc()  # refuses what is not installed before anybody is let in
         self.port = port
         self.grpc_port = 0
         self.http_port = 0 if self._http is None else self._http.port
@@ -85,7 +89,8 @@ class Ports:
         Raises:
             ConfigError: If gRPC cannot listen.
         """
-        self._grpc = grpc = GrpcServer(service, self._options, Conduct(self._cut, self._shut_out))
+        others = _other_services(service, self._options)
+        self._grpc = grpc = GrpcServer(service, self._options, Conduct(self._cut, self._shut_out), others)
         if ONE_PORT:
             self._listen_privately(grpc)
         else:
@@ -174,3 +179,27 @@ def _http_server(files: TlsFiles | None, options: ServerOptions, url: str) -> Ht
     except ImportError as error:
         raise ConfigError(f"HTTP needs packages ({error}): pip install 'remote-gym[http]'", field="http") from error
     return HttpServer(files, options, url)
+
+
+def _other_services(service: Service, options: ServerOptions) -> dict[str, OtherService]:
+    """Services of other protocols that gRPC carries, too."""
+    if not options.dm_env_rpc:
+        return {}
+    calls = _dm_env_rpc()
+    return {calls.SERVICE_NAME: calls.DmEnvRpcCalls(Bridge(service, options), options.message_limits)}
+
+
+def _dm_env_rpc() -> Any:
+    """The module of dm_env_rpc's calls.
+
+    Raises:
+        ConfigError: If what it needs is not installed.
+    """
+    try:
+        return importlib.import_module("remote_gym.server.frontends.dm_env_rpc.calls")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"needs dm-env-rpc ({error}): pip install 'remote-gym[dm-env-rpc]'",
+            field="dm_env_rpc",
+            where="ServerOptions.dm_env_rpc",
+        ) from error

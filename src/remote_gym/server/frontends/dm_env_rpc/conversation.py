@@ -9,6 +9,7 @@ from typing import Any
 from dm_env_rpc.v1 import dm_env_rpc_pb2 as dm
 from dm_env_rpc.v1 import tensor_utils
 from google.rpc import code_pb2
+from gymnasium.error import ResetNeeded
 
 from remote_gym.errors import (
     ConfigError,
@@ -34,6 +35,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (InvalidAction, code_pb2.INVALID_ARGUMENT),
     (ConfigError, code_pb2.INVALID_ARGUMENT),
     (EncodingError, code_pb2.INVALID_ARGUMENT),
+    (ResetNeeded, code_pb2.FAILED_PRECONDITION),
     (RemoteEnvironmentError, code_pb2.INTERNAL),
 )
 """Codes of google.rpc by kinds of errors, the first that fits."""
@@ -59,12 +61,10 @@ class Conversation:
                 raise ConfigError(f"the request {kind!r} is none that this server knows", field="payload")
             await handler(getattr(request, kind), getattr(answer, kind))
             getattr(answer, kind).SetInParent()
-        except RemoteGymError as error:
+        except (RemoteGymError, ResetNeeded) as error:
             if isinstance(error, SessionLost | OutOfSequence):
                 self.leave()
-            answer.Clear()
-            answer.error.code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.UNKNOWN)
-            answer.error.message = str(error)
+            return refusal(error)
         return answer
 
     def leave(self) -> None:
@@ -132,6 +132,14 @@ class Conversation:
             specs.actions[uid].CopyFrom(spec)
         for uid, spec in world.observations.items():
             specs.observations[uid].CopyFrom(spec)
+
+
+def refusal(error: Exception) -> Any:
+    """Answer that says what went wrong."""
+    answer = dm.EnvironmentResponse()
+    answer.error.code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.UNKNOWN)
+    answer.error.message = str(error)
+    return answer
 
 
 def _values(settings: Mapping[str, Any]) -> dict[str, Any]:

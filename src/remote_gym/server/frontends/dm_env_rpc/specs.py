@@ -19,7 +19,7 @@ from remote_gym.errors import ConfigError, InvalidAction
 SEPARATOR = "."
 """Between the levels of a name, as `dm_env_rpc.v1.dm_env_adaptor` has it."""
 
-_WIDER = {
+_WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.int16): np.dtype(np.int32),
     np.dtype(np.uint16): np.dtype(np.uint32),
     np.dtype(np.float16): np.dtype(np.float32),
@@ -67,7 +67,7 @@ class Leaf:
                 raise InvalidAction(f"action {name!r}: expected one text, found {_found(values, tensor)}")
             return str(values[0])
         shape = _resolve(tuple(tensor.shape), values.size)
-        if values.dtype != self.dtype or shape != self.space.shape:
+        if values.dtype != self.dtype or shape is None or shape != self.space.shape:
             expected = f"{self.dtype} of shape {self.space.shape}"
             raise InvalidAction(f"action {name!r}: expected {expected}, found {_found(values, tensor)}")
         array = np.full(shape, values[0]) if values.size == 1 else values.reshape(shape)
@@ -172,10 +172,11 @@ def _leaves(space: gym.Space[Any], path: tuple[Any, ...], root: str, what: str) 
         return
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise ConfigError(
-            f"the {what} space has {type(space).__name__} at {name!r}, which dm_env_rpc has no spec for; it has some of "
-            "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple"
+            f"the {what} space has {type(space).__name__} at {name!r}, for which dm_env_rpc has no spec; it has those "
+            "of Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple"
         )
-    dtype = _WIDER.get(np.dtype(space.dtype), np.dtype(space.dtype)) if space.dtype is not None else np.dtype(np.int64)
+    own: np.dtype[Any] = np.dtype(space.dtype)  # which none of these lacks
+    dtype = _WIDER.get(own, own)
     spec = dm.TensorSpec(name=name, shape=space.shape, dtype=tensor_utils.np_type_to_data_type(dtype))
     packer = tensor_utils.get_packer(dtype)
     for field, bound in zip((spec.min, spec.max), _bounds(space), strict=True):
