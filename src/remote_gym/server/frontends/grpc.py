@@ -82,6 +82,9 @@ class OtherService(Protocol):
     def refusal(self, error: RemoteGymError) -> Any:
         """Answer to a call that is refused."""
 
+    def close(self) -> None:
+        """Begin nothing more, once all calls have ended."""
+
 
 GrpcCredentials = Callable[[], grpc.ServerCredentials]
 """Makes those of one port."""

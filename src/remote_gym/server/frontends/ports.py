@@ -62,6 +62,7 @@ class Ports:
         self._files = files
         self._dialler: HubDialler | None = None
         self._grpc: GrpcServer | None = None
+        self._others: dict[str, OtherService] = {}
         self._listener: Listener | None = None
         self._private: PrivateSocket | None = None
         self._relay: RelayControl | None = None
@@ -89,8 +90,8 @@ class Ports:
         Raises:
             ConfigError: If gRPC cannot listen.
         """
-        others = _other_services(service, self._options)
-        self._grpc = grpc = GrpcServer(service, self._options, Conduct(self._cut, self._shut_out), others)
+        self._others = _other_services(service, self._options)
+        self._grpc = grpc = GrpcServer(service, self._options, Conduct(self._cut, self._shut_out), self._others)
         if ONE_PORT:
             self._listen_privately(grpc)
         else:
@@ -124,6 +125,8 @@ class Ports:
             await self._http.stop()
         if self._grpc is not None:
             await self._grpc.stop()
+        for other in self._others.values():
+            other.close()
         if self._relay is not None:
             await self._relay.stop()
         if self._private is not None:

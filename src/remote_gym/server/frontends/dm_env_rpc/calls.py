@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -35,11 +36,16 @@ class DmEnvRpcCalls:
         self._bridge = bridge
         self._limits = limits
         self._worlds: dict[tuple[str, str], World] = {}
+        self._ending: set[asyncio.Future[None]] = set()
         self.methods = {"Process": self._process}
 
     def refusal(self, error: RemoteGymError) -> Any:
         """Answer to a client that is not let in."""
         return refusal(error)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._bridge.close()
 
     async def _process(self, context: Context, client: Client) -> None:
         """Answer one stream until it ends, or its client has to show its certificate again."""
@@ -53,4 +59,7 @@ class DmEnvRpcCalls:
                 request = parse(dm.EnvironmentRequest, data, self._limits)
                 await context.write((await conversation.answer(request)).SerializeToString())
         finally:
-            conversation.leave()
+            # Whatever ended it, a cancellation included, which would end a wait here, too.
+            ending = asyncio.ensure_future(conversation.end())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)

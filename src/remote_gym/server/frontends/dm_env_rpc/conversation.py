@@ -73,16 +73,21 @@ class Conversation:
         if world is not None:
             world.leave()
 
+    async def end(self) -> None:
+        """The stream has ended."""
+        self.leave()
+        await self._worlds.leave_all(self)
+
     async def _create_world(self, request: Any, answer: Any) -> None:
         settings = _values(request.settings)
-        answer.world_name = await self._worlds.create(_arguments(settings.pop("args", None)), settings)
+        answer.world_name = await self._worlds.create(_arguments(settings.pop("args", None)), settings, self)
 
     async def _join_world(self, request: Any, answer: Any) -> None:
         _refuse_settings("joining a world", _values(request.settings))
         if self._joined is not None:
             raise ConfigError(f"the world {self._joined.name!r} is joined; leave it first", field="world_name")
         world = self._worlds.find(request.world_name)
-        world.join()
+        world.join(self)
         self._joined = world
         self._describe(world, answer.specs)
 

@@ -40,6 +40,10 @@ class World:
         hosted: The session.
         limits: Bounds on requests.
 
+    Attributes:
+        users: Connections, still open, that have created or joined it.
+        was_joined: Whether any has joined it.
+
     Raises:
         ConfigError: If a space of its environment has no spec.
     """
@@ -49,6 +53,8 @@ class World:
         self._hosted = hosted
         self._limits = limits
         self._state = TERMINATED
+        self.users: set[object] = set()
+        self.was_joined = False
         self._begun: Tensors | None = None  # observations of a reset that no step has returned
         self._action_leaves = Leaves(hosted.action_space, ACTION, "action")
         self._leaves = Leaves(hosted.observation_space, OBSERVATION, "observation")
@@ -76,8 +82,11 @@ class World:
         self.observations[self._rendering] = dm.TensorSpec(name=RENDERING, dtype=dm.DataType.UINT8, shape=shape)
         self._begun = None  # its clients' own first episode begins by a reset of theirs
 
-    def join(self) -> None:
+    def join(self, user: object) -> None:
         """Hold it for a connection. The next step begins an episode.
+
+        Args:
+            user: The connection.
 
         Raises:
             ConfigError: If another connection has joined it.
@@ -88,7 +97,9 @@ class World:
                 f"the world {self.name!r} is joined by another connection, and one may", field="world_name"
             )
         self._hosted.attach()
-        self._hosted.holder = self
+        self._hosted.holder = user
+        self.users.add(user)
+        self.was_joined = True
         self._state, self._begun = TERMINATED, None
 
     def leave(self) -> None:
@@ -164,12 +175,13 @@ class Worlds:
         self._client = client
         self._kept = kept
 
-    async def create(self, arguments: Mapping[str, Any], settings: dict[str, Any]) -> str:
+    async def create(self, arguments: Mapping[str, Any], settings: dict[str, Any], user: object) -> str:
         """Open a session.
 
         Args:
             arguments: As `RemoteArgs`.
             settings: Keyword arguments of its environment, over those; `MODE` is none of them.
+            user: The connection that asks.
 
         Returns:
             The world's name.
@@ -191,6 +203,7 @@ class Worlds:
         except BaseException:
             await hosted.close()
             raise
+        world.users.add(user)
         self._kept[self._client.identity, world.name] = world
         return world.name
 
@@ -204,6 +217,16 @@ class Worlds:
         if world is None or world.is_lost:
             raise ConfigError(f"there is no world {name!r} of this client's, or no longer", field="world_name")
         return world
+
+    async def leave_all(self, user: object) -> None:
+        """A connection has ended: so do the worlds that it has made or joined, unless another still uses them.
+
+        One that nobody has joined lives on for its lease: it may have been made for others.
+        """
+        for world in [world for world in self._kept.values() if user in world.users]:
+            world.users.discard(user)
+            if not world.users and world.was_joined:
+                await self.destroy(world)
 
     async def destroy(self, world: World) -> None:
         """End a world."""
