@@ -11,14 +11,14 @@ import grpc
 
 from remote_gym.client.connect.channel import Channel, Metadata
 from remote_gym.client.connect.credentials import Credentials
-from remote_gym.client.connect.diagnosis import Check, diagnose
+from remote_gym.client.connect.diagnosis import Check, diagnose, reason_of, summarise
 from remote_gym.client.connect.direct_stream import DirectStream
 from remote_gym.client.connect.grpc_stream import GrpcStream
 from remote_gym.client.connect.rpc_errors import answered, from_rpc_error
 from remote_gym.client.rules.connection import Connection, session_metadata
 from remote_gym.client.rules.operations import perform
 from remote_gym.config import ClientOptions, TlsFiles
-from remote_gym.errors import TransportError
+from remote_gym.errors import ConnectError, TransportError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.errors import decode_error
 from remote_gym.wire.parse import parse
@@ -128,7 +128,7 @@ class GrpcConnection(Connection):
         Args:
             timeout: Seconds for each step that waits.
         """
-        checks = diagnose(*self._where, timeout=timeout)
+        checks = self._diagnose(timeout)
         if all(check.works for check in checks):
             return None
         return ConnectError(f"no connection to {self.address}: {summarise(checks)}", reason=reason_of(checks))

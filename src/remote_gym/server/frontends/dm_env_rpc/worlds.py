@@ -162,7 +162,7 @@ class World:
 
 
 class Worlds:
-    """Those of one client.
+    """Worlds of one client.
 
     Args:
         bridge: Opens their sessions.
