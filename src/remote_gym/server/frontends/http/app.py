@@ -19,6 +19,7 @@ from remote_gym.server.frontends.http.doors import Doors
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.protocols.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.protocols.openenv_http import OpenEnv
+from remote_gym.server.frontends.http.protocols.plain import PREFIX, Plain
 from remote_gym.server.frontends.http.protocols.vagen import Vagen
 from remote_gym.server.frontends.http.reading import answer
 from remote_gym.server.frontends.http.values import import_pillow
@@ -47,6 +48,7 @@ def build(service: Service, bridge: Bridge, options: ServerOptions, names: Names
         "vagen": Vagen(bridge).routes(),
     }
     routes: list[BaseRoute] = [Mount(f"/{name}", routes=found) for name, found in protocols.items()]
+    routes += Plain(bridge).routes()
     if options.http_root is not None:
         routes += protocols[options.http_root]
     handlers = {HTTPException: _not_found, Exception: _failed}
@@ -58,7 +60,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = error.detail
     if error.status_code == 404:
-        known = ", ".join(f"/{name}" for name in HTTP_PROTOCOLS)
+        known = ", ".join(f"/{name}" for name in HTTP_PROTOCOLS) + f", {PREFIX}"
         text = f"there is nothing at {request.url.path[:200]}; protocols are below {known}"
     return answer(json.dumps({"detail": text}).encode(), error.status_code, error.headers)
 

@@ -33,10 +33,12 @@ class JsonWriter:
     Args:
         texts: Whether NaN and the infinities are the texts ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, as JSON
             proper needs; else the words that Python and JavaScript write, and only the former reads.
+        base64: Whether arrays are objects of ``dtype``, ``shape`` and ``base64``; else nested lists.
     """
 
-    def __init__(self, *, texts: bool = False) -> None:
+    def __init__(self, *, texts: bool = False, base64: bool = False) -> None:
         self._texts = texts
+        self._base64 = base64
 
     def write(self, value: Any) -> bytes:
         """Write a value. Arrays are nested lists; what JSON does not know is its ``repr``."""
@@ -89,7 +91,11 @@ class JsonWriter:
         put(b"]")
 
     def _write_array(self, array: NDArray[Any], put: Callable[[bytes], None]) -> None:
-        if array.dtype == np.uint8 and array.ndim and array.size > _FEW:
+        if self._base64 and array.ndim and array.dtype.kind in "biuf":
+            little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+            data = base64_text(little.tobytes())
+            self._write({"dtype": str(array.dtype), "shape": list(array.shape), "base64": data}, put)
+        elif array.dtype == np.uint8 and array.ndim and array.size > _FEW:
             put(bytes_as_json(array))
         elif array.dtype.kind not in "biuf" or (
             self._texts and array.dtype.kind == "f" and not np.isfinite(array).all()
@@ -280,6 +286,8 @@ _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def _to_array(value: Any, dtype: Any) -> Any:
     """An array of numbers; what is none stays as it is."""
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "base64"}:
+        return _from_base64(value)
     if isinstance(value, str):
         value = _WORDS.get(value, value)
     try:
@@ -291,6 +299,18 @@ def _to_array(value: Any, dtype: Any) -> Any:
     if not array.size and array.dtype.kind == "f":  # an empty list, of no kind
         array = array.astype(dtype)
     return array if array.dtype.kind in "biuf" else value
+
+
+def _from_base64(value: dict[str, Any]) -> Any:
+    """An array that came as base64; what is none stays as it is."""
+    try:
+        dtype = np.dtype(str(value["dtype"])).newbyteorder("<")
+        if dtype.kind not in "biuf":
+            return value
+        data = base64.b64decode(value["base64"], validate=True)
+        return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape([int(n) for n in value["shape"]])
+    except (TypeError, ValueError):
+        return value
 
 
 def _numbers(value: Any) -> Any:
