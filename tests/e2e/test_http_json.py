@@ -41,8 +41,8 @@ def opened(client, **data):
     return body
 
 
-def post(client, session, name, status=200, **data):
-    found, body, _ = client.ask("POST", f"{SESSIONS}/{session}/{name}", data)
+def post(client, session, do, status=200, /, **data):
+    found, body, _ = client.ask("POST", f"{SESSIONS}/{session}/{do}", data)
     assert found == status, body
     return body
 

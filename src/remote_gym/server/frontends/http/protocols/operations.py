@@ -59,8 +59,8 @@ class Operation:
 _ANY: dict[str, Any] = {}
 _REQUEST = {
     "type": "string",
-    "description": "Chosen by the client for each request. One that comes again is answered by the same answer. To open "
-    "a session it has 16 characters at least, since whoever sends it is given that session.",
+    "description": "Chosen by the client for each request. One that comes again is answered by the same answer. To "
+    "open a session it has 16 characters at least, since whoever sends it is given that session.",
 }
 _SEED = {"type": "integer", "description": "As for Gymnasium's reset."}
 _OPTIONS = {"type": "object", "description": "As for Gymnasium's reset."}

@@ -126,8 +126,8 @@ class Plain:
     async def _once_opened(self, client: Client, request: str, data: Mapping[str, Any]) -> bytes:
         if 0 < len(request) < LEAST_REQUEST:
             raise ConfigError(
-                f"has {len(request)} characters; send {LEAST_REQUEST} or more, at random: who sends the same is given the "
-                "same session",
+                f"has {len(request)} characters; send {LEAST_REQUEST} or more, at random: who sends the same is given "
+                "the same session",
                 field="request",
                 where="request",
             )
