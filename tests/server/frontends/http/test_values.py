@@ -53,7 +53,9 @@ def test_samples_are_valid_by_their_schemas(name):
         validator.validate(json.loads(JsonWriter(texts=True).write(space.sample())))
 
 
-@pytest.mark.parametrize("shape", [(1,), (300,), (7, 9), (84, 84, 3), (2, 3, 4, 5), (0,), (3, 0, 2)])
+@pytest.mark.parametrize(
+    "shape", [(1,), (300,), (7, 9), (84, 84, 3), (2, 3, 4, 5), (0,), (3, 0, 2), (250, 200, 3), (70_000,), (2, 40_000)]
+)
 def test_bytes_are_written_as_pythons_json_has_them(shape):
     array = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     assert json.loads(bytes_as_json(array)) == array.tolist()

@@ -26,6 +26,9 @@ _FEW = 64
 _AT_ONCE = 4096
 """Elements of an array that are written before another thread may run: `json` writes what it is given in one go."""
 
+_BLOCK = 2**15
+"""Elements of an array of bytes that are written in one go, in some 2 ms."""
+
 
 class JsonWriter:
     """Writes values as JSON.
@@ -119,15 +122,24 @@ class Written:
 
 
 def bytes_as_json(array: NDArray[np.uint8]) -> bytes:
-    """Write an array of bytes as nested lists, some twenty times as fast as from Python's integers.
+    """Write an array of bytes as nested lists, six to ten times as fast as from Python's integers.
 
-    Each element takes four characters, of which JSON ignores the blank ones.
+    Each element takes four characters, of which JSON ignores the blank ones. Of a large one some rows are written at a
+    time, so that other threads have their turns in between.
 
     Args:
         array: Of one dimension at least, and not empty.
     """
     if not array.size:
         return json.dumps(array.tolist()).encode()
+    if array.ndim == 1 or array.size <= _BLOCK:
+        return _written_at_once(array)
+    rows = max(1, _BLOCK * len(array) // array.size)
+    blocks = (_written_at_once(array[start : start + rows])[1:-1] for start in range(0, len(array), rows))
+    return b"[" + b",".join(blocks) + b"]"
+
+
+def _written_at_once(array: NDArray[np.uint8]) -> bytes:
     rows = _DIGITS[array.reshape(-1)]
     for length in reversed(array.shape):
         width = length * rows.shape[1]
