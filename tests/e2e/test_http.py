@@ -325,6 +325,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(plain, monkeypatch):
     assert raw(plain.server.port, head + b"Content-Length: 9\r\n\r\n{").startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.long
 def test_a_client_that_reads_nothing_is_ended(obedient, monkeypatch):
     monkeypatch.setattr(connection_module, "UNREAD_TIMEOUT", 0.5)
     request = b"GET /openenv/schema HTTP/1.1\r\nHost: localhost\r\n\r\n"

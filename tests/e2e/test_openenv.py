@@ -450,6 +450,7 @@ def test_errors_of_single_requests_are_json(server):
         assert (status, "KeyError" in body["detail"]) == (500, True)
 
 
+@pytest.mark.long
 def test_one_large_image_stalls_nobody(drawn):
     with loopback_server(drawn, secure=False, use_thread=True, http=True) as server:
         ended = threading.Event()
