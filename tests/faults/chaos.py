@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import random
 import threading
@@ -19,7 +20,7 @@ from faults.client_kinds import Clients
 from faults.kinds import KINDS, Column, Connection, Hang, Lane, Unexpected
 from faults.leaks import Possessions
 from faults.oracle import Asked, Executed, Verdict, judge
-from faults.player import Journal, Player
+from faults.player import AwaitingPlayer, Journal, Player
 from faults.proxy import Network, Proxy
 from faults.serving import CLIENTS, SERVER_NAME, Certificates, Server
 from faults.vector_player import COUNT, SIZE, VectorPlayer
@@ -27,7 +28,15 @@ from faults.vector_player import COUNT, SIZE, VectorPlayer
 Entered = TypeVar("Entered")
 
 CONNECTIONS: tuple[Connection, ...] = ("direct", "grpc")
-COLUMNS: tuple[Column, ...] = ("direct", "grpc", "auto", "direct, vector", "grpc, vector")
+COLUMNS: tuple[Column, ...] = (
+    "direct",
+    "grpc",
+    "auto",
+    "direct, vector",
+    "grpc, vector",
+    "direct, awaited",
+    "grpc, awaited",
+)
 MODES: tuple[dict[str, Any], ...] = (
     {"on_session_lost": "raise"},
     {"on_session_lost": "truncate", "autoreset_mode": "NextStep"},
@@ -165,7 +174,14 @@ class Chaos:
         return server
 
     def lane(
-        self, connection: Connection, server: Server, padding: int = 0, mode: dict[str, Any] | None = None, **more: Any
+        self,
+        connection: Connection,
+        server: Server,
+        padding: int = 0,
+        mode: dict[str, Any] | None = None,
+        *,
+        awaits: bool = False,
+        **more: Any,
     ) -> Lane:
         """A client of a server, behind a proxy of its own. The caller closes both.
 
@@ -174,6 +190,7 @@ class Chaos:
             server: Whose.
             padding: Of observations.
             mode: One of `MODES`, for a vector environment.
+            awaits: Whether it is an asynchronous one.
             **more: Further arguments of its environment.
         """
         with self._lock:
@@ -199,7 +216,7 @@ class Chaos:
         }
         player: Player | VectorPlayer
         if mode is None:
-            player = Player(number, journals[0], seed, **environment)
+            player = (AwaitingPlayer if awaits else Player)(number, journals[0], seed, **environment)
         else:
             player = VectorPlayer(number, journals, seed, padding, **environment, **mode)
         size = 8 * (2 + padding) * (1 if mode is None else SIZE)
@@ -250,9 +267,10 @@ class Chaos:
         names: list[str],
         number: int,
         mode: dict[str, Any] | None = None,
+        awaits: bool = False,
     ) -> None:
         """Suffer some faults in turn, and play on in between."""
-        lane = self.lane(connection, server, PADDINGS[number % len(PADDINGS)], mode)
+        lane = self.lane(connection, server, PADDINGS[number % len(PADDINGS)], mode, awaits=awaits)
         try:
             well = False
             for count, name in enumerate(names):
@@ -290,8 +308,8 @@ class Chaos:
 
     def settle(self, server: Server) -> None:
         """Use everything once, so that what is kept for good is there, and remember what there is."""
-        for connection in CONNECTIONS:
-            lane = self.lane(connection, server)
+        for connection, awaits in itertools.product(CONNECTIONS, (False, True)):
+            lane = self.lane(connection, server, awaits=awaits)
             lane.check(lane.player.reset(), ("answered",))
             lane.player.close()
             lane.proxy.close()

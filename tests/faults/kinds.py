@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from faults.ledger_environment import ENDING, HANGING, RAISING
 from faults.meanwhile import meanwhile
-from faults.player import Player
+from faults.player import AwaitingPlayer, Player
 from faults.proxy import Interference, Proxy, Way
 from faults.serving import PATIENCE, Certificates, Server
 from faults.vector_player import VectorPlayer
 
 Connection = Literal["direct", "grpc", "auto"]
-Column = Literal["direct", "grpc", "auto", "direct, vector", "grpc, vector"]
+Column = Literal["direct", "grpc", "auto", "direct, vector", "grpc, vector", "direct, awaited", "grpc, awaited"]
 
 
 class Unexpected(Exception):
@@ -44,8 +44,10 @@ class Lane:
     @property
     def column(self) -> Column:
         """Where reports count what strikes it."""
-        if isinstance(self.player, Player) or self.connection == "auto":
+        if self.connection == "auto" or type(self.player) is Player:
             return self.connection
+        if isinstance(self.player, AwaitingPlayer):
+            return "direct, awaited" if self.connection == "direct" else "grpc, awaited"
         return "direct, vector" if self.connection == "direct" else "grpc, vector"
 
     @property

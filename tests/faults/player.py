@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from awaited import Awaited
 from faults.ledger_environment import NUMBER_OF, checksum
 from faults.oracle import ANSWERS, Asked
 from remote_gym import (
@@ -74,20 +75,25 @@ class Player:
         self.instance: str | None = None
         self.pid = 0
         """Of the worker."""
-        self.environment: RemoteEnvironment | None = None
+        self.environment: Any = None
+
+    def _open(self, **arguments: Any) -> Any:
+        return RemoteEnvironment(**arguments)
 
     def set_patience(self, seconds: float) -> float:
         """Change how long steps may take from now on. Returns what it was."""
         assert self.environment is not None
-        before = self.environment._options
-        self.environment._options = dataclasses.replace(before, step_timeout=seconds, close_timeout=min(seconds, 5.0))
-        return before.step_timeout
+        patient: Any = self.environment.awaited if isinstance(self.environment, Awaited) else self.environment
+        before = patient._options
+        patient._options = dataclasses.replace(before, step_timeout=seconds, close_timeout=min(seconds, 5.0))
+        seconds_before: float = before.step_timeout
+        return seconds_before
 
     def reset(self) -> str:
         """Reset, on a new session if there is none. Returns the outcome."""
         if self.environment is None:
             try:
-                self.environment = RemoteEnvironment(**self._arguments)
+                self.environment = self._open(**self._arguments)
             except (SessionError, TransportError) as error:
                 self.error = error
                 return "lost"
@@ -103,7 +109,7 @@ class Player:
             ticket: Of the environment.
             asked: By the other.
         """
-        self.environment = environment = RemoteEnvironment(**self._arguments, resume=ticket)
+        self.environment = environment = self._open(**self._arguments, resume=ticket)
         resumed = environment.resumed
         assert resumed is not None
         known = sum(each.outcome in ANSWERS for each in asked)
@@ -151,6 +157,13 @@ class Player:
             outcome, self.error = "lost", error
         self._journal.note(action=action, outcome=outcome, instance=instance, checksum=sum_of_all)
         return outcome
+
+
+class AwaitingPlayer(Player):
+    """A player whose environment is asynchronous, in an event loop of its own."""
+
+    def _open(self, **arguments: Any) -> Any:
+        return Awaited(**arguments)
 
 
 class Program:

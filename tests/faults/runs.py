@@ -49,6 +49,15 @@ def vector_jobs(chaos: Chaos, server: Server, faults: int, names: list[str]) -> 
     ]
 
 
+def awaiting_jobs(chaos: Chaos, server: Server, faults: int, names: list[str]) -> list[Job]:
+    """The same faults for clients that await, of which each connection has one."""
+    planned = plan(names, faults, 2, chaos.report.seed + 2)
+    return [
+        functools.partial(chaos.run_lane, connection, server, share, number, awaits=True)
+        for number, (connection, share) in enumerate(planned)
+    ]
+
+
 def run_server_kinds(chaos: Chaos, name: str, kinds: dict[str, ServerKind], server: Server, times: int) -> None:
     """Faults that strike a server, which has one client of each connection."""
     server.start()
@@ -158,6 +167,7 @@ def run_all(folder: Path, seed: int, faults: int, lanes: int, kind: str = "") ->
         names = [name for name in KINDS if kind in name]
         jobs += connection_jobs(chaos, steady, faults, lanes, names)
         jobs += vector_jobs(chaos, steady, faults // 2, names)
+        jobs += awaiting_jobs(chaos, steady, faults // 2, names)
         chaos.in_parallel(jobs, LANE_TIMEOUT)
         return chaos.finish(steady)
 
@@ -171,5 +181,6 @@ def run_quickly(folder: Path, seed: int, faults: int, lanes: int) -> Report:
         quick = [name for name, kind in KINDS.items() if kind.seconds < 1]
         jobs = connection_jobs(chaos, steady, faults, lanes, quick)
         jobs += vector_jobs(chaos, steady, faults, quick)
+        jobs += awaiting_jobs(chaos, steady, faults // 2, quick)
         chaos.in_parallel(jobs, LANE_TIMEOUT)
         return chaos.finish(steady)
