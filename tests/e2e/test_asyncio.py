@@ -80,6 +80,20 @@ def test_it_is_opened_and_reset_in_one_round_trip_and_not_before(process_server,
     run(main())
 
 
+def test_a_session_whose_agent_thinks_for_longer_than_its_lease_is_still_there():
+    """It is connected right after it was opened, and not with the first step."""
+
+    async def main(server: LoopbackServer) -> None:
+        async with server.async_environment() as environment:
+            await environment.reset()
+            await asyncio.sleep(2.5 * lease)
+            assert (await environment.step(ACTION["step"]))[0]["count"] == 1
+
+    lease = scaled(0.4)
+    with loopback_server({"entrypoint": "environments.py"}, use_thread=True, lease=lease) as server:
+        run(main(server), seconds=60.0)
+
+
 def test_spaces_are_known_before_the_first_reset_where_it_is_opened(server):
     async def main() -> None:
         async with server.async_environment() as environment:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,36 @@ def test_sessions_of_one_loop_share_a_channel_and_a_thread_is_not_one_for_each(p
         await asyncio.gather(*(each.close() for each in environments))
 
     run(main())
+
+
+@pytest.mark.parametrize("what", ["plain", "broken", "cancelled"])
+def test_what_grpc_has_is_freed_by_the_close_and_not_by_the_garbage_collector(process_server, what):
+    """It ends with the last of its objects, and with it a thread, sockets and descriptors."""
+
+    async def main() -> None:
+        environment = process_server.async_environment()
+        await environment.reset()
+        await environment.step(ACTION["step"])
+        if what == "broken":
+            environment._session._carrier.stream.shut_down()
+        elif what == "cancelled":
+            task = asyncio.create_task(environment.step(ACTION["step"]))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            del task
+        await environment.step(ACTION["step"])
+        freed = [weakref.ref(environment._session), weakref.ref(environment._session._connection._channel)]
+        await environment.close()
+        await asyncio.sleep(0.1)
+        assert [each() for each in freed] == [None, None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_more_sessions_than_a_connection_takes_calls_have_more_channels(process_server, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import random
@@ -313,6 +314,7 @@ class Chaos:
             lane.check(lane.player.reset(), ("answered",))
             lane.player.close()
             lane.proxy.close()
+        gc.collect()
         self._before = (
             Possessions.least(lambda: Possessions.of_server(server)),
             Possessions.least(Possessions.of_clients),
@@ -324,6 +326,7 @@ class Chaos:
         Args:
             steady: The server that was settled, and ran all the time.
         """
+        gc.collect()  # errors that players keep refer to what they passed, of which asyncio's gRPC ends when it is freed
         leaks = self.report.leaks
         of_server, of_clients = self._before
         leaks += [f"server: {leak}" for leak in of_server.excess(lambda: Possessions.of_server(steady))]

@@ -202,6 +202,8 @@ class Carrier:
                     what = (self._session.id, str(broken))  # as text: a log that keeps it keeps no session
                     logger.warning("session %s: not resumed yet: %s", *what, repeats=self._session.id, lines=1)
                 yield from self._pausing(retry, broken)
+        # Else an error and this frame would refer to each other, and to all that the session has.
+        broken = retry = None
         if self._unlogged:
             self._log()
         return answer
@@ -264,7 +266,10 @@ class Carrier:
             self._unlogged.clear()  # what is raised says it
             if isinstance(error, SessionLost):
                 raise self._exchange.ended_error() from error
-        raise error from error.__cause__  # rather than from what `error` was hidden by
+        try:
+            raise error from error.__cause__  # rather than from what `error` was hidden by
+        finally:
+            del error  # which this frame, that its trace refers to, would keep, with all that the session has
 
     def _give_up(self, *, renew: bool) -> None:
         """Close a stream that is out of step, as any is that something happened to.

@@ -26,8 +26,8 @@ MOST_SESSIONS = 500
 lasts; when it breaks, each asks by another what has become of it."""
 
 MOST_OPENING = 64
-"""Sessions that are being opened at a server at the same time. It reads what 256 calls of a client ask for, and refuses
-more; a machine with some cores creates fewer environments at a time than these."""
+"""Sessions that are being opened, or closed, at a server at the same time. It reads what 256 calls of a client ask for,
+and refuses more; a machine with some cores creates fewer environments at a time than these."""
 
 MOST_ATTACHING = 16
 """Direct connections that are made at the same time: the work is this loop's, and each has little time."""
@@ -100,6 +100,7 @@ class Server:
     Attributes:
         credentials: What the client shows.
         opening: Admits those that open a session.
+        closing: Admits those that close one.
         attaching: Admits those that make a direct connection.
         connecting: Admits those that connect for the first time, before they learn where to.
     """
@@ -108,6 +109,7 @@ class Server:
         self._place, self._files, self._options = place, files, options
         self.credentials = Credentials(files, token)
         self.opening = asyncio.Semaphore(MOST_OPENING)
+        self.closing = asyncio.Semaphore(MOST_OPENING)
         self.attaching = asyncio.Semaphore(MOST_ATTACHING)
         self.connecting = asyncio.Semaphore(MOST_ATTACHING)
         self._channels: list[SharedChannel] = []

@@ -67,8 +67,9 @@ class AsyncConnection(Connection):
         return await perform_async(self._reaching(session_id, token, timeout))
 
     async def close_session(self, session_id: str, token: str, timeout: float, *, anyones: bool = False) -> None:
-        """Have a session closed; see `Connection`."""
-        await perform_async(self._closing(session_id, token, timeout, None if anyones else self))
+        """Have a session closed; see `Connection`. The time begins when it is its turn."""
+        async with self.server.closing:
+            await perform_async(self._closing(session_id, token, timeout, None if anyones else self))
 
     def close_from_thread(self, session_id: str, token: str, timeout: float) -> None:
         """Have a session closed by blocking, where there is no event loop; as `close_session`."""

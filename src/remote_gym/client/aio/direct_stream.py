@@ -35,6 +35,9 @@ class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):
     Args:
         where: The other end, for errors.
         limits: Bounds on messages.
+
+    Attributes:
+        was_made: Whether there was a connection, whatever became of it.
     """
 
     is_direct = True
@@ -45,6 +48,7 @@ class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._is_paused = False  # writing: the other end does not read
         self._is_held = False  # reading: the other end has sent what nobody asked for
+        self.was_made = False
         self._lost = self._loop.create_future()
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
@@ -75,7 +79,7 @@ class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):
 
     async def ended(self) -> None:
         """Wait until the socket is closed."""
-        if self._transport is not None:
+        if self.was_made:
             await asyncio.wait({self._lost}, timeout=1.0)
 
     # ----------------------------------------------------------------------------------------------------------
@@ -84,9 +88,11 @@ class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: called by asyncio."""
         self._transport = cast(asyncio.Transport, transport)
+        self.was_made = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """End: called by asyncio."""
+        self._transport = None  # which refers to this
         if not self._lost.done():
             self._lost.set_result(None)
         where, text = self._where, str(error or "")
@@ -210,7 +216,7 @@ async def attach_directly(
             raise error
     except OSError as error:
         stream.close()
-        what = "was refused" if stream._transport is not None else "cannot be made"
+        what = "was refused" if stream.was_made else "cannot be made"
         text = f"the direct connection to {where} {what}: {error or type(error).__name__}"
         raise ConnectError(text, reason=ConnectReason.NOT_DIRECT) from error
     except BaseException:

@@ -80,7 +80,8 @@ class AsyncGrpcStream(AsyncStream):
         except asyncio.CancelledError:
             self._ends(lambda: ConnectionLost(f"the call to {where} was cancelled"))
         except grpc.RpcError as error:
-            self._ends(functools.partial(from_rpc_error, error, f"the connection to {where}"))
+            # Without its trace, which leads here: what gRPC has would be freed only by the garbage collector.
+            self._ends(functools.partial(from_rpc_error, error.with_traceback(None), f"the connection to {where}"))
 
 
 async def _until_none(requests: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
