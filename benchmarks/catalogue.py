@@ -159,6 +159,8 @@ OUR_PEER = Peer(
             row(name, "remote_gym, direct", workload=name)
             for name in ("zero", "halfcheetah", "pong", "pixels", "vga", "short", "wait1")
         ),
+        row("aio", "remote_gym, direct, awaited", options={"awaits": True}),
+        row("aio-grpc", "remote_gym, gRPC, awaited", options={"awaits": True, "connection": "grpc"}),
         row("guest", "remote_gym, direct, in another Python", options={"guest": True}),
         row("guest-vga", "remote_gym, direct, in another Python", workload="vga", options={"guest": True}),
         row("guest-vector-8", "RemoteVectorEnv, in another Python", num_envs=8, options={"guest": True}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,27 +70,67 @@ def measure_steps(
         per_call: Environment steps in a call.
         way: To the server, where there is one; a proxy on it counts bytes, and its own work is not counted.
     """
-    servers = descendants() - way.pids
-    with placed(case.placement, servers):
+    with placed(case.placement, descendants() - way.pids):
         _loop(step, reset, WARM_UP * case.seconds)
-        passed = way.counted()
-        used, others = time.process_time(), cpu_times(servers)
-        begin = time.perf_counter()
+        used = _Used(way)
         times = _loop(step, reset, case.seconds)
-        elapsed = time.perf_counter() - begin
-        used = time.process_time() - used
-        others_used = cpu_seconds_between(others, cpu_times(servers))
-        to_server, from_server = (now - before for now, before in zip(way.counted(), passed, strict=True))
-    steps = len(times) * per_call
-    counted = {"bytes_to_server_per_step": to_server / steps, "bytes_from_server_per_step": from_server / steps}
-    return {
-        **summarise(times),
-        "steps": steps,
-        "steps_per_s": steps / elapsed,
-        "client_cpu_ms_per_step": used / steps * 1e3,
-        "server_cpu_ms_per_step": others_used / steps * 1e3,
-        **(counted if way.pids else {}),
-    }
+        return used.figures(times, per_call)
+
+
+async def measure_awaited(
+    case: Case, step: Callable[[int], Awaitable[bool]], reset: Callable[[], Awaitable[object]], way: Way = DIRECT
+) -> Figures:
+    """Time calls that are awaited, one by one; arguments are those of `measure_steps`."""
+    with placed(case.placement, descendants() - way.pids):
+        await _loop_awaited(step, reset, WARM_UP * case.seconds)
+        used = _Used(way)
+        times = await _loop_awaited(step, reset, case.seconds)
+        return used.figures(times, 1)
+
+
+class _Used:
+    """What is used of the machine from now on."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._servers = descendants() - way.pids
+        self._passed = way.counted()
+        self._cpu, self._others = time.process_time(), cpu_times(self._servers)
+        self._begin = time.perf_counter()
+
+    def figures(self, times: list[int], per_call: int) -> Figures:
+        """Of calls that took so many nanoseconds each."""
+        elapsed = time.perf_counter() - self._begin
+        used = time.process_time() - self._cpu
+        others_used = cpu_seconds_between(self._others, cpu_times(self._servers))
+        passed = zip(self._way.counted(), self._passed, strict=True)
+        to_server, from_server = (now - before for now, before in passed)
+        steps = len(times) * per_call
+        counted = {"bytes_to_server_per_step": to_server / steps, "bytes_from_server_per_step": from_server / steps}
+        return {
+            **summarise(times),
+            "steps": steps,
+            "steps_per_s": steps / elapsed,
+            "client_cpu_ms_per_step": used / steps * 1e3,
+            "server_cpu_ms_per_step": others_used / steps * 1e3,
+            **(counted if self._way.pids else {}),
+        }
+
+
+async def _loop_awaited(
+    step: Callable[[int], Awaitable[bool]], reset: Callable[[], Awaitable[object]], seconds: float
+) -> list[int]:
+    now, times = time.perf_counter_ns, []
+    end = now() + int(seconds * 1e9)
+    number = 0
+    while number < LEAST_STEPS or (now() < end and number < ENOUGH_STEPS):
+        begin = now()
+        done = await step(number)
+        times.append(now() - begin)
+        number += 1
+        if done:
+            await reset()
+    return times
 
 
 def _loop(step: Callable[[int], bool], reset: Callable[[], object], seconds: float) -> list[int]:

@@ -2,11 +2,12 @@
 
 Options: ``connection``, ``use_thread``, ``poll_us``, ``grpc_port``, ``secure`` (True), ``workers``, ``chunk`` (steps in
 a `step_many`), ``sessions`` (measure the memory of so many instead of stepping), ``guest`` (True for environments in
-another process of the same Python, as if it were another one).
+another process of the same Python, as if it were another one), ``awaits`` (True for an asynchronous environment).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -19,7 +20,7 @@ from typing import Any
 import remote_gym
 from accounting import descendants, private_bytes
 from case import Case, Figures, NotHere
-from measuring import Stopwatch, measure_environment, measure_steps, sampled_actions
+from measuring import Stopwatch, measure_awaited, measure_environment, measure_steps, sampled_actions
 from peer import main
 from remote_gym import RemoteEnvironment, ServerOptions, create_remote_environment_server
 from serving import HOST, Servers, Way, way_to
@@ -71,6 +72,8 @@ def measure(case: Case, servers: Servers) -> Figures:
             return measure_memory(arguments, options["sessions"])
         if case.num_envs:
             return measure_vector(case, arguments, way)
+        if options.get("awaits"):
+            return asyncio.run(measure_asynchronous(case, arguments, way))
         return measure_single(case, arguments, way)
 
 
@@ -91,6 +94,26 @@ def measure_single(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
         else:
             figures = measure_environment(case, environment, actions, way=way)
         return {"open_ms": opening.milliseconds, **figures}
+
+
+async def measure_asynchronous(case: Case, arguments: dict[str, Any], way: Way) -> Figures:
+    """Step one environment in an event loop that has nothing else to do."""
+    make = getattr(remote_gym, "AsyncRemoteEnvironment", None)
+    if make is None:
+        raise NotHere("remote_gym has no AsyncRemoteEnvironment yet")
+    async with make(**arguments) as first:
+        await first.reset()
+    with Stopwatch() as opening:
+        environment = make(**arguments)
+        await environment.reset(seed=1)
+    async with environment:
+        actions = sampled_actions(environment)
+
+        async def step(number: int) -> bool:
+            _, _, terminated, truncated, _ = await environment.step(actions[number % len(actions)])
+            return bool(terminated or truncated)
+
+        return {"open_ms": opening.milliseconds, **await measure_awaited(case, step, environment.reset, way)}
 
 
 def measure_chunks(case: Case, environment: Any, actions: list[Any], way: Way) -> Figures:

@@ -326,7 +326,7 @@ class Chaos:
         Args:
             steady: The server that was settled, and ran all the time.
         """
-        gc.collect()  # errors that players keep refer to what they passed, of which asyncio's gRPC ends when it is freed
+        gc.collect()  # errors that players keep refer to what they passed, such as what asyncio's gRPC has
         leaks = self.report.leaks
         of_server, of_clients = self._before
         leaks += [f"server: {leak}" for leak in of_server.excess(lambda: Possessions.of_server(steady))]
