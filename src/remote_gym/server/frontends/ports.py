@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from remote_gym.address import is_unix, unix_path
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
+from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.grpc import ONE_PORT, GrpcCredentials, GrpcServer, OtherService
 from remote_gym.server.frontends.grpc_conduct import Conduct
-from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.hub_dialler import HubDialler
 from remote_gym.server.frontends.listener import Listener
 from remote_gym.server.service import Service

@@ -12,10 +12,10 @@ from dm_env_rpc.v1 import dm_env_rpc_pb2 as dm
 from remote_gym.config import Limits
 from remote_gym.errors import RemoteGymError
 from remote_gym.server.access.clients import Client
+from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.dm_env_rpc.conversation import Conversation, refusal
 from remote_gym.server.frontends.dm_env_rpc.worlds import World, Worlds
 from remote_gym.server.frontends.grpc_reading import Context
-from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.wire.bounds import check_items
 from remote_gym.wire.parse import parse
 

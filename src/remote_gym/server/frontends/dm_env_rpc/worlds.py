@@ -14,9 +14,9 @@ from remote_gym.config import Limits, read_environment
 from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
+from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.dm_env_rpc.specs import Leaves
-from remote_gym.server.frontends.http.bridge import Bridge
-from remote_gym.server.frontends.http.hosted import Hosted
+from remote_gym.server.frontends.hosted import Hosted
 
 RUNNING, TERMINATED, INTERRUPTED = (
     dm.EnvironmentStateType.RUNNING,

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from remote_gym.config import ServerOptions
 from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.logs import get_logger
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.http.doors import Doors
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.protocols.agentgpt import AgentGpt

@@ -16,8 +16,8 @@ from remote_gym.address import address_of_socket, host_in, is_unix
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import ConfigError
 from remote_gym.logs import get_logger
+from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.http.app import build
-from remote_gym.server.frontends.http.bridge import Bridge
 from remote_gym.server.frontends.http.connection import Connection, HttpProtocol, WebSocketProtocol, state_of
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.reading import BODY_BYTES

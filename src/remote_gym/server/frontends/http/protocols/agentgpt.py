@@ -22,10 +22,10 @@ from starlette.routing import BaseRoute, Route
 from remote_gym.errors import ConfigError, DenialReason, NotPermitted
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.connection import Connection, connection_of
 from remote_gym.server.frontends.http.doors import client_of
-from remote_gym.server.frontends.http.hosted import Hosted
 from remote_gym.server.frontends.http.reading import (
     JSON_TYPE,
     Refused,

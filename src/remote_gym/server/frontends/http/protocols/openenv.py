@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 from remote_gym.errors import ConfigError, InvalidAction
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
-from remote_gym.server.frontends.http.hosted import Hosted
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.schemas import Schema, schema_of
 from remote_gym.server.frontends.http.values import JsonWriter, base64_text, element_of, is_image, png_of
 from remote_gym.v1 import remote_gym_pb2 as pb

@@ -14,10 +14,10 @@ from starlette.websockets import WebSocket
 
 from remote_gym.protocol.constants import package_versions
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
-from remote_gym.server.frontends.http.hosted import Hosted
 from remote_gym.server.frontends.http.protocols.openenv import (
     Player,
     cookie_header,

@@ -21,10 +21,10 @@ from remote_gym.errors import (
 )
 from remote_gym.logs import get_logger, host_of
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.connection import connection_of
 from remote_gym.server.frontends.http.doors import client_of
-from remote_gym.server.frontends.http.hosted import Hosted
 from remote_gym.server.frontends.http.protocols.openenv import (
     EPISODE_HEADER,
     Player,

@@ -20,9 +20,9 @@ from remote_gym.errors import ConfigError, RemoteGymError, SessionLost
 from remote_gym.protocol.constants import package_versions
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.doors import client_of
-from remote_gym.server.frontends.http.hosted import Hosted
 from remote_gym.server.frontends.http.protocols.operations import OPERATIONS, openapi
 from remote_gym.server.frontends.http.reading import (
     Refused,

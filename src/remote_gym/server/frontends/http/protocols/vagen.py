@@ -23,9 +23,9 @@ from starlette.routing import BaseRoute, Route
 from remote_gym.errors import ConfigError, ServerFull, SessionLost
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.bridge import Bridge
+from remote_gym.server.frontends.bridge import Bridge
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.doors import client_of
-from remote_gym.server.frontends.http.hosted import Hosted
 from remote_gym.server.frontends.http.protocols.multipart import boundary_of, read_parts, write_parts
 from remote_gym.server.frontends.http.protocols.vagen_values import action_of, observation_of
 from remote_gym.server.frontends.http.reading import Refused, answer, error_answer, parse_object, read_body

@@ -24,7 +24,7 @@ from remote_gym.wire.splice import parse_response
 from remote_gym.wire.values import decode_value
 
 if TYPE_CHECKING:
-    from remote_gym.server.frontends.http.bridge import Workshop
+    from remote_gym.server.frontends.bridge import Workshop
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from remote_gym.config import ClientOptions, ServerOptions
 from remote_gym.protocol.open_request import open_request
 from remote_gym.server.access.clients import Client
-from remote_gym.server.frontends.http.hosted import Hosted
+from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.service import Service
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.v1 import worker_pb2
@@ -29,7 +29,7 @@ class Workshop:
     """Decodes and encodes beside the event loop, in a few threads, so that what is large keeps nobody waiting."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "remote_gym-http")
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "remote_gym-bridge")
 
     async def run(self, size: int, function: Callable[[], T]) -> T:
         """Call a function.
