@@ -92,7 +92,9 @@ class AsyncDirectStream(AsyncStream, asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End: called by asyncio."""
-        self._transport = None  # which refers to this
+        transport, self._transport = self._transport, None  # which refers to this
+        if transport is not None:
+            transport.abort()  # or Python 3.10's TLS takes it for one that nobody has closed
         if not self._lost.done():
             self._lost.set_result(None)
         where, text = self._where, str(error or "")
