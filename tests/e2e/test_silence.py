@@ -41,6 +41,26 @@ if what == "hang":
 time.sleep(600)
 """
 
+AWAITING = """
+import asyncio, logging, sys
+from environments import ACTION
+from remote_gym import AsyncRemoteEnvironment
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+url, port, connection, certificates, what = sys.argv[1:]
+files = tuple(f"{certificates}/{name}" for name in ("ca.pem", "client.pem", "client-key.pem"))
+async def main():
+    environment = AsyncRemoteEnvironment(url, int(port), connection=connection, client_credentials_paths=files)
+    await environment.reset()
+    await environment.step(ACTION["step"])
+    print("ready", flush=True)
+    while what == "step":
+        await environment.step(ACTION["step"])
+    if what == "hang":
+        await environment.step(ACTION["hang"])
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def net() -> Iterator[Network]:
@@ -64,10 +84,16 @@ def serve(files: Path, url: str, prefix: Sequence[str] = ()):
 
 
 def start_client(
-    files: Path, server: Served, url: str, connection: str, what: str, prefix: Sequence[str] = ()
+    files: Path,
+    server: Served,
+    url: str,
+    connection: str,
+    what: str,
+    prefix: Sequence[str] = (),
+    script: str = CLIENT,
 ) -> subprocess.Popen[str]:
     arguments = [url, str(server.port), connection, str(files), what]
-    process = subprocess.Popen([*prefix, sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*prefix, sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -92,11 +118,14 @@ def test_a_killed_clients_worker_is_gone_with_its_lease(files, connection, what)
 
 
 @BY_EITHER
-@pytest.mark.parametrize("what", ["idle", "step", "hang"])
-def test_a_silent_clients_worker_is_gone_five_seconds_after_its_lease_at_most(net, files, connection, what):
+@pytest.mark.parametrize(
+    ("what", "script"),
+    [("idle", CLIENT), ("step", CLIENT), ("hang", CLIENT), ("idle", AWAITING), ("step", AWAITING)],
+)
+def test_a_silent_clients_worker_is_gone_five_seconds_after_its_lease_at_most(net, files, connection, what, script):
     with (
         serve(files, net.server_address, net.server) as server,
-        start_client(files, server, net.server_address, connection, what, net.client) as client,
+        start_client(files, server, net.server_address, connection, what, net.client, script) as client,
     ):
         net.fall_silent()
         seconds = wait_for_its_worker_to_go(server)
@@ -106,11 +135,12 @@ def test_a_silent_clients_worker_is_gone_five_seconds_after_its_lease_at_most(ne
 
 
 @BY_EITHER
+@pytest.mark.parametrize("script", [CLIENT, AWAITING], ids=["blocking", "awaiting"])
 @pytest.mark.parametrize("what", ["step", "hang"])
-def test_a_client_notices_a_silent_server_within_ten_seconds_amid_a_step(net, files, connection, what):
+def test_a_client_notices_a_silent_server_within_ten_seconds_amid_a_step(net, files, connection, what, script):
     with (
         serve(files, net.server_address, net.server) as server,
-        start_client(files, server, net.server_address, connection, what, net.client) as client,
+        start_client(files, server, net.server_address, connection, what, net.client, script) as client,
     ):
         if what == "hang":
             time.sleep(1.0)  # so that its step is under way, and nothing on the way
