@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -249,10 +248,6 @@ class RemoteEnvironment(EnvironmentRules, FromDockerImage, RemoteAttributes):
             self._rendering.close()
         finally:  # also where Ctrl-C has struck
             self._end_own_server()
-
-    def __copy__(self) -> RemoteEnvironment:
-        # A shallow copy would share window, arguments and space objects; two environments share nothing.
-        return copy.deepcopy(self)
 
     @property
     def latest_image(self) -> Any:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from remote_gym import ConnectionLost, ProtocolMismatch, RemoteEnvironment, RemoteVectorEnv
+from awaited import run
+from remote_gym import AsyncRemoteEnvironment, ConnectionLost, ProtocolMismatch, RemoteEnvironment, RemoteVectorEnv
 from remote_gym.protocol.constants import ATTEMPT_KEY, SERVICE_NAME, TAKEN_KEY
 from waiting import scaled
 
@@ -38,7 +39,12 @@ def port(request) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda port: RemoteEnvironment(port=port), lambda port: RemoteVectorEnv(port=port, num_envs=2)]
+    "make",
+    [
+        lambda port: RemoteEnvironment(port=port),
+        lambda port: RemoteVectorEnv(port=port, num_envs=2),
+        lambda port: run(AsyncRemoteEnvironment(port=port).reset()),
+    ],
 )
 def test_a_result_that_a_client_does_not_know_is_a_mismatch_of_protocols(make, port):
     with pytest.raises(ProtocolMismatch, match=r"does not know.*version 1 of the protocol.*remote-gym.*same release"):
@@ -65,10 +71,13 @@ class Dropping:
         return LATER_RESULT
 
 
-def test_an_opening_that_was_dropped_is_asked_for_again():
+@pytest.mark.parametrize(
+    "make", [lambda port: RemoteEnvironment(port=port), lambda port: run(AsyncRemoteEnvironment(port=port).open())]
+)
+def test_an_opening_that_was_dropped_is_asked_for_again(make):
     dropping = Dropping(begins=False)
     with serving(dropping) as port, pytest.raises(ProtocolMismatch):
-        RemoteEnvironment(port=port)
+        make(port)
     assert len(set(dropping.attempts)) == 3
 
 

@@ -137,7 +137,7 @@ class AsyncConnection(Connection):
         # task. That could not be told from this await being cancelled.
         if not await _is_done(call, timeout):
             raise grpc.FutureTimeoutError
-        if call.cancelled():
+        if self._is_closed:  # not `call.cancelled()`, which a server's cancellation is as well
             raise ConnectionLost(f"the channel to {self.address} is closed")
         answer: bytes | None = await call
         return answer

@@ -42,7 +42,11 @@ class AsyncAddresses(Choice):
         return connect(place, self._files, self._options)
 
     async def _open_by(self, connection: Connection, request: pb.OpenRequest) -> AsyncSession:
-        choose_encodings(request, self._options, connection.place[0])
+        try:
+            choose_encodings(request, self._options, connection.place[0])
+        except BaseException:
+            connection.close()
+            raise
         return await perform_async(AsyncSession.opening(connection, request, self._options))
 
     async def _ask_loads(

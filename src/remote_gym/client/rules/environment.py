@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -118,6 +119,10 @@ class EnvironmentRules:
             raise ResetNeeded("There is no session, and so no ticket, until env.reset() opens one")
         ticket: SessionTicket = self._session.ticket
         return ticket
+
+    def __copy__(self) -> Any:
+        # A shallow copy would share window, arguments and space objects; two environments share nothing.
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # A connection belongs to one process, and a session to one connection: the copy opens its own.
