@@ -66,6 +66,8 @@ WRONG = {
         "allow": ("DNS:alice", (1,), None, {"DNS:alice"}),
         "policy": ("/no/such/file", ".", 3),
         "grpc_port": tuple(value for value in NO_PORTS if value is not None),
+        "hub": ("trainer", "trainer:0", "trainer:x", 3, ""),
+        "dm_env_rpc": ("no", None),
         "http": ("no", None),
         "http_port": tuple(value for value in NO_PORTS if value is not None),
         "http_root": ("other", 3, "", True),

@@ -1,4 +1,4 @@
-"""Keeps out of the log what gRPC says of each call that anybody can make."""
+"""Log lines of other packages: which are kept out, and by what loggers the others come."""
 
 from __future__ import annotations
 
@@ -14,3 +14,15 @@ def drop_undecodable(record: logging.LogRecord) -> bool:
     Anybody can make such calls. What comes of them is logged like any other.
     """
     return not str(record.msg).startswith("Invalid encoding")
+
+
+def logger_for(name: str, level: int) -> logging.Logger:
+    """Make a logger of the standard library's, for another package to log by.
+
+    Args:
+        name: Its name, below a module's of ours, whose formatters escape what it says.
+        level: Of the least lines that are of use.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(level)
+    return logger

@@ -52,8 +52,8 @@ class AsyncRemoteEnvironment(EnvironmentRules):
     ``async with`` closes it. One that is dropped, or whose event loop ends, is closed by a thread.
 
     Args:
-        url: Host name or address of the server, or ``unix:`` and a path.
-        port: TCP port.
+        url: Host name or address of the server, or ``unix:`` and a path; ``"localhost"`` unless given.
+        port: TCP port; 56789 unless given. Without either the environment variable ``REMOTE_GYM_SERVER`` counts first.
         remote_args: As for `RemoteEnvironment`, as are all others.
         client_credentials_paths: `tls` as a tuple.
         render_mode: ``"rgb_array"``, or another that the environment knows, such as ``"ansi"``. Not ``"human"``.
@@ -80,8 +80,8 @@ class AsyncRemoteEnvironment(EnvironmentRules):
 
     def __init__(
         self,
-        url: str = "localhost",
-        port: int = 56789,
+        url: str | None = None,
+        port: int | None = None,
         remote_args: EnvironmentLike | None = None,
         client_credentials_paths: CredentialPaths | None = None,
         render_mode: str | None = None,

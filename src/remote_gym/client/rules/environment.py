@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
@@ -54,12 +54,17 @@ class EnvironmentRules:
     _made_by_id: bool
     _exposed: dict[str, bool]
 
+    if TYPE_CHECKING:  # else it would hide the one of those that lend a generator, a base class that comes later
+
+        def _return_generator(self) -> Any:
+            """Have the environment's random generator go on from where one that was `_lent` is."""
+
     def _set_up(
         self,
         of: type[Any],
         choice: Callable[..., Choice],
-        url: str,
-        port: int,
+        url: str | None,
+        port: int | None,
         addresses: Iterable[Address] | None,
         *,
         remote_args: EnvironmentLike | None,
@@ -135,10 +140,6 @@ class EnvironmentRules:
         raise NotImplementedError
 
     def _sleep(self, seconds: float) -> Any:
-        raise NotImplementedError
-
-    def _return_generator(self) -> Any:
-        """Have the environment's random generator go on from where one that was `_lent` is."""
         raise NotImplementedError
 
     def _after_observation(self) -> Callable[[], None] | None:

@@ -41,8 +41,7 @@ def _redact(record: logging.LogRecord) -> bool:
 
 
 # Not uvicorn's own, which is for all of a process's servers: it would say of each WebSocket that it is open.
-_logger = logging.getLogger(f"{__name__}.uvicorn")
-_logger.setLevel(logging.WARNING)
+_logger = logger_for(f"{__name__}.uvicorn", logging.WARNING)
 _logger.addFilter(_redact)
 
 
