@@ -52,7 +52,7 @@ class AsyncMessages:
                 making = loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
             else:
                 making = loop.create_connection(lambda: protocol, sock=sock, ssl=context, server_hostname="")
-            transport, _ = await within(timeout, making, discard=lambda made: made[0].abort())
+            transport, _ = await within(timeout, making, discard=lambda made: _abort(made[0]))
         except BaseException:
             sock.close()
             raise
@@ -105,5 +105,9 @@ class AsyncMessages:
 
     def abort(self) -> None:
         """Close at once."""
-        self._writer.transport.abort()
-        self._writer.transport.close()  # else Python 3.10 takes it for open, and warns of that
+        _abort(self._writer.transport)
+
+
+def _abort(transport: asyncio.WriteTransport) -> None:
+    transport.abort()
+    transport.close()  # else Python 3.10 takes it for open, and warns of that
