@@ -90,7 +90,11 @@ class AsyncMessages:
         transport = self._writer.transport
         if transport.is_closing():
             raise ConnectionLost("it is closed")
-        if transport.get_write_buffer_size() > MOST_UNSENT:
+        try:
+            unsent = transport.get_write_buffer_size()
+        except AttributeError as error:  # of Python 3.10, which takes one for open that the other end has closed
+            raise ConnectionLost("it is closed") from error
+        if unsent > MOST_UNSENT:
             raise ConnectionLost("the other end does not read")
         self._writer.write(frame(data, self._limit))
 
