@@ -66,7 +66,7 @@ WRONG = {
         "allow": ("DNS:alice", (1,), None, {"DNS:alice"}),
         "policy": ("/no/such/file", ".", 3),
         "grpc_port": tuple(value for value in NO_PORTS if value is not None),
-        "hub": ("trainer", "trainer:0", "trainer:x", 3, ""),
+        "hub": (3, "", True),
         "dm_env_rpc": ("no", None),
         "http": ("no", None),
         "http_port": tuple(value for value in NO_PORTS if value is not None),
@@ -106,6 +106,7 @@ WRONG = {
         "retry": ({"attempts": 3}, None, 5),
         "on_session_lost": ("reset", None, 1, ""),
         "allow_insecure": ("no", None),
+        "server_name": ("", "Sim-Home", "sim home", "10.0.0.1", 3),
         "token": ("", "with space", "line\n", "ä", b"bytes", 3),
         "message_limits": ({"depth": 3}, None),
     },
@@ -181,7 +182,8 @@ def test_ports_and_urls_that_are_none():
     cases += [({"url": "/run/s.sock"}, "^url is '/run/s.sock'; write 'unix:/run/s.sock' for a Unix socket")]
     serve = partial(create_remote_environment_server, "CartPole-v1", allow_insecure=True)
     assert unexpected(cases, serve) == []
-    assert unexpected([*cases, ({"port": 0}, "^port is 0")], partial(RemoteEnvironment, allow_insecure=True)) == []
+    of_clients = [(given, text) for given, text in cases if None not in given.values()]  # which means the usual ones
+    assert unexpected([*of_clients, ({"port": 0}, "^port is 0")], partial(RemoteEnvironment, allow_insecure=True)) == []
 
 
 POLE = {"entrypoint_kwargs": {"id": "CartPole-v1"}}

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"v1", "errors", "config", "address", "wire"},
     "launched": {"v1", "errors", "config", "logs", "protocol", "transport", "wire"},
     "auth": {"errors", "config", "logs", "tls"},
-    "ipc": {"v1", "errors", "protocol"},
+    "ipc": {"v1", "errors", "logs", "protocol"},
     "client": BOTH_ENDS,
     "hub": {*BOTH_ENDS, "auth"},
     "guest": set(),  # of which nothing is there where it runs

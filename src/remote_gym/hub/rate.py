@@ -38,7 +38,7 @@ class Rate:
         self._pruned = clock()
 
     def share(self, network: str) -> Share:
-        """What one address has of it, for all of its connections together."""
+        """Share of one address, for all of its connections together."""
         now = self.clock()
         if now - self._pruned > KEPT:
             self._pruned = now

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import secrets
 import stat
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from remote_gym.ipc.owner import Owner, find_owner, this_process
+from remote_gym.logs import get_logger
 
-_logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _SUFFIX = ".json"
 _LARGEST = 64 * 2**10
@@ -145,7 +145,7 @@ def _write(server: RunningServer) -> Path | None:
                 draft.unlink(missing_ok=True)
             return record
     for fault in unbelieved_folders():
-        _logger.warning("'remote-gym servers' will not list this server, as no record can be kept: %s", fault)
+        logger.warning("'remote-gym servers' will not list this server, as no record can be kept: %s", fault)
     return None
 
 

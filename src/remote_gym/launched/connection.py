@@ -202,7 +202,7 @@ class Connection:
 
 
 def _printable(content: Any) -> Any:
-    """What the host says, whose texts may end in a terminal, without control characters but ends of lines."""
+    """A host's words, which may end in a terminal, without control characters other than ends of lines."""
     if isinstance(content, str):
         return "\n".join(map(printable, content.split("\n")))
     if isinstance(content, dict):

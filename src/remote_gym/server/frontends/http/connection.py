@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from remote_gym.address import address_of_socket
+from remote_gym.logs.foreign import logger_for
 
 HEAD_TIMEOUT = 10.0
 """Seconds that a client has to send the head of a request, from the connection's beginning or its last answer."""
