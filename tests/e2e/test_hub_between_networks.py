@@ -61,6 +61,24 @@ for remote in remotes:
 print("the same", flush=True)
 """
 
+STRANGER = """
+import sys
+from remote_gym import ConnectError, RemoteEnvironment, TlsFiles
+
+hub, port, authority, folder = sys.argv[1:]
+stranger = TlsFiles.from_folder(folder, "client")
+tls = TlsFiles(ca=f"{authority}/ca.pem", certificate=stranger.certificate, private_key=stranger.private_key)
+for connection in ("direct", "grpc"):
+    try:
+        RemoteEnvironment(hub, int(port), tls=tls, server_name="sim-home", connection=connection)
+    except ConnectError as error:
+        assert "certificate" in str(error), error
+    else:
+        raise SystemExit("a stranger was let in")
+print("refused", flush=True)
+"""
+"""A client that knows the server, and whose own certificate is of another authority."""
+
 
 @pytest.fixture
 def net() -> Iterator[Network]:
@@ -113,3 +131,19 @@ def test_steps_are_those_of_a_local_environment_though_the_hub_dies_amid_them(ne
         client.stdin.close()
         assert client.stdout.readline() == "the same\n"
         assert client.wait(scaled(20.0)) == 0
+
+
+def test_strangers_at_either_end_are_refused_between_networks(net, files, tmp_path_factory):
+    strangers = tmp_path_factory.mktemp("strangers")
+    create_all(strangers, [NAME, "localhost"])
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(hub_of(net, files))
+        stack.enter_context(serving(net, strangers, hub.port))
+        hub.wait_for("refused a server")
+        assert "has come" not in hub.log.read_text()
+        stack.enter_context(serving(net, files, hub.port))
+        hub.wait_for(f"server {NAME} has come")
+        arguments = [net.router_addresses[1], str(hub.port), str(files), str(strangers)]
+        command = [*net.client, sys.executable, "-c", STRANGER, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60.0), check=False)
+        assert (done.stdout, done.returncode) == ("refused\n", 0), done.stderr
