@@ -256,6 +256,8 @@ def test_a_stranger_s_server_is_refused(files, hub, server, tmp_path, caplog, ki
         refused = hub.log.read_text().count("refused a server")
         with caplog.at_level("WARNING"), serving(files, hub.port, tls=tls):
             wait_until(lambda: "not registered at the hub" in caplog.text)
+            if kind == "another authority":
+                wait_until(lambda: "see that its authority is this server's" in caplog.text)
             hub.wait_for("refused a server", refused + 1)
     assert hub.log.read_text().count("has come") == known
     with contextlib.closing(RemoteEnvironment(**arguments(files, hub))) as remote:

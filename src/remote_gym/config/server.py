@@ -178,7 +178,7 @@ class ServerOptions:
         check_fields(check_integer, self, *self._given("grpc_port", "http_port"), lowest=0, highest=65535)
         self._check_http()
         if self.hub is not None and (not isinstance(self.hub, str) or not self.hub):
-            raise self._error("hub", f"is {self.hub!r}; use a host and a port, such as 'trainer:56780'")
+            raise self._error("hub", f"is {self.hub!r}; use HOST:PORT, such as 'trainer:56780'")
 
     def _error(self, name: str, problem: str) -> ConfigError:
         return ConfigError(problem, field=name, where=f"ServerOptions.{name}")

@@ -130,9 +130,15 @@ class HubDialler:
         except BaseException:
             sock.close()
             raise
-        messages = await AsyncMessages.over_tls(
-            sock, context, server_side=True, timeout=CONNECT_TIMEOUT, limit=MESSAGE_BYTES
-        )
+        try:
+            messages = await AsyncMessages.over_tls(
+                sock, context, server_side=True, timeout=CONNECT_TIMEOUT, limit=MESSAGE_BYTES
+            )
+        except OSError as error:  # the other end says no more than that it leaves
+            raise ConnectionLost(
+                f"it ended TLS ({error or type(error).__name__}): see that its authority is this server's, and that it is "
+                "a hub; its log has the reason"
+            ) from error
         try:
             self._check_hub(messages)
             messages.send(pack(hub_pb2.Registration(protocol_version=PROTOCOL_VERSION)))
