@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def test_what_cannot_be_created_is_refused_with_the_environments_own_error(file)
         create({"entrypoint": file}, **options)
     assert "the default environment cannot be created" in str(caught.value)
     assert TEXTS[file] in str(caught.value)
+    assert bool(re.search(r", in .*raises\.py line [0-9]+", str(caught.value))) == (file == "raises.py")
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "remote_gym.worker.forkserver" in " ".join(child.cmdline())]
 

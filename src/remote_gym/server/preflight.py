@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -71,7 +72,7 @@ async def try_environments(
             continue
         if isinstance(error, RemoteEnvironmentError):
             logger.error("%s cannot be created", where, details=error.remote_traceback, event="environment_error")
-            text = f"it raised {error.remote_type.removeprefix('builtins.')}: {error.remote_message}"
+            text = f"it raised {error.remote_type.removeprefix('builtins.')}: {error.remote_message}{_place_in(error)}"
         else:
             text = str(error)
         if "No module named 'remote_gym'" in text:
@@ -85,6 +86,12 @@ async def try_environments(
         if error is not None and not isinstance(error, IdNeeded):
             raise ConfigError(str(error), field="imports") from error
     return examples
+
+
+def _place_in(error: RemoteEnvironmentError) -> str:
+    """Where it was raised, to go on in an error; empty where that is not known."""
+    places = re.findall(r'^ *File "([^"]+)", line (\d+), in', error.remote_traceback, re.MULTILINE)
+    return f", in {places[-1][0]} line {places[-1][1]}" if places else ""
 
 
 async def _try(

@@ -136,8 +136,8 @@ class HubDialler:
             )
         except OSError as error:  # the other end says no more than that it leaves
             raise ConnectionLost(
-                f"it ended TLS ({error or type(error).__name__}): see that its authority is this server's, and that it is "
-                "a hub; its log has the reason"
+                f"it ended TLS ({error or type(error).__name__}): see that its authority is this server's, and that it "
+                "is a hub; its log has the reason"
             ) from error
         try:
             self._check_hub(messages)
