@@ -237,6 +237,7 @@ def test_a_policy_is_asked_anew(counted, tmp_path):
         of(server).close()
         assert server.server.spare_count == 1
         policy.write_text('[allow."DNS:bob"]\n')
+        wait_until(lambda: server.server.spare_count == 0)
 
         def is_refused() -> bool:
             try:

@@ -270,6 +270,15 @@ class Service:
                 session.cut_off(close_reasons.lost(session.entry.id, reason))
                 self._live.end(session, reason)
 
+        def may_open(identity: str, environment: str) -> bool:
+            try:
+                policy.decide(identity, environment)
+            except NotPermitted:
+                return False
+            return True
+
+        self._spares.revise(may_open)
+
     async def drain(self, grace: float) -> None:
         """Open no more sessions, begin no more episodes, and wait `grace` seconds for those that run to end.
 

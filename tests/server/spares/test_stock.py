@@ -219,6 +219,13 @@ def test_of_too_many_kept_ones_the_oldest_go(clock, monkeypatch):
     assert found.surplus() == spares[:1]
 
 
+def test_one_client_does_not_fill_what_is_kept(clock, monkeypatch):
+    monkeypatch.setattr(stock, "MOST_KEPT_OF_ONE", 2)
+    found = stocked(clock)
+    spares = [put(found, identity=name) for name in ("alice", "bob", "alice", "alice", "alice")]
+    assert found.surplus() == [spares[0], spares[2]]
+
+
 def test_kept_ones_are_in_the_way_before_those_made_ahead_and_the_servers_own_form_last(clock):
     found = stocked(clock, most=5)
     ahead, learnt = put(found), put(found, OTHER)

@@ -205,6 +205,16 @@ class Spares:
         if (seconds := self._stock.next_change()) is not None:
             self._timer = asyncio.get_running_loop().call_later(seconds + 0.01, self.look)
 
+    def revise(self, may_open: Callable[[str, str], bool]) -> None:
+        """Close what is kept of clients that may not have it any more.
+
+        Args:
+            may_open: Whether a client, by its identity, may open an environment, by its name.
+        """
+        for spare in self._stock:
+            if spare.identity and not may_open(spare.identity, spare.recipe.environment):
+                self._end(spare)
+
     def end_all(self) -> None:
         """Close all, and make no more."""
         self._is_closed = True

@@ -22,6 +22,9 @@ KEEP_SECONDS = 300.0
 MOST_KEPT = 64
 """Environments that are kept at once; of more the oldest are closed."""
 
+MOST_KEPT_OF_ONE = 16
+"""Environments that are kept of one client, which pays for none of them with its quota of sessions."""
+
 MAKES_AT_ONCE = 4
 """Environments that are made ahead at the same time: clients that open others are not to wait for many constructors."""
 
@@ -310,6 +313,8 @@ class Stock(Generic[W]):
                 staying += self._ahead(form.recipe)[:share]  # rather than the newest, which may have to be made yet
         old = [spare for spare in self._spares if not (spare.identity or spare.is_ending) and spare not in staying]
         too_many = kept[: max(0, len(kept) - MOST_KEPT)]
+        for identity, count in Counter(spare.identity for spare in kept).items():
+            too_many += [spare for spare in kept if spare.identity == identity][: max(0, count - MOST_KEPT_OF_ONE)]
         return old + [spare for spare in kept if spare in too_many or spare.expires <= now]
 
     def in_the_way(self, environment: str | None, places: int, held: Mapping[str, int]) -> list[Spare[W]]:
