@@ -32,7 +32,10 @@ try:
 
     from remote_gym.peers.dm_env_rpc_specs import Tensors, unpack
 except ImportError as error:
-    raise ConfigError("from_dm_env_rpc needs dm-env-rpc: pip install 'remote-gym[dm-env-rpc]'") from error
+    # Told when it is called: `from remote_gym import *` is for those without the extra, too.
+    _missing: ImportError | None = error
+else:
+    _missing = None
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -81,6 +84,8 @@ def from_dm_env_rpc(
         EncodingError: If a spec of its has no space of Gymnasium's.
         RemoteEnvironmentError: If the server refuses to create or to join the world.
     """
+    if _missing is not None:
+        raise ConfigError("from_dm_env_rpc needs dm-env-rpc: pip install 'remote-gym[dm-env-rpc]'") from _missing
     merged = merge_options(ClientOptions, options, keywords, of=from_dm_env_rpc)
     settings = _Settings(dict(world or {}), dict(join or {}), world_name, seed_setting, rendering)
     return DmEnvRpcEnvironment(address, settings, tls, merged)
