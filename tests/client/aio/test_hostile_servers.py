@@ -166,11 +166,11 @@ def test_one_that_answers_without_end_is_read_no_further_than_it_was_asked(opene
         assert attached is None, "it is out of step"
 
     run(step_at(Hostile(interact, opened), use))
-    # How much a server of gRPC takes that it cannot send differs with its version: 9,000 messages were seen.
+    assert sent < 1000
 
 
 def test_what_nobody_asked_for_is_not_kept(opened):
-    """Beside some messages, and what gRPC holds."""
+    """Beside two messages, and what HTTP/2's window holds."""
     sent = 0
 
     async def interact(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
@@ -187,4 +187,6 @@ def test_what_nobody_asked_for_is_not_kept(opened):
         assert len(environment._session._carrier.stream._messages) == stream.MOST_UNASKED
 
     run(step_at(Hostile(interact, opened), use))
-    assert sent < 1000
+    # A server of gRPC 1.62 takes what it cannot send, too: 9,000 messages were seen.
+    if tuple(map(int, grpc.__version__.split(".")[:2])) >= (1, 70):
+        assert sent < 1000
