@@ -185,6 +185,7 @@ class _Keeper:
                 logger.warning("the SSH connection to %s has ended; making another", self.host, details=said)
                 self._connect_again()
         except Exception:
+            # In a thread, where nobody else would hear of it, and those who wait for the server would wait for ever.
             logger.exception("the server at %s cannot be kept any more, and ends", self.host)
         finally:
             if (connection := self._connection) is not None:

@@ -185,8 +185,6 @@ def test_what_nobody_asked_for_is_not_kept(opened):
             before = sent
             await asyncio.sleep(0.3)
         assert len(environment._session._carrier.stream._messages) == stream.MOST_UNASKED
+        assert sent < 1000  # seen while it is open: a server of gRPC 1.62 goes on by itself once the call has ended
 
     run(step_at(Hostile(interact, opened), use))
-    # A server of gRPC 1.62 takes what it cannot send, too: 9,000 messages were seen.
-    if tuple(map(int, grpc.__version__.split(".")[:2])) >= (1, 70):
-        assert sent < 1000
