@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -99,3 +100,26 @@ def sshd(folder: Path, **settings_of_test: object) -> Iterator[Sshd]:
     finally:
         process.kill()
         process.wait(30)
+
+
+def spoil(host: Sshd, fault: str) -> None:
+    """Have OpenSSH's client not get in any more.
+
+    Args:
+        host: A server, whose files are changed.
+        fault: ``"key"``, ``"unknown host"``, ``"changed host"`` or ``"no server"``.
+    """
+    folder = host.configuration.parent
+    known_hosts = folder / "known_hosts"
+    if fault == "key":
+        (folder / "authorized_keys").write_text("")
+    elif fault == "unknown host":
+        known_hosts.write_text("")
+    elif fault == "changed host":
+        known = known_hosts.read_text().split(" ")[0]
+        other = (folder / "user.pub").read_text().split(" ")[1]
+        known_hosts.write_text(f"{known} ssh-ed25519 {other}\n")
+    elif fault == "no server":
+        host.configuration.write_text(re.sub(r"Port \d+", "Port 1", host.configuration.read_text()))
+    else:
+        raise ValueError(fault)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import signal
 import sys
@@ -25,7 +24,7 @@ from remote_gym import (
     create_remote_environment_server,
 )
 from served import served
-from sshd import HOST, Sshd, sshd
+from sshd import HOST, Sshd, spoil, sshd
 from waiting import wait_until
 
 SIMULATOR = """
@@ -214,18 +213,7 @@ def test_variables_of_a_shell_there_and_what_it_prints_do_not_matter(host, offer
     ],
 )
 def test_what_ssh_says_is_a_config_error(host, offer, fault, message):
-    folder = host.configuration.parent
-    if fault == "key":
-        (folder / "authorized_keys").write_text("")
-    elif fault == "unknown host":
-        (folder / "known_hosts").write_text("")
-    elif fault == "changed host":
-        known = (folder / "known_hosts").read_text().split(" ")[0]
-        other = (folder / "user.pub").read_text().split(" ")[1]
-        (folder / "known_hosts").write_text(f"{known} ssh-ed25519 {other}\n")
-    else:
-        text = re.sub(r"Port \d+", "Port 1", host.configuration.read_text())
-        host.configuration.write_text(text)
+    spoil(host, fault)
     with pytest.raises(ConfigError, match=message) as caught:
         create_remote_environment_server(offer, port=0)
     assert f"ssh -o BatchMode=yes {HOST} true" in str(caught.value)

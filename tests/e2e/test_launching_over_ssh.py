@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from remote_gym import ConfigError, ConnectError, SessionLost, TransportError, l
 from remote_gym.client.launching import LaunchedServer
 from remote_gym.errors import ConnectReason
 from remote_gym.launched.connection import KEEPALIVE
-from sshd import HOST, Sshd, sshd
+from sshd import HOST, Sshd, spoil, sshd
 from waiting import scaled, wait_until
 
 AT = f"ssh:{HOST}"
@@ -270,20 +269,11 @@ def test_a_killed_program_leaves_nothing_there(host, simulator, killed):
     ],
 )
 def test_what_ssh_says_is_in_the_error(host, fault, message):
-    folder, at = host.configuration.parent, AT
-    if fault == "key":
-        (folder / "authorized_keys").write_text("")
-    elif fault == "unknown host":
-        (folder / "known_hosts").write_text("")
-    elif fault == "changed host":
-        known = (folder / "known_hosts").read_text().split(" ")[0]
-        other = (folder / "user.pub").read_text().split(" ")[1]
-        (folder / "known_hosts").write_text(f"{known} ssh-ed25519 {other}\n")
-    elif fault == "no server":
-        text = re.sub(r"Port \d+", "Port 1", host.configuration.read_text())
-        host.configuration.write_text(text)
-    else:
+    at = AT
+    if fault == "no host":
         at = "ssh:no-such-host.invalid"
+    else:
+        spoil(host, fault)
     with pytest.raises(ConnectError, match=message) as caught:
         launch("CartPole-v1", at=at)
     assert caught.value.reason is ConnectReason.UNREACHABLE

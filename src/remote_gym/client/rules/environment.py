@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from remote_gym.wire.spaces.encoding import decode_space
 from remote_gym.wire.spaces.layout import compile_layout
 
 
-class EnvironmentRules:
+class EnvironmentRules(ABC):
     """Base of the environments whose methods block, and of those whose methods are awaited.
 
     A subclass calls `_set_up`, which does no input or output, and performs the rules.
@@ -135,12 +136,12 @@ class EnvironmentRules:
         state.pop("_action_layout", None)  # made of functions
         return state
 
+    @abstractmethod
     def _finding(self, ticket: SessionTicket) -> Operations[Any]:
         """Find a ticket's session, of the subclass's kind."""
-        raise NotImplementedError
 
-    def _sleep(self, seconds: float) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _sleep(self, seconds: float) -> Any: ...
 
     def _after_observation(self) -> Callable[[], None] | None:
         """Function to call after each observation; None for none."""
