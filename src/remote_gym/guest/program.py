@@ -1788,7 +1788,10 @@ def is_found_as(name: str, file: str) -> bool:
 
 
 def run(file: str, source: bytes) -> types.ModuleType:
-    """Run what is in a file as a module that nothing finds by its name."""
+    """Run what is in a file as a module that nothing finds by its name.
+
+    It is the entrypoint that the server was told to serve, over the pipe of the one who started this: never a client's.
+    """
     module = types.ModuleType("remote_gym_entrypoint")
     module.__file__ = file
     code = compile(source, file, "exec")
