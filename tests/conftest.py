@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from clocks import Clock
 from remote_gym.certs import create_all
 from remote_gym.logs.repeats import REPEATS
 from remote_gym.tls import reloading
@@ -52,6 +53,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
         seconds = marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout")
         item.add_marker(pytest.mark.timeout(scaled(float(seconds))), append=False)
     return (yield)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture(autouse=True)

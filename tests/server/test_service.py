@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from clocks import Clock
 from environments import ACTION
 from raw_client import opening
 from remote_gym.config import Limits, ServerOptions, TlsFiles
@@ -44,14 +45,6 @@ LIMIT = 2**20
 ALICE, ANONYMOUS = Client("alice"), Client("")
 DIRECT = pb.DirectAddress(port=1)
 """Where nobody listens: the tests hand sockets over themselves."""
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -335,7 +328,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_ones(tmp_path)
 
 def test_a_session_that_nobody_uses_expires():
     async def test() -> None:
-        clock = Clock()
+        clock = Clock(0.0)
         async with running(clock, lease=60.0) as service:
             session = await open_session(service)
             attachment = service.attach(session.id, session.token, ALICE, lambda reason: None)
@@ -354,7 +347,7 @@ def test_a_session_that_nobody_uses_expires():
 
 def test_the_lease_stands_still_during_a_call_by_itself():
     async def test() -> None:
-        clock = Clock()
+        clock = Clock(0.0)
         async with running(clock, lease=60.0) as service:
             session = await open_session(service)
             await service.ask(session.id, session.token, ALICE, reset(1))
@@ -490,7 +483,7 @@ async def until(condition: Callable[[], object]) -> None:
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_direct_connection_goes_on_with_the_sessions_numbers_and_holds_its_lease(processes):
     async def test() -> None:
-        clock = Clock()
+        clock = Clock(0.0)
         async with running(clock, processes=processes, lease=60.0) as service:
             session = await open_session(service, ANONYMOUS)
             await service.ask(session.id, session.token, ANONYMOUS, reset(1))

@@ -2,21 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from clocks import Clock
 from remote_gym.errors import NotPermitted, OutOfSequence, ServerFull, SessionLost
 from remote_gym.server.sessions import MAX_WAITING, REMEMBERED, Sessions
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

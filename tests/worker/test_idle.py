@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clocks import Clock
 from remote_gym.ipc.control import WorkerEvent
 from remote_gym.worker.idle import LINGER, IdleClock
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from clocks import Clock
 from remote_gym.client.connect.circuit import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, SHORTLY, Circuit
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from clocks import Clock
 from remote_gym.client.connect.channel import channel_options
 from remote_gym.client.connect.retry import FIRST_REACH, NOTICED_LATER, STEADY_AFTER, Retry
 from remote_gym.config import Limits, RetryPolicy
@@ -16,19 +17,6 @@ from remote_gym.errors import ConnectError, ConnectionLost, DeadlineExceeded
 
 BROKE = ConnectionLost("the line broke")
 UNREACHABLE = ConnectError("nobody there")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def begin(

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+from clocks import Clock
 from remote_gym.server.frontends.budget import Budget
 
 BURST, RATE = 100, 20.0
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_burst_is_let_pass_and_what_is_beyond_it_is_not():

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from clocks import Clock
 from remote_gym.logs import printable
 from remote_gym.server.launch import output as module
 from remote_gym.server.launch.output import (
@@ -31,14 +32,6 @@ from remote_gym.server.launch.output import (
 from waiting import scaled
 
 RATE = 1_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Log(logging.Handler):

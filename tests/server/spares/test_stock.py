@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from clocks import Clock
 from remote_gym.config import Limits
 from remote_gym.server.spares import stock
 from remote_gym.server.spares.stock import KEEP_SECONDS, LONGEST_PAUSE, Offer, Recipe, Spare, Stock
@@ -14,19 +15,6 @@ from remote_gym.v1 import worker_pb2
 from remote_gym.wire.values import encode_value
 
 PLAIN, OTHER = Recipe(environment=""), Recipe(environment="", render_mode="rgb_array")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def numbers() -> Iterator[int]:
