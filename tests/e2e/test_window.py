@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from environments import ACTION
+from remote_gym import ConfigError
 from waiting import scaled
 
 pygame = pytest.importorskip("pygame")
@@ -17,6 +18,8 @@ pygame = pytest.importorskip("pygame")
 
 @pytest.fixture
 def _no_screen_needed(monkeypatch):
+    # Environments of other tests in this process may have begun it, by what they found.
+    pygame.display.quit()
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     yield
     pygame.display.quit()
@@ -50,6 +53,15 @@ def test_the_window_shows_the_frame_of_each_reset_and_step_and_follows_its_shape
 def test_a_window_shows_frames_as_fast_as_the_environment_says(server):
     environment = server.environment(render_mode="human")
     assert environment._rendering.window.fps == environment.metadata["render_fps"] == 12
+
+
+@pytest.mark.usefixtures("_no_screen_needed")
+def test_a_display_that_others_have_begun_is_left_to_them(server, monkeypatch):
+    pygame.display.init()
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    with pytest.raises(ConfigError, match="needs a screen"):
+        server.environment(render_mode="human")
+    assert pygame.display.get_init()
 
 
 HEADLESS = """

@@ -27,12 +27,14 @@ class Window:
             raise ConfigError(
                 "render_mode='human' needs pygame: pip install 'remote-gym[human]'", field="render_mode"
             ) from error
+        was_there = pygame.display.get_init()
         try:
             pygame.display.init()
             # Without a screen SDL may settle for a driver that shows nothing, and say nothing.
             driver = pygame.display.get_driver()
             if driver in ("dummy", "offscreen") and driver not in os.environ.get("SDL_VIDEODRIVER", ""):
-                pygame.display.quit()
+                if not was_there:  # else it is another's, such as a local environment's
+                    pygame.display.quit()
                 raise pygame.error(f"SDL found only its {driver!r} driver")
         except pygame.error as error:
             raise ConfigError(
