@@ -59,10 +59,11 @@ async def running(
     processes: bool = False,
     launcher: Launcher | None = None,
     clients: Clients | None = None,
+    reuse: bool = False,
     **options,
 ) -> AsyncIterator[Service]:
     launcher = launcher or (ForkLauncher(LIMIT) if processes else ThreadLauncher(LIMIT))
-    arguments = {"entrypoint": "environments.py"}
+    arguments = {"entrypoint": "environments.py", "reuse": reuse}
     service = Service(launcher, arguments, ServerOptions(**options), clients=clients, direct=DIRECT, clock=clock)
     try:
         yield service
@@ -897,6 +898,35 @@ def test_whoever_may_open_it_no_more_while_it_opens_hears_so():
             response = await asyncio.wait_for(opening, scaled(10.0))
             assert response.error.kind == KIND.SESSION_LOST
             assert "it may no longer be open: the server's policy has no rule for 'alice'" in response.error.message
+
+    run(test)
+
+
+def test_what_was_kept_for_a_client_is_closed_when_it_may_have_it_no_more():
+    async def test() -> None:
+        async with running(time.monotonic, processes=True, reuse=True) as service:
+            for client in ALICE, Client("bob"):
+                session = await open_session(service, client)
+                await service.close_session(session.id, session.token, client)
+            assert service.spare_count == 2
+            service.set_policy(Policy({"bob": Rule()}))
+            assert service.spare_count == 1
+            service.set_policy(Policy({}))
+            assert service.spare_count == 0
+            await until(lambda: not service.watched_workers())
+
+    run(test)
+
+
+def test_a_client_that_opens_too_often_is_refused_and_the_log_names_it(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def test() -> None:
+        async with running(max_opens_per_second=0.1) as service:
+            service.check_rate(ALICE, take=True)
+            with pytest.raises(ServerFull, match=r"which is 0\.1 a second"):
+                service.check_rate(ALICE)
+            assert "refused a session to alice: " in caplog.text
 
     run(test)
 
