@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from remote_gym.client.vector.env import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions, TlsFiles
     from remote_gym.peers.dm_env_rpc import from_dm_env_rpc
+    from remote_gym.peers.openenv import from_openenv
     from remote_gym.protocol.ticket import SessionTicket
     from remote_gym.server.create import create_remote_environment_server
     from remote_gym.server.serve import RemoteEnvironmentServer
@@ -83,6 +84,7 @@ __all__ = [
     "Unencodable",
     "create_remote_environment_server",
     "from_dm_env_rpc",
+    "from_openenv",
     "launch",
     "remote_type",
 ]
@@ -108,6 +110,7 @@ _HOMES = {
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.create",
     "from_dm_env_rpc": "remote_gym.peers.dm_env_rpc",
+    "from_openenv": "remote_gym.peers.openenv",
     "launch": "remote_gym.client.launching",
     "remote_type": "remote_gym.wire.values",
 }
