@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from remote_gym.client.launching import LaunchedServer, launch
     from remote_gym.client.vector.env import RemoteVectorEnv
     from remote_gym.config import ClientOptions, Limits, RemoteArgs, RetryPolicy, ServerOptions, TlsFiles
+    from remote_gym.peers.agentgpt import from_agentgpt
     from remote_gym.peers.dm_env_rpc import from_dm_env_rpc
     from remote_gym.peers.openenv import from_openenv
     from remote_gym.protocol.ticket import SessionTicket
@@ -83,6 +84,7 @@ __all__ = [
     "TransportError",
     "Unencodable",
     "create_remote_environment_server",
+    "from_agentgpt",
     "from_dm_env_rpc",
     "from_openenv",
     "launch",
@@ -109,6 +111,7 @@ _HOMES = {
     "TlsFiles": "remote_gym.config",
     "Unencodable": "remote_gym.wire.values",
     "create_remote_environment_server": "remote_gym.server.create",
+    "from_agentgpt": "remote_gym.peers.agentgpt",
     "from_dm_env_rpc": "remote_gym.peers.dm_env_rpc",
     "from_openenv": "remote_gym.peers.openenv",
     "launch": "remote_gym.client.launching",

@@ -89,7 +89,7 @@ def test_texts_hold_what_can_be_printed():
     [
         ({}, "has no space; give observation_space"),
         ({"type": "object"}, "has no space"),
-        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, r"\\['only'\\] is .*anyOf"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, r"\['only'\] is .*anyOf"),
         ({"enum": [1, 5]}, "make no space"),
         ({"type": "integer", "minimum": 5, "maximum": 1}, "makes no space"),
         ({"type": "integer", "minimum": 0, "maximum": 10**30}, "makes no space"),
@@ -109,7 +109,7 @@ def test_texts_hold_what_can_be_printed():
     ],
 )
 def test_what_has_no_space_is_refused_with_its_place(schema, text):
-    with pytest.raises(EncodingError, match=text.replace("\\\\", "\\")):
+    with pytest.raises(EncodingError, match=text):
         form({"only": schema})
 
 

@@ -32,7 +32,6 @@ class Conversation:
 
     Attributes:
         unasked: The message that answered nothing, if one did.
-        is_overdue: Whether an answer has not come in time, and still may.
     """
 
     def __init__(self, connection: Any, name: str, is_aside: Callable[[Message], bool] = lambda message: False) -> None:
@@ -42,13 +41,17 @@ class Conversation:
         self._waiter: asyncio.Future[Message | ConnectionLost] | None = None
         self._why = ""
         self.unasked: Message | None = None
-        self.is_overdue = False
         self.reading = asyncio.ensure_future(self._read())
 
     @property
     def is_open(self) -> bool:
         """Whether it can be asked."""
         return not self.reading.done()
+
+    @property
+    def owes(self) -> bool:
+        """Whether an answer has not come yet, and nobody waits for it any more."""
+        return self._waiter is not None
 
     async def ask(self, message: Message, timeout: float) -> Message:
         """Send a message, and wait for its answer.
@@ -99,9 +102,8 @@ class Conversation:
         assert self._waiter is not None
         await asyncio.wait({self._waiter}, timeout=timeout)
         if not self._waiter.done():
-            self.is_overdue = True
             raise DeadlineExceeded(f"{self._name} has not answered within {timeout:g} s")
-        waiter, self._waiter, self.is_overdue = self._waiter, None, False
+        waiter, self._waiter = self._waiter, None
         answer = waiter.result()
         if isinstance(answer, ConnectionLost):
             raise answer

@@ -104,7 +104,7 @@ class Schemas:
             return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
         item: Any = schema
         for _ in shape:
-            item = item["items"]
+            item = item.get("items", {})
         return self._box({**item, **schema}, shape, dtype, path)
 
     def _box(self, facts: Schema, shape: tuple[int, ...], dtype: np.dtype[Any], path: str) -> gym.Space[Any]:
