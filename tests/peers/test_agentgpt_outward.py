@@ -21,9 +21,7 @@ KEY = "a training key"
 
 @pytest.fixture(scope="module")
 def hosts(started):
-    return started(
-        "agentgpt-host", ("agent-gpt-aws==0.9.5", "sagemaker<3", "gymnasium>=1.2,<2"), "agentgpt_real_host.py"
-    )
+    return started("agentgpt-host", ("agent-gpt-aws==0.9.5", "gymnasium>=1.2,<2"), "agentgpt_real_host.py")
 
 
 @pytest.fixture
