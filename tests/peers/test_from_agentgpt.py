@@ -418,7 +418,7 @@ SMALL = Limits(items=1000, array_bytes=1000, depth=6)
 
 
 @given(data=st.binary(max_size=60) | st.builds(lambda value: msgpack.packb(value), VALUES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_an_answer_or_are_refused(data):
     for message in (data, base64.b64encode(data).decode()):
         with contextlib.suppress(ProtocolMismatch, RemoteEnvironmentError):
@@ -438,7 +438,7 @@ NAMES = st.sampled_from(["type", "n", "nvec", "start", "shape", "dtype", "low", 
         max_leaves=20,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_description_is_a_space_or_is_refused(description):
     with contextlib.suppress(EncodingError):
         assert isinstance(space_of(description, "action", SMALL), gym.Space)

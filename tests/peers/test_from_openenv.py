@@ -469,6 +469,15 @@ def test_an_environment_that_nobody_holds_any_more_leaves_nothing():
         wait_until(lambda: name not in [each.name for each in threading.enumerate()])
 
 
+def test_one_that_is_collected_in_its_own_thread_leaves_nothing_either():
+    with strange(lambda m, s: observed()) as url:
+        held = [from_openenv(url)]
+        background = held[0]._background
+        background._loop.call_soon_threadsafe(held.clear)
+        wait_until(lambda: not background._thread.is_alive())
+        assert background._loop.is_closed()
+
+
 def test_an_interrupted_step_leaves_no_answer_behind():
     release = threading.Event()
 
@@ -554,7 +563,7 @@ def test_a_server_that_reads_nothing_is_not_waited_for():
             thread.join()
             begin = time.monotonic()
             with pytest.raises(DeadlineExceeded):
-                environment.reset(options={"large": "x" * 30_000_000})
+                environment.reset(options={"large": "x" * 12_000_000})
             assert time.monotonic() - begin < scaled(10.0)
         for each in taken:
             each.close()

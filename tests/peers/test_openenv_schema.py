@@ -151,7 +151,7 @@ SCHEMAS = st.recursive(
 
 
 @given(schema=SCHEMAS, defs=SCHEMAS, what=st.sampled_from(["action", "observation"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_schema_has_a_space_or_is_refused(schema, defs, what):
     try:
         made = form_of({"properties": {"a": schema}, "$defs": {"a": defs}}, what, SMALL)
@@ -180,7 +180,7 @@ ALL_KINDS: list[gym.Space] = [
 
 
 @given(space=st.sampled_from(ALL_KINDS), value=JSON)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_value_is_an_element_or_is_refused_with_its_place(space, value):
     pytest.importorskip("PIL", reason="the extra jpeg is not installed")
     try:

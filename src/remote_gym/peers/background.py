@@ -23,7 +23,7 @@ class Background:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -41,8 +41,14 @@ class Background:
             return
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
-        self._thread.join(2 * STOP_TIMEOUT)
-        if not self._thread.is_alive():
+        # An environment that nobody holds is collected in any thread, this one among them.
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2 * STOP_TIMEOUT)
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
             self._loop.close()
 
     async def _end(self) -> None:
