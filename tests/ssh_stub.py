@@ -6,13 +6,14 @@ What it is to do wrong is code of a test, which it runs first. That may use `FOL
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from leftovers import left_in
 
 _PROGRAM = """#!{python} -SE
 import json, os, re, sys, time
@@ -77,4 +78,4 @@ def stub_ssh(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubSsh]:
         monkeypatch.setenv("TMPDIR", temporary)
         monkeypatch.setattr(tempfile, "tempdir", temporary)
         yield StubSsh(Path(folder))
-        assert os.listdir(temporary) == []  # noqa: PTH208
+        assert left_in(Path(temporary)) == []

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from leftovers import left_in
 from remote_gym import ConfigError, RemoteEnvironment, RemoteVectorEnv
 from remote_gym.cli import main
 from remote_gym.client import servers
@@ -42,7 +43,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         monkeypatch.delenv(SERVER_VARIABLE, raising=False)
         yield Path(folder)
-        wait_until(lambda: not running_servers() and not [*Path(folder).glob("remote_gym-*")])
+        wait_until(lambda: not running_servers() and not left_in(Path(folder)))
 
 
 def command(*arguments: str) -> list[str]:

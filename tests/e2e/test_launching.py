@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from interpreters import NEW, python_of
+from leftovers import left_in
 from remote_gym import (
     ClientOptions,
     ConfigError,
@@ -226,7 +227,7 @@ def test_a_temporary_folder_that_is_too_long_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     with pytest.raises(ConfigError, match=f"^the temporary folder, {folder}, has too long a path"):
         launch("CartPole-v1")
-    assert not [*folder.iterdir()]
+    assert not left_in(folder)
 
 
 def test_an_environment_that_cannot_be_made_says_why(entrypoint):
@@ -269,12 +270,12 @@ def test_a_program_that_is_killed_while_it_launches_leaves_nothing(entrypoint, t
     command = [sys.executable, "-c", textwrap.dedent(code)]
     with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}) as program:
         log = "creating the environment once"
-        wait_until(lambda: any(log in file.read_text() for file in temporary.glob("*/server.log")))
+        wait_until(lambda: any(log in file.read_text() for file in temporary.glob("*/*/server.log")))
         processes = psutil.Process(program.pid).children(recursive=True)
         assert processes
         program.kill()
     wait_until(lambda: not any(each.is_running() for each in processes))
-    wait_until(lambda: not [*temporary.iterdir()])
+    wait_until(lambda: not left_in(temporary))
 
 
 @pytest.mark.parametrize("end", ["returns", "is_killed", "is_killed_beside_its_child"])
@@ -306,7 +307,7 @@ def test_it_ends_with_its_program(end, temporary):
         assert not psutil.pid_exists(server)
         if child:
             os.kill(child, signal.SIGKILL)
-    wait_until(lambda: not [*temporary.glob("remote_gym-*")])
+    wait_until(lambda: not left_in(temporary))
 
 
 def test_ctrl_c_is_the_programs_and_its_server_goes_on():

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine import Engine, engine
+from leftovers import left_in
 from remote_gym import ConfigError, ConnectError, RemoteEnvironment, RemoteGymError, TlsFiles, launch
 from remote_gym.ipc.owner import find_owner
 from remote_gym.ipc.running import running_servers
@@ -61,7 +62,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
         monkeypatch.setattr(tempfile, "tempdir", temporary)
         yield running
         wait_until(lambda: not running.containers)
-        wait_until(lambda: not [*Path(temporary).glob("remote_gym-*")])
+        wait_until(lambda: not left_in(Path(temporary)))
         assert running.faults == []
 
 
@@ -195,7 +196,7 @@ def test_a_container_is_gone_with_its_program_or_removed_by_the_next(daemon, ima
     assert done.returncode == -signal.SIGKILL
     if keeper == "is_killed":
         [left] = daemon.containers
-        (folder,) = Path(tempfile.gettempdir()).glob("remote_gym-*")  # which nobody is left to remove
+        (folder,) = left_in(Path(tempfile.gettempdir()))  # which nobody is left to remove
         subprocess.run(["rm", "-r", str(folder)], check=True)
         with launch(**image):
             assert left not in daemon.containers

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from interpreters import OLD, python_of
+from leftovers import left_in
 from remote_gym import ConfigError, ConnectError, SessionLost, TransportError, launch
 from remote_gym.client.launching import LaunchedServer
 from remote_gym.errors import ConnectReason
@@ -64,7 +65,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
-        wait_until(lambda: not [*Path(folder).iterdir()])
+        wait_until(lambda: not left_in(Path(folder)))
 
 
 @contextlib.contextmanager
@@ -252,8 +253,7 @@ def test_a_killed_program_leaves_nothing_there(host, simulator, killed):
             client.kill()
     wait_until(lambda: are_gone(processes))
     wait_until(lambda: not clients_of(host))
-    with contextlib.suppress(StopIteration):  # the folder here, of what was killed here
-        folder = next(Path(tempfile.gettempdir()).glob("remote_gym-*"))
+    for folder in left_in(Path(tempfile.gettempdir())):  # here, of what was killed here
         assert not (folder / "order.json").exists()
         subprocess.run(["rm", "-r", str(folder)], check=True)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faults.doors import Authorizer
+from leftovers import USER_FOLDER
 from processes import PROC, descendants, is_alive
 from remote_gym.certs import create_all
 from remote_gym.certs.cfssl import BUILT_IN_PROFILES, CertificateRequest
@@ -234,7 +235,7 @@ class Server:
         with contextlib.suppress(AssertionError):
             wait_until(lambda: not any(map(is_alive, left)), 10.0)
         leaks = [f"process {pid} outlived the server" for pid in left if is_alive(pid)]
-        leaks += [f"{path} was left behind" for path in self.temporary.rglob("*")]
+        leaks += [f"{path} was left behind" for path in self.temporary.rglob("*") if path.name != USER_FOLDER]
         return leaks + ([f"the server ended with status {status}"] if status else [])
 
     def let_go(self) -> None:

@@ -1,10 +1,9 @@
 """Servers of this user that run on this machine: each leaves a record, a private file, for as long as it runs.
 
-Records lie in a folder of this user's alone: below ``XDG_RUNTIME_DIR``, or in the temporary folder, where other users
-may have put one of its name, which is then not believed. A record is named by its server's process, as no other process
-is; those of processes that are gone, and of before this machine's last start, are removed by whoever looks. Those of
-another PID namespace, as a container's that shares the folder, are left alone and not listed: nobody here can see
-whether their processes are there, or stop them.
+Records lie in a folder of this user's alone: below ``XDG_RUNTIME_DIR``, or `remote_gym.user_folder`. A record is named
+by its server's process, as no other process is; those of processes that are gone, and of before this machine's last
+start, are removed by each that looks. Those of another PID namespace, as a container's that shares the folder, are left
+alone and not listed: nobody here can see whether their processes are there, or stop them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,14 +21,13 @@ from typing import Any
 
 from remote_gym.ipc.owner import Owner, find_owner, this_process
 from remote_gym.logs import get_logger
+from remote_gym.user_folder import fault_of, user_folder
 
 logger = get_logger(__name__)
 
 _SUFFIX = ".json"
 _LARGEST = 64 * 2**10
 """Bytes of a record that are read."""
-_ATTEMPTS = 3
-"""Attempts at one folder, which a server that ends removes if it is empty, also just before one writes to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ def running_servers() -> list[RunningServer]:
     """Servers that run, the oldest first. Records of others that are gone are removed."""
     found = []
     for folder in _places():
-        if not _is_private(folder):
+        if fault_of(folder) != "":
             continue
         for file in folder.glob(f"*{_SUFFIX}"):
             server = _read(file)
@@ -94,46 +91,27 @@ def running_servers() -> list[RunningServer]:
 
 def unbelieved_folders() -> list[str]:
     """Why folders of records that are there are neither written to nor read, each with its path."""
-    return [f"{folder} {fault}" for folder in _places() if (fault := _fault(folder))]
+    return [f"{folder} {fault}" for folder in _places() if (fault := fault_of(folder))]
 
 
 def _places() -> list[Path]:
     """Folders of records, the first that can be had before the others."""
     if not hasattr(os, "getuid"):
         return []
-    places = [Path(tempfile.gettempdir()) / f"remote_gym-{os.getuid()}"]
+    places = [user_folder()]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_absolute():
         places.insert(0, Path(runtime) / "remote_gym")
     return places
 
 
-def _is_private(folder: Path) -> bool:
-    """Whether it is a folder, rather than a link to one, and this user's alone."""
-    return _fault(folder) == ""
-
-
-def _fault(folder: Path) -> str | None:
-    """Why a folder is not this user's alone; empty if it is, None if it is not there."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return None
-    if found.st_uid != os.getuid():
-        return f"is another user's, of number {found.st_uid}"
-    if not stat.S_ISDIR(found.st_mode):
-        return "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
-    mode = stat.S_IMODE(found.st_mode)
-    return f"is open to others, of mode {mode:04o}" if mode & 0o077 else ""
-
-
 def _write(server: RunningServer) -> Path | None:
     running_servers()  # which removes what is left of others
     content = json.dumps({**asdict(server), "owner": None})
-    for folder in (each for each in _places() for _ in range(_ATTEMPTS)):
+    for folder in _places():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
-            if not _is_private(folder):
+            if fault_of(folder) != "":
                 continue
             record = folder / f"{server.owner}{_SUFFIX}"
             # Whole or not at all: others look at any time.
@@ -152,7 +130,6 @@ def _write(server: RunningServer) -> Path | None:
 def _remove(record: Path) -> None:
     with contextlib.suppress(OSError):
         record.unlink()
-        record.parent.rmdir()  # unless there are others
 
 
 def _read(file: Path) -> RunningServer | None:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from remote_gym.errors import ConfigError, ConnectError, ConnectReason
 from remote_gym.launched.order import LOG, ORDER
 from remote_gym.logs.tail import last_lines
 from remote_gym.transport.readable import readable
+from remote_gym.user_folder import make_folder
 
 BOOT = "import sys; sys.path = [*filter(None, sys.path)]; from {module} import main; main()"
 """Code that the server's Python runs. Without the working directory in its path: what lies there, as in a folder that
@@ -196,20 +196,21 @@ class LaunchedProcess:
 
 
 def private_folder(longest: int = LONGEST_FOLDER) -> Path:
-    """Make a folder for sockets that other users cannot reach.
+    """Make a folder for sockets that other users cannot reach, nor replace when it is gone.
 
     Args:
         longest: Bytes of its path.
 
     Raises:
-        ConfigError: If that of the temporary folder is too long.
+        ConfigError: If that of the temporary folder is too long, or as `make_folder` does.
     """
-    folder = Path(tempfile.mkdtemp(prefix="remote_gym-"))
+    folder = make_folder()
     if len(os.fsencode(folder)) > longest:
         folder.rmdir()
+        own = len(os.fsencode(folder)) - len(os.fsencode(folder.parents[1]))
         raise ConfigError(
-            f"the temporary folder, {tempfile.gettempdir()}, has too long a path for a Unix socket in it; let "
-            f"TMPDIR name one of at most {longest - 20} bytes"
+            f"the temporary folder, {folder.parents[1]}, has too long a path for a Unix socket in it; let TMPDIR name "
+            f"one of at most {longest - own} bytes"
         )
     return folder
 
