@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from remote_gym.config import Limits
+from remote_gym.wire.spaces.image import ImageSpace
+from remote_gym.wire.spaces.text import AnyText
 from remote_gym.wire.values.named import Member, Record, mark_tuple, marked, remote_type
 
 LIMITS = Limits()
@@ -77,6 +79,9 @@ SPACES: dict[str, gym.Space[Any]] = {
     "sequence-stack-text": spaces.Sequence(spaces.Text(3), stack=True),
     "graph": spaces.Graph(_box(0, 1, (3,), "float32"), spaces.Discrete(4)),
     "graph-no-edges": spaces.Graph(spaces.Discrete(4), None),
+    "any-text": AnyText(),
+    "image": ImageSpace(),
+    "sequence-image": spaces.Sequence(ImageSpace()),
 }
 if HAS_ONE_OF:
     SPACES["one-of"] = spaces.OneOf([spaces.Discrete(3), _box(0, 1, (2,), "float32"), spaces.Text(3)])
@@ -221,7 +226,7 @@ def texts(draw: st.DrawFn) -> spaces.Text:
 
 
 MULTI_BINARIES = st.one_of(st.integers(1, 9), POSITIVE_SHAPES).map(spaces.MultiBinary)
-LEAVES = st.one_of(boxes(), discretes(), multi_discretes(), MULTI_BINARIES, texts())
+LEAVES = st.one_of(boxes(), discretes(), multi_discretes(), MULTI_BINARIES, texts(), st.builds(ImageSpace))
 KEYS = st.one_of(st.text(max_size=5), st.integers(), st.tuples(st.integers(), st.text(max_size=3)))
 
 

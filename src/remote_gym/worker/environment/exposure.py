@@ -60,7 +60,7 @@ class Exposure:
         self.lacking: list[str] = []
         for name in names:
             # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
-            if (found := _is_callable(environments[0], name)) is None:
+            if (found := kind_of(environments[0], name)) is None:
                 self.lacking.append(name)
             else:
                 self._is_callable[name] = found
@@ -82,7 +82,7 @@ class Exposure:
             return [_call(environment, name, args, kwargs) for environment in self._environments]
         if args or kwargs:
             raise TypeError(f"{name!r} is an attribute and takes no arguments")
-        return [_find(environment, name) for environment in self._environments]
+        return [find(environment, name) for environment in self._environments]
 
     def assign(self, name: str, values: Sequence[Any]) -> None:
         """Set an attribute of each environment to its value.
@@ -99,7 +99,7 @@ class Exposure:
                 environment.assign(name, value)
                 continue
             holder, _, last = name.rpartition(".")
-            layer = _find(environment, holder) if holder else _layer_with(environment, last)
+            layer = find(environment, holder) if holder else _layer_with(environment, last)
             setattr(layer, last, set_generator_state(layer.np_random, value) if name == RANDOM else value)
 
     def _check(self, name: str) -> None:
@@ -139,10 +139,15 @@ def _layer_with(environment: Any, name: str) -> Any:
 def _call(environment: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if isinstance(environment, ExposesItself):
         return environment.call(name, args, kwargs)
-    return _find(environment, name)(*args, **kwargs)
+    return find(environment, name)(*args, **kwargs)
 
 
-def _find(environment: Any, name: str) -> Any:
+def find(environment: Any, name: str) -> Any:
+    """An attribute of an environment, or of a part of it by a name with dots.
+
+    Raises:
+        AttributeError: If there is none.
+    """
     if isinstance(environment, ExposesItself):
         return environment.get(name)
     first, *rest = name.split(".")
@@ -159,13 +164,13 @@ def _has(layer: object, name: str) -> bool:
     return inspect.getattr_static(layer, name, missing) is not missing
 
 
-def _is_callable(environment: Any, name: str) -> bool | None:
+def kind_of(environment: Any, name: str) -> bool | None:
     """Whether the attribute of that name is a method; None if there is no such attribute."""
     if isinstance(environment, ExposesItself):
         return environment.kind_of(name)
     if "." in name:
         try:
-            return callable(_find(environment, name))
+            return callable(find(environment, name))
         except AttributeError:
             return None
     for layer in _layers(environment):

@@ -16,13 +16,13 @@ from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.http.doors import Doors
+from remote_gym.server.frontends.http.images import import_pillow
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.protocols.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.protocols.openenv_http import OpenEnv
 from remote_gym.server.frontends.http.protocols.plain import PREFIX, Plain
 from remote_gym.server.frontends.http.protocols.vagen import Vagen
 from remote_gym.server.frontends.http.reading import answer
-from remote_gym.server.frontends.http.values import import_pillow
 from remote_gym.server.service import Service
 
 logger = get_logger(__name__)

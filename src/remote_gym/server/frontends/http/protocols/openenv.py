@@ -17,8 +17,9 @@ from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.hosted import Hosted
+from remote_gym.server.frontends.http.images import holds_images, is_image, png_of
 from remote_gym.server.frontends.http.schemas import Schema, schema_of
-from remote_gym.server.frontends.http.values import JsonWriter, base64_text, element_of, is_image, png_of
+from remote_gym.server.frontends.http.values import JsonWriter, base64_text, element_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 COOKIE = "remote_gym_session"
@@ -210,19 +211,35 @@ def observation_of(space: Any, observation: Any, images: str) -> dict[str, Any]:
         images: As `ServerOptions.http_images`.
     """
     is_dict = isinstance(space, spaces.Dict) and isinstance(observation, Mapping)
-    members = {"observation": observation} if not is_dict else dict(observation)
+    members = dict(observation) if is_dict else {"observation": observation}
     if images == "list":
         return members
-    kinds = space.spaces if is_dict else {"observation": space}
+    return _with_pngs(space.spaces if is_dict else {"observation": space}, members, images)
+
+
+def _with_pngs(kinds: Mapping[str, Any], value: Mapping[str, Any], images: str) -> dict[str, Any]:
+    """The members of a Dict, with images as PNG instead of lists, or beside them."""
     shown: dict[str, Any] = {}
-    for name, value in members.items():
-        if name not in kinds or not is_image(kinds[name]):
-            shown[name] = value
-            continue
-        if images == "both":
-            shown[name] = value
-        shown[f"{name}_png" if images == "both" else name] = base64_text(png_of(value))
+    for name, member in value.items():
+        kind = kinds.get(name)
+        if isinstance(kind, spaces.Dict) and isinstance(member, Mapping):
+            shown[name] = _with_pngs(kind.spaces, member, images)
+        elif kind is None or not holds_images(kind):
+            shown[name] = member
+        else:
+            if images == "both":
+                shown[name] = member
+            shown[f"{name}_png" if images == "both" else name] = _pngs(kind, member)
     return shown
+
+
+def _pngs(space: Any, value: Any) -> Any:
+    if is_image(space):
+        return base64_text(png_of(value))
+    if isinstance(space, spaces.Dict):
+        return {name: _pngs(member, value[name]) for name, member in space.spaces.items()}
+    members = space.spaces if isinstance(space, spaces.Tuple) else [space.feature_space] * len(value)
+    return [_pngs(member, each) for member, each in zip(members, value, strict=True)]
 
 
 def schemas(hosted: Hosted) -> dict[str, Schema]:
