@@ -92,6 +92,9 @@ def test_the_prompt_and_exposed_methods_are_awaited(server):
     assert [image.shape[:2] for image in prompt["multi_modal_input"]["<image>"]] == [(4, 5)]
     environment.reset(seed=1)
     assert environment.count_words("a b c") == 3
+    (tool,) = environment.tools  # an agent does not ask for its own prompt
+    assert (tool["name"], tool["description"]) == ("count_words", "Count the words of a text.")
+    assert tool["input_schema"]["properties"] == {"text": {"type": "string"}}
     environment.note = "mine"
     assert environment.note == "mine"
     with pytest.raises(AttributeError, match="is not exposed"):

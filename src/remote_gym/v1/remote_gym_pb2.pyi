@@ -269,12 +269,16 @@ class EnvironmentSpec(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reward_threshold: _Optional[float] = ..., nondeterministic: bool = ..., max_episode_steps: _Optional[int] = ...) -> None: ...
 
 class ExposedName(_message.Message):
-    __slots__ = ("name", "callable")
+    __slots__ = ("name", "callable", "description", "parameters")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CALLABLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     callable: bool
-    def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
+    description: str
+    parameters: str
+    def __init__(self, name: _Optional[str] = ..., callable: bool = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many", "frame", "part")

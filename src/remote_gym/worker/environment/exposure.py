@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values.generators import generator_state, set_generator_state
+from remote_gym.worker.environment.tools import describe
+
+logger = get_logger(__name__)
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
 
@@ -27,6 +31,10 @@ class ExposesItself(abc.ABC):
     @abc.abstractmethod
     def kind_of(self, name: str) -> bool | None:
         """Whether the attribute of that name is a method; None if there is no such attribute."""
+
+    def method(self, name: str) -> Callable[..., Any] | None:
+        """A method, to be described; None where it is out of reach."""
+        return None
 
     @abc.abstractmethod
     def get(self, name: str) -> Any:
@@ -66,8 +74,12 @@ class Exposure:
                 self._is_callable[name] = found
 
     def describe(self) -> list[pb.ExposedName]:
-        """The names, and whether each is a method."""
-        return [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
+        """The names, whether each is a method, and what these do, where an entrypoint exposes them."""
+        found = [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
+        for each in found:
+            if each.callable and not self._made_by_id and (method := _method(self._environments[0], each.name)):
+                each.description, each.parameters = describe(method)
+        return found
 
     def call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         """Call a method of each environment, or read its attribute.
@@ -107,6 +119,14 @@ class Exposure:
             raise AttributeError(
                 not_exposed(name, exposed=self._is_callable, lacking=self.lacking, made_by_id=self._made_by_id)
             )
+
+
+def _method(environment: Any, name: str) -> Callable[..., Any] | None:
+    try:
+        return environment.method(name) if isinstance(environment, ExposesItself) else find(environment, name)
+    except Exception as error:  # noqa: BLE001 - code of the environment's, such as a part that is a property
+        logger.debug("%s is not described: %r", name, error)
+        return None
 
 
 def _layers(environment: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -104,6 +104,10 @@ class TextEnvironment(ExposesItself, gym.Env[dict[str, Any], str]):
     def kind_of(self, name: str) -> bool | None:
         """Whether the attribute of that name is a method; None if there is no such attribute."""
         return kind_of(self._environment, name)
+
+    def method(self, name: str) -> Callable[..., Any]:
+        """A method, to be described."""
+        return find(self._environment, name)  # type: ignore[no-any-return]
 
     def get(self, name: str) -> Any:
         """An attribute."""

@@ -96,6 +96,19 @@ class Player:
         """Position in the session there is."""
         return Progress() if self.hosted is None else self.hosted.progress
 
+    async def open(self) -> Hosted:
+        """The session there is, or a new one, without a reset.
+
+        Raises:
+            RemoteGymError: Why there is none.
+        """
+        if self.hosted is None or self.hosted.is_lost:
+            arguments = self._arguments({})
+            self.hosted = hosted = await self._bridge.open(self._client, arguments)
+            hosted.progress = Progress(arguments)
+            await self._opened(hosted)
+        return self.hosted
+
     async def reset(self, data: Mapping[str, Any]) -> bytes:
         """Begin an episode, in a new session where there is none.
 
