@@ -16,6 +16,7 @@ class Vagen:
 
     def __init__(self, server, context=None, prefix="/vagen"):
         self.server, self.context, self.prefix = server, context, prefix
+        self.headers = {}
 
     def send(self, path, data, boundary=None, body=None):
         boundary = boundary or f"gym_env_{secrets.token_hex(16)}"
@@ -26,7 +27,7 @@ class Vagen:
         settings = {} if self.context is None else {"context": self.context}
         connection = kind("localhost", self.server.server.port, timeout=scaled(20.0), **settings)
         with contextlib.closing(connection):
-            headers = {"Content-Type": f'multipart/form-data; boundary="{boundary}"'}
+            headers = {**self.headers, "Content-Type": f'multipart/form-data; boundary="{boundary}"'}
             connection.request("POST", self.prefix + path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.headers["content-type"], answer.read()

@@ -17,6 +17,7 @@ if sys.platform != "linux":
     pytest.skip("elsewhere HTTP has a port of its own only", allow_module_level=True)
 
 from http_client import asking, context_of
+from remote_gym import ConfigError, NotPermitted
 from remote_gym.server.frontends.http.protocols.vagen import configuration_in
 from remote_gym.testing import loopback_server
 from tenants import tenant
@@ -226,3 +227,95 @@ def test_bodies_that_are_none_are_refused(server, body):
     status, _, answer = Vagen(server).send("/call", None, "B", body)
     assert status == 400
     assert json.loads(answer)["detail"]
+
+
+# ------------------------------------------------------------------------------------------------ the key and limits
+
+
+class Keyed(Vagen):
+    """Shows a key."""
+
+    def __init__(self, server, key, prefix="/vagen", header="X-API-Key"):
+        super().__init__(server, prefix=prefix)
+        self.headers = {header: key} if key else {}
+
+
+def test_a_key_is_asked_for_and_no_worker_has_it(agents, monkeypatch, tmp_path):
+    monkeypatch.setenv("GYM_API_KEY", "a secret")
+    source = ENTRYPOINT.replace('("system_prompt",)', '("variable",)') + (
+        "\n\nimport os\nAgents.variable = lambda self: os.environ.get('GYM_API_KEY', 'none')\n"
+    )
+    (tmp_path / "agents.py").write_text(source)
+    with loopback_server(agents, secure=False, http=True, allow=("key:vagen",)) as server:
+        for key in ("", "another", "a secret of another"):
+            detail = Keyed(server, key).ask("/connect", {"env_config": {}}, status=401)
+            assert "GYM_API_KEY" in detail
+            assert "a secret" not in detail
+        client = Keyed(server, "a secret")
+        client.connect(seed=1)
+        assert {status.identity for status in server.server.sessions()} == {"key:vagen"}
+        assert client.call("variable") == {"result": "none"}
+        Keyed(server, "").call("step", session=client.session, status=401, action_str="go")
+        with asking(server) as other:
+            assert other.ask("GET", "/vagen/sessions")[0] == 401
+            assert other.ask("GET", "/vagen/health")[0] == 200
+        client.call("close")
+        with pytest.raises(NotPermitted):  # whose rule is for the key's holders alone
+            server.environment().reset()
+
+
+@pytest.mark.parametrize("path", ["/vagen/sessions", "/sessions", "/anything/sessions", "//vagen/sessions"])
+def test_the_key_guards_the_root_too_if_that_is_vagens(agents, monkeypatch, path):
+    monkeypatch.setenv("GYM_API_KEY", "a secret")
+    with loopback_server(agents, secure=False, use_thread=True, http=True, http_root="vagen") as server:
+        with asking(server) as client:
+            assert client.ask("GET", path)[0] == 401
+            assert client.ask("POST", "/openenv/reset", {"seed": 1})[0] == 200
+            assert client.ask("GET", "/v1/sessions")[0] == 404  # which is no environment v1 of VAGEN's
+            assert client.ask("GET", "/v1/health")[0] == 200
+        with asking(server, **{"Authorization": "Bearer a secret"}) as client:
+            assert client.ask("GET", path)[0] in (200, 404)
+
+
+def test_a_certificate_counts_where_there_is_a_key(agents, monkeypatch):
+    monkeypatch.setenv("GYM_API_KEY", "a secret")
+    with loopback_server(agents, use_thread=True, http=True) as server:
+        client = Vagen(server, context_of(tenant(server, "alice")))
+        client.connect(seed=1)
+        assert {status.identity for status in server.server.sessions()} == {"DNS:alice"}
+
+
+def test_without_http_the_variable_means_nothing(agents, monkeypatch):
+    monkeypatch.setenv("GYM_API_KEY", "a secret")
+    with loopback_server(agents, secure=False, use_thread=True) as server:
+        assert server.environment().reset(seed=1)
+
+
+def test_so_many_calls_are_under_way_and_the_next_waits_so_long(agents, monkeypatch):
+    monkeypatch.setenv("GYM_MAX_INFLIGHT", "1")
+    monkeypatch.setenv("GYM_ADMIT_TIMEOUT", "0.1")
+    with loopback_server(agents, secure=False, use_thread=True, http=True) as server:
+        with asking(server) as client:
+            assert client.ask("GET", "/vagen/health")[1]["max_inflight"] == 1
+        slow, other = Vagen(server), Vagen(server)
+        slow.connect(seed=1)
+        other.connect(seed=1)
+        thread = threading.Thread(target=slow.call, args=("step",), kwargs={"action_str": "slow"})
+        thread.start()
+        wait_until(lambda: "GYM_MAX_INFLIGHT" in json.loads(step(other)[2]).get("detail", ""))
+        thread.join()
+        wait_until(lambda: step(other)[0] == 200)
+
+
+def step(client):
+    data = {"session_id": client.session, "method": "step", "params": {"action_str": "go"}}
+    status, kind, body = client.send("/call", data)
+    return status, kind, b"{}" if status == 200 else body
+
+
+@pytest.mark.parametrize(("name", "text"), [("GYM_MAX_INFLIGHT", "many"), ("GYM_ADMIT_TIMEOUT", "-1")])
+def test_a_limit_that_is_no_number_is_refused(agents, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigError, match=f"{name} is '{text}'"):
+        with loopback_server(agents, secure=False, use_thread=True, http=True):
+            pass

@@ -50,6 +50,8 @@ def build(service: Service, bridge: Bridge, options: ServerOptions, names: Names
     routes: list[BaseRoute] = [Mount(f"/{name}", routes=found) for name, found in protocols.items()]
     routes += Plain(bridge).routes()
     if options.http_root is not None:
+        # What is ours is never taken for another protocol's environment of that name, by which its key would not count.
+        routes.append(Mount(PREFIX, routes=[]))
         routes += protocols[options.http_root]
     handlers = {HTTPException: _not_found, Exception: _failed}
     application = Starlette(routes=routes, exception_handlers=handlers)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -55,8 +56,7 @@ class Vagen:
         self._bridge = bridge
         self._sessions: dict[str, Session] = {}
         self._answers: OrderedDict[bytes, asyncio.Task[Response]] = OrderedDict()
-        self._most = int(os.environ.get("GYM_MAX_INFLIGHT") or 0)
-        self._patience = float(os.environ.get("GYM_ADMIT_TIMEOUT") or 5.0)
+        self._most, self._patience = call_limits()
         self._room = asyncio.Semaphore(self._most or 2**30)
 
     def routes(self) -> list[BaseRoute]:
@@ -286,6 +286,24 @@ def configuration_in(session_id: str) -> dict[str, Any] | None:
     except (binascii.Error, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def call_limits() -> tuple[int, float]:
+    """How many calls may be under way, 0 for any number, and the seconds that others wait for that.
+
+    They are in environment variables, as for VAGEN's own server.
+
+    Raises:
+        ConfigError: If one says no number.
+    """
+    return int(_setting("GYM_MAX_INFLIGHT", "0")), float(_setting("GYM_ADMIT_TIMEOUT", "5.0"))
+
+
+def _setting(name: str, default: str) -> str:
+    text = os.environ.get(name) or default
+    if not re.fullmatch(r"\d{1,9}(\.\d*)?" if "." in default else r"\d{1,9}", text.strip()):
+        raise ConfigError(f"is {text!r}; use a number that is not negative, such as {default}", field=name, where=name)
+    return text
 
 
 def _is_free(task: asyncio.Task[Response]) -> bool:
