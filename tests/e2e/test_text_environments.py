@@ -168,6 +168,7 @@ def test_closing_one_leaves_nothing(tmp_path):
     wait_until(lambda: (set(threading.enumerate()), open_descriptors().keys()) == before)
 
 
+@pytest.mark.long
 def test_a_close_without_an_end_holds_nobody_up():
     arguments = {"entrypoint": str(ENTRYPOINT), "entrypoint_kwargs": {"slow_close": True}}
     with loopback_server(arguments, secure=False, close_timeout=0.5) as server:

@@ -23,6 +23,7 @@ from remote_gym.worker.environment.texts.hosting import hosted, is_text_environm
 from remote_gym.worker.environment.texts.observations import observation_of, without_pillow
 from remote_gym.worker.environment.texts.waiting import new_poll, this_thread
 from remote_gym.worker.host import Host
+from scripts import run_script
 from waiting import scaled
 
 LIMITS = Limits()
@@ -163,14 +164,38 @@ def test_waiting_lets_tasks_run_and_ends_with_what_comes(environment):
         timer.join()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="cannot fork")
-def test_a_forked_child_leaves_the_parents_loop_alone(environment):
-    pid = os.fork()
-    if pid == 0:
-        environment.close()  # which may do nothing to what both share
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert environment.step("on")[0]["obs_str"] == "on"
+def test_a_forked_child_leaves_the_parents_loop_alone():
+    script = """
+import asyncio, os, select, socket
+from remote_gym.worker.environment.texts.environment import TextEnvironment
+from remote_gym.worker.environment.texts.waiting import new_poll
+
+class Agents:
+    async def reset(self, seed):
+        return {}, {}
+    async def step(self, text):
+        return {"obs_str": text}, 0.0, False, {}
+    async def close(self):
+        pass
+
+environment = TextEnvironment(Agents())
+poll, (ours, theirs) = new_poll(), socket.socketpair()
+poll.register(ours, select.POLLIN)
+poll.poll(10)
+pid = os.fork()
+if pid == 0:
+    environment.close()  # which may do nothing to what both share
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print(environment.step("on")[0]["obs_str"])
+theirs.send(b"x")
+print(len(poll.poll(20_000)))
+environment.close()
+"""
+    done = run_script(script)
+    assert done.stdout.split() == ["on", "1"], done.stderr
 
 
 def test_five_values_are_gymnasiums():
