@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import secrets
 import sys
@@ -17,7 +18,7 @@ import pytest
 pytest.importorskip("PIL.Image", reason="the extra jpeg is not installed")
 
 import text_entrypoint
-from http_client import asking
+from http_client import asking, socket_of
 from processes import open_descriptors
 from remote_gym import AnyText, ImageSpace, InvalidObservation, RemoteEnvironmentError
 from remote_gym.testing import loopback_server
@@ -252,3 +253,42 @@ def test_in_json_texts_are_texts_and_images_lists(web):
         assert (observation["obs_str"], found["reward"]) == (expected[0], reward)
         assert observation["multi_modal_input"]["<image>"] == [pixels for _, pixels in expected[1]]
         client.ask("DELETE", f"/v1/sessions/{opened['session']}")
+
+
+def test_openenvs_clients_send_texts_and_get_images_as_they_like():
+    pytest.importorskip("uvicorn", reason="the extra http is not installed")
+    from PIL import Image
+
+    (text, images), *_ = [step[0] for step in local()[1:]]
+    arguments = {"entrypoint": str(ENTRYPOINT)}
+    with loopback_server(arguments, secure=False, use_thread=True, http=True, http_images="png") as server:
+        with socket_of(server) as socket:
+            assert socket.ask("reset", {"seed": SEED})["data"]["observation"]["obs_str"] == f"seed {SEED}"
+            found = socket.ask("step", {"text": "go"})["data"]["observation"]
+            sent = [base64.b64decode(each) for each in found["multi_modal_input"]["<image>"]]
+            pictures = [Image.open(io.BytesIO(each)) for each in sent]
+            assert (found["obs_str"], [(each.mode, np.asarray(each).tolist()) for each in pictures]) == (text, images)
+
+
+def test_the_same_is_awaited(server):
+    async def play():
+        async with server.async_environment() as environment:
+            observation, info = await environment.reset(seed=SEED)
+            found = [(as_local(observation), info)]
+            for action in ACTIONS:
+                observation, reward, terminated, _, info = await environment.step(action)
+                found.append((as_local(observation), reward, terminated, info))
+            assert (await environment.call("system_prompt"))["obs_str"] == "You see <image>."
+            return found
+
+    assert asyncio.run(play()) == local()
+
+
+def test_one_that_was_made_ahead_is_as_good():
+    arguments = {"entrypoint": str(ENTRYPOINT), "warm": 1}
+    with loopback_server(arguments, secure=False, use_thread=True) as server:
+        wait_until(lambda: server.server.spare_count == 1)
+        environment = server.environment()
+        observation, info = environment.reset(seed=SEED)
+        assert (as_local(observation), info) == local()[0]
+        assert environment.call("system_prompt")["obs_str"] == "You see <image>."
