@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STORIES = [path for path in DOCUMENTS if path.name == "README.md" or "<!-- test:" in path.read_text(encoding="utf-8")]
 LINKED = [*DOCUMENTS, *sorted(ROOT.glob("[A-Z]*.md")), *sorted(ROOT.glob("*/README.md"))]
+LONG = {"resources.md", "text.md"}
+"""Pages whose stories start servers of their own."""
 PORT = "56789"
 PYTHON = {"python", "py"}
 SHELL = {"sh", "bash", "console"}
@@ -220,7 +222,11 @@ def broken_links(page: Path) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", STORIES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.long] if page.name in LONG else []) for page in STORIES],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_blocks_run(page, tmp_path):
     if page.name == "dm-env-rpc.md":
         pytest.importorskip("dm_env_rpc", reason="needs dm-env-rpc: pip install 'remote-gym[dm-env-rpc]'")

@@ -44,9 +44,12 @@ if TYPE_CHECKING:
     from remote_gym.protocol.ticket import SessionTicket
     from remote_gym.server.create import create_remote_environment_server
     from remote_gym.server.serve import RemoteEnvironmentServer
+    from remote_gym.wire.spaces.image import ImageSpace
+    from remote_gym.wire.spaces.text import AnyText
     from remote_gym.wire.values import Member, Record, Unencodable, remote_type
 
 __all__ = [
+    "AnyText",
     "AsyncRemoteEnvironment",
     "ClientOptions",
     "ConfigError",
@@ -58,6 +61,7 @@ __all__ = [
     "DenialReason",
     "EncodingError",
     "FullReason",
+    "ImageSpace",
     "InvalidAction",
     "InvalidObservation",
     "LaunchedServer",
@@ -94,9 +98,11 @@ __all__ = [
 # Loaded when first asked for. A worker, which imports this package too, must not load gRPC, and neither should a
 # trainer's process that only wants the exceptions.
 _HOMES = {
+    "AnyText": "remote_gym.wire.spaces.text",
     "AsyncRemoteEnvironment": "remote_gym.client.aio.environment",
     "ClientOptions": "remote_gym.config",
     "ConnectionInfo": "remote_gym.client.connection_info",
+    "ImageSpace": "remote_gym.wire.spaces.image",
     "LaunchedServer": "remote_gym.client.launching",
     "Limits": "remote_gym.config",
     "Member": "remote_gym.wire.values",

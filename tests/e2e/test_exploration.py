@@ -92,6 +92,13 @@ def test_minimal_client_plays_over_mutual_tls(files: Path) -> None:
     assert all(line.endswith(" 1.0") for line in steps)
 
 
+def test_a_text_environment_plays_by_itself(tmp_path: Path) -> None:
+    prompt, *said = run(tmp_path, "text_environment.py").splitlines()
+    assert prompt.startswith("You look for a treasure.")
+    assert said[-1].startswith("You have found it!")
+    assert all("(60, 60, 3)" in line for line in said)
+
+
 def test_launching_an_environment_in_another_python(tmp_path: Path) -> None:
     entrypoint, kwargs = str(SCRIPTS / "remote_environment_entrypoint.py"), '{"env": "CartPole-v1"}'
     python = ["--python", python_of(NEW[0])]

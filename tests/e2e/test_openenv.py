@@ -174,7 +174,7 @@ def test_environments_have_paths(obedient):
         ("[]", "INVALID_JSON"),
         (b"\xff", "INVALID_JSON"),
         ("[" * 100_000, "INVALID_JSON"),
-        ('{"type": "mcp", "data": {}}', "UNKNOWN_TYPE"),
+        ('{"type": "tasks", "data": {}}', "UNKNOWN_TYPE"),
         ("{}", "UNKNOWN_TYPE"),
         ('{"type": ["step"]}', "UNKNOWN_TYPE"),
         ('{"type": "step", "data": [1]}', "VALIDATION_ERROR"),

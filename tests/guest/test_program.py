@@ -28,6 +28,7 @@ from wire.examples import (
     ARRAYS,
     HASHABLE,
     LIMITS,
+    OURS,
     SCALARS,
     SIMPLE,
     SPACES,
@@ -160,7 +161,7 @@ def test_an_instance_of_a_class_arrives_by_its_name_and_what_it_is_like():
         assert remote_type(written(value)) == remote_type(ours)
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", [space for name, space in SPACES.items() if name not in OURS])
 def test_a_guest_writes_each_space_as_we_do(space):
     check_space(space)
 
@@ -211,7 +212,9 @@ def test_numbers_of_fields_are_those_of_the_protocol():
     kinds = pb.Space.DESCRIPTOR.fields_by_name
     names = {name: f"{name.lower()}" for name in program.SPACES}
     assert {names[name].replace("_", ""): field for name, (field, _) in program.SPACES.items()} == {
-        name.replace("_", ""): field.number for name, field in kinds.items()
+        name.replace("_", ""): field.number
+        for name, field in kinds.items()
+        if name != "image"  # a space of ours, which no other Python has
     }
 
 

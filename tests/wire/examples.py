@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from remote_gym.config import Limits
+from remote_gym.wire.spaces.image import ImageSpace
+from remote_gym.wire.spaces.text import AnyText
 from remote_gym.wire.values.named import Member, Record, mark_tuple, marked, remote_type
 
 LIMITS = Limits()
@@ -78,6 +80,12 @@ SPACES: dict[str, gym.Space[Any]] = {
     "graph": spaces.Graph(_box(0, 1, (3,), "float32"), spaces.Discrete(4)),
     "graph-no-edges": spaces.Graph(spaces.Discrete(4), None),
 }
+OURS: dict[str, gym.Space[Any]] = {
+    "any-text": AnyText(),
+    "image": ImageSpace(),
+    "sequence-image": spaces.Sequence(ImageSpace()),
+}
+"""Spaces that Gymnasium does not have, nor then any guest."""
 if HAS_ONE_OF:
     SPACES["one-of"] = spaces.OneOf([spaces.Discrete(3), _box(0, 1, (2,), "float32"), spaces.Text(3)])
 if DISCRETE_HAS_DTYPE:
@@ -89,6 +97,7 @@ if GRAPH_HOLDS_ANY:
     SPACES["graph-of-dicts"] = spaces.Graph(
         spaces.Dict({"a": spaces.Discrete(2)}), spaces.Tuple([_box(0, 1, (2,), "float32")])
     )
+SPACES |= OURS
 
 
 def plain(element: Any) -> Any:

@@ -1644,7 +1644,8 @@ def create(order: Dict[str, Any]) -> Tuple[Hosted, Tuple[str, ...]]:
     environment = function(**arguments(function, file, kwargs, injected))
     if not library_of(environment):
         raise ConfigError(
-            "{}: create_environment returned the type {}; return an environment of Gymnasium's or Gym's".format(
+            "{}: create_environment returned the type {}; return an environment of Gymnasium's or Gym's "
+            "(those of texts, with asynchronous methods, are hosted in the server's own Python alone)".format(
                 file, type_name(environment)
             )
         )

@@ -18,6 +18,8 @@ _OF_SERVICE_MANAGERS = frozenset(
     )
 )
 """By which systemd lends a service sockets, secrets, and its own ear."""
+VAGEN_KEY = "GYM_API_KEY"
+"""Key of VAGEN's clients, which is no environment's business."""
 _OF_OUR_PYTHON = frozenset(("PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"))
 """Where this Python finds its modules, which are another one's bane."""
 
@@ -27,7 +29,7 @@ def for_others() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(_OURS) and name not in _OF_SERVICE_MANAGERS
+        if not name.startswith(_OURS) and name not in _OF_SERVICE_MANAGERS and name != VAGEN_KEY
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from remote_gym.protocol.open_request import mode_to_open
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values import decode_value
+
+_PROMPT = "system_prompt"
+"""A method of text environments that their agents' programs call, and not the agents."""
 
 
 def read_metadata(description: pb.Description, limits: Limits, render_mode: str | None) -> dict[str, Any]:
@@ -62,6 +66,24 @@ def read_exposed(description: pb.Description, own: Collection[str]) -> dict[str,
             again for another session. What is exposed under these can only be called.
     """
     return {exposed.name: exposed.callable for exposed in description.exposed if exposed.name not in own}
+
+
+def read_tools(description: pb.Description) -> list[dict[str, Any]]:
+    """Describe the exposed methods, as language models are told of tools.
+
+    Returns:
+        For each its ``name``, its docstring as ``description``, and the JSON Schema of its arguments as
+        ``input_schema``; that is of any arguments where the server does not know them.
+    """
+    return [
+        {
+            "name": each.name,
+            "description": each.description,
+            "input_schema": json.loads(each.parameters) if each.parameters else {"type": "object"},
+        }
+        for each in description.exposed
+        if each.callable and each.name != _PROMPT
+    ]
 
 
 def check_exposed(description: pb.Description, name: str, *, to_set: bool = False) -> None:

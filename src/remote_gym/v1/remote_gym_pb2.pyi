@@ -269,12 +269,16 @@ class EnvironmentSpec(_message.Message):
     def __init__(self, id: _Optional[str] = ..., reward_threshold: _Optional[float] = ..., nondeterministic: bool = ..., max_episode_steps: _Optional[int] = ...) -> None: ...
 
 class ExposedName(_message.Message):
-    __slots__ = ("name", "callable")
+    __slots__ = ("name", "callable", "description", "parameters")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CALLABLE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     callable: bool
-    def __init__(self, name: _Optional[str] = ..., callable: bool = ...) -> None: ...
+    description: str
+    parameters: str
+    def __init__(self, name: _Optional[str] = ..., callable: bool = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("sequence", "reset", "step", "render", "call", "close", "step_many", "frame", "part")
@@ -835,7 +839,7 @@ class Unencodable(_message.Message):
     def __init__(self, type: _Optional[str] = ..., repr: _Optional[str] = ...) -> None: ...
 
 class Space(_message.Message):
-    __slots__ = ("box", "discrete", "multi_discrete", "multi_binary", "text", "dict", "tuple", "sequence", "graph", "one_of")
+    __slots__ = ("box", "discrete", "multi_discrete", "multi_binary", "text", "dict", "tuple", "sequence", "graph", "one_of", "image")
     BOX_FIELD_NUMBER: _ClassVar[int]
     DISCRETE_FIELD_NUMBER: _ClassVar[int]
     MULTI_DISCRETE_FIELD_NUMBER: _ClassVar[int]
@@ -846,6 +850,7 @@ class Space(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     ONE_OF_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     box: BoxSpace
     discrete: DiscreteSpace
     multi_discrete: MultiDiscreteSpace
@@ -856,7 +861,8 @@ class Space(_message.Message):
     sequence: SequenceSpace
     graph: GraphSpace
     one_of: OneOfSpace
-    def __init__(self, box: _Optional[_Union[BoxSpace, _Mapping]] = ..., discrete: _Optional[_Union[DiscreteSpace, _Mapping]] = ..., multi_discrete: _Optional[_Union[MultiDiscreteSpace, _Mapping]] = ..., multi_binary: _Optional[_Union[MultiBinarySpace, _Mapping]] = ..., text: _Optional[_Union[TextSpace, _Mapping]] = ..., dict: _Optional[_Union[DictSpace, _Mapping]] = ..., tuple: _Optional[_Union[TupleSpace, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpace, _Mapping]] = ..., graph: _Optional[_Union[GraphSpace, _Mapping]] = ..., one_of: _Optional[_Union[OneOfSpace, _Mapping]] = ...) -> None: ...
+    image: ImageSpace
+    def __init__(self, box: _Optional[_Union[BoxSpace, _Mapping]] = ..., discrete: _Optional[_Union[DiscreteSpace, _Mapping]] = ..., multi_discrete: _Optional[_Union[MultiDiscreteSpace, _Mapping]] = ..., multi_binary: _Optional[_Union[MultiBinarySpace, _Mapping]] = ..., text: _Optional[_Union[TextSpace, _Mapping]] = ..., dict: _Optional[_Union[DictSpace, _Mapping]] = ..., tuple: _Optional[_Union[TupleSpace, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpace, _Mapping]] = ..., graph: _Optional[_Union[GraphSpace, _Mapping]] = ..., one_of: _Optional[_Union[OneOfSpace, _Mapping]] = ..., image: _Optional[_Union[ImageSpace, _Mapping]] = ...) -> None: ...
 
 class BoxSpace(_message.Message):
     __slots__ = ("dtype", "shape", "low", "high", "bounded_below", "bounded_above")
@@ -905,14 +911,16 @@ class MultiBinarySpace(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., scalar_n: bool = ...) -> None: ...
 
 class TextSpace(_message.Message):
-    __slots__ = ("min_length", "max_length", "characters")
+    __slots__ = ("min_length", "max_length", "characters", "any")
     MIN_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    ANY_FIELD_NUMBER: _ClassVar[int]
     min_length: int
     max_length: int
     characters: str
-    def __init__(self, min_length: _Optional[int] = ..., max_length: _Optional[int] = ..., characters: _Optional[str] = ...) -> None: ...
+    any: bool
+    def __init__(self, min_length: _Optional[int] = ..., max_length: _Optional[int] = ..., characters: _Optional[str] = ..., any: bool = ...) -> None: ...
 
 class DictSpace(_message.Message):
     __slots__ = ("keys", "spaces", "sort_keys_off")
@@ -951,3 +959,7 @@ class OneOfSpace(_message.Message):
     SPACES_FIELD_NUMBER: _ClassVar[int]
     spaces: _containers.RepeatedCompositeFieldContainer[Space]
     def __init__(self, spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ...) -> None: ...
+
+class ImageSpace(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -23,6 +23,7 @@ from remote_gym.transport.direct_socket import DirectSocket, shut_down
 from remote_gym.transport.framing import MessageSocket
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.errors import error_response
+from remote_gym.worker.environment.texts.waiting import new_poll
 from remote_gym.worker.handshake import Handshake
 from remote_gym.worker.host import Host
 from remote_gym.worker.idle import IdleClock
@@ -79,7 +80,7 @@ class WorkerLoop:
         self._sleep_ms: float | None = None  # how long to wait before it is looked at again
         self._farewell = close_reasons.UNTOLD
         self.has_left = False
-        self._poll = select.poll()
+        self._poll = new_poll()
         self._poll.register(server, select.POLLIN)
         self._poll.register(control, select.POLLIN)
         self._pending = PendingClients(Handshake(launch, limits), self._poll)

@@ -25,6 +25,7 @@ from remote_gym.wire.values import decode_value
 from remote_gym.worker.environment.entrypoint import Created, create_environment
 from remote_gym.worker.environment.forked_children import ForkedChild, Serving, forked
 from remote_gym.worker.environment.registered_ids import IdNeeded
+from remote_gym.worker.environment.texts.waiting import new_poll
 from remote_gym.worker.host import Host
 from remote_gym.worker.loop import WorkerLoop
 from remote_gym.worker.reuse import ReusableHost
@@ -172,14 +173,14 @@ class _Worker:
     def _wait_for_launch(self, created: Created) -> worker_pb2.Launch | None:
         """Wait for another session; None where there will be none, or the environment's own process has ended."""
         requests = self._serving.requests
+        poll = new_poll()
+        poll.register(requests, select.POLLIN)
         if created.guest is not None:
             created.guest.forget_output()
-            poll = select.poll()
-            poll.register(requests, select.POLLIN)
             poll.register(created.guest.fileno(), select.POLLIN)
-            if any(descriptor != requests.fileno() for descriptor, _ in poll.poll()):
-                logger.warning("the environment's own process has ended, while no session had it")
-                return None
+        if any(descriptor != requests.fileno() for descriptor, _ in poll.poll()):
+            logger.warning("the environment's own process has ended, while no session had it")
+            return None
         return _receive_launch(requests)
 
 

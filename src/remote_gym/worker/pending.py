@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 from dataclasses import dataclass
 
 from remote_gym.errors import RemoteGymError
 from remote_gym.logs import get_logger
 from remote_gym.transport.direct_socket import DirectSocket
+from remote_gym.worker.environment.texts.waiting import Poll
 from remote_gym.worker.handshake import Admitting, Handshake
 
 logger = get_logger(__name__)
@@ -68,7 +68,7 @@ class PendingClients:
         pending: They, by descriptor, in the order in which they came.
     """
 
-    def __init__(self, admission: Handshake, poll: select.poll) -> None:
+    def __init__(self, admission: Handshake, poll: Poll) -> None:
         self._admission = admission
         self._poll = poll
         self.pending: dict[int, PendingClient] = {}

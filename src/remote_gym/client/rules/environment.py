@@ -23,7 +23,7 @@ from remote_gym.client.rules.session import OpenSession
 from remote_gym.client.servers import to_places
 from remote_gym.client.spec import SpecAttribute, read_spec, without_secrets
 from remote_gym.config import ClientOptions, EnvironmentLike, TlsFiles, merge_options, read_environment
-from remote_gym.protocol.description import check_resumed, read_exposed, read_metadata
+from remote_gym.protocol.description import check_resumed, read_exposed, read_metadata, read_tools
 from remote_gym.protocol.exchange import Answer, unless_error
 from remote_gym.protocol.open_request import check_arguments, mode_to_open, open_request
 from remote_gym.protocol.responses import Reader
@@ -125,6 +125,20 @@ class EnvironmentRules(ABC):
             raise ResetNeeded("There is no session, and so no ticket, until env.reset() opens one")
         ticket: SessionTicket = self._session.ticket
         return ticket
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """Methods that the environment exposes, as a language model is told of tools.
+
+        Each has a ``name``, a ``description``, which is its docstring, and an ``input_schema``, the JSON Schema of its
+        arguments by name: ``call(name, **arguments)`` calls it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: If no session is open.
+        """
+        if self._session is None:
+            raise ResetNeeded("There is no session, and so no tools are known, until env.reset() opens one")
+        return read_tools(self._session.description)
 
     def __copy__(self) -> Any:
         # A shallow copy would share window, arguments and space objects; two environments share nothing.

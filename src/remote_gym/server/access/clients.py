@@ -15,6 +15,7 @@ from remote_gym.auth.tokens import TokenFile
 from remote_gym.config import ServerOptions, TlsFiles
 from remote_gym.errors import DenialReason, NotPermitted
 from remote_gym.logs import get_logger, host_of
+from remote_gym.server.access.keys import FrontendKeys
 from remote_gym.tls.peer import PeerCertificate, read_peer_certificate
 from remote_gym.v1 import worker_pb2
 
@@ -32,12 +33,14 @@ class Credentials:
         tls_version: Of its connection, such as ``"TLSv1.3"``; empty without TLS, and where that is not known.
         certificates: Those that TLS has verified, in DER, its own first.
         token: The one that came with what it asks; empty without.
+        frontend: Name of a protocol that may have a key of its own; empty for others.
     """
 
     peer: str
     tls_version: str = ""
     certificates: Sequence[bytes] = ()
     token: str = ""
+    frontend: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,15 @@ class Clients:
         if options.token_file is not None:
             tokens = TokenFile(Path(options.token_file).absolute()).get
             tokens()  # says so, if they cannot be read
+        self._keys = FrontendKeys(options)
         self._rule = IdentityRule(
             certificates=files is not None and files.ca is not None, common_names=options.common_names, tokens=tokens
         )
 
     @property
     def have_identities(self) -> bool:
-        """Whether any rule can name one of them: they show certificates or tokens."""
-        return self._rule.certificates or self._rule.tokens is not None
+        """Whether any rule can name one of them: they show certificates, tokens, or a frontend's key."""
+        return self._rule.certificates or self._rule.tokens is not None or self._keys.are_there
 
     def identify(self, credentials: Credentials) -> Client:
         """Decide who a client is, and until when it is answered.
@@ -101,7 +105,8 @@ class Clients:
                 "refused a call from %s: %s", peer, error, repeats=host_of(peer), event="call_refused", peer=peer
             )
             raise
-        self._look_at_token(credentials)
+        if not identity.startswith("key:"):
+            self._look_at_token(credentials)
         now = time.time()
         expires = min((each.not_after for each in certificates), default=math.inf)
         if expires <= now:
@@ -153,8 +158,12 @@ class Clients:
                 f"the connection uses {credentials.tls_version}, and the server takes {TLS_VERSION}",
                 reason=DenialReason.IDENTITY,
             )
+        if by_key := self._keys.identity(credentials.frontend, credentials.token):
+            return by_key
         names = [name for certificate in certificates for name in certificate.names]
-        return self._rule.identify(names, credentials.token)
+        identity = self._rule.identify(names, credentials.token)
+        self._keys.check(credentials.frontend, identity)
+        return identity
 
     def _look_at_token(self, credentials: Credentials) -> None:
         if credentials.token and self._rule.tokens is None:

@@ -20,7 +20,7 @@ DEFAULT = "default"
 """Name by which rules call the environment of clients that name none."""
 EVERYBODY = "*"
 
-_KINDS = ("URI", "DNS", "email", "CN", "token")
+_KINDS = ("URI", "DNS", "email", "CN", "token", "key")
 _QUOTAS = ("max_sessions", "max_opens_per_second")
 _TERMS = ("arguments", "schema")
 _SEPARATORS = tuple("/:.-_@")

@@ -17,6 +17,7 @@ from gymnasium.spaces import GraphInstance
 from numpy.typing import NDArray
 
 from remote_gym.errors import ConfigError
+from remote_gym.wire.spaces.image import ImageSpace
 from remote_gym.wire.values.unencodable import short_repr, type_name
 
 OneOf: type[gym.Space[Any]] | None = getattr(spaces, "OneOf", None)
@@ -135,6 +136,15 @@ def _fit_graph(space: spaces.Graph, element: Any) -> GraphInstance:
     if links is not None and not (isinstance(links, np.ndarray) and links.dtype.kind in "iu" and _is_pairs(links)):
         raise Mismatch("an integer array of shape (number of edges, 2)", describe(links)).under("edge_links")
     return GraphInstance(nodes, edges, links)
+
+
+@fit.register(ImageSpace)
+def _fit_image(space: ImageSpace, element: Any) -> NDArray[np.uint8]:
+    if space.contains(element):
+        return np.asarray(element)
+    raise Mismatch(
+        "an image: a uint8 array of shape (height, width), or with 1, 3 or 4 channels behind", describe(element)
+    )
 
 
 def _fit_one_of(space: Any, element: Any) -> tuple[Any, Any]:

@@ -17,6 +17,8 @@ from remote_gym.config import Limits
 from remote_gym.errors import EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.casting import OneOf
+from remote_gym.wire.spaces.image import ImageSpace
+from remote_gym.wire.spaces.text import AnyText
 from remote_gym.wire.values import decode_value
 from remote_gym.wire.values.arrays import checked_shape, from_bytes
 from remote_gym.wire.values.decoding import dict_of
@@ -114,6 +116,8 @@ class _Decoding:
         return _build(lambda: spaces.MultiBinary(shape[0] if message.scalar_n else shape))
 
     def _read_text(self, message: pb.TextSpace) -> spaces.Text:
+        if message.any:
+            return AnyText()
         limit = self._limits.text_length
         if message.max_length > limit or len(message.characters) > limit:
             raise EncodingError(f"a Text space's max_length is {message.max_length}; the limit is {limit}")
@@ -151,6 +155,9 @@ class _Decoding:
         make: Callable[[list[gym.Space[Any]]], gym.Space[Any]] = OneOf
         members = [self.read(member) for member in message.spaces]
         return _build(lambda: make(members))
+
+    def _read_image(self, _message: pb.ImageSpace) -> ImageSpace:
+        return ImageSpace()
 
     def _read_copied(self, message: pb.Space) -> gym.Space[Any]:
         self._copies *= 2

@@ -18,6 +18,8 @@ from remote_gym.errors import ConfigError, EncodingError
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.casting import Mismatch, OneOf, fit, is_textual
 from remote_gym.wire.spaces.decoding import decode_space, key_limits
+from remote_gym.wire.spaces.image import ImageSpace
+from remote_gym.wire.spaces.text import AnyText
 from remote_gym.wire.values import encode_value
 from remote_gym.wire.values.arrays import to_bytes
 from remote_gym.wire.values.dtypes import dtype_code
@@ -108,6 +110,12 @@ def _write_text(space: spaces.Text, into: pb.Space, _limits: Limits, _depth: int
     _set_characters(into.text, "".join(space.character_list))
 
 
+@_write_kind.register(AnyText)
+def _write_any_text(space: AnyText, into: pb.Space, limits: Limits, depth: int) -> None:
+    _write_text(space, into, limits, depth)
+    into.text.any = True
+
+
 @_write_kind.register(spaces.Dict)
 def _write_dict(space: spaces.Dict, into: pb.Space, limits: Limits, depth: int) -> None:
     into.dict.SetInParent()
@@ -138,6 +146,11 @@ def _write_graph(space: spaces.Graph, into: pb.Space, limits: Limits, depth: int
     _write(space.node_space, into.graph.node_space, limits, depth + 1)
     if space.edge_space is not None:
         _write(space.edge_space, into.graph.edge_space, limits, depth + 1)
+
+
+@_write_kind.register(ImageSpace)
+def _write_image(_space: ImageSpace, into: pb.Space, _limits: Limits, _depth: int) -> None:
+    into.image.SetInParent()
 
 
 def _write_one_of(space: Any, into: pb.Space, limits: Limits, depth: int) -> None:

@@ -22,8 +22,9 @@ from remote_gym.errors import ConfigError, NotPermitted
 from remote_gym.v1 import worker_pb2
 from remote_gym.wire.autoreset import autoreset_mode
 from remote_gym.worker.environment.entrypoint_modules import load, search
-from remote_gym.worker.environment.exposure import exposed_by_id
+from remote_gym.worker.environment.exposure import ExposesItself, exposed_by_id
 from remote_gym.worker.environment.registered_ids import as_sentence, check_client_id, id_needed, noting, parse_id
+from remote_gym.worker.environment.texts.hosting import hosted
 from remote_gym.worker.environment.user_code import user_code
 from remote_gym.worker.environment.vector import batch, check_vector_environment
 
@@ -111,13 +112,19 @@ def create_environment(
     def create(index: int) -> gym.Env[Any, Any]:
         arguments = _arguments(function, file, kwargs, injected | {"env_id": launch.env_id + index})
         with user_code:
-            environment = function(**arguments)
+            environment = hosted(function(**arguments))
         if isinstance(environment, gym.Env):
             return environment
         found = _qualified_name(type(environment))
         raise ConfigError(f"{file}: create_environment returned the type {found}; return a gymnasium.Env")
 
-    return Created(_each(launch, create), exposed)
+    made = _each(launch, create)
+    return Created(made, tuple(dict.fromkeys((*exposed, *_exposed_anyway(made)))))
+
+
+def _exposed_anyway(made: gym.Env[Any, Any] | gym.vector.VectorEnv) -> tuple[str, ...]:
+    first = made.envs[0] if isinstance(made, gym.vector.SyncVectorEnv) else made
+    return getattr(first, "exposed", ()) if isinstance(first, ExposesItself) else ()
 
 
 def _each(

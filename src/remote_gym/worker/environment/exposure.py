@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from remote_gym.logs import get_logger
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.exposed import not_exposed
 from remote_gym.wire.values.generators import generator_state, set_generator_state
+from remote_gym.worker.environment.tools import describe
+
+logger = get_logger(__name__)
 
 _WRAPPERS: Any = (gym.Wrapper, getattr(gym.vector, "VectorWrapper", gym.Wrapper))
 
@@ -27,6 +31,10 @@ class ExposesItself(abc.ABC):
     @abc.abstractmethod
     def kind_of(self, name: str) -> bool | None:
         """Whether the attribute of that name is a method; None if there is no such attribute."""
+
+    def method(self, name: str) -> Callable[..., Any] | None:
+        """A method, to be described; None where it is out of reach."""
+        return None
 
     @abc.abstractmethod
     def get(self, name: str) -> Any:
@@ -60,14 +68,18 @@ class Exposure:
         self.lacking: list[str] = []
         for name in names:
             # Not an error: an entrypoint may create several kinds of environment, and list the names of them all.
-            if (found := _is_callable(environments[0], name)) is None:
+            if (found := kind_of(environments[0], name)) is None:
                 self.lacking.append(name)
             else:
                 self._is_callable[name] = found
 
     def describe(self) -> list[pb.ExposedName]:
-        """The names, and whether each is a method."""
-        return [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
+        """The names, whether each is a method, and what these do, where an entrypoint exposes them."""
+        found = [pb.ExposedName(name=name, callable=kind) for name, kind in self._is_callable.items()]
+        for each in found:
+            if each.callable and not self._made_by_id and (method := _method(self._environments[0], each.name)):
+                each.description, each.parameters = describe(method)
+        return found
 
     def call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
         """Call a method of each environment, or read its attribute.
@@ -82,7 +94,7 @@ class Exposure:
             return [_call(environment, name, args, kwargs) for environment in self._environments]
         if args or kwargs:
             raise TypeError(f"{name!r} is an attribute and takes no arguments")
-        return [_find(environment, name) for environment in self._environments]
+        return [find(environment, name) for environment in self._environments]
 
     def assign(self, name: str, values: Sequence[Any]) -> None:
         """Set an attribute of each environment to its value.
@@ -99,7 +111,7 @@ class Exposure:
                 environment.assign(name, value)
                 continue
             holder, _, last = name.rpartition(".")
-            layer = _find(environment, holder) if holder else _layer_with(environment, last)
+            layer = find(environment, holder) if holder else _layer_with(environment, last)
             setattr(layer, last, set_generator_state(layer.np_random, value) if name == RANDOM else value)
 
     def _check(self, name: str) -> None:
@@ -107,6 +119,14 @@ class Exposure:
             raise AttributeError(
                 not_exposed(name, exposed=self._is_callable, lacking=self.lacking, made_by_id=self._made_by_id)
             )
+
+
+def _method(environment: Any, name: str) -> Callable[..., Any] | None:
+    try:
+        return environment.method(name) if isinstance(environment, ExposesItself) else find(environment, name)
+    except Exception as error:  # noqa: BLE001 - code of the environment's, such as a part that is a property
+        logger.debug("%s is not described: %r", name, error)
+        return None
 
 
 def _layers(environment: Any) -> list[Any]:
@@ -139,10 +159,15 @@ def _layer_with(environment: Any, name: str) -> Any:
 def _call(environment: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if isinstance(environment, ExposesItself):
         return environment.call(name, args, kwargs)
-    return _find(environment, name)(*args, **kwargs)
+    return find(environment, name)(*args, **kwargs)
 
 
-def _find(environment: Any, name: str) -> Any:
+def find(environment: Any, name: str) -> Any:
+    """An attribute of an environment, or of a part of it by a name with dots.
+
+    Raises:
+        AttributeError: If there is none.
+    """
     if isinstance(environment, ExposesItself):
         return environment.get(name)
     first, *rest = name.split(".")
@@ -159,13 +184,13 @@ def _has(layer: object, name: str) -> bool:
     return inspect.getattr_static(layer, name, missing) is not missing
 
 
-def _is_callable(environment: Any, name: str) -> bool | None:
+def kind_of(environment: Any, name: str) -> bool | None:
     """Whether the attribute of that name is a method; None if there is no such attribute."""
     if isinstance(environment, ExposesItself):
         return environment.kind_of(name)
     if "." in name:
         try:
-            return callable(_find(environment, name))
+            return callable(find(environment, name))
         except AttributeError:
             return None
     for layer in _layers(environment):

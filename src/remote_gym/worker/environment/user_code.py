@@ -17,7 +17,7 @@ LINES = 3
 
 
 class FromGuest:
-    """Marks errors of ours that say what became of an environment in another process.
+    """Marks errors of ours that say what became of an environment in another process, or of what stands in for one.
 
     They are raised on purpose, so they travel as what they are.
     """

@@ -14,8 +14,9 @@ pytest.importorskip("uvicorn", reason="the extra http is not installed")
 
 from environments import make_spaces
 from remote_gym.config import Limits
+from remote_gym.server.frontends.http.images import is_image, png_of
 from remote_gym.server.frontends.http.schemas import schema_of
-from remote_gym.server.frontends.http.values import JsonWriter, bytes_as_json, element_of, is_image, png_of
+from remote_gym.server.frontends.http.values import JsonWriter, bytes_as_json, element_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 from remote_gym.wire.spaces.elements import decode_action, encode_action
 from remote_gym.wire.spaces.layout import compile_layout

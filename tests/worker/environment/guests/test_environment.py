@@ -165,6 +165,11 @@ def test_several_environments_share_one_guest_and_end_with_the_last(tmp_path):
     [
         ("", ConfigError, "does not define create_environment"),
         ("def create_environment(): return 3", ConfigError, "returned the type builtins.int"),
+        (
+            "class Agents:\n def reset(self): ...\n def step(self): ...\ndef create_environment(): return Agents()",
+            ConfigError,
+            "those of texts, with asynchronous methods, are hosted in the server's own Python alone",
+        ),
         ("def create_environment(colour): pass", ConfigError, "was to be called with no arguments"),
         (
             "EXPOSED = 3\ndef create_environment():\n import gymnasium\n return gymnasium.make('CartPole-v1')",

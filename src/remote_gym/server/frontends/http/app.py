@@ -16,13 +16,13 @@ from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.logs import get_logger
 from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.http.doors import Doors
+from remote_gym.server.frontends.http.images import import_pillow
 from remote_gym.server.frontends.http.names import Names
 from remote_gym.server.frontends.http.protocols.agentgpt import AgentGpt
 from remote_gym.server.frontends.http.protocols.openenv_http import OpenEnv
 from remote_gym.server.frontends.http.protocols.plain import PREFIX, Plain
 from remote_gym.server.frontends.http.protocols.vagen import Vagen
 from remote_gym.server.frontends.http.reading import answer
-from remote_gym.server.frontends.http.values import import_pillow
 from remote_gym.server.service import Service
 
 logger = get_logger(__name__)
@@ -50,6 +50,8 @@ def build(service: Service, bridge: Bridge, options: ServerOptions, names: Names
     routes: list[BaseRoute] = [Mount(f"/{name}", routes=found) for name, found in protocols.items()]
     routes += Plain(bridge).routes()
     if options.http_root is not None:
+        # What is ours is never taken for another protocol's environment of that name, by which its key would not count.
+        routes.append(Mount(PREFIX, routes=[]))
         routes += protocols[options.http_root]
     handlers = {HTTPException: _not_found, Exception: _failed}
     application = Starlette(routes=routes, exception_handlers=handlers)

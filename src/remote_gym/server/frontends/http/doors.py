@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from remote_gym.config import ServerOptions
+from remote_gym.config.server import HTTP_PROTOCOLS
 from remote_gym.errors import DenialReason, NotPermitted, RemoteGymError
 from remote_gym.server.access.clients import CertificateExpired, Client, Credentials
 from remote_gym.server.frontends.http.connection import Connection, connection_of
@@ -63,7 +64,7 @@ class Doors:
             tokens = self._tokens(request)
             # Without credentials, as whoever waits for the server to be ready asks.
             if not scope["path"].endswith(_OPEN_TO_ALL):
-                scope["state"][_CLIENT] = self._identify(connection, tokens)
+                scope["state"][_CLIENT] = self._identify(connection, tokens, self._frontend(scope["path"]))
         except (Refused, RemoteGymError, CertificateExpired) as error:
             await _refusal(error, scope)(scope, receive, send)
             return
@@ -103,7 +104,14 @@ class Doors:
             )
         return list(dict.fromkeys(found + in_url))
 
-    def _identify(self, connection: Connection, tokens: Sequence[str]) -> Client:
+    def _frontend(self, path: str) -> str:
+        """Name of the protocol that a path is of; empty for one of ours."""
+        first = path.strip("/").partition("/")[0]
+        if first in HTTP_PROTOCOLS:
+            return first
+        return "" if first == "v1" else self._options.http_root or ""
+
+    def _identify(self, connection: Connection, tokens: Sequence[str], frontend: str) -> Client:
         if len(tokens) > 1:
             # What stands in between might check the one and leave the other to count here.
             raise NotPermitted(f"the request has {len(tokens)} tokens; send one", reason=DenialReason.IDENTITY)
@@ -113,6 +121,7 @@ class Doors:
                 tls_version=connection.tls_version,
                 certificates=connection.certificates,
                 token=tokens[0] if tokens else "",
+                frontend=frontend,
             )
         )
 

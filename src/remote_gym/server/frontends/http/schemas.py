@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium import spaces
 
 from remote_gym.wire.spaces.casting import OneOf
+from remote_gym.wire.spaces.image import ImageSpace
+from remote_gym.wire.spaces.text import AnyText
 
 Schema = dict[str, Any]
 
@@ -67,6 +69,11 @@ def _(space: spaces.Text) -> Schema:
 
 
 @schema_of.register
+def _(_space: AnyText) -> Schema:
+    return {"type": "string", "space": "AnyText"}
+
+
+@schema_of.register
 def _(space: spaces.Dict) -> Schema:
     members = {str(key): schema_of(member) for key, member in space.spaces.items()}
     return {
@@ -95,6 +102,14 @@ def _(space: spaces.Graph) -> Schema:
     links = {"type": ["array", "null"], "items": _nested((2,), {"type": "integer", "minimum": 0})}
     members = {"nodes": {"type": "array", "items": schema_of(space.node_space)}, **edges, "edge_links": links}
     return {"type": "object", "properties": members, "required": ["nodes"], "space": "Graph"}
+
+
+@schema_of.register
+def _(space: ImageSpace) -> Schema:
+    byte: Schema = {"type": "integer", "minimum": 0, "maximum": 255}
+    pixel = {"anyOf": [byte, {"type": "array", "items": byte, "minItems": 1, "maxItems": 4}]}
+    rows = {"type": "array", "items": {"type": "array", "items": pixel, "minItems": 1}, "minItems": 1}
+    return {**rows, "space": "ImageSpace", "dtype": str(space.dtype)}
 
 
 if OneOf is not None:

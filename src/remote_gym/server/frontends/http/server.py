@@ -20,6 +20,7 @@ from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.http.app import build
 from remote_gym.server.frontends.http.connection import Connection, HttpProtocol, WebSocketProtocol, state_of
 from remote_gym.server.frontends.http.names import Names
+from remote_gym.server.frontends.http.protocols.vagen import call_limits
 from remote_gym.server.frontends.http.reading import BODY_BYTES
 from remote_gym.server.service import Service
 from remote_gym.tls import Reloaded, file_paths, server_context
@@ -54,6 +55,7 @@ class HttpServer:
     """
 
     def __init__(self, files: TlsFiles | None, options: ServerOptions, url: str) -> None:
+        call_limits()  # refuses what is no number before anything is opened
         self._options = options
         self._url = url
         self._names = Names(files, options, url)

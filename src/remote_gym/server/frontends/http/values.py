@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,6 @@ from gymnasium import spaces
 from gymnasium.spaces import GraphInstance
 from numpy.typing import NDArray
 
-from remote_gym.errors import ConfigError
 from remote_gym.wire.spaces.casting import OneOf
 
 _FEW = 64
@@ -153,42 +151,6 @@ def _written_at_once(array: NDArray[np.uint8]) -> bytes:
 
 
 _DIGITS = np.frombuffer("".join(f"{number:3d}," for number in range(256)).encode(), np.uint8).reshape(256, 4)
-
-
-def is_image(space: gym.Space[Any]) -> bool:
-    """Whether elements of a space can be shown: bytes of shape (height, width), or with 1, 3 or 4 channels."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    return (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) and min(shape) > 0
-
-
-def png_of(image: NDArray[np.uint8]) -> bytes:
-    """Encode an image as a PNG, as fast as that goes.
-
-    Args:
-        image: As `is_image` tells.
-    """
-    import_pillow()
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(
-        data, "PNG", compress_level=1
-    )
-    return data.getvalue()
-
-
-def import_pillow() -> None:
-    """See that Pillow is there.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("images as PNG need Pillow: pip install 'remote-gym[http,jpeg]'") from error
 
 
 def base64_text(data: bytes) -> str:

@@ -17,8 +17,9 @@ from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.hosted import Hosted
+from remote_gym.server.frontends.http.images import holds_images, is_image, png_of
 from remote_gym.server.frontends.http.schemas import Schema, schema_of
-from remote_gym.server.frontends.http.values import JsonWriter, base64_text, element_of, is_image, png_of
+from remote_gym.server.frontends.http.values import JsonWriter, base64_text, element_of
 from remote_gym.v1 import remote_gym_pb2 as pb
 
 COOKIE = "remote_gym_session"
@@ -94,6 +95,19 @@ class Player:
     def progress(self) -> Progress:
         """Position in the session there is."""
         return Progress() if self.hosted is None else self.hosted.progress
+
+    async def open(self) -> Hosted:
+        """The session there is, or a new one, without a reset.
+
+        Raises:
+            RemoteGymError: Why there is none.
+        """
+        if self.hosted is None or self.hosted.is_lost:
+            arguments = self._arguments({})
+            self.hosted = hosted = await self._bridge.open(self._client, arguments)
+            hosted.progress = Progress(arguments)
+            await self._opened(hosted)
+        return self.hosted
 
     async def reset(self, data: Mapping[str, Any]) -> bytes:
         """Begin an episode, in a new session where there is none.
@@ -210,19 +224,35 @@ def observation_of(space: Any, observation: Any, images: str) -> dict[str, Any]:
         images: As `ServerOptions.http_images`.
     """
     is_dict = isinstance(space, spaces.Dict) and isinstance(observation, Mapping)
-    members = {"observation": observation} if not is_dict else dict(observation)
+    members = dict(observation) if is_dict else {"observation": observation}
     if images == "list":
         return members
-    kinds = space.spaces if is_dict else {"observation": space}
+    return _with_pngs(space.spaces if is_dict else {"observation": space}, members, images)
+
+
+def _with_pngs(kinds: Mapping[str, Any], value: Mapping[str, Any], images: str) -> dict[str, Any]:
+    """The members of a Dict, with images as PNG instead of lists, or beside them."""
     shown: dict[str, Any] = {}
-    for name, value in members.items():
-        if name not in kinds or not is_image(kinds[name]):
-            shown[name] = value
-            continue
-        if images == "both":
-            shown[name] = value
-        shown[f"{name}_png" if images == "both" else name] = base64_text(png_of(value))
+    for name, member in value.items():
+        kind = kinds.get(name)
+        if isinstance(kind, spaces.Dict) and isinstance(member, Mapping):
+            shown[name] = _with_pngs(kind.spaces, member, images)
+        elif kind is None or not holds_images(kind):
+            shown[name] = member
+        else:
+            if images == "both":
+                shown[name] = member
+            shown[f"{name}_png" if images == "both" else name] = _pngs(kind, member)
     return shown
+
+
+def _pngs(space: Any, value: Any) -> Any:
+    if is_image(space):
+        return base64_text(png_of(value))
+    if isinstance(space, spaces.Dict):
+        return {name: _pngs(member, value[name]) for name, member in space.spaces.items()}
+    members = space.spaces if isinstance(space, spaces.Tuple) else [space.feature_space] * len(value)
+    return [_pngs(member, each) for member, each in zip(members, value, strict=True)]
 
 
 def schemas(hosted: Hosted) -> dict[str, Schema]:

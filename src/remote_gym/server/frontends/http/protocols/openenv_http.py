@@ -26,7 +26,8 @@ from remote_gym.server.frontends.http.protocols.openenv import (
     new_key,
     schemas,
 )
-from remote_gym.server.frontends.http.protocols.openenv_socket import Conversation
+from remote_gym.server.frontends.http.protocols.openenv_socket import Conversation, RpcConversation
+from remote_gym.server.frontends.http.protocols.openenv_tools import ToolCalls
 from remote_gym.server.frontends.http.reading import answer, error_answer, parse_object, read_body
 from remote_gym.server.service import Service
 
@@ -51,6 +52,8 @@ class OpenEnv:
         for prefix in ("", "/{environment}"):
             found += [
                 WebSocketRoute(f"{prefix}/ws", self._converse),
+                WebSocketRoute(f"{prefix}/mcp", self._converse_by_rpc),
+                Route(f"{prefix}/mcp", self._call_tools, methods=["POST"]),
                 Route(f"{prefix}/reset", self._reset, methods=["POST"]),
                 Route(f"{prefix}/step", self._step, methods=["POST"]),
                 Route(f"{prefix}/state", self._state, methods=["GET"]),
@@ -68,6 +71,23 @@ class OpenEnv:
     async def _converse(self, websocket: WebSocket) -> None:
         await Conversation(websocket, self._bridge, _environment(websocket)).serve()
 
+    async def _converse_by_rpc(self, websocket: WebSocket) -> None:
+        await RpcConversation(websocket, self._bridge, _environment(websocket)).serve()
+
+    async def _call_tools(self, request: Request) -> Response:
+        try:
+            text = await read_body(request)
+            player = self._player(request)
+            async with self._turn(player.identity, player.key):
+                player.find()
+            calls = ToolCalls(self._bridge, client_of(request.scope), _environment(request), player)
+            body = await calls.answer(text)
+        except Exception as error:  # noqa: BLE001 - of the body
+            return error_answer(error)
+        if not body:
+            return Response(status_code=202)
+        return answer(body, headers=_cookies(player, request) if player.hosted is not None else {})
+
     async def _reset(self, request: Request) -> Response:
         try:
             data = parse_object(await read_body(request))
@@ -75,10 +95,7 @@ class OpenEnv:
             async with self._turn(player.identity, player.key):
                 player.find()
                 body = await player.reset(data)
-            headers = {}
-            if player.key != cookie_key(request):
-                headers["set-cookie"] = cookie_header(player.key, request)
-            return answer(body, headers=headers)
+            return answer(body, headers=_cookies(player, request))
         except Exception as error:  # noqa: BLE001 - the environment's, among others
             return error_answer(error)
 
@@ -165,6 +182,11 @@ class _Asking(Player):
     async def _opened(self, hosted: Hosted) -> None:
         for key in (self.key, *self._others):
             self._bridge.keep(self.identity, key, hosted)
+
+
+def _cookies(player: _Asking, request: Request) -> dict[str, str]:
+    """Headers that have the client send the key of its session from now on, if it does not yet."""
+    return {} if player.key == cookie_key(request) else {"set-cookie": cookie_header(player.key, request)}
 
 
 def _environment(request: HTTPConnection) -> str:

@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from gymnasium import spaces
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remote_gym.errors import (
@@ -31,6 +32,12 @@ from remote_gym.server.frontends.http.protocols.openenv import (
     cookie_header,
     cookie_key,
     new_key,
+)
+from remote_gym.server.frontends.http.protocols.openenv_tools import (
+    ToolCalls,
+    asked_session,
+    session_key,
+    step_by_tool,
 )
 from remote_gym.server.frontends.http.reading import Refused, parse_object, text_of
 
@@ -70,14 +77,21 @@ class Conversation:
         # An anonymous client's names would be everybody's.
         self._episode = f"episode {environment} {episode}" if episode and self._client.identity else ""
         self._code: int | None = None
+        self._asked = asked_session(websocket)
+        self._tools = ToolCalls(bridge, self._client, environment, self._player)
 
     async def serve(self) -> None:
         """Answer until the end, and leave the session for its lease, or end it where the client has said so."""
         await self._websocket.accept(headers=self._cookie())
-        self._resume(self._sent_key, self._episode)
+        is_there = self._resume(session_key(self._asked)) if self._asked else True
+        self._resume(*(() if self._asked else (self._sent_key, self._episode)))
         reading = asyncio.ensure_future(self._read())
         try:
-            await self._answer_all()
+            if is_there:
+                await self._answer_all()
+            else:
+                missing = f"session_id {self._asked[:8]!r}... is not, or no longer, one of yours"
+                await self._websocket.send_text(_error("SESSION_ERROR", missing))
         except WebSocketDisconnect:
             pass
         finally:
@@ -159,7 +173,7 @@ class Conversation:
                 return
             # A message that has come meanwhile says that the client has given up waiting. It would take this answer
             # for the next one's, and from then on each for the one after it.
-            if self._inbox.empty():
+            if answer and self._inbox.empty():
                 await self._websocket.send_text(answer)
 
     async def _answer(self, text: str | bytes) -> str | None:
@@ -174,6 +188,10 @@ class Conversation:
                 return _error("VALIDATION_ERROR", f"data is a {type(data).__name__}; send an object")
             if kind == "reset":
                 return _message("observation", await self._reset(data))
+            if kind == "mcp":
+                return _message("mcp", await self._tools.answer_message(data))
+            if kind == "step" and (by_tool := await self._by_tool(data)) is not None:
+                return _message("observation", by_tool)
             if kind == "step":
                 return _message("observation", await self._player.step(data, len(text)))
             if kind == "state":
@@ -182,7 +200,14 @@ class Conversation:
             return _error("INVALID_JSON", str(error))
         except Exception as error:  # noqa: BLE001 - the environment's, among others
             return self._error_of(error)
-        return _error("UNKNOWN_TYPE", f"the type is {kind!r:.100}; send reset, step, state or close")
+        return _error("UNKNOWN_TYPE", f"the type is {kind!r:.100}; send reset, step, state, mcp or close")
+
+    async def _by_tool(self, data: dict[str, Any]) -> bytes | None:
+        """Answer a step that is no step, but lists the tools or calls one; None for any other."""
+        hosted = self._player.hosted
+        if hosted is not None and isinstance(hosted.action_space, spaces.Dict) and "type" in hosted.action_space.spaces:
+            return None
+        return await step_by_tool(self._player, data)
 
     async def _reset(self, data: dict[str, Any]) -> bytes:
         """Reset; or, of a client that is known and comes back with its episode's id, go on with that episode."""
@@ -224,6 +249,13 @@ class Conversation:
             hosted.holder = None
             # Once its last request is answered, so that its lease begins then.
             await hosted.settled(hosted.detach)
+
+
+class RpcConversation(Conversation):
+    """As any conversation, of messages that are requests of JSON-RPC."""
+
+    async def _answer(self, text: str | bytes) -> str | None:
+        return (await self._tools.answer(text)).decode()
 
 
 class _Attached(Player):

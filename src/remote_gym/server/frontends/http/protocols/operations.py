@@ -137,6 +137,24 @@ OPERATIONS: dict[str, Operation] = {
         needs=("name",),
         gives={"value": _ANY},
     ),
+    "tools": Operation(
+        method="GET",
+        path=f"{_SESSION}/tools",
+        summary="Describe the methods that the environment exposes, as tools of an agent.",
+        gives={
+            "tools": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string"},
+                        "description": {"type": "string"},
+                        "input_schema": {"type": "object", "description": "JSON Schema of its arguments, by name."},
+                    },
+                },
+            }
+        },
+    ),
     "close": Operation(
         method="DELETE",
         path=_SESSION,

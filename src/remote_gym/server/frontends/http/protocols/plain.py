@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from remote_gym.errors import ConfigError, RemoteGymError, SessionLost
 from remote_gym.protocol.constants import package_versions
+from remote_gym.protocol.description import read_tools
 from remote_gym.protocol.requests import reset_request
 from remote_gym.server.access.clients import Client
 from remote_gym.server.frontends.bridge import Bridge
@@ -195,6 +196,9 @@ class Plain:
             )
         except AttributeError as error:
             raise Refused(400, str(error)) from None
+
+    async def _tools(self, playing: Playing, _data: Mapping[str, Any], _: int) -> bytes:
+        return playing.write({"tools": read_tools(playing.hosted.description)})
 
     async def _close(self, playing: Playing, _data: Mapping[str, Any], _: int) -> bytes:
         await playing.hosted.close()

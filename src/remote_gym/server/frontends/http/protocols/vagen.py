@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -27,7 +28,7 @@ from remote_gym.server.frontends.bridge import Bridge
 from remote_gym.server.frontends.hosted import Hosted
 from remote_gym.server.frontends.http.doors import client_of
 from remote_gym.server.frontends.http.protocols.multipart import boundary_of, read_parts, write_parts
-from remote_gym.server.frontends.http.protocols.vagen_values import action_of, observation_of
+from remote_gym.server.frontends.http.protocols.vagen_values import action_of, observation_of, prompt_of
 from remote_gym.server.frontends.http.reading import Refused, answer, error_answer, parse_object, read_body
 from remote_gym.server.frontends.http.values import JsonWriter
 
@@ -55,8 +56,7 @@ class Vagen:
         self._bridge = bridge
         self._sessions: dict[str, Session] = {}
         self._answers: OrderedDict[bytes, asyncio.Task[Response]] = OrderedDict()
-        self._most = int(os.environ.get("GYM_MAX_INFLIGHT") or 0)
-        self._patience = float(os.environ.get("GYM_ADMIT_TIMEOUT") or 5.0)
+        self._most, self._patience = call_limits()
         self._room = asyncio.Semaphore(self._most or 2**30)
 
     def routes(self) -> list[BaseRoute]:
@@ -165,17 +165,17 @@ class Vagen:
         request = reset_request(seed, None, self._bridge.options.message_limits)
         if session.hosted is not None and not session.hosted.is_lost:
             hosted = session.hosted
-            obs, images, info = await hosted.reset(request, functools.partial(_begun, hosted))
+            shown, images, info = await hosted.reset(request, functools.partial(_begun, hosted))
         else:
             session.hosted = hosted = await self._open(session, request)
-            obs, images, info = await hosted.first(functools.partial(_begun, hosted))
-        return {"obs": obs, "info": info}, images
+            shown, images, info = await hosted.first(functools.partial(_begun, hosted))
+        return {**shown, "info": info}, images
 
     async def _step(self, hosted: Hosted, params: Mapping[str, Any]) -> Response:
         def read(observation: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> Response:
-            obs, images = observation_of(hosted.observation_space, observation)
+            shown, images = observation_of(hosted.observation_space, observation)
             done = bool(terminated) or bool(truncated)
-            return _parts({"obs": obs, "reward": reward, "done": done, "info": info}, images)
+            return _parts({**shown, "reward": reward, "done": done, "info": info}, images)
 
         text = params.get("action_str")
         return await hosted.step(lambda: action_of(hosted.action_space, text), read, len(str(text)))
@@ -183,9 +183,8 @@ class Vagen:
     async def _system_prompt(self, hosted: Hosted) -> Response:
         """Answer by what the environment says by its method of that name, if it exposes one; else by an empty text."""
         if all(each.name != "system_prompt" for each in hosted.description.exposed):
-            return _parts({"obs": {"obs_str": ""}}, [])
-        obs = await hosted.call("system_prompt", [], {}, lambda value: value, size=0)
-        return _parts({"obs": obs if isinstance(obs, dict) else {"obs_str": str(obs)}}, [])
+            return _parts({"obs": ""}, [])
+        return _parts(*await hosted.call("system_prompt", [], {}, prompt_of, size=0))
 
     async def _open(self, session: Session, first: Any = None) -> Hosted:
         environment = {"environment": session.environment} if session.environment else {}
@@ -289,6 +288,24 @@ def configuration_in(session_id: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def call_limits() -> tuple[int, float]:
+    """How many calls may be under way, 0 for any number, and the seconds that others wait for that.
+
+    They are in environment variables, as for VAGEN's own server.
+
+    Raises:
+        ConfigError: If one says no number.
+    """
+    return int(_setting("GYM_MAX_INFLIGHT", "0")), float(_setting("GYM_ADMIT_TIMEOUT", "5.0"))
+
+
+def _setting(name: str, default: str) -> str:
+    text = os.environ.get(name) or default
+    if not re.fullmatch(r"\d{1,9}(\.\d*)?" if "." in default else r"\d{1,9}", text.strip()):
+        raise ConfigError(f"is {text!r}; use a number that is not negative, such as {default}", field=name, where=name)
+    return text
+
+
 def _is_free(task: asyncio.Task[Response]) -> bool:
     """Whether a call that is repeated is made anew, since nothing has come of it."""
     if not task.done():
@@ -304,8 +321,8 @@ def _data_of(body: bytes, boundary: str) -> dict[str, Any]:
 
 
 def _begun(hosted: Hosted, observation: Any, info: Any) -> tuple[dict[str, Any], list[bytes], Any]:
-    obs, images = observation_of(hosted.observation_space, observation)
-    return obs, images, info
+    shown, images = observation_of(hosted.observation_space, observation)
+    return shown, images, info
 
 
 def _parts(data: Mapping[str, Any], images: list[bytes]) -> Response:

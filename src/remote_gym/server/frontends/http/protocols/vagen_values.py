@@ -10,10 +10,13 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from remote_gym.errors import InvalidAction
-from remote_gym.server.frontends.http.values import JsonWriter, element_of, is_image, png_of
+from remote_gym.server.frontends.http.images import holds_images, images_in, png_of
+from remote_gym.server.frontends.http.values import JsonWriter, element_of
+from remote_gym.wire.spaces.image import ImageSpace
 
 MARK = "<image>"
 TEXT = "obs_str"
+MODALITIES = "multi_modal_input"
 
 _WRITER = JsonWriter()
 
@@ -23,28 +26,43 @@ def observation_of(space: gym.Space[Any], observation: Any) -> tuple[dict[str, A
 
     Args:
         space: Its space. Of a Dict the member ``obs_str``, or the only text, is the text, and the images among its
-            members, alone or several, are the images; the others are there by their names. Of other spaces the text is
-            the observation in JSON, unless it is an image.
+            members, alone or several, are the images. Of other spaces, and of a Dict without a text, the text is the
+            observation in JSON, unless it is an image.
         observation: As the environment returned it.
 
     Returns:
-        The ``obs`` without its images, and these as PNG, in order. The text marks each.
+        The text as ``obs``, which marks each image, with what is neither text nor image as ``members``; and the images
+        as PNG, in order.
     """
-    images: list[bytes] = []
+    if holds_images(space):
+        images = [png_of(image) for image in images_in(space, observation)]
+        return {"obs": MARK * len(images)}, images
     if not isinstance(space, spaces.Dict) or not isinstance(observation, Mapping):
-        if _take_images(space, observation, images):
-            return {TEXT: MARK * len(images)}, images
-        text = observation if isinstance(observation, str) else _WRITER.write(observation).decode()
-        return {TEXT: text}, []
+        return {"obs": observation if isinstance(observation, str) else _WRITER.write(observation).decode()}, []
+    pictures = {name: member for name, member in space.spaces.items() if holds_images(member)}
+    images = [png_of(image) for name, member in pictures.items() for image in images_in(member, observation[name])]
     texts = [name for name, member in space.spaces.items() if isinstance(member, spaces.Text)]
     named = TEXT if TEXT in space.spaces else texts[0] if len(texts) == 1 else None
-    shown = {
-        str(name): value
-        for name, value in observation.items()
-        if name != named and not (name in space.spaces and _take_images(space.spaces[name], value, images))
-    }
-    text = str(observation[named]) if named is not None else _WRITER.write(shown).decode()
-    return {**shown, TEXT: text + MARK * max(0, len(images) - text.count(MARK))}, images
+    others = {str(name): value for name, value in observation.items() if name != named and name not in pictures}
+    if named is None:
+        text, members = _WRITER.write(others).decode(), {}
+    else:
+        text, members = str(observation[named]), {"members": others} if others else {}
+    missing = 0 if _is_agents(space) else max(0, len(images) - text.count(MARK))
+    return {"obs": text + MARK * missing, **members}, images
+
+
+def prompt_of(value: Any) -> tuple[dict[str, Any], list[bytes]]:
+    """Write what ``system_prompt`` returned: a text, or an observation of a text environment's.
+
+    Returns:
+        As `observation_of`.
+    """
+    if not isinstance(value, Mapping):
+        return {"obs": str(value)}, []
+    found = value.get(MODALITIES)
+    images = found.get(MARK, ()) if isinstance(found, Mapping) else ()
+    return {"obs": str(value.get(TEXT, ""))}, [png_of(image) for image in images if ImageSpace().contains(image)]
 
 
 def action_of(space: gym.Space[Any], text: Any) -> Any:
@@ -63,21 +81,6 @@ def action_of(space: gym.Space[Any], text: Any) -> Any:
         raise InvalidAction(f"action_str {text!r:.200} is no JSON, as an action of {space} has to be") from None
 
 
-def _take_images(space: gym.Space[Any], value: Any, images: list[bytes]) -> bool:
-    """Add a value's images; False if it is none."""
-    if is_image(space):
-        images.append(png_of(value))
-        return True
-    members = (
-        [space.feature_space] * len(value)
-        if isinstance(space, spaces.Sequence)
-        else list(space.spaces)
-        if isinstance(space, spaces.Tuple)
-        else []
-    )
-    if not members and not (isinstance(space, spaces.Sequence) and is_image(space.feature_space)):
-        return False
-    if not all(map(is_image, members)):
-        return False
-    images.extend(png_of(each) for each in value)
-    return True
+def _is_agents(space: spaces.Dict) -> bool:
+    """Whether an environment of VAGEN's own shape has it, whose texts mark their images themselves."""
+    return space.spaces.keys() == {TEXT, MODALITIES}

@@ -1,0 +1,1 @@
+"""Environments for language-model agents: asynchronous, of texts and images, without spaces."""
