@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from cryptography import x509
 
 from environments import ACTION
+from leftovers import left_in
 from remote_gym import RemoteEnvironment
 from remote_gym.cli import main
 from remote_gym.cli.options import parse_size
@@ -528,7 +529,7 @@ def test_demo_plays_measures_and_records(tmp_path):
     assert float(re.search(r"mean return +(\S+)", printed)[1]) == -(steps - 2) / 2
     assert int(re.search(r"bytes per step +(\S+)", printed)[1].replace(",", "")) > 500 * 500 * 3
     assert "p50" in printed
-    [recording] = tmp_path.iterdir()  # and so nothing else is left behind
+    [recording] = left_in(tmp_path)  # and so nothing else is left behind
     assert str(recording) in printed
     with imageio.get_reader(recording) as reader:
         assert 50 < len(reader) < steps
